@@ -1,0 +1,63 @@
+# make demo | test | lint | bench | sanitize | clean. Everything installs itself into .venv first.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := test
+
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
+EXTRAS ?= dev
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+NATIVE := $(shell find native -type f 2>/dev/null)
+
+.PHONY: demo test lint bench sanitize clean install system
+
+demo: $(INSTALLED)
+	$(BIN)/vpxrc demo
+
+test: lint
+	$(BIN)/python -m pytest -n 2 -q
+
+# In the package's own shape: mypy reads sources, and the four folders are one package only once installed.
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/typing && mkdir -p build/typing/vpxrc
+	ln -s $(CURDIR)/vpxrc/* $(wildcard $(CURDIR)/datasets $(CURDIR)/envs $(CURDIR)/agents) build/typing/vpxrc/
+	cd build/typing && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p vpxrc
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+# The native code alone, under AddressSanitizer and UBSan, with a libvpx built likewise.
+sanitize: $(INSTALLED)
+	$(BIN)/cmake -S . -B build/sanitize -DVPXRC_SANITIZE=ON
+	$(BIN)/cmake --build build/sanitize --target native_tests
+	UBSAN_OPTIONS=print_stacktrace=1 build/sanitize/native_tests
+
+clean:
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache
+
+install: $(INSTALLED)
+
+# Editable, so that only what is compiled or declared asks for a new install; without build
+# isolation, so that constraints.txt pins the build's tools as well.
+$(INSTALLED): $(NATIVE) CMakeLists.txt pyproject.toml constraints.txt | system
+	[ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install -q -c constraints.txt cmake ninja pybind11 scikit-build-core
+	@echo "Installing vpxrc; the first time on a machine, libvpx is built as well (about a minute)."
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
+	touch $@
+
+# What pip cannot bring: installed where a command is missing and we are root, else named.
+system:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "vpxrc needs Python 3.11 or newer: make PYTHON=..."; exit 1; }; \
+	missing=(); \
+	command -v nasm > /dev/null || missing+=(nasm); \
+	command -v c++ > /dev/null || missing+=(g++); \
+	"$(PYTHON)" -c 'import ensurepip, venv' 2> /dev/null || missing+=(python3-venv); \
+	if [ $${#missing[@]} -gt 0 ]; then \
+	  [ "$$(id -u)" -eq 0 ] || { echo "Install first, as root: apt-get install $${missing[*]}"; exit 1; }; \
+	  apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "$${missing[@]}"; \
+	fi

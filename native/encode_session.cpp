@@ -1,0 +1,444 @@
+#include "encode_session.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <ctime>
+#include <limits>
+#include <stdexcept>
+
+#include "vpx/vp8cx.h"
+#include "vpx/vpx_encoder.h"
+
+namespace vpxrc {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr double kDestructorGrace = 30.0;  // seconds; more than one frame takes
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double thread_cpu_seconds() {
+  timespec t{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
+}
+
+// Owns a vpx_codec_ctx_t; every failure throws libvpx's own words.
+class Codec {
+ public:
+  Codec(const Source &source, const EncoderOptions &options, vpx_enc_pass pass,
+        const std::string *stats)
+      : source_(source) {
+    vpx_codec_enc_cfg_t cfg;
+    vpx_codec_iface_t *const iface = vpx_codec_vp9_cx();
+    if (vpx_codec_enc_config_default(iface, &cfg, 0) != VPX_CODEC_OK)
+      throw std::runtime_error("no VP9 encoder in this libvpx");
+    cfg.g_w = unsigned(source.width);
+    cfg.g_h = unsigned(source.height);
+    cfg.g_timebase = {source.fps_den, source.fps_num};
+    cfg.g_threads = unsigned(options.threads);
+    cfg.g_lag_in_frames = unsigned(options.lag_in_frames);
+    cfg.g_pass = pass;
+    cfg.rc_end_usage = options.rate_control == RateControl::kQ ? VPX_Q : VPX_VBR;
+    cfg.rc_target_bitrate = unsigned(options.target_bitrate);
+    cfg.rc_min_quantizer = unsigned(options.min_quantizer);
+    cfg.rc_max_quantizer = unsigned(options.max_quantizer);
+    cfg.kf_max_dist = unsigned(options.key_frame_max_distance);
+    if (stats != nullptr)
+      cfg.rc_twopass_stats_in = {const_cast<char *>(stats->data()), stats->size()};
+    if (vpx_codec_enc_init(&context_, iface, &cfg, 0) != VPX_CODEC_OK)
+      throw std::runtime_error(words());
+    try {
+      check(vpx_codec_control(&context_, VP8E_SET_CPUUSED, options.cpu_used));
+      check(vpx_codec_control(&context_, VP8E_SET_ENABLEAUTOALTREF,
+                              unsigned(options.auto_alt_ref)));
+      check(vpx_codec_control(&context_, VP9E_SET_TPL, options.tpl ? 1 : 0));
+      if (options.rate_control == RateControl::kQ)
+        check(vpx_codec_control(&context_, VP8E_SET_CQ_LEVEL, unsigned(options.cq_level)));
+    } catch (...) {
+      vpx_codec_destroy(&context_);
+      throw;
+    }
+  }
+  ~Codec() { vpx_codec_destroy(&context_); }
+  Codec(const Codec &) = delete;
+  Codec &operator=(const Codec &) = delete;
+
+  vpx_codec_ctx_t *context() { return &context_; }
+
+  void check(vpx_codec_err_t status) {
+    if (status != VPX_CODEC_OK) throw std::runtime_error(words());
+  }
+
+  // Encodes all frames and flushes; gives every packet to `take`.
+  template <typename Take>
+  void encode_all(Take take) {
+    vpx_image_t image;
+    for (int i = 0; i < source_.num_frames; ++i) {
+      check(vpx_codec_encode(&context_, wrap(i, &image), i, 1, 0, VPX_DL_GOOD_QUALITY));
+      drain(take);
+    }
+    do check(vpx_codec_encode(&context_, nullptr, -1, 1, 0, VPX_DL_GOOD_QUALITY));
+    while (drain(take));
+  }
+
+ private:
+  std::string words() {
+    const char *const detail = vpx_codec_error_detail(&context_);
+    std::string text = vpx_codec_error(&context_);
+    return detail != nullptr ? text + ": " + detail : text;
+  }
+
+  // By hand, because vpx_img_wrap() pads the rows of odd widths.
+  vpx_image_t *wrap(int index, vpx_image_t *image) const {
+    uint8_t *const luma = const_cast<uint8_t *>(source_.frame(index));
+    vpx_img_wrap(image, VPX_IMG_FMT_I420, unsigned(source_.width), unsigned(source_.height), 1, luma);
+    image->planes[VPX_PLANE_Y] = luma;
+    image->planes[VPX_PLANE_U] = luma + size_t(source_.width) * source_.height;
+    image->planes[VPX_PLANE_V] = image->planes[VPX_PLANE_U] + source_.chroma_bytes();
+    image->stride[VPX_PLANE_Y] = source_.width;
+    image->stride[VPX_PLANE_U] = image->stride[VPX_PLANE_V] = (source_.width + 1) / 2;
+    return image;
+  }
+
+  template <typename Take>
+  bool drain(Take take) {
+    vpx_codec_iter_t iter = nullptr;
+    bool any = false;
+    while (const vpx_codec_cx_pkt_t *packet = vpx_codec_get_cx_data(&context_, &iter)) {
+      any = true;
+      take(*packet);
+    }
+    return any;
+  }
+
+  const Source &source_;
+  vpx_codec_ctx_t context_{};
+};
+
+int64_t squared_error(const vpxrc_plane &a, const uint8_t *b, int b_stride) {
+  int64_t total = 0;
+  for (int y = 0; y < a.height; ++y) {
+    const uint8_t *const row_a = a.data + ptrdiff_t(y) * a.stride;
+    const uint8_t *const row_b = b + ptrdiff_t(y) * b_stride;
+    uint32_t sum = 0;  // 65535 * 255^2 < 2^32: enough for VP9's widest row
+    for (int x = 0; x < a.width; ++x) {
+      const int d = int(row_a[x]) - int(row_b[x]);
+      sum += uint32_t(d * d);
+    }
+    total += sum;
+  }
+  return total;
+}
+
+void append(std::vector<Packet> &packets, const vpx_codec_cx_pkt_t &packet) {
+  if (packet.kind == VPX_CODEC_CX_FRAME_PKT)
+    packets.push_back({std::string(static_cast<const char *>(packet.data.frame.buf),
+                                   packet.data.frame.sz),
+                       packet.data.frame.pts});
+}
+
+}  // namespace
+
+void ReadyQueue::push(int64_t id) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    ids_.push_back(id);
+  }
+  changed_.notify_one();
+}
+
+std::optional<int64_t> ReadyQueue::pop(double timeout_s) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (!changed_.wait_for(lock, std::chrono::duration<double>(timeout_s),
+                         [this] { return !ids_.empty(); }))
+    return std::nullopt;
+  const int64_t id = ids_.front();
+  ids_.pop_front();
+  return id;
+}
+
+// What the session and its thread share. The thread writes while kRunning, the session's owner reads
+// (and answers) in every other state: the mutex around `state` orders the two.
+struct EncodeSession::Core {
+  Source source;
+  EncoderOptions options;
+  std::string first_pass_stats;
+  Control control;
+  std::shared_ptr<ReadyQueue> queue;
+  int64_t id = 0;
+
+  std::mutex mutex;
+  std::condition_variable changed;
+  State state = State::kRunning;
+  bool closing = false;
+  bool ended = false;  // the thread has nothing more to do
+
+  vpxrc_group group{};
+  vpxrc_frame frame{};
+  bool frame_decided = false;
+  TplStats tpl;
+  std::vector<int16_t> plan;
+  Decision decision;
+  size_t script_position = 0;
+  std::vector<FrameRecord> records;
+  std::vector<Packet> packets;
+  std::vector<double> first_pass;
+  std::vector<uint8_t> reconstruction;
+  std::string error;
+  double waited = 0;
+  double encode_seconds = 0;
+  double cpu_seconds = 0;
+
+  void enter(State next) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      state = next;
+    }
+    changed.notify_all();
+    if (queue != nullptr) queue->push(id);
+  }
+
+  // Hands over in the given state and comes back when answered. False when closing.
+  bool hand_over(State next) {
+    const auto start = Clock::now();
+    enter(next);
+    std::unique_lock<std::mutex> lock(mutex);
+    changed.wait(lock, [this] { return state == State::kRunning || closing; });
+    waited += seconds_since(start);
+    return !closing;
+  }
+
+  bool is_closing() {
+    const std::lock_guard<std::mutex> lock(mutex);
+    return closing;
+  }
+
+  void resume() {
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      state = State::kRunning;
+    }
+    changed.notify_all();
+  }
+
+  // The seam's callbacks: on the encoder's thread, 0 to go on.
+  static int on_first_pass(void *user, const double *stats, int num_frames) {
+    auto *const core = static_cast<Core *>(user);
+    core->first_pass.assign(stats, stats + size_t(num_frames) * VPXRC_FIRST_PASS_FIELDS);
+    return 0;
+  }
+
+  static int on_group(void *user, const vpxrc_group *group, int16_t *plan) {
+    auto *const core = static_cast<Core *>(user);
+    core->group = *group;
+    core->tpl = {};
+    if (core->is_closing()) return 1;
+    if (!core->control.plan_groups) return 0;
+    core->plan.clear();
+    if (!core->hand_over(State::kGroup)) return 1;
+    std::copy_n(core->plan.begin(), std::min(core->plan.size(), size_t(group->size) + 1), plan);
+    return 0;
+  }
+
+  void fetch_tpl(const void *encoder) {
+    int rows = 0, cols = 0;
+    const size_t none = tpl.values.size();
+    for (int i = 1; i < group.size && none == 0; ++i) {
+      if (!vpxrc_seam_tpl(encoder, i, &rows, &cols, nullptr)) continue;
+      const size_t block = size_t(rows) * cols * VPXRC_TPL_FIELDS;
+      if (tpl.values.empty())
+        tpl = {group.size, rows, cols,
+               std::vector<double>(block * group.size, std::numeric_limits<double>::quiet_NaN())};
+      vpxrc_seam_tpl(encoder, i, &rows, &cols, tpl.values.data() + block * i);
+    }
+  }
+
+  static int on_decide(void *user, void *encoder, const vpxrc_frame *frame, vpxrc_decision *out) {
+    auto *const core = static_cast<Core *>(user);
+    core->frame = *frame;
+    core->frame_decided = true;
+    if (core->control.script.has_value()) {
+      if (core->is_closing()) return 1;
+      const auto &script = *core->control.script;
+      if (core->script_position >= script.size()) {
+        core->error = "the script has " + std::to_string(script.size()) +
+                      " decisions, the encode needs more";
+        return 1;
+      }
+      core->decision = script[core->script_position++];
+    } else {
+      core->fetch_tpl(encoder);
+      if (!core->hand_over(State::kFrame)) return 1;
+    }
+    const Decision &decision = core->decision;
+    const size_t superblocks = size_t((core->source.width + 63) / 64) * ((core->source.height + 63) / 64);
+    if (!decision.superblock_scale.empty() && decision.superblock_scale.size() != superblocks) {
+      core->error = "superblock map of " + std::to_string(decision.superblock_scale.size()) +
+                    " values, the frame has " + std::to_string(superblocks) + " superblocks";
+      return 1;
+    }
+    out->q_index = decision.q_index;
+    out->lambda_scale = decision.lambda_scale;
+    out->delta_q_uv = decision.delta_q_uv;
+    if (!decision.recode_trace.empty()) out->recode_trace = decision.recode_trace.data();
+    if (!decision.superblock_scale.empty()) out->superblock_scale = decision.superblock_scale.data();
+    return 0;
+  }
+
+  static int on_result(void *user, const vpxrc_result *result) {
+    auto *const core = static_cast<Core *>(user);
+    if (core->is_closing()) return 1;
+    const bool decided = core->frame_decided;
+    FrameRecord record{};
+    record.coding_index = result->coding_index;
+    record.show_index = result->show_index;
+    record.group_index = result->group_index;
+    record.group_position = result->group_position;
+    record.update_type = result->update_type;
+    record.layer_depth = result->layer_depth;
+    record.is_key = result->is_key;
+    record.is_shown = result->is_shown;
+    record.is_shown_again = result->is_shown_again;
+    record.q_index = result->q_index;
+    record.tpl_q_index = result->tpl_q_index;
+    std::copy_n(result->recode_trace, VPXRC_TRACE_FIELDS, record.recode_trace);
+    record.libvpx_q_index = decided ? core->frame.libvpx_q_index : -1;
+    record.rdmult = result->rdmult;
+    record.target_bits = decided ? core->frame.target_bits : -1;
+    record.lambda_scale = decided ? core->decision.lambda_scale : 1.0;
+    record.bits = result->bits;
+    core->frame_decided = false;
+    if (result->show_index >= 0 && result->show_index < core->source.num_frames) {
+      const Source &source = core->source;
+      const uint8_t *const y = source.frame(result->show_index);
+      const uint8_t *const u = y + size_t(source.width) * source.height;
+      const int chroma_stride = (source.width + 1) / 2;
+      record.sse_y = squared_error(result->reconstruction[0], y, source.width);
+      record.sse_u = squared_error(result->reconstruction[1], u, chroma_stride);
+      record.sse_v =
+          squared_error(result->reconstruction[2], u + source.chroma_bytes(), chroma_stride);
+    }
+    if (core->control.keep_reconstruction) core->copy_reconstruction(*result);
+    core->records.push_back(record);
+    return 0;
+  }
+
+  void copy_reconstruction(const vpxrc_result &result) {
+    reconstruction.resize(source.frame_bytes());
+    uint8_t *out = reconstruction.data();
+    for (const vpxrc_plane &plane : result.reconstruction)
+      for (int y = 0; y < plane.height; ++y, out += plane.width)
+        std::copy_n(plane.data + ptrdiff_t(y) * plane.stride, plane.width, out);
+  }
+
+  void run() {
+    const auto start = Clock::now();
+    State last = State::kDone;
+    vpxrc_controller controller{this,     control.observe ? 1 : 0, on_first_pass,
+                                on_group, on_decide,               on_result};
+    try {
+      Codec codec(source, options, VPX_RC_LAST_PASS, &first_pass_stats);
+      codec.check(vpxrc_seam_attach(codec.context(), &controller));
+      codec.encode_all([this](const vpx_codec_cx_pkt_t &packet) {
+        append(packets, packet);
+      });
+    } catch (const std::exception &failure) {
+      last = State::kFailed;
+      if (error.empty()) error = failure.what();
+    }
+    encode_seconds = seconds_since(start) - waited;
+    cpu_seconds = thread_cpu_seconds();
+    enter(last);
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      ended = true;
+    }
+    changed.notify_all();
+  }
+};
+
+EncodeSession::EncodeSession(const Source &source, const EncoderOptions &options,
+                             std::string first_pass_stats, Control control,
+                             std::shared_ptr<ReadyQueue> queue, int64_t id)
+    : core_(std::make_shared<Core>()) {
+  core_->source = source;
+  core_->options = options;
+  core_->first_pass_stats = std::move(first_pass_stats);
+  core_->control = std::move(control);
+  core_->queue = std::move(queue);
+  core_->id = id;
+  thread_ = std::thread([core = core_] { core->run(); });
+}
+
+EncodeSession::~EncodeSession() { close(kDestructorGrace); }
+
+State EncodeSession::wait(double timeout_s) {
+  std::unique_lock<std::mutex> lock(core_->mutex);
+  core_->changed.wait_for(lock, std::chrono::duration<double>(timeout_s),
+                          [this] { return core_->state != State::kRunning; });
+  return core_->state;
+}
+
+void EncodeSession::answer_group(std::vector<int16_t> plan) {
+  core_->plan = std::move(plan);
+  core_->resume();
+}
+
+void EncodeSession::answer(Decision decision) {
+  core_->decision = std::move(decision);
+  core_->resume();
+}
+
+bool EncodeSession::close(double grace_s) {
+  if (!thread_.joinable()) return true;
+  std::unique_lock<std::mutex> lock(core_->mutex);
+  core_->closing = true;
+  core_->changed.notify_all();
+  const bool ended = core_->changed.wait_for(lock, std::chrono::duration<double>(grace_s),
+                                             [this] { return core_->ended; });
+  lock.unlock();
+  if (ended)
+    thread_.join();
+  else
+    thread_.detach();
+  return ended;
+}
+
+const vpxrc_group &EncodeSession::group() const { return core_->group; }
+const vpxrc_frame &EncodeSession::frame() const { return core_->frame; }
+const TplStats &EncodeSession::tpl() const { return core_->tpl; }
+const std::vector<FrameRecord> &EncodeSession::records() const { return core_->records; }
+const std::vector<Packet> &EncodeSession::packets() const { return core_->packets; }
+const std::vector<double> &EncodeSession::first_pass() const { return core_->first_pass; }
+const std::vector<uint8_t> &EncodeSession::reconstruction() const { return core_->reconstruction; }
+const std::string &EncodeSession::error() const { return core_->error; }
+double EncodeSession::encode_seconds() const { return core_->encode_seconds; }
+double EncodeSession::cpu_seconds() const { return core_->cpu_seconds; }
+
+std::string run_first_pass(const Source &source, const EncoderOptions &options) {
+  std::string stats;
+  Codec codec(source, options, VPX_RC_FIRST_PASS, nullptr);
+  codec.encode_all([&stats](const vpx_codec_cx_pkt_t &packet) {
+    if (packet.kind == VPX_CODEC_STATS_PKT)
+      stats.append(static_cast<const char *>(packet.data.twopass_stats.buf),
+                   packet.data.twopass_stats.sz);
+  });
+  return stats;
+}
+
+std::vector<Packet> run_plain_second_pass(const Source &source, const EncoderOptions &options,
+                                          const std::string &first_pass_stats) {
+  std::vector<Packet> packets;
+  Codec codec(source, options, VPX_RC_LAST_PASS, &first_pass_stats);
+  codec.encode_all([&packets](const vpx_codec_cx_pkt_t &packet) {
+    append(packets, packet);
+  });
+  return packets;
+}
+
+}  // namespace vpxrc

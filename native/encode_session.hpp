@@ -1,0 +1,157 @@
+// One VP9 two-pass encode on its own thread, handing over at every decision.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "rate_control_seam.h"
+
+namespace vpxrc {
+
+enum class RateControl { kVbr, kQ };
+
+struct EncoderOptions {
+  int target_bitrate = 256;  // kbit/s
+  int cpu_used = 2;
+  int lag_in_frames = 25;
+  int auto_alt_ref = 1;
+  bool tpl = true;
+  int threads = 1;
+  int key_frame_max_distance = 128;  // frames
+  int min_quantizer = 0;             // libvpx's 0..63
+  int max_quantizer = 63;
+  RateControl rate_control = RateControl::kVbr;
+  int cq_level = 32;  // libvpx's 0..63; used by kQ
+};
+
+// I420 frames in one block: luma, then both chroma planes of ceil(w/2) x ceil(h/2), no padding.
+struct Source {
+  const uint8_t *frames = nullptr;
+  int num_frames = 0;
+  int width = 0;
+  int height = 0;
+  int fps_num = 0;
+  int fps_den = 0;
+
+  size_t chroma_bytes() const { return size_t((width + 1) / 2) * ((height + 1) / 2); }
+  size_t frame_bytes() const { return size_t(width) * height + 2 * chroma_bytes(); }
+  const uint8_t *frame(int index) const { return frames + frame_bytes() * index; }
+};
+
+struct Packet {
+  std::string data;
+  int64_t pts;
+};
+
+// One row of the encode log: a coded frame, or one shown again. Plain data: it becomes a numpy record.
+struct FrameRecord {
+  int32_t coding_index;
+  int32_t show_index;
+  int32_t group_index;
+  int32_t group_position;
+  int32_t update_type;
+  int32_t layer_depth;
+  int32_t is_key;
+  int32_t is_shown;
+  int32_t is_shown_again;  // nothing coded: q_index, tpl_q_index and rdmult are -1
+  int32_t q_index;
+  int32_t tpl_q_index;     // provisional q of the last TPL pass; -1 = none
+  int32_t libvpx_q_index;  // -1 where libvpx decided by itself
+  int32_t rdmult;
+  int32_t target_bits;  // libvpx's own target, -1 where it was not asked
+  double lambda_scale;
+  int64_t bits;
+  int64_t sse_y;  // of the reconstruction against the source frame shown at show_index
+  int64_t sse_u;
+  int64_t sse_v;
+  int32_t recode_trace[VPXRC_TRACE_FIELDS];
+};
+
+struct Decision {
+  int q_index = VPXRC_LIBVPX_Q;
+  double lambda_scale = 1.0;
+  std::vector<float> superblock_scale;  // empty: libvpx's own
+  int delta_q_uv = 0;
+  std::vector<int32_t> recode_trace;  // of a logged frame, for an exact replay; else empty
+};
+
+// TPL statistics of a group: [frames][rows][cols][VPXRC_TPL_FIELDS]; rows of frames without are NaN.
+struct TplStats {
+  int frames = 0;
+  int rows = 0;
+  int cols = 0;
+  std::vector<double> values;
+};
+
+// Who decides. A script answers natively, decision by decision, without a hand-over.
+struct Control {
+  bool observe = false;
+  bool plan_groups = false;  // hand over at each new group for provisional q indices
+  bool keep_reconstruction = false;
+  std::optional<std::vector<Decision>> script;
+};
+
+// Hands back whichever of several sessions needs an answer next.
+class ReadyQueue {
+ public:
+  void push(int64_t id);
+  std::optional<int64_t> pop(double timeout_s);
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<int64_t> ids_;
+};
+
+enum class State { kRunning, kGroup, kFrame, kDone, kFailed };
+
+class EncodeSession {
+ public:
+  EncodeSession(const Source &source, const EncoderOptions &options, std::string first_pass_stats,
+                Control control, std::shared_ptr<ReadyQueue> queue, int64_t id);
+  ~EncodeSession();
+  EncodeSession(const EncodeSession &) = delete;
+  EncodeSession &operator=(const EncodeSession &) = delete;
+
+  // Waits until the encoder needs an answer, is done or has failed; kRunning after timeout_s.
+  State wait(double timeout_s);
+  void answer_group(std::vector<int16_t> plan);
+  void answer(Decision decision);
+  // Ends the encode wherever it is. False if the thread did not come to an end within grace_s; it then
+  // goes on by itself to the next hand-over and ends there, still reading the source.
+  bool close(double grace_s);
+
+  // Valid while the session waits (kGroup, kFrame) or is over.
+  const vpxrc_group &group() const;
+  const vpxrc_frame &frame() const;
+  const TplStats &tpl() const;
+  const std::vector<FrameRecord> &records() const;
+  const std::vector<Packet> &packets() const;
+  const std::vector<double> &first_pass() const;  // [num_frames][VPXRC_FIRST_PASS_FIELDS]
+  const std::vector<uint8_t> &reconstruction() const;
+  const std::string &error() const;
+  double encode_seconds() const;  // wall time of the encoder's thread without its waits
+  double cpu_seconds() const;
+
+ private:
+  struct Core;
+  std::shared_ptr<Core> core_;
+  std::thread thread_;
+};
+
+// First-pass statistics as libvpx's opaque blob. Throws std::runtime_error with libvpx's words.
+std::string run_first_pass(const Source &source, const EncoderOptions &options);
+
+// The same second pass in one plain loop with nothing attached: the yardstick of the benchmarks.
+std::vector<Packet> run_plain_second_pass(const Source &source, const EncoderOptions &options,
+                                          const std::string &first_pass_stats);
+
+}  // namespace vpxrc

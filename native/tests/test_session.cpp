@@ -1,0 +1,210 @@
+// The native room under AddressSanitizer and UBSan: `make sanitize`. Python's tests compare with
+// libvpx's own programs; these walk every path of the C and C++ code on small, odd-sized clips.
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "encode_session.hpp"
+
+using vpxrc::Control;
+using vpxrc::Decision;
+using vpxrc::EncoderOptions;
+using vpxrc::EncodeSession;
+using vpxrc::State;
+
+#define CHECK(condition)                                                           \
+  do {                                                                             \
+    if (!(condition)) {                                                            \
+      std::fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
+      std::exit(1);                                                                \
+    }                                                                              \
+  } while (0)
+
+namespace {
+
+struct Clip {
+  std::vector<uint8_t> bytes;
+  vpxrc::Source source;
+};
+
+// A texture that moves by one sample a frame, with a cut and a little noise.
+Clip make_clip(int width, int height, int num_frames) {
+  Clip clip;
+  clip.source = {nullptr, num_frames, width, height, 30, 1};
+  clip.bytes.resize(clip.source.frame_bytes() * num_frames);
+  clip.source.frames = clip.bytes.data();
+  std::mt19937 random(7);
+  uint8_t *out = clip.bytes.data();
+  for (int n = 0; n < num_frames; ++n) {
+    const int seed = n < num_frames / 2 ? 3 : 11;
+    for (int y = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x)
+        *out++ = uint8_t(((x + n) * seed ^ (y * 5)) % 200 + random() % 8);
+    for (size_t i = 0; i < 2 * clip.source.chroma_bytes(); ++i) *out++ = uint8_t(128 + i % 16);
+  }
+  return clip;
+}
+
+std::string stream_of(const std::vector<vpxrc::Packet> &packets) {
+  std::string stream;
+  for (const auto &packet : packets) stream += packet.data;
+  return stream;
+}
+
+constexpr double kPatience = 120.0;
+
+// Runs a session to its end; `decide` answers frames.
+template <typename Decide>
+State run(EncodeSession &session, Decide decide) {
+  State state = session.wait(kPatience);
+  while (state == State::kFrame || state == State::kGroup) {
+    if (state == State::kGroup)
+      session.answer_group(std::vector<int16_t>(size_t(session.group().size), 90));
+    else
+      session.answer(decide(session));
+    state = session.wait(kPatience);
+  }
+  return state;
+}
+
+void observed_equals_plain_and_replays(const Clip &clip, const EncoderOptions &options) {
+  const std::string stats = vpxrc::run_first_pass(clip.source, options);
+  const std::string plain =
+      stream_of(vpxrc::run_plain_second_pass(clip.source, options, stats));
+  EncodeSession observer(clip.source, options, stats, Control{true, false, true, {}}, nullptr, 0);
+  CHECK(observer.wait(kPatience) == State::kDone);
+  CHECK(stream_of(observer.packets()) == plain);
+  CHECK(observer.reconstruction().size() == clip.source.frame_bytes());
+  CHECK(observer.first_pass().size() == size_t(clip.source.num_frames) * VPXRC_FIRST_PASS_FIELDS);
+
+  std::vector<Decision> script;
+  int shown = 0;
+  for (const auto &record : observer.records()) {
+    shown += record.is_shown;
+    if (record.is_shown_again) continue;
+    Decision decision{record.q_index, 1.0, {}, 0, {}};
+    decision.recode_trace.assign(record.recode_trace, record.recode_trace + VPXRC_TRACE_FIELDS);
+    script.push_back(decision);
+  }
+  CHECK(shown == clip.source.num_frames);
+  if (!options.tpl) {
+    EncodeSession replay(clip.source, options, stats, Control{false, false, false, script}, nullptr, 0);
+    CHECK(replay.wait(kPatience) == State::kDone);
+    CHECK(stream_of(replay.packets()) == plain);
+  }
+  script.pop_back();
+  EncodeSession too_short(clip.source, options, stats, Control{false, false, false, script}, nullptr, 0);
+  CHECK(too_short.wait(kPatience) == State::kFailed);
+  CHECK(too_short.error().find("script") != std::string::npos);
+}
+
+void every_lever(const Clip &clip, EncoderOptions options) {
+  const std::string stats = vpxrc::run_first_pass(clip.source, options);
+  const size_t superblocks =
+      size_t((clip.source.width + 63) / 64) * size_t((clip.source.height + 63) / 64);
+  EncodeSession session(clip.source, options, stats, Control{false, true, true, {}}, nullptr, 0);
+  int with_tpl = 0;
+  const State state = run(session, [&](const EncodeSession &at) {
+    with_tpl += !at.tpl().values.empty();
+    const vpxrc_frame &frame = at.frame();
+    CHECK(frame.show_index >= 0 && frame.show_index < clip.source.num_frames);
+    CHECK(frame.libvpx_q_index >= 0 && frame.libvpx_q_index <= 255);
+    Decision decision{60 + 5 * frame.layer_depth, frame.coding_index % 2 ? 1.0 : 1.2, {}, -3, {}};
+    if (frame.coding_index % 3 == 0) decision.superblock_scale.assign(superblocks, 0.8f);
+    return decision;
+  });
+  CHECK(state == State::kDone);
+  CHECK(with_tpl > 0);
+
+  EncodeSession wrong(clip.source, options, stats, Control{}, nullptr, 0);
+  CHECK(run(wrong, [&](const EncodeSession &) {
+          return Decision{100, 1.0, std::vector<float>(superblocks + 1, 1.0f), 0, {}};
+        }) == State::kFailed);
+  CHECK(wrong.error().find("superblock") != std::string::npos);
+}
+
+void closed_anywhere(const Clip &clip, const EncoderOptions &options) {
+  const std::string stats = vpxrc::run_first_pass(clip.source, options);
+  std::mt19937 random(1);
+  for (int i = 0; i < 24; ++i) {
+    Control control;
+    control.observe = i % 3 == 0;
+    control.plan_groups = i % 3 == 1;
+    EncodeSession session(clip.source, options, stats, control, nullptr, 0);
+    for (unsigned steps = random() % 20; steps > 0; --steps) {
+      const State state = session.wait(control.observe ? 0.001 : kPatience);
+      if (state == State::kFrame) session.answer(Decision{120, 1.0, {}, 0, {}});
+      if (state == State::kGroup) session.answer_group({});
+    }
+    CHECK(session.close(kPatience));
+  }
+}
+
+void many_at_once(const Clip &clip, const EncoderOptions &options) {
+  const std::string stats = vpxrc::run_first_pass(clip.source, options);
+  const auto queue = std::make_shared<vpxrc::ReadyQueue>();
+  std::map<int64_t, std::unique_ptr<EncodeSession>> sessions;
+  for (int64_t id = 0; id < 4; ++id)
+    sessions[id] =
+        std::make_unique<EncodeSession>(clip.source, options, stats, Control{}, queue, id);
+  std::vector<std::string> streams;
+  while (!sessions.empty()) {
+    const auto id = queue->pop(kPatience);
+    CHECK(id.has_value());
+    EncodeSession &session = *sessions.at(*id);
+    const State state = session.wait(0);
+    CHECK(state == State::kFrame || state == State::kDone);
+    if (state == State::kFrame) {
+      session.answer(Decision{100, 1.0, {}, 0, {}});
+    } else {
+      streams.push_back(stream_of(session.packets()));
+      sessions.erase(*id);
+    }
+  }
+  for (const auto &stream : streams) CHECK(stream == streams.front());
+  CHECK(!queue->pop(0.01).has_value());
+}
+
+void refused_by_libvpx(const Clip &clip) {
+  EncoderOptions options;
+  options.max_quantizer = 99;
+  bool thrown = false;
+  try {
+    vpxrc::run_first_pass(clip.source, options);
+  } catch (const std::runtime_error &error) {
+    thrown = std::string(error.what()).size() > 0;
+  }
+  CHECK(thrown);
+  EncodeSession session(clip.source, EncoderOptions{}, "not statistics", Control{}, nullptr, 0);
+  CHECK(session.wait(kPatience) == State::kFailed);
+  CHECK(!session.error().empty());
+}
+
+}  // namespace
+
+int main() {
+  const Clip odd = make_clip(97, 67, 34);
+  for (const int layers : {0, 1, 6})
+    for (const bool tpl : {false, true}) {
+      EncoderOptions options;
+      options.target_bitrate = 60;
+      options.cpu_used = 4;
+      options.auto_alt_ref = layers;
+      options.tpl = tpl;
+      observed_equals_plain_and_replays(odd, options);
+    }
+  EncoderOptions options;
+  options.cpu_used = 4;
+  options.auto_alt_ref = 6;
+  every_lever(odd, options);
+  options.rate_control = vpxrc::RateControl::kQ;
+  every_lever(odd, options);
+  closed_anywhere(odd, options);
+  many_at_once(odd, options);
+  refused_by_libvpx(odd);
+  std::puts("native tests passed");
+  return 0;
+}

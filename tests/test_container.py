@@ -1,0 +1,101 @@
+"""IVF against libvpx's layout and ffmpeg's own muxer; WebM against ffmpeg's demuxer."""
+
+import struct
+import subprocess
+from fractions import Fraction
+
+import imageio_ffmpeg
+import pytest
+
+from vpxrc.container import ivf_bytes, write_ivf, write_webm
+from vpxrc.errors import InputError, OutputError
+
+FPS = Fraction(30000, 1001)
+
+
+def ffmpeg(*arguments, data=None):
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *map(str, arguments)]
+    if data is None:
+        command.insert(1, "-nostdin")
+    return subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def ffmpegs_ivf(tmp_path_factory):
+    """A VP9 stream with a hidden alt-ref frame, muxed by ffmpeg."""
+    path = tmp_path_factory.mktemp("ivf") / "clip.ivf"
+    source = ("-f", "lavfi", "-i", "testsrc2=s=96x80:r=30000/1001", "-frames:v", "30")
+    vp9 = ("-c:v", "libvpx-vp9", "-b:v", "100k", "-cpu-used", "5", "-auto-alt-ref", "1")
+    ffmpeg(*source, *vp9, "-lag-in-frames", "20", path)
+    return path.read_bytes()
+
+
+def packets_of(ivf):
+    packets, position = [], 32
+    while position < len(ivf):
+        size, pts = struct.unpack_from("<IQ", ivf, position)
+        packets.append((ivf[position + 12 : position + 12 + size], pts))
+        position += 12 + size
+    return packets
+
+
+def test_header_and_packets_are_laid_out_as_in_ivfenc():
+    assert ivf_bytes([(b"abc", 0), (b"", 2**33 + 1)], 176, 144, FPS) == bytes.fromhex(
+        "444b4946"  # DKIF
+        "0000 2000"  # version 0, header of 32 bytes
+        "56503930"  # VP90
+        "b000 9000"  # 176 x 144
+        "30750000 e9030000"  # 30000 / 1001
+        "02000000 00000000"  # two frames, unused
+        "03000000 0000000000000000 616263"
+        "00000000 0100000002000000"
+    )
+
+
+def test_packets_of_ffmpegs_ivf_give_its_bytes(ffmpegs_ivf):
+    ours = ivf_bytes(packets_of(ffmpegs_ivf), 96, 80, FPS)
+    assert len(packets_of(ours)) == 30
+    assert ours[:24] == ffmpegs_ivf[:24]
+    assert ours[32:] == ffmpegs_ivf[32:]
+
+
+def test_write_ivf_writes_ivf_bytes(tmp_path):
+    write_ivf(tmp_path / "clip.ivf", [(b"abc", 0)], 16, 16, FPS)
+    assert (tmp_path / "clip.ivf").read_bytes() == ivf_bytes([(b"abc", 0)], 16, 16, FPS)
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 16), (16, 65536)])
+def test_geometry_that_does_not_fit_is_refused(width, height):
+    with pytest.raises(InputError, match=f"{width}x{height} pixels do not fit"):
+        ivf_bytes([], width, height, FPS)
+
+
+def test_webm_has_the_same_packets(tmp_path, ffmpegs_ivf):
+    write_webm(tmp_path / "a.webm", ffmpegs_ivf)
+    write_webm(tmp_path / "b.webm", ffmpegs_ivf)
+    webm = (tmp_path / "a.webm").read_bytes()
+    assert webm.startswith(b"\x1a\x45\xdf\xa3")
+    assert b"webm" in webm[:64]
+    assert webm == (tmp_path / "b.webm").read_bytes()
+    hashes = ("-c", "copy", "-f", "framehash", "-hash", "sha256", "-")
+    ours = [
+        line.split(b",")[-1] for line in ffmpeg("-i", tmp_path / "a.webm", *hashes).splitlines()
+    ]
+    ivf = ffmpeg("-f", "ivf", "-i", "-", *hashes, data=ffmpegs_ivf).splitlines()
+    assert ours[-30:] == [line.split(b",")[-1] for line in ivf[-30:]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.webm", "b.webm"]
+
+
+def test_bytes_that_are_not_ivf_leave_no_file(tmp_path):
+    with pytest.raises(OutputError, match=r"cannot write .*clip\.webm: ") as caught:
+        write_webm(tmp_path / "clip.webm", b"no packets at all" * 10)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path, ffmpegs_ivf):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="Not a directory"):
+        write_ivf(tmp_path / "file" / "clip.ivf", [], 16, 16, FPS)
+    with pytest.raises(OutputError, match="Not a directory"):
+        write_webm(tmp_path / "file" / "clip.webm", ffmpegs_ivf)

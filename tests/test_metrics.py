@@ -1,0 +1,303 @@
+"""Metrics against ffmpeg's filters run apart, libvpx's formulas, and hand-made curves."""
+
+import json
+import re
+import subprocess
+import warnings
+from dataclasses import asdict
+from fractions import Fraction
+
+import imageio_ffmpeg
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.interpolate import PchipInterpolator
+
+from vpxrc.container import write_webm
+from vpxrc.errors import EncoderError, InputError, MissingDependencyError
+from vpxrc.metrics import bd_rate, decode, mean_ci95, measure, psnr, summarize
+from vpxrc.video import open_video, video_from_frames, write_y4m
+
+WIDTH, HEIGHT, FRAMES = 177, 145, 20
+RATES = [100.0, 200.0, 400.0, 800.0]
+QUALITY = [30.0, 33.0, 36.0, 38.0]
+
+
+def ffmpeg(*arguments, cwd=None):
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-y", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, check=True, cwd=cwd).stderr.decode()
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory):
+    """A source of odd size, its VP9 stream, and a folder with both as ffmpeg needs them."""
+    folder = tmp_path_factory.mktemp("encoded")
+    source = ("-f", "lavfi", "-i", f"testsrc=s={WIDTH}x{HEIGHT}:r=30000/1001")
+    ffmpeg(*source, "-frames:v", FRAMES, "-pix_fmt", "yuv420p", folder / "source.y4m")
+    video = open_video(folder / "source.y4m", cache=folder)
+    assert (video.width, video.height, video.num_frames) == (WIDTH, HEIGHT, FRAMES)
+    vp9 = ("-c:v", "libvpx-vp9", "-b:v", "60k", "-cpu-used", "5", "-auto-alt-ref", "1")
+    ffmpeg("-i", folder / "source.y4m", *vp9, folder / "stream.ivf")
+    ffmpeg("-c:v", "libvpx-vp9", "-i", folder / "stream.ivf", folder / "decoded.y4m")
+    return video, (folder / "stream.ivf").read_bytes(), folder
+
+
+@pytest.fixture(scope="module")
+def table(encoded):
+    video, stream, _ = encoded
+    return measure(stream, video)
+
+
+# Decoding
+
+
+def test_ffmpegs_decoder_agrees_with_libvpxs(encoded):
+    _, stream, folder = encoded
+    expected = open_video(folder / "decoded.y4m", cache=folder)
+    decoded = decode(stream, WIDTH, HEIGHT)
+    assert decoded.dtype == np.uint8
+    np.testing.assert_array_equal(decoded, expected.frames)
+    np.testing.assert_array_equal(decode(folder / "stream.ivf", WIDTH, HEIGHT), expected.frames)
+
+
+def test_webm_measures_as_ivf_does(encoded, table):
+    video, stream, folder = encoded
+    write_webm(folder / "stream.webm", stream)
+    pd.testing.assert_frame_equal(measure(folder / "stream.webm", video), table)
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.95])
+def test_a_truncated_stream_is_an_encoder_error(encoded, keep):
+    _, stream, _ = encoded
+    with pytest.raises(EncoderError, match="ffmpeg cannot decode the stream: "):
+        decode(stream[: int(len(stream) * keep)], WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("stream", [b"", b"nothing" * 30, b"DKIF\0\0 \0VP90" + bytes(20)])
+def test_what_is_no_stream_is_an_encoder_error(stream):
+    with pytest.raises(EncoderError, match="cannot decode the stream"):
+        decode(stream, WIDTH, HEIGHT)
+
+
+def test_other_geometry_and_other_lengths_are_encoder_errors(encoded):
+    video, stream, _ = encoded
+    with pytest.raises(EncoderError, match="177x145, its source 176x144"):
+        decode(stream, 176, 144)
+    short = video_from_frames(video.frames[:-1], WIDTH, HEIGHT, video.fps, "short")
+    with pytest.raises(EncoderError, match="short: the stream shows 20 frames, its source 19"):
+        measure(stream, short)
+
+
+# Quality
+
+
+def test_squared_errors_and_psnr_agree_with_ffmpegs_filter(encoded, table):
+    _, _, folder = encoded
+    graph = "psnr=stats_file=psnr.log"
+    inputs = ("-i", "decoded.y4m", "-i", "source.y4m")
+    words = ffmpeg(*inputs, "-lavfi", graph, "-f", "null", "-", cwd=folder)
+    log = (folder / "psnr.log").read_text()
+    for column in ("mse_y", "mse_u", "mse_v", "psnr_y"):
+        expected = [float(value) for value in re.findall(rf"{column}:(\S+)", log)]
+        assert len(expected) == FRAMES
+        np.testing.assert_allclose(table[column], expected, atol=0.0051)
+    summary = summarize(table, WIDTH, HEIGHT)
+    average = re.search(r"PSNR .*average:(\S+)", words)
+    assert summary["psnr_overall"] == pytest.approx(float(average[1]), abs=1e-3)
+    assert summary["psnr"] == pytest.approx(table["psnr_y"].mean())
+
+
+def test_ssim_and_vmaf_agree_with_ffmpegs_filters_run_apart(encoded, table):
+    _, _, folder = encoded
+    inputs = ("-i", "decoded.y4m", "-i", "source.y4m")
+    ffmpeg(*inputs, "-lavfi", "ssim=stats_file=ssim.log", "-f", "null", "-", cwd=folder)
+    vmaf = "libvmaf=log_fmt=json:log_path=vmaf.json:model=version=vmaf_v0.6.1"
+    ffmpeg(*inputs, "-lavfi", vmaf, "-f", "null", "-", cwd=folder)
+    ssim = [float(value) for value in re.findall(r" Y:(\S+)", (folder / "ssim.log").read_text())]
+    np.testing.assert_array_equal(table["ssim"], ssim)
+    report = json.loads((folder / "vmaf.json").read_text())
+    expected = [frame["metrics"]["vmaf"] for frame in report["frames"]]
+    np.testing.assert_allclose(table["vmaf"], expected, atol=1e-6)
+    summary = summarize(table, WIDTH, HEIGHT)
+    assert summary["ssim"] == pytest.approx(np.mean(ssim))
+    assert summary["vmaf"] == pytest.approx(report["pooled_metrics"]["vmaf"]["mean"], abs=1e-4)
+
+
+def test_a_stream_compared_with_shifted_frames_is_worse(encoded, table):
+    """The filters must pair frame n with frame n: a slip of one frame is seen at once."""
+    video, stream, _ = encoded
+    shifted = video_from_frames(np.roll(video.frames, 1, axis=0), WIDTH, HEIGHT, video.fps)
+    slipped = measure(stream, shifted, ("psnr", "ssim", "vmaf"))
+    for metric in ("psnr_y", "ssim", "vmaf"):
+        assert slipped[metric].mean() < table[metric].mean()
+
+
+def test_only_the_metrics_asked_for(encoded, table):
+    video, stream, _ = encoded
+    psnr_only = measure(stream, video, ("psnr",))
+    assert list(psnr_only) == ["show_index", "mse_y", "mse_u", "mse_v", "psnr_y"]
+    assert set(summarize(psnr_only, WIDTH, HEIGHT)) == {"psnr", "psnr_overall"}
+    ssim_only = measure(stream, video, ("ssim",))
+    assert list(ssim_only) == ["show_index", "ssim"]
+    pd.testing.assert_series_equal(ssim_only["ssim"], table["ssim"])
+    with pytest.raises(InputError, match="unknown metric 'psrn': choose from psnr, ssim, vmaf"):
+        measure(stream, video, ("psrn",))
+
+
+def test_an_ffmpeg_without_libvmaf_says_what_to_install(encoded, tmp_path, monkeypatch):
+    video, stream, _ = encoded
+    program = tmp_path / "ffmpeg"
+    real = imageio_ffmpeg.get_ffmpeg_exe()
+    program.write_text(f'#!/bin/bash\nexec "{real}" "${{@//libvmaf/nolibvmaf}}"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
+    assert len(measure(stream, video, ("ssim",))) == FRAMES
+    with pytest.raises(MissingDependencyError, match=r"libvmaf.*pip install imageio-ffmpeg"):
+        measure(stream, video, ("vmaf",))
+
+
+def test_a_source_without_a_file_gives_the_same_numbers(encoded, table):
+    video, stream, _ = encoded
+    array = video_from_frames(np.array(video.frames), WIDTH, HEIGHT, video.fps)
+    pd.testing.assert_frame_equal(measure(stream, array, ("psnr", "ssim", "vmaf")), table)
+    # A part of a memory map still names the whole file: it must not be taken for the source.
+    part = video_from_frames(video.frames[:], WIDTH, HEIGHT, video.fps)
+    pd.testing.assert_frame_equal(measure(stream, part, ("psnr", "ssim")), table.iloc[:, :6])
+
+
+def test_a_lossless_stream_has_libvpxs_highest_psnr(encoded, tmp_path):
+    video, _, _ = encoded
+    write_y4m(video, tmp_path / "source.y4m")
+    ffmpeg("-i", tmp_path / "source.y4m", "-c:v", "libvpx-vp9", "-lossless", 1, tmp_path / "l.ivf")
+    table = measure(tmp_path / "l.ivf", video, ("psnr", "ssim"))
+    assert (table[["mse_y", "mse_u", "mse_v"]] == 0).all(axis=None)
+    assert (table["ssim"] == 1).all()
+    assert summarize(table, WIDTH, HEIGHT)["psnr"] == pytest.approx(100)
+    assert summarize(table, WIDTH, HEIGHT)["psnr_overall"] == pytest.approx(100)
+
+
+def test_psnr_by_hand():
+    assert psnr(255**2) == pytest.approx(0)
+    assert psnr(1.0) == pytest.approx(48.1308, abs=1e-4)
+    np.testing.assert_allclose(psnr([0.0, 1e-12, 6.5025]), [100, 100, 40])
+
+
+def test_overall_psnr_weighs_planes_by_samples():
+    frames = pd.DataFrame(
+        {"mse_y": [4.0, 8.0], "mse_u": [1.0, 1.0], "mse_v": [2.0, 6.0], "psnr_y": [40.0, 44.0]}
+    )
+    # 17x17 luma, 9x9 chroma: chroma is more than a quarter.
+    mean = (289 * 12 + 81 * (2 + 8)) / 2 / (289 + 162)
+    summary = summarize(frames, 17, 17)
+    assert summary["psnr_overall"] == pytest.approx(10 * np.log10(65025 / mean))
+    assert summary["psnr"] == pytest.approx(42)
+
+
+# BD-rate
+
+
+def test_a_constant_saving_is_the_bd_rate():
+    result = bd_rate(RATES, QUALITY, np.array(RATES) * 0.9, QUALITY)
+    assert (result.status, result.overlap) == ("ok", 1.0)
+    assert result.percent == pytest.approx(-10)
+    back = bd_rate(np.array(RATES) * 0.9, QUALITY, RATES, QUALITY)
+    assert back.percent == pytest.approx(100 / 0.9 - 100)
+
+
+def test_bd_rate_is_the_integral_of_the_splines_whatever_the_order():
+    rates, quality = [80.0, 190.0, 420.0, 700.0, 900.0], [29.5, 33.2, 36.9, 38.8, 39.0]
+    low, high = 30.0, 38.0
+    grid = np.linspace(low, high, 20001)
+    anchor = PchipInterpolator(QUALITY, np.log10(RATES))(grid)
+    test = PchipInterpolator(quality, np.log10(rates))(grid)
+    expected = 100 * (10 ** (np.trapezoid(test - anchor, grid) / (high - low)) - 1)
+    order = [3, 0, 4, 2, 1]
+    result = bd_rate(RATES[::-1], QUALITY[::-1], np.array(rates)[order], np.array(quality)[order])
+    assert result.percent == pytest.approx(expected, abs=1e-4)
+    assert result.overlap == pytest.approx(8 / 9.5)
+
+
+@pytest.mark.parametrize(
+    ("rate", "quality", "status", "overlap"),
+    [
+        (RATES, [40.0, 41.0, 42.0, 43.0], "no-overlap", 0.0),
+        (RATES, [38.0, 39.0, 40.0, 41.0], "no-overlap", 0.0),  # they only touch
+        (RATES, [30.0, 33.0, 32.9, 38.0], "not-monotonic", 1.0),
+        (RATES, [30.0, 33.0, 33.0, 38.0], "not-monotonic", 1.0),
+        ([100.0, 200.0, 200.0, 800.0], QUALITY, "not-monotonic", 1.0),
+        (RATES[:3], QUALITY[:3], "too-few-rates", 0.75),
+        ([], [], "too-few-rates", 0.0),
+    ],
+)
+def test_curves_without_a_bd_rate_say_why(rate, quality, status, overlap):
+    for swap in (False, True):
+        curves = (rate, quality, RATES, QUALITY) if swap else (RATES, QUALITY, rate, quality)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            result = bd_rate(*curves)
+        assert (result.percent, result.status) == (None, status)
+        assert result.overlap == pytest.approx(overlap)
+
+
+def test_a_small_overlap_is_reported_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = bd_rate(RATES, QUALITY, RATES, [37.0, 39.0, 41.0, 43.0])
+    assert result.status == "ok"
+    assert result.percent < -50
+    assert result.overlap == pytest.approx(1 / 13)
+
+
+@pytest.mark.parametrize(
+    ("rate", "quality", "message"),
+    [
+        (RATES, QUALITY[:3], "the test has 4 rates and 3 qualities"),
+        ([0.0, *RATES[1:]], QUALITY, "rates must be above 0"),
+        (RATES, [float("nan"), *QUALITY[1:]], "all its values finite"),
+        (RATES, [*QUALITY[:3], float("inf")], "all its values finite"),
+    ],
+)
+def test_bad_curves_are_refused(rate, quality, message):
+    with pytest.raises(InputError, match=message):
+        bd_rate(RATES, QUALITY, rate, quality)
+
+
+@given(st.floats(0.2, 5), st.floats(0.001, 1000))
+def test_bd_rate_does_not_depend_on_the_unit(factor, unit):
+    rates = np.array(RATES)
+    result = bd_rate(rates * unit, QUALITY, rates * factor * unit, QUALITY)
+    assert result.percent == pytest.approx(100 * (factor - 1), abs=1e-6)
+
+
+# Means over clips
+
+
+def test_mean_ci95_is_seeded_and_near_the_normal_interval():
+    values = np.random.default_rng(1).normal(-4, 2, 200)
+    result = mean_ci95(values)
+    assert result == mean_ci95(values)
+    assert result.ci95 != mean_ci95(values, seed=1).ci95
+    assert (result.mean, result.median) == (values.mean(), np.median(values))
+    half = 1.96 * values.std() / np.sqrt(200)
+    np.testing.assert_allclose(result.ci95, values.mean() + np.array([-half, half]), atol=0.02)
+    assert json.loads(json.dumps(asdict(result)))["n"] == 200
+
+
+def test_means_of_one_value_and_of_none():
+    one = mean_ci95([3.5])
+    assert (one.mean, one.median, one.ci95, one.n) == (3.5, 3.5, (3.5, 3.5), 1)
+    none = mean_ci95([])
+    assert (none.mean, none.median, none.ci95, none.n) == (None, None, None, 0)
+    with pytest.raises(InputError, match="finite"):
+        mean_ci95([1.0, float("nan")])
+
+
+def test_frame_rates_that_are_no_decimals_pair_frames_too(encoded):
+    video, stream, _ = encoded
+    assert video.fps == Fraction(30000, 1001)
+    # The stream's own rate must not matter: the source is paired by number.
+    other = video_from_frames(video.frames, WIDTH, HEIGHT, Fraction(24000, 1001))
+    table = measure(stream, other, ("ssim",))
+    assert list(table["ssim"]) == list(measure(stream, video, ("ssim",))["ssim"])

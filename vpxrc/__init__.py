@@ -1,0 +1,47 @@
+"""Video-encoder rate control as a reinforcement-learning problem, on the real libvpx."""
+
+from vpxrc.encoder import (
+    Decision,
+    EncodeLog,
+    EncoderOptions,
+    EncodeSession,
+    Frame,
+    Group,
+    SessionPool,
+)
+from vpxrc.errors import (
+    EncoderError,
+    EncoderTimeoutError,
+    InputError,
+    MissingDependencyError,
+    OutputError,
+    PolicyError,
+    VpxrcError,
+)
+from vpxrc.policy import Episode, Policy, encode, make_policy, policy_names
+from vpxrc.video import Video, open_video, video_from_frames
+
+__all__ = [
+    "Decision",
+    "EncodeLog",
+    "EncodeSession",
+    "EncoderError",
+    "EncoderOptions",
+    "EncoderTimeoutError",
+    "Episode",
+    "Frame",
+    "Group",
+    "InputError",
+    "MissingDependencyError",
+    "OutputError",
+    "Policy",
+    "PolicyError",
+    "SessionPool",
+    "Video",
+    "VpxrcError",
+    "encode",
+    "make_policy",
+    "open_video",
+    "policy_names",
+    "video_from_frames",
+]

@@ -1,0 +1,82 @@
+"""VP9 packets into files: IVF as ``vpxenc --ivf`` writes it, and WebM."""
+
+import struct
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import ffmpeg
+
+from vpxrc.errors import InputError, OutputError
+from vpxrc.files import atomic_write
+from vpxrc.video import run_ffmpeg
+
+MAX_DIMENSION = 65535
+
+
+def ivf_bytes(
+    packets: Iterable[tuple[bytes, int]], width: int, height: int, fps: Fraction
+) -> bytes:
+    """Return an IVF file, byte for byte what ``vpxenc --ivf`` makes of the same packets.
+
+    Args:
+        packets: Pairs of a packet and its time stamp in frames, in the order of decoding.
+        width: Luma width in pixels, 1..65535.
+        height: Luma height in pixels, 1..65535.
+        fps: Frames per second; the time base is its inverse.
+
+    Raises:
+        InputError: The geometry does not fit IVF's header.
+    """
+    if not (0 < width <= MAX_DIMENSION and 0 < height <= MAX_DIMENSION):
+        raise InputError(f"{width}x{height} pixels do not fit IVF: sides are 1..{MAX_DIMENSION}")
+    body = []
+    for packet, pts in packets:
+        body += [struct.pack("<Iq", len(packet), pts), packet]
+    header = struct.pack(
+        "<4sHH4sHHIIII",
+        b"DKIF",
+        0,  # version
+        32,  # bytes of this header
+        b"VP90",
+        width,
+        height,
+        fps.numerator,
+        fps.denominator,
+        len(body) // 2,
+        0,  # unused
+    )
+    return b"".join([header, *body])
+
+
+def write_ivf(
+    path: str | Path, packets: Iterable[tuple[bytes, int]], width: int, height: int, fps: Fraction
+) -> None:
+    """Write :func:`ivf_bytes` to a file.
+
+    Raises:
+        InputError: The geometry does not fit IVF's header.
+        OutputError: The file cannot be written.
+    """
+    data = ivf_bytes(packets, width, height, fps)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_webm(path: str | Path, ivf: bytes) -> None:
+    """Write the packets of an IVF file as WebM; the same packets give the same file.
+
+    Args:
+        path: The file to write.
+        ivf: What :func:`ivf_bytes` returned.
+
+    Raises:
+        OutputError: ffmpeg cannot read the packets or cannot write the file.
+        MissingDependencyError: There is no ffmpeg.
+    """
+    with atomic_write(path) as temporary:
+        # bitexact leaves out the random identifier and ffmpeg's version.
+        stream = ffmpeg.input("pipe:", format="ivf").output(
+            f"file:{temporary}", format="webm", c="copy", fflags="+bitexact"
+        )
+        run_ffmpeg(stream, OutputError, f"cannot write {path}", ivf)

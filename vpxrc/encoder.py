@@ -1,0 +1,492 @@
+"""The encoder: its options, a session that stops at every decision, and the log of an encode."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from vpxrc import _native
+from vpxrc.container import ivf_bytes
+from vpxrc.errors import EncoderError, EncoderTimeoutError, InputError, PolicyError
+from vpxrc.files import atomic_write, cache_dir
+from vpxrc.metrics import psnr
+from vpxrc.video import Video, split_planes
+
+State = _native.State
+Frame = _native.Frame
+Group = _native.Group
+FIRST_PASS_FIELDS: tuple[str, ...] = _native.FIRST_PASS_FIELDS
+TPL_FIELDS: tuple[str, ...] = _native.TPL_FIELDS
+RECORD_DTYPE: np.dtype[np.void] = _native.FRAME_RECORD
+UPDATE_TYPES = {0: "key", 1: "leaf", 2: "golden", 3: "arf", 4: "overlay", 6: "show-existing"}
+
+# Slower than any frame of any size should be coded; a stuck encoder is an error, never a hang.
+DEFAULT_TIMEOUT = 600.0
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """What libvpx is told. Everything not named here keeps the library's default.
+
+    Attributes:
+        target_bitrate: Target in kbit/s, at least 1.
+        cpu_used: libvpx's speed, 0 (slowest) to 8, good quality deadline.
+        lag_in_frames: Lookahead, 0 to 25 frames.
+        auto_alt_ref: 0 no alternate reference frames, 1 one layer, 2 to 6 so many layers.
+        tpl: Whether libvpx runs its temporal-dependency model.
+        threads: Threads of one encode, at least 1; more than one do not change the stream.
+        key_frame_max_distance: The most frames between key frames, 0 to 9999.
+        min_quantizer: Lower bound of libvpx's own choice, libvpx's 0..63 scale.
+        max_quantizer: Its upper bound, not below ``min_quantizer``. A policy's q is not clipped.
+        rate_control: The mode underneath, which also shapes libvpx's golden-frame groups: ``vbr``
+            (two-pass variable bitrate) or ``q`` (constant quality at ``cq_level``).
+        cq_level: Quality of the ``q`` mode, libvpx's 0..63 scale.
+    """
+
+    target_bitrate: int = 256
+    cpu_used: int = 2
+    lag_in_frames: int = 25
+    auto_alt_ref: int = 1
+    tpl: bool = True
+    threads: int = 1
+    key_frame_max_distance: int = 128
+    min_quantizer: int = 0
+    max_quantizer: int = 63
+    rate_control: Literal["vbr", "q"] = "vbr"
+    cq_level: int = 32
+
+    def __post_init__(self) -> None:
+        """Check every range, with the option's name in the complaint."""
+        for name, low, high in (
+            ("target_bitrate", 1, 2_000_000),
+            ("cpu_used", 0, 8),
+            ("lag_in_frames", 0, 25),
+            ("auto_alt_ref", 0, 6),
+            ("threads", 1, 64),
+            ("key_frame_max_distance", 0, 9999),
+            ("min_quantizer", 0, 63),
+            ("max_quantizer", 0, 63),
+            ("cq_level", 0, 63),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or not low <= value <= high:
+                raise InputError(f"{name} must be an integer in {low}..{high}, not {value!r}")
+        if self.min_quantizer > self.max_quantizer:
+            raise InputError(
+                f"min_quantizer {self.min_quantizer} is above max_quantizer {self.max_quantizer}"
+            )
+        if self.rate_control not in ("vbr", "q"):
+            raise InputError(f"rate_control must be 'vbr' or 'q', not {self.rate_control!r}")
+
+    def native(self) -> Any:
+        """Return the options as the extension takes them."""
+        options = dataclasses.asdict(self)
+        return _native.EncoderOptions(
+            constant_quality=options.pop("rate_control") == "q",
+            **{name: int(value) for name, value in options.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How one frame is to be coded.
+
+    Attributes:
+        q_index: Quantizer index 0..255, or -1 to leave it to libvpx's own rate control.
+        lambda_scale: Factor on the frame's Lagrangian multiplier (rdmult), in (0, 64]; 1 = libvpx's.
+        superblock_scale: Factors on lambda per 64x64 superblock, ``[rows, cols]``, in (0, 64], in
+            steps of 1/256; None = libvpx's own TPL scale. Read by libvpx only where
+            ``Frame.takes_superblock_scale``.
+        delta_q_uv: Chroma q delta, -15..15.
+        recode_trace: The field of that name of a logged frame, for an exact replay; else empty.
+    """
+
+    q_index: int
+    lambda_scale: float = 1.0
+    superblock_scale: NDArray[np.float32] | None = None
+    delta_q_uv: int = 0
+    recode_trace: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class EncodeLog:
+    """Everything that one finished encode gave.
+
+    Attributes:
+        video: The clip.
+        options: The encoder's options.
+        records: One row per coded frame and per frame shown again, dtype ``RECORD_DTYPE``: indices
+            (coding, show, group, position in the group), ``update_type`` (see ``UPDATE_TYPES``),
+            ``layer_depth``, flags, ``q_index``, ``tpl_q_index`` (provisional, of the TPL pass),
+            ``libvpx_q_index`` (what libvpx would have taken), ``rdmult``, ``target_bits``,
+            ``lambda_scale``, ``bits`` and the squared errors ``sse_y``, ``sse_u``, ``sse_v`` of the
+            reconstruction against the source frame.
+        packets: The stream as ``(bytes, pts)`` per packet; an ARF travels with the frame after it.
+        first_pass: float64 ``[num_frames, 26]``, columns ``FIRST_PASS_FIELDS``.
+        encode_seconds: Wall time of the encoder's thread in the second pass, waits left out.
+        cpu_seconds: Its processor time.
+        encodes: Second passes spent on this result, searches included.
+    """
+
+    video: Video
+    options: EncoderOptions
+    records: NDArray[np.void]
+    packets: list[tuple[bytes, int]]
+    first_pass: NDArray[np.float64]
+    encode_seconds: float
+    cpu_seconds: float
+    encodes: int = 1
+
+    @cached_property
+    def stream(self) -> bytes:
+        """The stream as an IVF file."""
+        video = self.video
+        return ivf_bytes(self.packets, video.width, video.height, video.fps)
+
+    @property
+    def bits(self) -> int:
+        """Bits of the stream's packets, without the container."""
+        return 8 * sum(len(data) for data, _ in self.packets)
+
+    @property
+    def bitrate(self) -> float:
+        """Achieved bitrate in kbit/s."""
+        return self.bits / self.video.duration / 1000.0
+
+    @property
+    def overshoot(self) -> float:
+        """Achieved over target bitrate, minus 1."""
+        return self.bitrate / self.options.target_bitrate - 1.0
+
+    @property
+    def psnr(self) -> float:
+        """Mean over the shown frames of the luma PSNR in dB, each at most 100."""
+        shown = self.records[self.records["is_shown"] != 0]
+        return float(psnr(shown["sse_y"] / (self.video.width * self.video.height)).mean())
+
+    @property
+    def psnr_overall(self) -> float:
+        """PSNR in dB of the mean squared error over all planes of all shown frames."""
+        shown = self.records[self.records["is_shown"] != 0]
+        total = shown["sse_y"].sum() + shown["sse_u"].sum() + shown["sse_v"].sum()
+        return float(psnr(np.asarray(total / (len(shown) * self.video.frame_bytes))))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the records as a table, with ``update_type`` in words."""
+        columns = {name: self.records[name] for name in RECORD_DTYPE.names or ()}
+        trace = columns.pop("recode_trace")
+        table = pd.DataFrame(columns)
+        table["update_type"] = table["update_type"].map(UPDATE_TYPES)
+        for name in ("is_key", "is_shown", "is_shown_again"):
+            table[name] = table[name].astype(bool)
+        table["recode_trace"] = trace.tolist()
+        return table
+
+
+class EncodeSession:
+    """One second pass that stops at every decision, on a native thread of its own.
+
+    A context manager; leaving it ends the encode wherever it is::
+
+        with EncodeSession(video, options) as session:
+            while session.frame is not None:
+                session.step(Decision(q_index=120))
+            log = session.log()
+
+    Frames that are shown again carry no decision and are not presented.
+
+    Args:
+        video: The clip. Its frames are read in place, without a copy.
+        options: The encoder's options.
+        observe: Let libvpx decide everything; nothing is presented, the session runs to its end.
+        plan_groups: Stop at every new group too, for provisional q indices of its TPL pass.
+        script: Decisions to be taken natively, one after the other, without stopping.
+        keep_reconstruction: Keep the frame coded last for ``reconstruction``.
+        timeout: Seconds that the encoder may take from one decision to the next.
+        queue: A queue that is told ``id`` whenever this session needs an answer or is over; the
+            constructor and the steps then do not wait.
+        id: See ``queue``.
+    """
+
+    def __init__(
+        self,
+        video: Video,
+        options: EncoderOptions,
+        *,
+        observe: bool = False,
+        plan_groups: bool = False,
+        script: list[Decision] | None = None,
+        keep_reconstruction: bool = False,
+        timeout: float = DEFAULT_TIMEOUT,
+        queue: Any = None,
+        id: int = 0,
+    ) -> None:
+        self.video = video
+        self.options = options
+        self.timeout = timeout
+        self._wait = timeout if queue is None else 0.0
+        self._state = State.RUNNING
+        self._records: NDArray[np.void] | None = None
+        native_script = script and [
+            (d.q_index, d.lambda_scale, list(d.recode_trace)) for d in script
+        ]
+        self._native = _native.Session(
+            *_geometry(video),
+            options.native(),
+            first_pass_stats(video, options),
+            observe=observe,
+            plan_groups=plan_groups,
+            keep_reconstruction=keep_reconstruction,
+            script=native_script,
+            queue=queue,
+            id=id,
+        )
+        if queue is None:
+            self.wait()
+
+    def __enter__(self) -> Self:
+        """Return the session."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the session."""
+        self.close()
+
+    @property
+    def state(self) -> State:
+        """What the session is doing; RUNNING only after a step that did not wait."""
+        return self._state
+
+    def wait(self) -> State:
+        """Wait for the next hand-over or the end.
+
+        Raises:
+            EncoderError: libvpx failed; the message names clip, frame and libvpx's own words.
+            EncoderTimeoutError: ``timeout`` seconds went by; the session is closed.
+        """
+        return self._enter(self._native.wait(self.timeout))
+
+    def _enter(self, state: State) -> State:
+        self._state = state
+        if state == State.RUNNING and self._wait:
+            self._native.close(0.0)
+            raise EncoderTimeoutError(
+                f"{self.video.name}: the encoder took more than {self.timeout:g} s for a frame"
+            )
+        if state == State.FAILED:
+            frame, words = self._native.num_records, self._native.error
+            self.close()
+            raise EncoderError(f"{self.video.name}: coded frame {frame}: {words}")
+        return state
+
+    def step(self, decision: Decision) -> State:
+        """Answer the pending frame and wait for what comes next (unless a queue tells).
+
+        Raises:
+            PolicyError: The decision is out of range; the session still waits for one.
+            EncoderError: libvpx failed, or no frame is pending.
+            EncoderTimeoutError: See ``wait``.
+        """
+        try:
+            state = self._native.step(
+                decision.q_index,
+                decision.lambda_scale,
+                decision.superblock_scale,
+                decision.delta_q_uv,
+                decision.recode_trace,
+                self._wait,
+            )
+        except (ValueError, TypeError) as error:
+            raise PolicyError(f"{self._where()}: {error}") from error
+        except RuntimeError as error:
+            raise EncoderError(f"{self._where()}: {error}") from error
+        return self._enter(state)
+
+    def step_group(self, plan: ArrayLike | None) -> State:
+        """Answer the pending group.
+
+        Args:
+            plan: Provisional q indices for the TPL pass, ``[group.size]`` or, with the overlay that
+                follows, ``[group.size + 1]``; -1 each, or None for all: libvpx's own estimate.
+
+        Raises:
+            PolicyError: The plan is out of range or of another length.
+            EncoderError: libvpx failed, or no group is pending.
+        """
+        try:
+            values = None if plan is None else np.asarray(plan, dtype=np.int64).tolist()
+            state = self._native.step_group(values, self._wait)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise PolicyError(f"{self._where()}: {error}") from error
+        except RuntimeError as error:
+            raise EncoderError(f"{self._where()}: {error}") from error
+        return self._enter(state)
+
+    def _where(self) -> str:
+        return f"{self.video.name}: coded frame {self._native.num_records}"
+
+    @property
+    def frame(self) -> Frame | None:
+        """The frame that waits for a decision; None when none does."""
+        return self._native.frame if self._state == State.FRAME else None
+
+    @property
+    def group(self) -> Group:
+        """The current golden-frame group."""
+        return self._native.group
+
+    @property
+    def tpl(self) -> NDArray[np.float64] | None:
+        """TPL statistics of the current group, ``[size, rows, cols, 8]`` (``TPL_FIELDS``).
+
+        Per 32x32 block after propagation; NaN for frames without. None at group position 0 (libvpx
+        runs its TPL pass after it) and where the pass does not run.
+        """
+        tpl: NDArray[np.float64] | None = self._native.tpl
+        return tpl
+
+    @property
+    def first_pass(self) -> NDArray[np.float64]:
+        """First-pass statistics of all frames, ``[num_frames, 26]`` (``FIRST_PASS_FIELDS``)."""
+        stats: NDArray[np.float64] = self._native.first_pass
+        return stats
+
+    def records(self, start: int = 0) -> NDArray[np.void]:
+        """Return the log so far from row ``start``, dtype ``RECORD_DTYPE``."""
+        records: NDArray[np.void] = self._native.records(start)
+        return records
+
+    @property
+    def reconstruction(
+        self,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]] | None:
+        """Y, U and V of the frame coded last, where ``keep_reconstruction`` asked for it."""
+        frame = self._native.reconstruction
+        return None if frame is None else split_planes(frame, self.video.width, self.video.height)
+
+    def log(self) -> EncodeLog:
+        """Return the log of the finished encode.
+
+        Raises:
+            EncoderError: The encode is not over.
+        """
+        if self._state != State.DONE:
+            raise EncoderError(f"{self._where()}: the encode is not over")
+        return EncodeLog(
+            video=self.video,
+            options=self.options,
+            records=self._native.records(),
+            packets=self._native.packets,
+            first_pass=self._native.first_pass,
+            encode_seconds=self._native.encode_seconds,
+            cpu_seconds=self._native.cpu_seconds,
+        )
+
+    def close(self) -> None:
+        """End the encode wherever it is; idempotent."""
+        self._native.close()
+
+
+class SessionPool:
+    """Many sessions at once; hands back whichever needs an answer next.
+
+    ``open`` takes the arguments of :class:`EncodeSession`. Sessions run on their own threads, so a
+    process keeps as many cores busy as it has sessions open.
+    """
+
+    def __init__(self, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self._queue = _native.ReadyQueue()
+        self._timeout = timeout
+        self._sessions: dict[int, EncodeSession] = {}
+        self._next_id = 0
+
+    def open(self, video: Video, options: EncoderOptions, **arguments: Any) -> int:
+        """Start a session and return its id."""
+        session_id, self._next_id = self._next_id, self._next_id + 1
+        self._sessions[session_id] = EncodeSession(
+            video, options, queue=self._queue, id=session_id, timeout=self._timeout, **arguments
+        )
+        return session_id
+
+    def next(self) -> tuple[int, EncodeSession]:
+        """Return the id and session that has waited longest for an answer, or is over.
+
+        Raises:
+            EncoderTimeoutError: None came in time; all sessions are closed.
+            EncoderError: The session's encode failed.
+        """
+        while True:
+            session_id = self._queue.pop(self._timeout)
+            if session_id is None:
+                self.close()
+                raise EncoderTimeoutError(f"no session came back within {self._timeout:g} s")
+            session = self._sessions.get(session_id)
+            if session is not None:  # a session closed since is passed over
+                session.wait()
+                return session_id, session
+
+    def close_session(self, session_id: int) -> None:
+        """Close one session and forget it."""
+        self._sessions.pop(session_id).close()
+
+    def close(self) -> None:
+        """Close all sessions."""
+        while self._sessions:
+            self._sessions.popitem()[1].close()
+
+    def __len__(self) -> int:
+        """Return how many sessions are open."""
+        return len(self._sessions)
+
+
+def _geometry(video: Video) -> tuple[NDArray[np.uint8], int, int, int, int]:
+    fps = video.fps
+    return video.frames, video.width, video.height, fps.numerator, fps.denominator
+
+
+# Options of the second pass alone: they do not change the first pass's statistics.
+_SECOND_PASS_ONLY = EncoderOptions()
+_first_pass_memory: dict[str, bytes] = {}
+
+
+def first_pass_stats(video: Video, options: EncoderOptions) -> bytes:
+    """Return libvpx's first-pass statistics of a clip, as its opaque blob.
+
+    They depend on the clip and a few options only, so they are kept in memory and in the cache.
+
+    Raises:
+        EncoderError: libvpx failed.
+    """
+    options = dataclasses.replace(
+        _SECOND_PASS_ONLY,
+        cpu_used=options.cpu_used,
+        lag_in_frames=options.lag_in_frames,
+        key_frame_max_distance=options.key_frame_max_distance,
+    )
+    parts = [_native.LIBVPX_SHA256, video.content_hash, dataclasses.asdict(options)]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    if key not in _first_pass_memory:
+        path = cache_dir() / "first_pass" / f"{key}.bin"
+        if path.is_file():
+            _first_pass_memory[key] = path.read_bytes()
+        else:
+            try:
+                stats = _native.run_first_pass(*_geometry(video), options.native())
+            except RuntimeError as error:
+                raise EncoderError(f"{video.name}: first pass: {error}") from error
+            with atomic_write(path) as temporary:
+                temporary.write_bytes(stats)
+            _first_pass_memory[key] = stats
+    return _first_pass_memory[key]
