@@ -100,7 +100,7 @@ class Decision:
 
     Attributes:
         q_index: Quantizer index 0..255, or -1 to leave it to libvpx's own rate control.
-        lambda_scale: Factor on the frame's Lagrangian multiplier (rdmult), in (0, 64]; 1 = libvpx's.
+        lambda_scale: Factor on the frame's lambda (rdmult), in (0, 64]; 1 = libvpx's own.
         superblock_scale: Factors on lambda per 64x64 superblock, ``[rows, cols]``, in (0, 64], in
             steps of 1/256; None = libvpx's own TPL scale. Read by libvpx only where
             ``Frame.takes_superblock_scale``.

@@ -26,9 +26,7 @@ class LibvpxVbr(Policy):
 
     def options(self, options: EncoderOptions) -> EncoderOptions:
         """Return the options in VBR mode with this policy's layers."""
-        return dataclasses.replace(
-            options, rate_control="vbr", auto_alt_ref=self._auto_alt_ref
-        )
+        return dataclasses.replace(options, rate_control="vbr", auto_alt_ref=self._auto_alt_ref)
 
 
 class LibvpxQ(Policy):
@@ -172,5 +170,3 @@ class Replay(Policy):
             lambda_scale=float(row["lambda_scale"]),
             recode_trace=tuple(row["recode_trace"].tolist()) if self._exact else (),
         )
-
-

@@ -68,9 +68,11 @@ class Policy:
 
     Attributes:
         observes: True where libvpx decides everything itself; ``decide`` is then not called.
+        training_clips: Content hashes of the clips it was trained on; none may be in an evaluation.
     """
 
     observes: bool = False
+    training_clips: frozenset[str] = frozenset()
 
     def options(self, options: EncoderOptions) -> EncoderOptions:
         """Return the options to encode with, given those asked for (mode, layers, level)."""

@@ -1,0 +1,80 @@
+"""The command line: ``vpxrc COMMAND``; every command has ``--help`` with examples."""
+
+import importlib.metadata
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from vpxrc.cli.encoding import encode, verify
+from vpxrc.cli.evaluation import demo, evaluate
+from vpxrc.cli.information import datasets, doctor
+from vpxrc.errors import VpxrcError
+
+INTERRUPTED = 130  # what shells report of a program that Ctrl-C ended
+TERMINATED = 143
+
+
+class OneLineErrors(TyperGroup):
+    """Says what is wrong in one line on stderr: no traceback, no box, exit code 2."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run a command line and exit."""
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(*args, **extra)
+        except typer.Abort:
+            code = INTERRUPTED
+        except VpxrcError as error:
+            code = _complain(str(error))
+        except Exception as error:
+            # Typer keeps the base class of its usage errors to itself.
+            message = getattr(error, "format_message", None)
+            if message is None:
+                raise
+            code = _complain(message())
+        if code == INTERRUPTED:
+            print("vpxrc: interrupted", file=sys.stderr)
+        sys.exit(code or 0)
+
+
+def _complain(message: str) -> int:
+    print("vpxrc:", " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _command in (encode, evaluate, verify, doctor, datasets, demo):
+    app.command()(_command)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Rate control for libvpx's VP9 two-pass encoder, frame by frame."""
+    if version:
+        print(f"vpxrc {importlib.metadata.version('vpxrc')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the program."""
+
+    def terminate(number: int, frame: object) -> None:
+        sys.exit(TERMINATED)  # unwinds, so that processes end and unfinished files go
+
+    signal.signal(signal.SIGTERM, terminate)
+    app()

@@ -1,0 +1,146 @@
+"""The commands ``evaluate`` and ``demo``."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vpxrc.cli.common import DEFAULT_POLICY, CpuUsed, Json, numbers, progress_bar
+from vpxrc.datasets import load_clips
+from vpxrc.encoder import EncoderOptions
+from vpxrc.evaluation import Evaluation, table
+from vpxrc.evaluation import evaluate as run_evaluation
+from vpxrc.metrics import METRICS
+
+DEMO_BASELINES = ["libvpx-vbr", "libvpx-vbr-mlarf", "libvpx-q-mlarf"]
+DEMO_BITRATES = [64, 96, 144, 216]
+ALL_METRICS = ",".join(METRICS)
+CORES = len(os.sched_getaffinity(0))
+
+Jobs = Annotated[int, typer.Option(help="Processes that encode at the same time.")]
+Metrics = Annotated[str, typer.Option(help="Which of psnr,ssim,vmaf.")]
+
+
+def evaluate(
+    agent: Annotated[str, typer.Option(metavar="SPEC", help="The policy: NAME or NAME:ARGUMENT.")],
+    baseline: Annotated[
+        list[str], typer.Option(metavar="NAME", help="Another policy to compare with; repeatable.")
+    ],
+    clips: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PATH_OR_SET ...",
+            help="A set's name, video files, folders or catalogues; repeatable.",
+        ),
+    ],
+    bitrates: Annotated[str, typer.Option(metavar="A,B,C,D", help="Targets in kbit/s.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; what is in it is used again.")],
+    more_clips: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)] = None,
+    cpu_used: CpuUsed = 2,
+    jobs: Jobs = CORES,
+    metrics: Metrics = ALL_METRICS,
+    allow_training_clips: Annotated[
+        bool, typer.Option("--allow-training-clips", help="Even clips that a policy trained on.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare a policy with baselines on clips at four bitrates or more.
+
+    Killed at any point, the same command goes on where it was.
+
+    \b
+    Examples:
+      vpxrc evaluate --agent layered --baseline libvpx-vbr --clips samples \\
+        --bitrates 64,96,144,216 --out results
+      vpxrc evaluate --agent layered --baseline libvpx-vbr --baseline libvpx-q-mlarf \\
+        --clips folder/ film.mp4 --bitrates 128,192,256,384 --metrics psnr --out results
+    """  # noqa: D301
+    evaluation = _run(
+        agent,
+        baseline,
+        [*clips, *(more_clips or [])],
+        numbers("bitrates", bitrates),
+        out,
+        EncoderOptions(cpu_used=cpu_used),
+        metrics.split(","),
+        jobs,
+        allow_training_clips,
+        hidden=as_json,
+    )
+    if as_json:
+        print(json.dumps(evaluation.summary))
+    else:
+        print(table(evaluation))
+        print(f"Everything is in {out}: report.html has the plots.")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("build/demo"),
+    agent: Annotated[str, typer.Option(metavar="SPEC", help="The policy.")] = DEFAULT_POLICY,
+    jobs: Jobs = CORES,
+) -> None:
+    """Compare a policy with libvpx's own rate control on three sample clips: minutes.
+
+    \b
+    Example:
+      vpxrc demo --out /tmp/demo
+    """  # noqa: D301
+    print(
+        f"{agent} drives libvpx frame by frame from Python, against libvpx's own rate control:\n"
+        "three sample clips at four bitrates, which takes a few minutes on two cores.",
+        flush=True,
+    )
+    evaluation = _run(
+        agent,
+        DEMO_BASELINES,
+        ["samples"],
+        DEMO_BITRATES,
+        out,
+        EncoderOptions(),
+        list(METRICS),
+        jobs,
+        allow_training_clips=True,
+        hidden=False,
+    )
+    print()
+    print(table(evaluation))
+    print(
+        "Three short clips prove little, as the intervals say: `vpxrc evaluate` takes any number\n"
+        "of your own. BD-rate does not ask whether the bitrate was met; the second table does,\n"
+        "and it says who searched for it with more than one encode.\n"
+    )
+    print(f"RD curves:                 {out / 'rd.png'}")
+    print(f"q and bits of every frame: {out / 'frames.png'}")
+    print(f"both, interactive:         {out / 'report.html'}")
+
+
+def _run(
+    agent: str,
+    baselines: list[str],
+    clips: list[str],
+    bitrates: list[int],
+    out: Path,
+    options: EncoderOptions,
+    metrics: list[str],
+    jobs: int,
+    allow_training_clips: bool,
+    hidden: bool,
+) -> Evaluation:
+    with progress_bar(hidden) as bar:
+        task = bar.add_task("opening the clips", total=None)
+        return run_evaluation(
+            agent,
+            baselines,
+            load_clips(clips),
+            bitrates,
+            out,
+            options=options,
+            metrics=metrics,
+            jobs=jobs,
+            allow_training_clips=allow_training_clips,
+            progress=lambda done, total, last: bar.update(
+                task, completed=done, total=total, description=last
+            ),
+        )

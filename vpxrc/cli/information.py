@@ -1,0 +1,147 @@
+"""The commands ``doctor`` and ``datasets``."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Annotated, Any
+
+import imageio_ffmpeg
+import typer
+
+from vpxrc import _native
+from vpxrc.cli.common import DEFAULT_POLICY, Json
+from vpxrc.datasets import clip_sets, load_clips
+from vpxrc.errors import MissingDependencyError
+from vpxrc.files import cache_dir
+from vpxrc.policy import policy_names
+from vpxrc.verify import oracle_program
+from vpxrc.video import ffmpeg_program
+
+# What libvpx has code for.
+SIMD = ("sse2", "sse3", "ssse3", "sse4_1", "avx", "avx2", "avx512f", "asimd", "asimddp", "sve")
+
+
+def doctor(as_json: Json = False) -> None:
+    """Say what is built and found.
+
+    \b
+    Examples:
+      vpxrc doctor
+      vpxrc doctor --json
+    """  # noqa: D301
+    found = {
+        "versions": {
+            "vpxrc": importlib.metadata.version("vpxrc"),
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("numpy", "gymnasium")},
+        },
+        "libvpx": {
+            "version": _native.LIBVPX_VERSION,
+            "sha256": _native.LIBVPX_SHA256,
+            "linked": _native.linked_version(),
+        },
+        "cpu": _cpu(),
+        "ffmpeg": _ffmpeg(),
+        "cache": _cache(),
+        "oracle": oracle_program() is not None,
+        "policies": policy_names(),
+        "default_policy": DEFAULT_POLICY,
+    }
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        print(f"{name + ':':16}{_in_words(value)}")
+
+
+def datasets(
+    spec: Annotated[
+        str, typer.Argument(help="A set's name, a folder, a video file or a catalogue.")
+    ] = "samples",
+    as_json: Json = False,
+) -> None:
+    """List the clips of a set, a folder or a catalogue (.toml, .csv), without opening them.
+
+    \b
+    Examples:
+      vpxrc datasets
+      vpxrc datasets ~/videos
+      vpxrc datasets catalogue.toml --json
+    """  # noqa: D301
+    clips = load_clips(spec)
+    if as_json:
+        rows = [dataclasses.asdict(clip) for clip in clips]
+        print(json.dumps([{**row, "fps": row["fps"] and str(row["fps"])} for row in rows]))
+        return
+    listing = [["name", "size", "fps", "start", "frames", "source", "licence"]]
+    for clip in clips:
+        size = f"{clip.width or '*'}x{clip.height or '*'}" if clip.width or clip.height else "own"
+        frames = f"<= {clip.num_frames}" if clip.num_frames else "all"
+        fps, start = str(clip.fps or "own"), f"{clip.start:g} s"
+        listing.append([clip.name, size, fps, start, frames, clip.source, clip.licence])
+    widths = [max(map(len, column)) for column in zip(*listing, strict=True)]
+    for row in listing:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    print(f"{len(clips)} clip(s); the sets are: {', '.join(clip_sets())}")
+
+
+def _cpu() -> dict[str, Any]:
+    """Return model, cores, and those features that libvpx makes use of."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*: (.*)$", text, re.MULTILINE)
+    known = set(flags[1].replace("pni", "sse3").split()) if flags else set()
+    return {
+        "model": model[1] if model else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "simd": [name for name in SIMD if name in known],
+    }
+
+
+def _ffmpeg() -> dict[str, Any] | None:
+    try:
+        program = ffmpeg_program()
+        filters, encoders = (
+            subprocess.run(
+                [program, "-hide_banner", f"-{what}"], capture_output=True, text=True, check=True
+            ).stdout
+            for what in ("filters", "encoders")
+        )
+        version = imageio_ffmpeg.get_ffmpeg_version()
+    except (MissingDependencyError, OSError, subprocess.CalledProcessError):
+        return None
+    return {
+        "version": version,
+        "libvmaf": " libvmaf " in filters,
+        "libvpx": " libvpx-vp9 " in encoders,
+    }
+
+
+def _cache() -> dict[str, Any]:
+    folder = cache_dir()
+    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    return {
+        "folder": str(folder),
+        "megabytes": round(sum(path.stat().st_size for path in files) / 1e6, 1),
+    }
+
+
+def _in_words(value: Any) -> str:
+    if value is None:
+        return "missing"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_in_words(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return str(value)

@@ -1,0 +1,570 @@
+"""The evaluation contract: an agent against baselines, on clips at several bitrates.
+
+Every encode is kept under ``OUT/encodes`` by a key of all that changes its figures, so that the
+same command, killed at any point, goes on where it was.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+import imageio_ffmpeg
+import pandas as pd
+
+from vpxrc import _native
+from vpxrc.encoder import EncoderOptions, first_pass_stats
+from vpxrc.errors import EncoderError, InputError, PolicyError, VpxrcError
+from vpxrc.files import atomic_write, sha256_file
+from vpxrc.metrics import METRICS, MIN_RATES, bd_rate, mean_ci95, measure, summarize
+from vpxrc.policy import Policy, encode, make_policy
+from vpxrc.video import Video
+
+CACHE_FORMAT = 1
+QUALITIES = {"psnr": ("psnr", "psnr_overall"), "ssim": ("ssim",), "vmaf": ("vmaf",)}
+CLIP_COLUMNS = ("clip", "width", "height", "fps", "num_frames", "content_hash")
+CLOSE_TO_TARGET = 0.05
+GRACE = 3.0  # seconds that a worker has to tidy up when it is told to stop
+
+
+class Clip(Protocol):
+    """What is evaluated on; :class:`vpxrc.datasets.Clip` is one. It must pickle."""
+
+    @property
+    def name(self) -> str:
+        """What tables call the clip; differs from every other clip's."""
+
+    def open(self) -> Video:
+        """Return the frames."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation.
+
+    Attributes:
+        folder: Where its files are.
+        summary: What ``summary.json`` has.
+        encodes: A row per encode: ``clip``, ``policy``, ``target_bitrate`` and achieved ``bitrate``
+            (kbit/s), ``overshoot``, the qualities measured, ``encodes`` spent, ``encode_seconds``
+            and ``cpu_seconds`` (all passes but the first and the policy's own time), the clip's
+            geometry and ``content_hash``, ``stream_sha256``, and the encoder's options as used.
+        frames: A row per coded frame: ``EncodeLog.to_pandas`` with clip, policy and target.
+        comparisons: A row per test, anchor, clip and quality (``metric``) with ``percent``,
+            ``status`` and ``overlap`` of :class:`vpxrc.metrics.BdRate`: the agent against every
+            baseline, then every other baseline against the first.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    encodes: pd.DataFrame
+    frames: pd.DataFrame
+    comparisons: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One encode.
+
+    ``cause`` is everything that changes its result; the hash of it names the result's files.
+    """
+
+    clip: Clip
+    policy: str
+    options: EncoderOptions
+    metrics: tuple[str, ...]
+    cause: str
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        """The result's row, which is written last; the frames lie beside it."""
+        key = hashlib.sha256(self.cause.encode()).hexdigest()
+        return self.folder / f"{key}.json"
+
+    def __str__(self) -> str:
+        """What progress and errors call it."""
+        return f"{self.clip.name}, {self.policy}, {self.options.target_bitrate} kbit/s"
+
+
+def evaluate(
+    agent: str,
+    baselines: Sequence[str],
+    clips: Sequence[Clip],
+    bitrates: Sequence[int],
+    out: str | Path,
+    *,
+    options: EncoderOptions | None = None,
+    metrics: Sequence[str] = METRICS,
+    jobs: int = 1,
+    allow_training_clips: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Evaluation:
+    """Encode every clip at every bitrate under every policy, and compare.
+
+    Writes ``summary.json``, ``encodes.parquet``, ``frames.parquet``, ``table.md``, ``rd.png``,
+    ``frames.png`` and ``report.html``. Work is done in processes that are started afresh: a script
+    calls this under ``if __name__ == "__main__":``.
+
+    Args:
+        agent: The policy that is judged, as :func:`vpxrc.make_policy` takes it.
+        baselines: At least one other policy, likewise.
+        clips: At least one clip; the names differ.
+        bitrates: At least four targets in kbit/s, in any order.
+        out: The folder for everything; results that are in it are used again.
+        options: What every policy is asked for, but for the target.
+        metrics: Which of ``psnr``, ``ssim`` and ``vmaf``.
+        jobs: Processes that encode at the same time.
+        allow_training_clips: Evaluate on clips that a policy was trained on.
+        progress: Called with the encodes done, their total number and the last one's name.
+
+    Raises:
+        InputError: An argument cannot be used, a clip cannot be read, or a policy was trained on
+            one of the clips.
+        PolicyError: A policy failed; the message names it, the clip and the target.
+        EncoderError: An encode or its decoding failed, or a process was killed.
+        OutputError: ``out`` cannot be written.
+    """
+    policies = [agent, *baselines]
+    rates = sorted(bitrates)
+    _check_arguments(policies, clips, rates, metrics, jobs)
+    made = {spec: make_policy(spec) for spec in policies}
+    options = options or EncoderOptions()
+    asked = [dataclasses.replace(options, target_bitrate=rate) for rate in rates]
+    out = Path(out)
+    folder = out / "encodes"
+    with _worker_pool(min(jobs, len(clips) * len(policies) * len(rates))) as pool:
+        with _signals_blocked():
+            described = pool.map(_describe, clips)
+        contents = list(described)
+        if not allow_training_clips:
+            _check_overlap(made, clips, contents)
+        check_writable(folder)
+        causes = {spec: _cause(spec, policy, metrics) for spec, policy in made.items()}
+        work = [
+            _Job(clip, spec, wanted, tuple(metrics), _key(causes[spec], content, wanted), folder)
+            for clip, content in zip(clips, contents, strict=True)
+            for spec in policies
+            for wanted in asked
+        ]
+        missing = [job for job in work if _read_row(job) is None]
+        done = len(work) - len(missing)
+        if progress is not None:
+            progress(done, len(work), "")
+        with _signals_blocked():
+            futures = {pool.submit(_run, job): job for job in missing}
+        for future in as_completed(futures):
+            future.result()
+            done += 1
+            if progress is not None:
+                progress(done, len(work), str(futures[future]))
+
+    encodes, frames = _collect(work)
+    comparisons = _compare(encodes, policies, metrics)
+    summary = _summarize(encodes, comparisons, policies, rates, options)
+    evaluation = Evaluation(out, summary, encodes, frames, comparisons)
+    _write(evaluation)
+    return evaluation
+
+
+def table(evaluation: Evaluation) -> str:
+    """Return the comparison in Markdown, aligned to be read as it is."""
+    summary, comparisons = evaluation.summary, evaluation.comparisons
+    metrics = list(dict.fromkeys(comparisons["metric"]))
+    rows = []
+    for (test, anchor), pair in comparisons.groupby(["test", "anchor"], sort=False):
+        cells = [f"{test}", f"{anchor}"]
+        for metric in metrics:
+            usable = pair[(pair["metric"] == metric) & (pair["status"] == "ok")]
+            cells.append(_interval(_bd_rate_figures(usable), len(summary["clips"])))
+        rows.append(cells)
+    names = {"psnr": "PSNR", "psnr_overall": "overall PSNR", "ssim": "SSIM", "vmaf": "VMAF"}
+    parts = [
+        f"BD-rate in percent over {len(summary['clips'])} clips at "
+        f"{', '.join(map(str, summary['bitrates']))} kbit/s, cpu-used {summary['cpu_used']}, "
+        f"libvpx {summary['libvpx']}: mean (median) [95 % interval of the mean]; negative means "
+        "fewer bits at equal quality.",
+        _markdown([["policy", "against", *(names[metric] for metric in metrics)], *rows]),
+    ]
+    if excluded := _excluded(comparisons, names):
+        parts.append("\n".join(["Not in these means:", "", *excluded]))
+    header = ["policy", "over target", "over by > 5 %", "within 5 %", "encodes per result"]
+    rows = []
+    for policy, constraint in summary["constraint"].items():
+        mine = evaluation.encodes[evaluation.encodes["policy"] == policy]
+        shares = [f"{100 * constraint[name]:.1f} %" for name in constraint]
+        rows.append([policy, *shares, f"{summary['encodes'][policy] / len(mine):.1f}"])
+    parts.append(_markdown([header, *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder where it is missing, before hours of work and not after.
+
+    Raises:
+        OutputError: Files cannot be made in it.
+    """
+    probe = folder / f".writable.{os.getpid()}"
+    with atomic_write(probe) as temporary:
+        temporary.touch()
+    probe.unlink(missing_ok=True)
+
+
+def _check_arguments(
+    policies: list[str],
+    clips: Sequence[Clip],
+    rates: list[int],
+    metrics: Sequence[str],
+    jobs: int,
+) -> None:
+    if len(policies) < 2:
+        raise InputError("an evaluation needs at least one baseline")
+    if not clips:
+        raise InputError("an evaluation needs at least one clip")
+    if len(rates) < MIN_RATES:
+        raise InputError(f"{len(rates)} bitrate(s): a BD-rate needs at least {MIN_RATES}")
+    if jobs < 1:
+        raise InputError(f"jobs must be at least 1, not {jobs}")
+    if not metrics:
+        raise InputError(f"no metric: choose from {', '.join(METRICS)}")
+    for metric in metrics:
+        if metric not in METRICS:
+            raise InputError(f"unknown metric {metric!r}: choose from {', '.join(METRICS)}")
+    for what, values in (
+        ("policy", policies),
+        ("bitrate", rates),
+        ("metric", metrics),
+        ("clip", [clip.name for clip in clips]),
+    ):
+        for value in values:
+            if list(values).count(value) > 1:
+                raise InputError(f"the {what} {value} is given twice")
+
+
+def _check_overlap(policies: dict[str, Policy], clips: Sequence[Clip], contents: list[str]) -> None:
+    for spec, policy in policies.items():
+        shared = [
+            clip.name
+            for clip, content in zip(clips, contents, strict=True)
+            if content in policy.training_clips
+        ]
+        if shared:
+            raise InputError(f"{spec} was trained on clips of this evaluation: {', '.join(shared)}")
+
+
+def _cause(spec: str, policy: Policy, metrics: Sequence[str]) -> dict[str, Any]:
+    """Return what changes the results of a policy, apart from the clip and the options.
+
+    Releases are told apart by version; between them, the extension and the modules of the policy's
+    classes are, so that an edited policy is never answered from the cache.
+    """
+    modules = {base.__module__ for base in type(policy).__mro__} - {"builtins"}
+    code = {name: getattr(sys.modules[name], "__file__", None) for name in sorted(modules)}
+    argument = Path(spec.partition(":")[2] or os.devnull)
+    files = sorted(argument.rglob("*")) if argument.is_dir() else [argument]
+    return {
+        "format": CACHE_FORMAT,
+        "vpxrc": importlib.metadata.version("vpxrc"),
+        "libvpx": _native.LIBVPX_SHA256,
+        "native": sha256_file(_native.__file__),
+        "ffmpeg": imageio_ffmpeg.get_ffmpeg_version(),
+        "metrics": sorted(metrics),
+        "policy": spec,
+        "code": {name: file and sha256_file(file) for name, file in code.items()},
+        "files": [sha256_file(file) for file in files if file.is_file()],
+    }
+
+
+def _key(cause: dict[str, Any], content: str, options: EncoderOptions) -> str:
+    whole = {**cause, "clip": content, "options": dataclasses.asdict(options)}
+    return json.dumps(whole, sort_keys=True)
+
+
+# In the worker processes
+
+
+def _start_worker(stop: Connection) -> None:
+    """Make the process end, tidily where it can, when ``stop`` closes or the parent dies."""
+
+    def leave(number: int, frame: object) -> None:
+        _stopping.set()
+        raise SystemExit(1)
+
+    def watch() -> None:
+        try:
+            stop.recv()
+        except (EOFError, OSError):
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(GRACE)
+            os._exit(1)  # the main thread is in native code
+
+    # A Ctrl-C in the terminal reaches every process of the group; the parent tells the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, leave)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _describe(clip: Clip) -> str:
+    """Return the clip's content hash, decoding it into the cache on the way."""
+    return clip.open().content_hash
+
+
+def _run(job: _Job) -> None:
+    """Encode, measure, and write the result."""
+    if _stopping.is_set():
+        raise SystemExit(1)
+    try:
+        video = job.clip.open()
+        policy = make_policy(job.policy)
+        first_pass_stats(video, job.options)  # a clip's first encode is not to pay for it
+        wall, cpu = time.perf_counter(), time.process_time()
+        log = encode(video, job.options, policy)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        quality = measure(log.stream, video, job.metrics)
+    except VpxrcError as error:
+        raise type(error)(f"{job}: {error}") from error
+    except Exception as error:
+        raise PolicyError(f"{job}: {error!r}") from error
+    row = {
+        "policy": job.policy,
+        "target_bitrate": job.options.target_bitrate,
+        "bitrate": log.bitrate,
+        "overshoot": log.bitrate / job.options.target_bitrate - 1,
+        **summarize(quality, video.width, video.height),
+        "encodes": log.encodes,
+        "encode_seconds": wall,
+        "cpu_seconds": cpu,
+        "width": video.width,
+        "height": video.height,
+        "fps": float(video.fps),
+        "num_frames": video.num_frames,
+        "content_hash": video.content_hash,
+        "stream_sha256": hashlib.sha256(log.stream).hexdigest(),
+    }
+    row = {**dataclasses.asdict(log.options), **row}
+    with atomic_write(job.path.with_suffix(".parquet")) as temporary:
+        log.to_pandas().to_parquet(temporary)
+    with atomic_write(job.path) as temporary:
+        temporary.write_text(json.dumps(row))
+
+
+# In the parent
+
+_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+_stopping = threading.Event()
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Start processes that a Ctrl-C cannot hit before they know what to do about it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool whose processes end with the block, however it ends."""
+    context = multiprocessing.get_context("spawn")
+    reader, writer = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(reader,))
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise EncoderError(
+            "a worker process was killed (out of memory?); the same command goes on where it was"
+        ) from error
+    except BaseException:
+        writer.close()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        writer.close()
+        reader.close()
+
+
+def _read_row(job: _Job) -> dict[str, Any] | None:
+    try:
+        row: dict[str, Any] = json.loads(job.path.read_text())
+    except (OSError, ValueError):
+        return None
+    return row
+
+
+def _collect(work: list[_Job]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    rows, frames = [], []
+    for job in work:
+        row = _read_row(job)
+        if row is None:
+            raise EncoderError(f"{job}: its result vanished from {job.folder}")
+        # The clip's name is the caller's, and not of the result.
+        rows.append({"clip": job.clip.name, **row})
+        log = pd.read_parquet(job.path.with_suffix(".parquet"))
+        log.insert(0, "clip", job.clip.name)
+        log.insert(1, "policy", job.policy)
+        log.insert(2, "target_bitrate", job.options.target_bitrate)
+        frames.append(log)
+    encodes = pd.DataFrame(rows)
+    first = ["clip", "policy", "target_bitrate", "bitrate", "overshoot"]
+    encodes = encodes[[*first, *encodes.columns.difference(first, sort=False)]]
+    return encodes, pd.concat(frames, ignore_index=True)
+
+
+def _compare(encodes: pd.DataFrame, policies: list[str], metrics: Sequence[str]) -> pd.DataFrame:
+    agent, first, *others = policies
+    pairs = [(agent, anchor) for anchor in (first, *others)] + [(test, first) for test in others]
+    curves = {key: curve for key, curve in encodes.groupby(["policy", "clip"])}
+    rows = []
+    for test, anchor in pairs:
+        for clip in dict.fromkeys(encodes["clip"]):
+            ours, theirs = curves[test, clip], curves[anchor, clip]
+            for quality in (name for metric in metrics for name in QUALITIES[metric]):
+                result = bd_rate(theirs["bitrate"], theirs[quality], ours["bitrate"], ours[quality])
+                rows.append(
+                    {
+                        "test": test,
+                        "anchor": anchor,
+                        "clip": clip,
+                        "metric": quality,
+                        **dataclasses.asdict(result),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _bd_rate_figures(usable: pd.DataFrame) -> dict[str, Any]:
+    return dataclasses.asdict(mean_ci95(usable["percent"].astype(float)))
+
+
+def _summarize(
+    encodes: pd.DataFrame,
+    comparisons: pd.DataFrame,
+    policies: list[str],
+    rates: list[int],
+    options: EncoderOptions,
+) -> dict[str, Any]:
+    agent, *baselines = policies
+    judged = comparisons[comparisons["test"] == agent]
+    usable = judged[judged["status"] == "ok"]
+    metrics = list(dict.fromkeys(judged["metric"]))
+    overshoot = {policy: rows["overshoot"] for policy, rows in encodes.groupby("policy")}
+    return {
+        "agent": agent,
+        "libvpx": _native.LIBVPX_VERSION,
+        "cpu_used": options.cpu_used,
+        "bitrates": rates,
+        "baselines": {
+            baseline: {
+                "bd_rate": {
+                    metric: _bd_rate_figures(
+                        usable[(usable["anchor"] == baseline) & (usable["metric"] == metric)]
+                    )
+                    for metric in metrics
+                }
+            }
+            for baseline in baselines
+        },
+        "constraint": {
+            policy: {
+                "overshoot_any": float((overshoot[policy] > 0).mean()),
+                "overshoot_5pct": float((overshoot[policy] > CLOSE_TO_TARGET).mean()),
+                "within_5pct": float((overshoot[policy].abs() <= CLOSE_TO_TARGET).mean()),
+            }
+            for policy in policies
+        },
+        "encode_seconds": {
+            policy: float(encodes.loc[encodes["policy"] == policy, "encode_seconds"].sum())
+            for policy in policies
+        },
+        "encodes": {
+            policy: int(encodes.loc[encodes["policy"] == policy, "encodes"].sum())
+            for policy in policies
+        },
+        "clips": [
+            {
+                **{name: row[name] for name in CLIP_COLUMNS},
+                "bd_rate": {
+                    baseline: _bd_rates(
+                        judged[(judged["anchor"] == baseline) & (judged["clip"] == row["clip"])]
+                    )
+                    for baseline in baselines
+                },
+            }
+            for row in encodes.drop_duplicates("clip").to_dict("records")
+        ],
+    }
+
+
+def _bd_rates(rows: pd.DataFrame) -> dict[str, Any]:
+    return {
+        row["metric"]: {
+            # A table has NaN where JSON has null.
+            "percent": row["percent"] if row["status"] == "ok" else None,
+            "status": row["status"],
+            "overlap": row["overlap"],
+        }
+        for row in rows.to_dict("records")
+    }
+
+
+def _write(evaluation: Evaluation) -> None:
+    """Write everything; the summary comes last, so that where it is new, all is."""
+    from vpxrc import report  # slow to import, and needed only here
+
+    out = evaluation.folder
+    for name, rows in (("encodes", evaluation.encodes), ("frames", evaluation.frames)):
+        with atomic_write(out / f"{name}.parquet") as temporary:
+            rows.to_parquet(temporary)
+    with atomic_write(out / "table.md") as temporary:
+        temporary.write_text(table(evaluation))
+    report.write_pictures(evaluation)
+    report.write_html(evaluation)
+    with atomic_write(out / "summary.json") as temporary:
+        temporary.write_text(json.dumps(evaluation.summary, indent=2, allow_nan=False) + "\n")
+
+
+def _interval(figures: dict[str, Any], clips: int) -> str:
+    if figures["n"] == 0:
+        return "none"
+    low, high = figures["ci95"]
+    some = f" n={figures['n']}" if figures["n"] < clips else ""
+    return f"{figures['mean']:+.2f} ({figures['median']:+.2f}) [{low:+.2f}, {high:+.2f}]{some}"
+
+
+def _excluded(comparisons: pd.DataFrame, names: dict[str, str]) -> list[str]:
+    """Return a line for each clip and pair of policies that has no BD-rate, and why."""
+    left_out = comparisons[comparisons["status"] != "ok"]
+    lines = []
+    for (clip, test, anchor, status), rows in left_out.groupby(
+        ["clip", "test", "anchor", "status"], sort=False
+    ):
+        which = ", ".join(names[metric] for metric in rows["metric"])
+        lines.append(f"- {clip}: {test} against {anchor}, {which}: {status}")
+    return lines
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * width for width in widths])
+    lines = [
+        " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+    return "\n".join(f"| {line} |" for line in lines)

@@ -1,0 +1,157 @@
+"""The policy ``layered``: fixed steps between layers, one base q, the bitrate met in one encode."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpxrc import _native
+from vpxrc.encoder import FIRST_PASS_FIELDS, Decision, EncoderOptions, Frame, Group
+from vpxrc.policies import MULTI_LAYER
+from vpxrc.policy import Episode, Policy
+
+# log2 of the quantiser step per q index, float64 [256]
+LOG2_STEP = np.log2([_native.ac_quantizer(q) for q in range(256)])
+
+_KEY, _LEAF, _GOLDEN, _ARF, _OVERLAY, _, _SHOWN_AGAIN = range(7)
+
+
+@dataclass(frozen=True)
+class LayeredParameters:
+    """What ``layered`` does not learn while it encodes.
+
+    Chosen on clips of the training set alone (``python -m benchmarks.fit_layered``).
+
+    Attributes:
+        key_step: log2 step of key frames below the base.
+        arf_step: The same for alternate reference frames by layer, the base layer first; deeper
+            layers take the last.
+        golden_step: The same for golden frames without an alternate reference.
+        slope: Bits fall by ``2 ** -slope`` when the step doubles.
+        key_cost: Bits of a key frame in average frames.
+        arf_cost: Bits of an alternate reference frame in leaves, by layer.
+        prior: Weight of libvpx's own estimate of the level, in average frames.
+        max_move: The most that the base moves per frame within a group, log2 step.
+        margin: Part of the target that is left unspent.
+    """
+
+    key_step: float = 2.5
+    arf_step: tuple[float, ...] = (1.9, 0.55, 0.4, 0.3)
+    golden_step: float = 1.5
+    slope: float = 0.8
+    key_cost: float = 20.0
+    arf_cost: tuple[float, ...] = (22.0, 4.0, 2.5, 1.8)
+    prior: float = 20.0
+    max_move: float = 0.05
+    margin: float = 0.01
+
+
+class Layered(Policy):
+    """Every layer a fixed step below one base q; the base follows the budget.
+
+    The base is in log2 of the quantiser step. A frame is expected to cost ``level * effort *
+    2 ** (-slope * base)`` bits: the effort is its share of the first pass's error, the level starts
+    at libvpx's own estimate and is corrected by every frame coded. The base is set so that what is
+    left costs what is left of the budget; between groups it moves freely, within one slowly.
+    """
+
+    def __init__(self, parameters: LayeredParameters | None = None) -> None:
+        self._parameters = parameters or LayeredParameters()
+
+    def options(self, options: EncoderOptions) -> EncoderOptions:
+        """Return the options in VBR mode (for its estimate of q) with all layers."""
+        return dataclasses.replace(options, rate_control="vbr", auto_alt_ref=MULTI_LAYER)
+
+    def begin(self, episode: Episode) -> None:
+        """Start a clip."""
+        p = self._parameters
+        error = episode.first_pass[:, FIRST_PASS_FIELDS.index("coded_error")].copy()
+        error[0] = error[1:].mean()  # intra there: key_cost stands for the key frame
+        self._effort = np.maximum(error, 1e-3) / max(error.mean(), 1e-3)  # per shown frame
+        self._episode = episode
+        self._target = episode.target_bits * (1.0 - p.margin)
+        self._shares: NDArray[np.float64] = np.zeros(0)  # effort per position of the group
+        self._effort_after = 0.0  # of the frames after the group
+        self._spent = 0.0
+        self._rows = 0
+
+    def plan_group(self, group: Group) -> NDArray[np.int64] | None:
+        """Return the layering at the base of the moment for the TPL pass."""
+        if self._rows == 0:
+            return None  # the base is not known before the first frame
+        steps = [
+            self._step(kind, depth)
+            for kind, depth in zip(group.update_type, group.layer_depth, strict=True)
+        ]
+        return np.array([_nearest_q(self._base - step) for step in steps])
+
+    def decide(self, frame: Frame) -> Decision:
+        """Return the base minus the layer's step."""
+        p = self._parameters
+        if frame.coding_index == 0:
+            # libvpx puts its key frame about a key step below the leaves that it expects.
+            self._base = LOG2_STEP[frame.libvpx_q_index] + p.key_step
+            level = self._target / (self._effort.sum() + p.key_cost) * 2 ** (p.slope * self._base)
+            self._expected = p.prior * 2 ** (-p.slope * self._base)
+            self._paid = self._expected * level
+        self._account()
+        if frame.group_position == 0:
+            self._share_out(self._episode.group)
+        if frame.coding_index > 0:
+            self._move_base(frame)
+        return Decision(_nearest_q(self._base - self._step(frame.update_type, frame.layer_depth)))
+
+    def _step(self, update_type: int, layer_depth: int) -> float:
+        p = self._parameters
+        if update_type == _KEY:
+            return p.key_step
+        if update_type == _GOLDEN:
+            return p.golden_step
+        if update_type == _ARF:
+            return p.arf_step[min(layer_depth, len(p.arf_step)) - 1]
+        return 0.0
+
+    def _share_out(self, group: Group) -> None:
+        """Spread the effort of the group's shown frames over its coded frames."""
+        p = self._parameters
+        kinds, depths = group.update_type, group.layer_depth
+        costs = np.asarray((0.0, *p.arf_cost))[np.minimum(depths, len(p.arf_cost))]
+        weights = np.select([kinds == _LEAF, kinds == _ARF], [1.0, costs], 0.0)
+        # Position 0 shows the frame that the group before paid for as its ARF, or a key frame.
+        first, end = group.first_show_index + 1, int(group.show_index.max()) + 1
+        effort = self._effort[first:end].sum()
+        self._shares = weights / max(weights.sum(), 1.0) * effort
+        if kinds[0] == _KEY:
+            self._shares[0] = p.key_cost
+        elif kinds[0] == _GOLDEN:
+            self._shares[0] = p.arf_cost[0] * self._effort[first - 1]
+        self._effort_after = float(self._effort[end:].sum())
+
+    def _account(self) -> None:
+        """Learn from the frames coded since the last decision."""
+        for row in self._episode.records(self._rows):
+            self._rows += 1
+            self._spent += float(row["bits"])
+            position = int(row["group_position"])
+            if row["is_shown_again"] or position >= len(self._shares):
+                continue
+            self._paid += float(row["bits"])
+            base = LOG2_STEP[row["q_index"]] + self._step(row["update_type"], row["layer_depth"])
+            self._expected += self._shares[position] * 2 ** (-self._parameters.slope * base)
+
+    def _move_base(self, frame: Frame) -> None:
+        p = self._parameters
+        effort = self._shares[frame.group_position :].sum() + self._effort_after
+        budget = max(self._target - self._spent, 1e-3 * self._target)
+        level = self._paid / self._expected
+        wanted = np.log2(level * max(effort, 1e-6) / budget) / p.slope
+        # The last frames may move at will: nothing is left that could make up for them.
+        near_end = self._episode.video.num_frames - frame.show_index <= 12
+        most = 0.5 if frame.group_position <= 1 else (4 if near_end else 1) * p.max_move
+        self._base += float(np.clip(wanted - self._base, -most, most))
+
+
+def _nearest_q(log2_step: float) -> int:
+    """Return the q index 1..255 whose quantiser step is nearest; 0 would be lossless."""
+    return int(np.clip(np.abs(LOG2_STEP - log2_step).argmin(), 1, 255))

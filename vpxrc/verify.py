@@ -1,0 +1,201 @@
+"""Exactness checks on a clip: the hook changes nothing, and what it logs replays exactly."""
+
+import dataclasses
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vpxrc import _native
+from vpxrc.container import ivf_bytes
+from vpxrc.encoder import EncodeLog, EncoderOptions, EncodeSession, first_pass_stats
+from vpxrc.errors import InputError, PolicyError
+from vpxrc.files import cache_dir
+from vpxrc.metrics import measure, summarize
+from vpxrc.policies import Replay
+from vpxrc.policy import encode
+from vpxrc.video import Video, write_y4m
+
+BITS_PER_PIXEL = 0.06  # a middling quality
+PSNR_TOLERANCE = 1e-9  # dB
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes:
+        name: What was checked, on which clip and under which options.
+        passed: Whether it held.
+        figure: By how much, in words.
+    """
+
+    name: str
+    passed: bool
+    figure: str
+
+
+def verify(
+    video: Video,
+    cpu_used: Sequence[int] = (1, 2, 4),
+    auto_alt_ref: Sequence[int] = (1, 6),
+    target_bitrate: int | None = None,
+    oracle: Path | None = None,
+) -> Iterator[Check]:
+    """Run all checks on a clip, under every pair of speed and layers.
+
+    Args:
+        video: The clip.
+        cpu_used: Speeds, 0..8.
+        auto_alt_ref: Layers of alternate reference frames, 0..6.
+        target_bitrate: In kbit/s; 0.06 bits per pixel by default.
+        oracle: libvpx's own encoder; :func:`oracle_program` by default.
+
+    Yields:
+        Each check as soon as it is done. Those against the oracle are left out where there is none.
+
+    Raises:
+        InputError: An option is out of range, or ``oracle`` is no program.
+        EncoderError: An encode failed.
+    """
+    oracle = oracle_program(oracle)
+    if target_bitrate is None:
+        pixels = video.width * video.height * float(video.fps)
+        target_bitrate = max(1, round(BITS_PER_PIXEL * pixels / 1000))
+    settings = [
+        EncoderOptions(target_bitrate=target_bitrate, cpu_used=speed, auto_alt_ref=layers)
+        for speed in cpu_used
+        for layers in auto_alt_ref
+    ]
+    for options in settings:
+        for rate_control in ("vbr", "q"):
+            log = observe(video, dataclasses.replace(options, rate_control=rate_control))
+            yield check_plain(log)
+            if oracle is not None:
+                yield check_oracle(log, oracle)
+            if rate_control == "vbr":
+                yield check_replay(log)
+                yield check_psnr(log)
+        yield check_replay(observe(video, dataclasses.replace(options, tpl=False)))
+
+
+def oracle_program(path: Path | None = None) -> Path | None:
+    """Return libvpx's own encoder, or None where the build left none in the cache.
+
+    Args:
+        path: Take this one.
+
+    Raises:
+        InputError: ``path`` is no file.
+    """
+    if path is not None and not path.is_file():
+        raise InputError(f"{path}: no such program")
+    program = path or cache_dir() / _native.LIBVPX_BUILD / "vpxenc"
+    return program if program.is_file() else None
+
+
+def observe(video: Video, options: EncoderOptions) -> EncodeLog:
+    """Return the log of libvpx's own rate control, as our observer sees it."""
+    with EncodeSession(video, options, observe=True) as session:
+        return session.log()
+
+
+def check_plain(log: EncodeLog) -> Check:
+    """Compare an observed stream with the same libvpx in a loop with nothing attached."""
+    video = log.video
+    packets = _native.run_plain_second_pass(
+        video.frames,
+        video.width,
+        video.height,
+        video.fps.numerator,
+        video.fps.denominator,
+        log.options.native(),
+        first_pass_stats(video, log.options),
+    )
+    plain = ivf_bytes(packets, video.width, video.height, video.fps)
+    return _same_stream("observed = plain libvpx", log, plain)
+
+
+def check_oracle(log: EncodeLog, oracle: Path) -> Check:
+    """Compare an observed stream, IVF header included, with what ``vpxenc`` writes.
+
+    Raises:
+        InputError: The program fails.
+    """
+    options = log.options
+    arguments = [
+        *("--codec=vp9", "--passes=2", "--good", "--ivf", f"--end-usage={options.rate_control}"),
+        *(f"--target-bitrate={options.target_bitrate}", f"--cpu-used={options.cpu_used}"),
+        *(f"--auto-alt-ref={options.auto_alt_ref}", f"--lag-in-frames={options.lag_in_frames}"),
+        *(f"--kf-max-dist={options.key_frame_max_distance}", f"--threads={options.threads}"),
+        *(f"--min-q={options.min_quantizer}", f"--max-q={options.max_quantizer}"),
+        f"--enable-tpl={int(options.tpl)}",
+    ]
+    if options.rate_control == "q":
+        arguments.append(f"--cq-level={options.cq_level}")
+    with tempfile.TemporaryDirectory(prefix="vpxrc-") as folder:
+        source, output = Path(folder, "source.y4m"), Path(folder, "output.ivf")
+        write_y4m(log.video, source)
+        command = [str(oracle.absolute()), *arguments, f"--output={output}", str(source)]
+        try:
+            subprocess.run(
+                command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            words = getattr(error, "stderr", None) or str(error)
+            raise InputError(f"{oracle} failed: {words.strip().splitlines()[-1]}") from None
+        return _same_stream("observed = vpxenc", log, output.read_bytes())
+
+
+def check_replay(log: EncodeLog) -> Check:
+    """Repeat a log through q control, exactly and by q and lambda alone."""
+    name = "exact replay"
+    try:
+        exact = encode(log.video, log.options, Replay(log))
+    except PolicyError as error:
+        return Check(_name(name, log), False, str(error))
+    check = _same_stream(name, log, exact.stream)
+    try:
+        rough = encode(log.video, log.options, Replay(log, exact=False))
+    except PolicyError as error:
+        alone = str(error)
+    else:
+        alone = _difference(rough, log)
+    figure = f"{check.figure} ({_difference(exact, log)}); by q and lambda alone: {alone}"
+    return dataclasses.replace(check, figure=figure)
+
+
+def check_psnr(log: EncodeLog) -> Check:
+    """Compare the encoder's PSNR with that of the stream decoded by ffmpeg."""
+    video = log.video
+    decoded = summarize(measure(log.stream, video, ["psnr"]), video.width, video.height)
+    gap = max(abs(log.psnr - decoded["psnr"]), abs(log.psnr_overall - decoded["psnr_overall"]))
+    return Check(
+        _name("encoder's PSNR = PSNR decoded by ffmpeg", log),
+        gap <= PSNR_TOLERANCE,
+        f"{log.psnr:.4f} dB, {gap:.1e} apart",
+    )
+
+
+def _same_stream(name: str, log: EncodeLog, other: bytes) -> Check:
+    ours = log.stream
+    if ours == other:
+        return Check(_name(name, log), True, f"{len(ours)} bytes, identical")
+    pairs = enumerate(zip(ours, other, strict=False))
+    first = next((at for at, (a, b) in pairs if a != b), min(len(ours), len(other)))
+    figure = f"{len(ours)} and {len(other)} bytes, different from byte {first}"
+    return Check(_name(name, log), False, figure)
+
+
+def _difference(replayed: EncodeLog, log: EncodeLog) -> str:
+    bits = 100 * (replayed.bits / log.bits - 1)
+    return f"bits {bits:+.3f} %, PSNR {replayed.psnr - log.psnr:+.4f} dB"
+
+
+def _name(what: str, log: EncodeLog) -> str:
+    options = log.options
+    return (
+        f"{what} [{log.video.name}, {options.rate_control}, cpu-used {options.cpu_used}, "
+        f"auto-alt-ref {options.auto_alt_ref}, TPL {'on' if options.tpl else 'off'}]"
+    )
