@@ -75,6 +75,7 @@ class Layered(Policy):
         self._effort_after = 0.0  # of the frames after the group
         self._spent = 0.0
         self._rows = 0
+        self._group_index = -1
 
     def plan_group(self, group: Group) -> NDArray[np.int64] | None:
         """Return the layering at the base of the moment for the TPL pass."""
@@ -96,7 +97,8 @@ class Layered(Policy):
             self._expected = p.prior * 2 ** (-p.slope * self._base)
             self._paid = self._expected * level
         self._account()
-        if frame.group_position == 0:
+        if frame.group_index != self._group_index:  # position 0 may be an ARF shown again
+            self._group_index = frame.group_index
             self._share_out(self._episode.group)
         if frame.coding_index > 0:
             self._move_base(frame)

@@ -1,0 +1,30 @@
+"""What several test files share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vpxrc import Video, video_from_frames
+from vpxrc.video import frame_bytes
+
+SHARED_CLIPS = Path(__file__).parents[2] / "shared" / "clips"
+
+
+def make_video(width=64, height=48, num_frames=20, seed=0, name="made") -> Video:
+    """A drifting texture with noise and a scene cut: small, but not trivial to code."""
+    rng = np.random.default_rng(seed)
+    texture = rng.integers(40, 200, (2, height + num_frames, width + num_frames), dtype=np.uint8)
+    frames = np.empty((num_frames, frame_bytes(width, height)), np.uint8)
+    chroma = frame_bytes(width, height) - width * height
+    for n in range(num_frames):
+        luma = texture[int(n >= num_frames * 2 // 3), n : n + height, n : n + width]
+        noise = rng.integers(0, 6, (height, width), dtype=np.uint8)
+        frames[n, : width * height] = (luma + noise).ravel()
+        frames[n, width * height :] = 128 + (np.arange(chroma) + n) % 16
+    return video_from_frames(frames, width, height, 30, name=name)
+
+
+@pytest.fixture(scope="session")
+def video() -> Video:
+    return make_video()

@@ -1,0 +1,117 @@
+"""Bit exactness on real clips, against libvpx's own program built from the same source.
+
+Short segments here; `vpxrc verify CLIP` runs the same checks on whole clips.
+"""
+
+import dataclasses
+import subprocess
+
+import pytest
+from conftest import SHARED_CLIPS
+
+from vpxrc import EncoderOptions, encode
+from vpxrc.datasets import load_clips
+from vpxrc.encoder import first_pass_stats
+from vpxrc.policies import LibvpxVbr, Replay
+from vpxrc.verify import check_oracle, check_psnr, check_replay, observe, oracle_program
+from vpxrc.video import write_y4m
+
+EVAL_CLIPS = ("flutter_bee", "openh264_test_cif_I_CABAC_slice", "webrtc_mixed-content")
+SETTINGS = [(layers, speed) for layers in (1, 6) for speed in (1, 2, 4)]
+
+
+def sample(name):
+    (clip,) = (clip for clip in load_clips("samples") if clip.name == name)
+    return dataclasses.replace(clip, num_frames=50).open()
+
+
+def eval_clip(name):
+    if not SHARED_CLIPS.is_dir():
+        pytest.skip("the shared evaluation clips are not on this machine")
+    (clip,) = load_clips(SHARED_CLIPS / "eval" / f"{name}.mp4")
+    return dataclasses.replace(clip, num_frames=30).open()
+
+
+@pytest.fixture(scope="module", params=[clip.name for clip in load_clips("samples")])
+def sample_video(request):
+    return sample(request.param)
+
+
+@pytest.fixture(scope="module", params=EVAL_CLIPS)
+def eval_video(request):
+    return eval_clip(request.param)
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    program = oracle_program()
+    if program is None:
+        pytest.skip("no vpxenc in the cache: the package was not built here")
+    return program
+
+
+def all_exact(video, layers, speed, oracle):
+    options = EncoderOptions(
+        target_bitrate=100 if video.width < 400 else 250, cpu_used=speed, auto_alt_ref=layers
+    )
+    with_tpl, without = (
+        observe(video, options),
+        observe(video, dataclasses.replace(options, tpl=False)),
+    )
+    checks = [
+        check_oracle(with_tpl, oracle),
+        check_oracle(without, oracle),
+        check_replay(with_tpl),
+        check_replay(without),
+        check_psnr(with_tpl),
+    ]
+    assert [check for check in checks if not check.passed] == []
+
+
+@pytest.mark.parametrize(("layers", "speed"), SETTINGS)
+def test_samples_are_exact(sample_video, layers, speed, oracle):
+    all_exact(sample_video, layers, speed, oracle)
+
+
+@pytest.mark.parametrize(("layers", "speed"), SETTINGS)
+def test_eval_clips_are_exact(eval_video, layers, speed, oracle):
+    all_exact(eval_video, layers, speed, oracle)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"target_bitrate": 900},
+        {"rate_control": "q", "cq_level": 20, "auto_alt_ref": 6},
+        {"tpl": False, "min_quantizer": 10, "max_quantizer": 40},
+    ],
+)
+def test_first_pass_statistics_are_vpxencs_whatever_the_second_pass_wants(
+    changes, oracle, tmp_path
+):
+    video = sample("carphone")
+    options = EncoderOptions(**{"target_bitrate": 100, **changes})
+    write_y4m(video, tmp_path / "in.y4m")
+    subprocess.run(
+        [
+            *(oracle, "--codec=vp9", "--passes=2", "--pass=1", "--good", "--ivf", "--cpu-used=2"),
+            *(f"--target-bitrate={options.target_bitrate}", f"--end-usage={options.rate_control}"),
+            *(f"--cq-level={options.cq_level}", f"--auto-alt-ref={options.auto_alt_ref}"),
+            *(f"--min-q={options.min_quantizer}", f"--max-q={options.max_quantizer}"),
+            *(f"--enable-tpl={int(options.tpl)}", f"--fpf={tmp_path / 'stats'}"),
+            *("--output=/dev/null", tmp_path / "in.y4m"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    assert first_pass_stats(video, options) == (tmp_path / "stats").read_bytes()
+
+
+def test_replay_stays_exact_over_a_whole_clip_with_recodes():
+    """libvpx codes several frames of this encode twice; the traces of that must be replayed."""
+    (clip,) = (clip for clip in load_clips("samples") if clip.name == "bikes")
+    options = EncoderOptions(target_bitrate=100, cpu_used=1, tpl=False)
+    log = encode(clip.open(), options, LibvpxVbr())
+    assert encode(clip.open(), options, Replay(log)).stream == log.stream
+    assert encode(clip.open(), options, Replay(log, exact=False)).stream != log.stream
