@@ -25,12 +25,13 @@ from vpxrc.policies import libvpx_vbr
 AREA = 256 * 144  # pixels of the proxies
 BITRATES = (32, 48, 72, 108)  # kbit/s
 CANDIDATES: dict[str, list[Any]] = {
-    "key_step": [2.0, 2.5, 3.0],
-    "arf_step": [(1.5, 0.5, 0.4, 0.3), (1.9, 0.55, 0.4, 0.3), (2.2, 0.7, 0.5, 0.3)],
-    "slope": [0.7, 0.8, 1.0],
-    "max_move": [0.02, 0.05, 0.1],
+    "start_step": [0.8, 0.4, 0.0],
+    "max_move": [0.05, 0.1],
     "prior": [10.0, 20.0, 40.0],
-    "margin": [0.01, 0.02, 0.03],
+    "slope": [0.8, 1.0],
+    "margin": [0.01, 0.03],
+    "key_step": [2.5, 3.0],
+    "arf_step": [(1.9, 0.55, 0.4, 0.3), (1.5, 0.5, 0.4, 0.3)],
 }
 
 

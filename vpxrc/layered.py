@@ -24,6 +24,8 @@ class LayeredParameters:
     Chosen on clips of the training set alone (``python -m benchmarks.fit_layered``).
 
     Attributes:
+        start_step: log2 step of the first base above the highest q that libvpx would take for the
+            first key frame, which it derives from the target.
         key_step: log2 step of key frames below the base.
         arf_step: The same for alternate reference frames by layer, the base layer first; deeper
             layers take the last.
@@ -36,6 +38,7 @@ class LayeredParameters:
         margin: Part of the target that is left unspent.
     """
 
+    start_step: float = 0.4
     key_step: float = 2.5
     arf_step: tuple[float, ...] = (1.9, 0.55, 0.4, 0.3)
     golden_step: float = 1.5
@@ -75,6 +78,7 @@ class Layered(Policy):
         self._effort_after = 0.0  # of the frames after the group
         self._spent = 0.0
         self._rows = 0
+        self._shown = 0
         self._group_index = -1
 
     def plan_group(self, group: Group) -> NDArray[np.int64] | None:
@@ -91,11 +95,11 @@ class Layered(Policy):
         """Return the base minus the layer's step."""
         p = self._parameters
         if frame.coding_index == 0:
-            # libvpx puts its key frame about a key step below the leaves that it expects.
-            self._base = LOG2_STEP[frame.libvpx_q_index] + p.key_step
+            self._base = LOG2_STEP[frame.libvpx_q_high] + p.start_step
             level = self._target / (self._effort.sum() + p.key_cost) * 2 ** (p.slope * self._base)
             self._expected = p.prior * 2 ** (-p.slope * self._base)
             self._paid = self._expected * level
+            self._key_bits = level * p.key_cost  # of a key frame at base 0
         self._account()
         if frame.group_index != self._group_index:  # position 0 may be an ARF shown again
             self._group_index = frame.group_index
@@ -124,9 +128,7 @@ class Layered(Policy):
         first, end = group.first_show_index + 1, int(group.show_index.max()) + 1
         effort = self._effort[first:end].sum()
         self._shares = weights / max(weights.sum(), 1.0) * effort
-        if kinds[0] == _KEY:
-            self._shares[0] = p.key_cost
-        elif kinds[0] == _GOLDEN:
+        if kinds[0] == _GOLDEN:
             self._shares[0] = p.arf_cost[0] * self._effort[first - 1]
         self._effort_after = float(self._effort[end:].sum())
 
@@ -135,23 +137,36 @@ class Layered(Policy):
         for row in self._episode.records(self._rows):
             self._rows += 1
             self._spent += float(row["bits"])
+            self._shown += int(row["is_shown"])
             position = int(row["group_position"])
             if row["is_shown_again"] or position >= len(self._shares):
                 continue
-            self._paid += float(row["bits"])
             base = LOG2_STEP[row["q_index"]] + self._step(row["update_type"], row["layer_depth"])
-            self._expected += self._shares[position] * 2 ** (-self._parameters.slope * base)
+            price = 2 ** (-self._parameters.slope * base)
+            if row["update_type"] == _KEY:
+                self._key_bits = float(row["bits"]) / price
+            else:
+                self._paid += float(row["bits"])
+                self._expected += self._shares[position] * price
 
     def _move_base(self, frame: Frame) -> None:
         p = self._parameters
         effort = self._shares[frame.group_position :].sum() + self._effort_after
         budget = max(self._target - self._spent, 1e-3 * self._target)
-        level = self._paid / self._expected
-        wanted = np.log2(level * max(effort, 1e-6) / budget) / p.slope
+        keys = self._keys_left(frame)
+        cost = self._paid / self._expected * max(effort, 1e-6) + keys * self._key_bits
+        wanted = np.log2(cost / budget) / p.slope
         # The last frames may move at will: nothing is left that could make up for them.
         near_end = self._episode.video.num_frames - frame.show_index <= 12
         most = 0.5 if frame.group_position <= 1 else (4 if near_end else 1) * p.max_move
         self._base += float(np.clip(wanted - self._base, -most, most))
+
+    def _keys_left(self, frame: Frame) -> int:
+        """Count the key frames still to be coded, by libvpx's plan and its greatest distance."""
+        last = self._episode.video.num_frames - 1
+        following = self._shown + frame.frames_to_key
+        distance = max(self._episode.options.key_frame_max_distance, 1)
+        return int(frame.is_key) + max(0, 1 + (last - following) // distance)
 
 
 def _nearest_q(log2_step: float) -> int:

@@ -1,0 +1,220 @@
+"""What the hook costs: `python -m benchmarks`, JSON on standard output.
+
+Every ratio is the median over pairs measured in turn in the same run, since machines drift; the
+baseline encodes in one plain C++ loop with nothing attached. Q mode never recodes, so a replay
+through q control is the very same encode.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from vpxrc import Decision, EncoderOptions, EncodeSession, Video, _native, video_from_frames
+from vpxrc.datasets import load_clips
+from vpxrc.encoder import State, first_pass_stats
+from vpxrc.envs import RateControlEnv
+from vpxrc.video import frame_bytes
+
+OPTIONS = EncoderOptions(
+    target_bitrate=150, cpu_used=2, auto_alt_ref=6, rate_control="q", cq_level=40
+)
+
+
+def sample() -> Video:
+    (clip,) = (clip for clip in load_clips("samples") if clip.name == "bigbuckbunny")
+    return dataclasses.replace(clip, num_frames=60).open()
+
+
+def tiny() -> Video:
+    """Frames that cost next to nothing to code: what is left is ours."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (150, frame_bytes(16, 16)), dtype=np.uint8)
+    return video_from_frames(frames, 16, 16, 30, name="tiny")
+
+
+def plain(video: Video, options: EncoderOptions) -> None:
+    fps = video.fps
+    _native.run_plain_second_pass(
+        *(video.frames, video.width, video.height, fps.numerator, fps.denominator),
+        options.native(),
+        first_pass_stats(video, options),
+    )
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def paired(a: Callable[[], object], b: Callable[[], object], pairs: int) -> dict[str, float]:
+    """Ratios of the time of a to the time of b, pair by pair, after a warm-up of each."""
+    a(), b()
+    ratios = []
+    for index in range(pairs):
+        # Whoever goes first alternates, so that a drift favours neither.
+        first, second = (a, b) if index % 2 else (b, a)
+        times = seconds(first), seconds(second)
+        ratios.append(times[0] / times[1] if index % 2 else times[1] / times[0])
+    return {
+        "median": statistics.median(ratios),
+        "min": min(ratios),
+        "max": max(ratios),
+        "pairs": pairs,
+    }
+
+
+def q_indices(video: Video, options: EncoderOptions) -> list[int]:
+    with EncodeSession(video, options, observe=True) as session:
+        records = session.log().records
+    return records[records["is_shown_again"] == 0]["q_index"].tolist()
+
+
+def environment(video: Video, options: EncoderOptions) -> RateControlEnv:
+    asked = dataclasses.asdict(options)
+    return RateControlEnv(clips=[video], target_bitrate=asked.pop("target_bitrate"), **asked)
+
+
+def replay(env: RateControlEnv, actions: list[int]) -> None:
+    env.reset(seed=0)
+    for action in actions:
+        env.step(action)
+
+
+def env_over_plain(pairs: int) -> dict[str, float]:
+    video = sample()
+    actions = q_indices(video, OPTIONS)
+    env = environment(video, OPTIONS)
+    result = paired(lambda: replay(env, actions), lambda: plain(video, OPTIONS), pairs)
+    env.close()
+    return result
+
+
+def hand_over_microseconds(rounds: int) -> dict[str, float]:
+    """Time per decision that the encoder's thread does not work, the session's step included."""
+    video = tiny()
+    options = dataclasses.replace(OPTIONS, cpu_used=5, tpl=False)
+    decision = Decision(150)
+    first_pass_stats(video, options)
+    figures = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        steps = 0
+        with EncodeSession(video, options) as session:
+            while session.state == State.FRAME:
+                session.step(decision)
+                steps += 1
+            log = session.log()
+        figures.append(1e6 * (time.perf_counter() - start - log.encode_seconds) / steps)
+    return {"median": statistics.median(figures), "min": min(figures), "rounds": rounds}
+
+
+def step_microseconds(rounds: int) -> dict[str, float]:
+    """Time per env.step that the encoder's thread does not work: observation, reward, hand-over."""
+    video = tiny()
+    options = dataclasses.replace(OPTIONS, cpu_used=5, tpl=False)
+    actions = q_indices(video, options)
+    env = environment(video, options)
+    figures = []
+    for _ in range(rounds):
+        env.reset(seed=0)
+        start = time.perf_counter()
+        worked = 0.0
+        for action in actions:
+            *_, info = env.step(action)
+        worked = info["log"].encode_seconds
+        figures.append(1e6 * (time.perf_counter() - start - worked) / len(actions))
+    env.close()
+    return {"median": statistics.median(figures), "min": min(figures), "rounds": rounds}
+
+
+def two_sessions_over_one(pairs: int) -> dict[str, float]:
+    """Encodes per second of two sessions at once over one after the other."""
+    video = sample()
+    script = [Decision(q) for q in q_indices(video, OPTIONS)]
+
+    def one() -> None:
+        with EncodeSession(video, OPTIONS, script=script) as session:
+            session.log()
+
+    def in_turn() -> None:
+        one(), one()
+
+    def at_once() -> None:
+        threads = [threading.Thread(target=one) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    return paired(in_turn, at_once, pairs)
+
+
+def memory_of_one_encode(kind: str) -> None:
+    """In a process of its own: print how far one encode takes the resident memory up, in KiB."""
+
+    def resident(field: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith(field)).split()[1])
+
+    video = sample()
+    first_pass_stats(video, OPTIONS)
+    video.frames.sum()  # maps the clip's pages, which both share with every other encode
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident now
+    before = resident("VmRSS")
+    if kind == "plain":
+        plain(video, OPTIONS)
+    else:
+        with EncodeSession(video, OPTIONS, keep_reconstruction=True) as session:
+            while session.frame is not None:
+                session.step(Decision(session.frame.libvpx_q_index))
+    print(resident("VmHWM") - before)
+
+
+def extra_memory_mib(rounds: int) -> dict[str, float]:
+    def measure(kind: str) -> float:
+        command = [sys.executable, "-m", "benchmarks", "--memory-of", kind]
+        return int(subprocess.run(command, check=True, capture_output=True).stdout) / 1024
+
+    figures = [(measure("session"), measure("plain")) for _ in range(rounds)]
+    return {
+        "median": statistics.median(ours - theirs for ours, theirs in figures),
+        "plain": statistics.median(theirs for _, theirs in figures),
+        "rounds": rounds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--memory-of", choices=["plain", "session"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        memory_of_one_encode(arguments.memory_of)
+        return
+    pairs = arguments.pairs
+    report = {
+        "cores": os.cpu_count(),
+        "libvpx": _native.LIBVPX_VERSION,
+        "clip": "bigbuckbunny 352x198, 60 frames, cpu-used 2, Q mode at cq 40, auto-alt-ref 6",
+        "env_step_over_plain_loop": {"goal": "<= 1.01", **env_over_plain(pairs)},
+        "hand_over_us": {"goal": "<= 20", **hand_over_microseconds(pairs)},
+        "env_step_python_us": {"goal": "<= 100", **step_microseconds(pairs)},
+        "two_sessions_over_one": {"goal": ">= 1.9", **two_sessions_over_one(pairs)},
+        "extra_memory_mib": {"goal": "<= 8 and the frame buffers", **extra_memory_mib(3)},
+    }
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
