@@ -87,10 +87,18 @@ class EncoderOptions:
 
     def native(self) -> Any:
         """Return the options as the extension takes them."""
-        options = dataclasses.asdict(self)
         return _native.EncoderOptions(
-            constant_quality=options.pop("rate_control") == "q",
-            **{name: int(value) for name, value in options.items()},
+            target_bitrate=self.target_bitrate,
+            cpu_used=self.cpu_used,
+            lag_in_frames=self.lag_in_frames,
+            auto_alt_ref=self.auto_alt_ref,
+            tpl=self.tpl,
+            threads=self.threads,
+            key_frame_max_distance=self.key_frame_max_distance,
+            min_quantizer=self.min_quantizer,
+            max_quantizer=self.max_quantizer,
+            constant_quality=self.rate_control == "q",
+            cq_level=self.cq_level,
         )
 
 
@@ -234,9 +242,9 @@ class EncodeSession:
         self._wait = timeout if queue is None else 0.0
         self._state = State.RUNNING
         self._records: NDArray[np.void] | None = None
-        native_script = script and [
-            (d.q_index, d.lambda_scale, list(d.recode_trace)) for d in script
-        ]
+        native_script: list[tuple[int, float, list[int]]] | None = None
+        if script is not None:
+            native_script = [(d.q_index, d.lambda_scale, list(d.recode_trace)) for d in script]
         self._native = _native.Session(
             *_geometry(video),
             options.native(),
