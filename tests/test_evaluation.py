@@ -14,7 +14,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from vpxrc import EncoderOptions, Policy, encode, evaluation, make_policy
+from vpxrc import EncoderOptions, Policy, encode, evaluation, make_policy, report
 from vpxrc.datasets import load_clips
 from vpxrc.errors import EncoderError, InputError, OutputError, PolicyError
 from vpxrc.metrics import decode
@@ -129,6 +129,8 @@ def test_summary_follows_the_contract(result):
 
 def test_all_files_are_there_and_stand_alone(result):
     out = result.folder
+    report.write_pictures(result)
+    report.write_html(result)
     assert len(pd.read_parquet(out / "encodes.parquet")) == len(result.encodes)
     assert len(pd.read_parquet(out / "frames.parquet")) == len(result.frames)
     for name in ("rd.png", "frames.png"):

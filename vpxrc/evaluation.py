@@ -116,9 +116,9 @@ def evaluate(
 ) -> Evaluation:
     """Encode every clip at every bitrate under every policy, and compare.
 
-    Writes ``summary.json``, ``encodes.parquet``, ``frames.parquet``, ``table.md``, ``rd.png``,
-    ``frames.png`` and ``report.html``. Work is done in processes that are started afresh: a script
-    calls this under ``if __name__ == "__main__":``.
+    Writes ``summary.json``, ``encodes.parquet``, ``frames.parquet`` and ``table.md``; the pictures
+    and the page are :mod:`vpxrc.report`'s. Work is done in processes that are started afresh: a
+    script calls this under ``if __name__ == "__main__":``.
 
     Args:
         agent: The policy that is judged, as :func:`vpxrc.make_policy` takes it.
@@ -526,16 +526,12 @@ def _bd_rates(rows: pd.DataFrame) -> dict[str, Any]:
 
 def _write(evaluation: Evaluation) -> None:
     """Write everything; the summary comes last, so that where it is new, all is."""
-    from vpxrc import report  # slow to import, and needed only here
-
     out = evaluation.folder
     for name, rows in (("encodes", evaluation.encodes), ("frames", evaluation.frames)):
         with atomic_write(out / f"{name}.parquet") as temporary:
             rows.to_parquet(temporary)
     with atomic_write(out / "table.md") as temporary:
         temporary.write_text(table(evaluation))
-    report.write_pictures(evaluation)
-    report.write_html(evaluation)
     with atomic_write(out / "summary.json") as temporary:
         temporary.write_text(json.dumps(evaluation.summary, indent=2, allow_nan=False) + "\n")
 

@@ -2,7 +2,6 @@
 
 import html
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -10,10 +9,8 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
+from vpxrc.evaluation import Evaluation, table
 from vpxrc.files import atomic_write
-
-if TYPE_CHECKING:  # evaluation writes its report, so it imports this module
-    from vpxrc.evaluation import Evaluation
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart too.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -27,7 +24,7 @@ MAX_PANELS = 24  # clips in a picture
 MAX_CHOICES = 200  # clips in the page's menu
 
 
-def write_pictures(evaluation: "Evaluation") -> None:
+def write_pictures(evaluation: Evaluation) -> None:
     """Write ``rd.png`` (quality over bitrate per clip) and ``frames.png`` (q and bits per frame).
 
     Raises:
@@ -41,14 +38,12 @@ def write_pictures(evaluation: "Evaluation") -> None:
             figure.savefig(temporary, format="png", dpi=110)
 
 
-def write_html(evaluation: "Evaluation") -> None:
+def write_html(evaluation: Evaluation) -> None:
     """Write ``report.html``, a page that needs no other file and no network.
 
     Raises:
         OutputError: The file cannot be written.
     """
-    from vpxrc.evaluation import table
-
     summary = evaluation.summary
     title = f"{summary['agent']} against {', '.join(summary['baselines'])}"
     parts = [
@@ -79,16 +74,16 @@ def write_html(evaluation: "Evaluation") -> None:
         temporary.write_text("\n".join(parts), encoding="utf-8")
 
 
-def _colours(evaluation: "Evaluation") -> dict[str, str]:
+def _colours(evaluation: Evaluation) -> dict[str, str]:
     policies = evaluation.summary["encodes"]
     return {policy: COLOURS[i % len(COLOURS)] for i, policy in enumerate(policies)}
 
 
-def _metrics(evaluation: "Evaluation") -> list[str]:
+def _metrics(evaluation: Evaluation) -> list[str]:
     return [metric for metric in LABELS if metric in evaluation.encodes]
 
 
-def _some_encode(evaluation: "Evaluation") -> tuple[str, int, list[str]]:
+def _some_encode(evaluation: Evaluation) -> tuple[str, int, list[str]]:
     """Return the clip, the target and the policies whose frames are shown: a middling rate."""
     summary = evaluation.summary
     rates = summary["bitrates"]
@@ -97,7 +92,7 @@ def _some_encode(evaluation: "Evaluation") -> tuple[str, int, list[str]]:
 
 
 def _layers(
-    evaluation: "Evaluation", clip: str, target: int, policy: str
+    evaluation: Evaluation, clip: str, target: int, policy: str
 ) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Yield label, colour and frames of each layer of one encode, in order of show index."""
     frames = evaluation.frames
@@ -118,7 +113,7 @@ def _layers(
             yield label, "#999999" if label == "leaf" else colour, layer.sort_values("show_index")
 
 
-def _rd_picture(evaluation: "Evaluation") -> Figure:
+def _rd_picture(evaluation: Evaluation) -> Figure:
     metric = _metrics(evaluation)[0]
     encodes, colours = evaluation.encodes, _colours(evaluation)
     clips = list(dict.fromkeys(encodes["clip"]))
@@ -147,7 +142,7 @@ def _rd_picture(evaluation: "Evaluation") -> Figure:
     return figure
 
 
-def _frames_picture(evaluation: "Evaluation") -> Figure:
+def _frames_picture(evaluation: Evaluation) -> Figure:
     clip, target, policies = _some_encode(evaluation)
     figure = Figure(figsize=(11, 6.2), layout="constrained")
     panels = figure.subplots(2, len(policies), sharex=True, sharey="row", squeeze=False)
@@ -171,7 +166,7 @@ def _frames_picture(evaluation: "Evaluation") -> Figure:
     return figure
 
 
-def _rd_figure(evaluation: "Evaluation") -> go.Figure:
+def _rd_figure(evaluation: Evaluation) -> go.Figure:
     """A panel per metric; a menu chooses the clip."""
     encodes, metrics, colours = (
         evaluation.encodes,
@@ -217,7 +212,7 @@ def _rd_figure(evaluation: "Evaluation") -> go.Figure:
     return figure
 
 
-def _bd_rate_figure(evaluation: "Evaluation") -> go.Figure:
+def _bd_rate_figure(evaluation: Evaluation) -> go.Figure:
     figure = go.Figure()
     colours = _colours(evaluation)
     for baseline, figures in evaluation.summary["baselines"].items():
@@ -240,7 +235,7 @@ def _bd_rate_figure(evaluation: "Evaluation") -> go.Figure:
     return figure
 
 
-def _constraint_figure(evaluation: "Evaluation") -> go.Figure:
+def _constraint_figure(evaluation: Evaluation) -> go.Figure:
     figure = go.Figure()
     for policy, colour in _colours(evaluation).items():
         mine = evaluation.encodes[evaluation.encodes["policy"] == policy]
@@ -261,7 +256,7 @@ def _constraint_figure(evaluation: "Evaluation") -> go.Figure:
     return figure
 
 
-def _frames_figure(evaluation: "Evaluation") -> go.Figure:
+def _frames_figure(evaluation: Evaluation) -> go.Figure:
     clip, target, policies = _some_encode(evaluation)
     figure = make_subplots(
         2, len(policies), shared_xaxes=True, shared_yaxes=True, column_titles=policies

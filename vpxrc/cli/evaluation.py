@@ -130,7 +130,7 @@ def _run(
 ) -> Evaluation:
     with progress_bar(hidden) as bar:
         task = bar.add_task("opening the clips", total=None)
-        return run_evaluation(
+        evaluation = run_evaluation(
             agent,
             baselines,
             load_clips(clips),
@@ -144,3 +144,9 @@ def _run(
                 task, completed=done, total=total, description=last
             ),
         )
+        from vpxrc import report  # takes as long to import as all else together
+
+        bar.update(task, description="drawing")
+        report.write_pictures(evaluation)
+        report.write_html(evaluation)
+    return evaluation
