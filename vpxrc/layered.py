@@ -21,7 +21,8 @@ _KEY, _LEAF, _GOLDEN, _ARF, _OVERLAY, _, _SHOWN_AGAIN = range(7)
 class LayeredParameters:
     """What ``layered`` does not learn while it encodes.
 
-    Chosen on clips of the training set alone (``python -m benchmarks.fit_layered``).
+    From clips of the training set alone: start_step to margin but the costs and golden_step by the
+    search of ``python -m benchmarks.fit_layered``, those read off libvpx's Q mode on such clips.
 
     Attributes:
         start_step: log2 step of the first base above the highest q that libvpx would take for the
@@ -40,12 +41,12 @@ class LayeredParameters:
 
     start_step: float = 0.4
     key_step: float = 2.5
-    arf_step: tuple[float, ...] = (1.9, 0.55, 0.4, 0.3)
+    arf_step: tuple[float, ...] = (1.5, 0.5, 0.4, 0.3)
     golden_step: float = 1.5
-    slope: float = 0.8
+    slope: float = 1.0
     key_cost: float = 20.0
     arf_cost: tuple[float, ...] = (22.0, 4.0, 2.5, 1.8)
-    prior: float = 20.0
+    prior: float = 10.0
     max_move: float = 0.05
     margin: float = 0.01
 
