@@ -96,7 +96,7 @@ def _motion(field: str) -> Column:
         field,
         -1,
         1,
-        "sign(x) ln(1 + |x|) / 10, x in 1/8 pixel",
+        "sign(x) ln(1 + abs(x)) / 10, x in 1/8 pixel",
         lambda o: np.sign(o.first_pass[field]) * np.log1p(np.abs(o.first_pass[field])) / 10,
     )
 

@@ -21,15 +21,18 @@ _KEY, _LEAF, _GOLDEN, _ARF, _OVERLAY, _, _SHOWN_AGAIN = range(7)
 class LayeredParameters:
     """What ``layered`` does not learn while it encodes.
 
-    From clips of the training set alone: start_step to margin but the costs and golden_step by the
-    search of ``python -m benchmarks.fit_layered``, those read off libvpx's Q mode on such clips.
+    All come from clips of the training set alone: those in ``benchmarks/fit_layered.py`` from its
+    search, whose outcome is ``benchmarks/fit_layered.json``, the others from libvpx's Q mode there.
 
     Attributes:
         start_step: log2 step of the first base above the highest q that libvpx would take for the
             first key frame, which it derives from the target.
-        key_step: log2 step of key frames below the base.
-        arf_step: The same for alternate reference frames by layer, the base layer first; deeper
-            layers take the last.
+        key_step: log2 step of key frames below the base, less where fewer than ``key_reach`` frames
+            follow up to the next.
+        key_reach: See ``key_step``, in frames.
+        arf_step: The same for alternate reference frames by layer, the base layer first and less in
+            groups of fewer than ``arf_reach`` frames; deeper layers take the last.
+        arf_reach: See ``arf_step``, in frames.
         golden_step: The same for golden frames without an alternate reference.
         slope: Bits fall by ``2 ** -slope`` when the step doubles.
         key_cost: Bits of a key frame in average frames.
@@ -39,9 +42,11 @@ class LayeredParameters:
         margin: Part of the target that is left unspent.
     """
 
-    start_step: float = 0.4
+    start_step: float = 0.9
     key_step: float = 2.5
+    key_reach: float = 128.0
     arf_step: tuple[float, ...] = (1.5, 0.5, 0.4, 0.3)
+    arf_reach: float = 12.0
     golden_step: float = 1.5
     slope: float = 1.0
     key_cost: float = 20.0
@@ -81,16 +86,7 @@ class Layered(Policy):
         self._rows = 0
         self._shown = 0
         self._group_index = -1
-
-    def plan_group(self, group: Group) -> NDArray[np.int64] | None:
-        """Return the layering at the base of the moment for the TPL pass."""
-        if self._rows == 0:
-            return None  # the base is not known before the first frame
-        steps = [
-            self._step(kind, depth)
-            for kind, depth in zip(group.update_type, group.layer_depth, strict=True)
-        ]
-        return np.array([_nearest_q(self._base - step) for step in steps])
+        self._group_frames = 0  # shown ones
 
     def decide(self, frame: Frame) -> Decision:
         """Return the base minus the layer's step."""
@@ -100,24 +96,32 @@ class Layered(Policy):
             level = self._target / (self._effort.sum() + p.key_cost) * 2 ** (p.slope * self._base)
             self._expected = p.prior * 2 ** (-p.slope * self._base)
             self._paid = self._expected * level
-            self._key_bits = level * p.key_cost  # of a key frame at base 0
+            # of a key frame at a quantiser step of 1
+            self._key_bits = level * p.key_cost * 2 ** (-p.slope * p.key_step)
         self._account()
         if frame.group_index != self._group_index:  # position 0 may be an ARF shown again
             self._group_index = frame.group_index
             self._share_out(self._episode.group)
         if frame.coding_index > 0:
             self._move_base(frame)
-        return Decision(_nearest_q(self._base - self._step(frame.update_type, frame.layer_depth)))
+        self._bases[frame.group_position] = self._base
+        return Decision(_nearest_q(self._base - self._step(frame)))
 
-    def _step(self, update_type: int, layer_depth: int) -> float:
+    def _step(self, frame: Frame) -> float:
         p = self._parameters
-        if update_type == _KEY:
-            return p.key_step
-        if update_type == _GOLDEN:
+        if frame.update_type == _KEY:
+            return self._key_step(frame.frames_to_key)
+        if frame.update_type == _GOLDEN:
             return p.golden_step
-        if update_type == _ARF:
-            return p.arf_step[min(layer_depth, len(p.arf_step)) - 1]
+        if frame.update_type == _ARF:
+            depth = frame.layer_depth
+            reach = min(1.0, self._group_frames / p.arf_reach) if depth == 1 else 1.0
+            return p.arf_step[min(depth, len(p.arf_step)) - 1] * reach
         return 0.0
+
+    def _key_step(self, frames_that_follow: int) -> float:
+        p = self._parameters
+        return p.key_step * min(1.0, frames_that_follow / p.key_reach)
 
     def _share_out(self, group: Group) -> None:
         """Spread the effort of the group's shown frames over its coded frames."""
@@ -127,7 +131,9 @@ class Layered(Policy):
         weights = np.select([kinds == _LEAF, kinds == _ARF], [1.0, costs], 0.0)
         # Position 0 shows the frame that the group before paid for as its ARF, or a key frame.
         first, end = group.first_show_index + 1, int(group.show_index.max()) + 1
+        self._group_frames = end - first
         effort = self._effort[first:end].sum()
+        self._bases = np.zeros(group.size)  # that the frames of the group were coded at
         self._shares = weights / max(weights.sum(), 1.0) * effort
         if kinds[0] == _GOLDEN:
             self._shares[0] = p.arf_cost[0] * self._effort[first - 1]
@@ -142,32 +148,34 @@ class Layered(Policy):
             position = int(row["group_position"])
             if row["is_shown_again"] or position >= len(self._shares):
                 continue
-            base = LOG2_STEP[row["q_index"]] + self._step(row["update_type"], row["layer_depth"])
-            price = 2 ** (-self._parameters.slope * base)
+            slope = self._parameters.slope
             if row["update_type"] == _KEY:
-                self._key_bits = float(row["bits"]) / price
+                self._key_bits = float(row["bits"]) * 2 ** (slope * LOG2_STEP[row["q_index"]])
             else:
                 self._paid += float(row["bits"])
-                self._expected += self._shares[position] * price
+                self._expected += self._shares[position] * 2 ** (-slope * self._bases[position])
 
     def _move_base(self, frame: Frame) -> None:
         p = self._parameters
         effort = self._shares[frame.group_position :].sum() + self._effort_after
         budget = max(self._target - self._spent, 1e-3 * self._target)
-        keys = self._keys_left(frame)
+        keys = sum(2 ** (p.slope * step) for step in self._key_steps_left(frame))
         cost = self._paid / self._expected * max(effort, 1e-6) + keys * self._key_bits
         wanted = np.log2(cost / budget) / p.slope
-        # The last frames may move at will: nothing is left that could make up for them.
+        # What was spent too much must be saved by the end; what is left over need not be spent.
         near_end = self._episode.video.num_frames - frame.show_index <= 12
-        most = 0.5 if frame.group_position <= 1 else (4 if near_end else 1) * p.max_move
-        self._base += float(np.clip(wanted - self._base, -most, most))
+        up = 0.5 if frame.group_position <= 1 else (4 if near_end else 1) * p.max_move
+        down = 0.25 if frame.group_position <= 1 and not near_end else p.max_move
+        self._base += float(np.clip(wanted - self._base, -down, up))
 
-    def _keys_left(self, frame: Frame) -> int:
-        """Count the key frames still to be coded, by libvpx's plan and its greatest distance."""
-        last = self._episode.video.num_frames - 1
-        following = self._shown + frame.frames_to_key
+    def _key_steps_left(self, frame: Frame) -> list[float]:
+        """Return the steps of the key frames still to be coded, as libvpx plans them."""
+        frames = self._episode.video.num_frames
         distance = max(self._episode.options.key_frame_max_distance, 1)
-        return int(frame.is_key) + max(0, 1 + (last - following) // distance)
+        steps = [self._key_step(frame.frames_to_key)] if frame.is_key else []
+        for key in range(self._shown + frame.frames_to_key, frames, distance):
+            steps.append(self._key_step(min(distance, frames - key)))
+        return steps
 
 
 def _nearest_q(log2_step: float) -> int:
