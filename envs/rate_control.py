@@ -39,34 +39,34 @@ class RateControlEnv(gymnasium.Env[Arrays, Any]):
 
     `first_pass` (max_frames, 26), with `first_pass_mask`: libvpx's statistics per source frame
 
-    | Num | Column               | Min | Max | Meaning                              |
-    |-----|----------------------|-----|-----|--------------------------------------|
-    | 0   | `frame`              | 0   | 1   | show index / frames of the clip      |
-    | 1   | `weight`             | 0   | 4   | libvpx's weight of the frame         |
-    | 2   | `intra_error`        | 0   | 1.2 | ln(1 + x) / 10, x per macroblock     |
-    | 3   | `coded_error`        | 0   | 1.2 | ln(1 + x) / 10, x per macroblock     |
-    | 4   | `sr_coded_error`     | 0   | 1.2 | ln(1 + x) / 10, x per macroblock     |
-    | 5   | `frame_noise_energy` | 0   | 1.2 | ln(1 + x) / 10, x per macroblock     |
-    | 6   | `pcnt_inter`         | 0   | 1   | share of the macroblocks             |
-    | 7   | `pcnt_motion`        | 0   | 1   | share of the macroblocks             |
-    | 8   | `pcnt_second_ref`    | 0   | 1   | share of the macroblocks             |
-    | 9   | `pcnt_neutral`       | 0   | 1   | share of the macroblocks             |
-    | 10  | `pcnt_intra_low`     | 0   | 1   | share of the macroblocks             |
-    | 11  | `pcnt_intra_high`    | 0   | 1   | share of the macroblocks             |
-    | 12  | `intra_skip_pct`     | 0   | 1   | share of the macroblocks             |
-    | 13  | `intra_smooth_pct`   | 0   | 1   | share of the macroblocks             |
-    | 14  | `inactive_zone_rows` | 0   | 1   | rows / macroblock rows               |
-    | 15  | `inactive_zone_cols` | 0   | 1   | columns / macroblock columns         |
-    | 16  | `mv_row`             | -1  | 1   | sign(x) ln(1 +                       |
-    | 17  | `mv_row_abs`         | -1  | 1   | sign(x) ln(1 +                       |
-    | 18  | `mv_col`             | -1  | 1   | sign(x) ln(1 +                       |
-    | 19  | `mv_col_abs`         | -1  | 1   | sign(x) ln(1 +                       |
-    | 20  | `mv_row_variance`    | 0   | 1   | ln(1 + x) / 20, x in (1/8 pixel)^2   |
-    | 21  | `mv_col_variance`    | 0   | 1   | ln(1 + x) / 20, x in (1/8 pixel)^2   |
-    | 22  | `mv_in_out_count`    | -1  | 1   | vectors inwards less outwards, share |
-    | 23  | `duration`           | 0   | 2   | frames                               |
-    | 24  | `count`              | 0   | 2   | frames                               |
-    | 25  | `new_mv_count`       | 0   | 1   | share of the macroblocks             |
+    | Num | Column               | Min | Max | Meaning                                     |
+    |-----|----------------------|-----|-----|---------------------------------------------|
+    | 0   | `frame`              | 0   | 1   | show index / frames of the clip             |
+    | 1   | `weight`             | 0   | 4   | libvpx's weight of the frame                |
+    | 2   | `intra_error`        | 0   | 1.2 | ln(1 + x) / 10, x per macroblock            |
+    | 3   | `coded_error`        | 0   | 1.2 | ln(1 + x) / 10, x per macroblock            |
+    | 4   | `sr_coded_error`     | 0   | 1.2 | ln(1 + x) / 10, x per macroblock            |
+    | 5   | `frame_noise_energy` | 0   | 1.2 | ln(1 + x) / 10, x per macroblock            |
+    | 6   | `pcnt_inter`         | 0   | 1   | share of the macroblocks                    |
+    | 7   | `pcnt_motion`        | 0   | 1   | share of the macroblocks                    |
+    | 8   | `pcnt_second_ref`    | 0   | 1   | share of the macroblocks                    |
+    | 9   | `pcnt_neutral`       | 0   | 1   | share of the macroblocks                    |
+    | 10  | `pcnt_intra_low`     | 0   | 1   | share of the macroblocks                    |
+    | 11  | `pcnt_intra_high`    | 0   | 1   | share of the macroblocks                    |
+    | 12  | `intra_skip_pct`     | 0   | 1   | share of the macroblocks                    |
+    | 13  | `intra_smooth_pct`   | 0   | 1   | share of the macroblocks                    |
+    | 14  | `inactive_zone_rows` | 0   | 1   | rows / macroblock rows                      |
+    | 15  | `inactive_zone_cols` | 0   | 1   | columns / macroblock columns                |
+    | 16  | `mv_row`             | -1  | 1   | sign(x) ln(1 + abs(x)) / 10, x in 1/8 pixel |
+    | 17  | `mv_row_abs`         | -1  | 1   | sign(x) ln(1 + abs(x)) / 10, x in 1/8 pixel |
+    | 18  | `mv_col`             | -1  | 1   | sign(x) ln(1 + abs(x)) / 10, x in 1/8 pixel |
+    | 19  | `mv_col_abs`         | -1  | 1   | sign(x) ln(1 + abs(x)) / 10, x in 1/8 pixel |
+    | 20  | `mv_row_variance`    | 0   | 1   | ln(1 + x) / 20, x in (1/8 pixel)^2          |
+    | 21  | `mv_col_variance`    | 0   | 1   | ln(1 + x) / 20, x in (1/8 pixel)^2          |
+    | 22  | `mv_in_out_count`    | -1  | 1   | vectors inwards less outwards, share        |
+    | 23  | `duration`           | 0   | 2   | frames                                      |
+    | 24  | `count`              | 0   | 2   | frames                                      |
+    | 25  | `new_mv_count`       | 0   | 1   | share of the macroblocks                    |
 
     `history` (max_frames * 5 // 4 + 1, 14), with `history_mask`: the coded frames so far
 

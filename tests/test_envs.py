@@ -1,0 +1,371 @@
+"""The environments: Gymnasium's own checks, exact repetition, rewards by hand, clean ends."""
+
+import dataclasses
+import math
+import pickle
+import re
+
+import gymnasium
+import numpy as np
+import psutil
+import pytest
+from conftest import make_video
+from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.utils.env_checker import check_env
+
+from vpxrc import EncoderOptions, InputError, encode
+from vpxrc.datasets import load_clips
+from vpxrc.envs import (
+    TABLES,
+    LagrangianReward,
+    PsnrReward,
+    RateControlContinuousEnv,
+    RateControlEnv,
+    SelfCompetition,
+)
+from vpxrc.metrics import decode
+from vpxrc.policies import ConstantQ
+
+IDS = ("vpxrc/RateControl-v0", "vpxrc/RateControlContinuous-v0")
+CLIPS = [make_video(num_frames=14, seed=seed, name=f"clip{seed}") for seed in range(3)]
+TARGETS = [40, 80, 160]
+
+
+def make(env_id=IDS[0], **arguments):
+    arguments = {"clips": CLIPS, "target_bitrate": TARGETS, "cpu_used": 4, **arguments}
+    return gymnasium.make(env_id, **arguments)
+
+
+@pytest.fixture(scope="module")
+def carphone():
+    return dataclasses.replace(load_clips("samples")[0], num_frames=50).open()
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
+
+
+def episode(env, seed=None, action=None, **options):
+    """One episode under random or given actions: observations, rewards, last info."""
+    observation, info = env.reset(seed=seed, options=options or None)
+    rng = np.random.default_rng(0)
+    observations, rewards, done = [observation], [], False
+    while not done:
+        if action is None:
+            taken = (
+                rng.integers(256)
+                if isinstance(env.action_space, gymnasium.spaces.Discrete)
+                else rng.uniform(-1, 1, 3)
+            )
+        else:
+            taken = action
+        observation, reward, done, truncated, info = env.step(taken)
+        assert not truncated
+        observations.append(observation)
+        rewards.append(reward)
+    return observations, rewards, info
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_gymnasiums_checker_has_nothing_to_say(env_id):
+    env = make(env_id, render_mode="rgb_array")
+    check_env(env.unwrapped)
+    env.close()
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_two_environments_in_lock_step_are_equal(env_id):
+    a, b = make(env_id), make(env_id)
+    for seed in (7, None, None):
+        first, second = episode(a, seed), episode(b, seed)
+        assert len(first[0]) == len(second[0]) > 10
+        assert all(same(x, y) for x, y in zip(first[0], second[0], strict=True))
+        assert first[1] == second[1]
+        assert first[2]["log"].stream == second[2]["log"].stream
+    a.close(), b.close()
+
+
+def test_seeds_draw_clips_and_targets_and_a_second_reset_draws_on():
+    env = make()
+
+    def drawn(seed):
+        _, info = env.reset(seed=seed)
+        return info["clip"], info["target_bitrate"]
+
+    assert drawn(3) == drawn(3)
+    many = {drawn(seed) for seed in range(40)}
+    assert len(many) == len(CLIPS) * len(TARGETS)
+    assert len({drawn(None) for _ in range(40)}) > 5
+    env.close()
+    ranged = make(target_bitrate=(30, 300))
+    targets = [ranged.reset(seed=seed)[1]["target_bitrate"] for seed in range(60)]
+    assert min(targets) >= 30 and max(targets) <= 300
+    assert 60 < math.exp(np.mean(np.log(targets))) < 150  # the geometric mean is 95
+    ranged.close()
+
+
+def test_reset_options_choose():
+    env = make()
+    _, info = env.reset(seed=0, options={"clip": "clip2", "target_bitrate": 99})
+    assert (info["clip"], info["target_bitrate"]) == ("clip2", 99)
+    for options, words in (
+        ({"clip": "nothing"}, "unknown clip 'nothing': choose from clip0, clip1, clip2"),
+        ({"target_bitrate": 0}, "target_bitrate"),
+        ({"speed": 1}, "unknown option 'speed'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            env.reset(options=options)
+    env.close()
+
+
+def test_an_episode_is_an_encode():
+    env = make()
+    *_, info = episode(env, seed=0, action=90, clip="clip1", target_bitrate=80)
+    log = encode(CLIPS[1], EncoderOptions(target_bitrate=80, cpu_used=4), ConstantQ(90))
+    assert info["log"].stream == log.stream
+    assert info["psnr"] == log.psnr
+    assert info["bitrate"] == log.bitrate
+    assert info["overshoot"] == pytest.approx(log.bitrate / 80 - 1)
+    assert info["constraint_met"] == (log.bitrate <= 80)
+    env.close()
+
+
+def test_the_spec_pickles_and_makes_an_equal_environment():
+    env = make()
+    again = gymnasium.make(pickle.loads(pickle.dumps(env.spec)))
+    first, second = episode(env, 5), episode(again, 5)
+    assert first[2]["log"].stream == second[2]["log"].stream
+    env.close(), again.close()
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_observations_are_in_the_space_and_every_column_is_used(env_id, carphone):
+    env = make(env_id, clips=[carphone, make_video(64, 48, 140)], auto_alt_ref=6)
+    seen = {key: np.zeros(len(columns), bool) for key, columns in TABLES.items()}
+    for clip in (carphone.name, "made"):
+        observations, *_ = episode(env, seed=1, clip=clip)
+        for observation in observations:
+            assert env.observation_space.contains(observation)
+            for key, value in observation.items():
+                assert np.isfinite(value).all()
+                if key in seen:
+                    rows = value.reshape(-1, value.shape[-1])
+                    seen[key] |= (rows != 0).any(axis=0)
+    unused = {
+        f"{key}.{column.name}"
+        for key, columns in TABLES.items()
+        for column, used in zip(columns, seen[key], strict=True)
+        if not used
+    }
+    # Neither clip has letterbox bars or flat blocks; libvpx codes each golden frame with an ARF.
+    allowed = {
+        "first_pass.inactive_zone_rows",
+        "first_pass.inactive_zone_cols",
+        "first_pass.intra_skip_pct",
+        "first_pass.pcnt_intra_low",
+        "history.is_golden",
+        "history.is_overlay",
+        "frame.is_golden",
+        "frame.is_overlay",
+        "group.is_golden",
+        "group.is_overlay",
+    }
+    if env_id == IDS[0]:
+        allowed.add("history.lambda_scale")
+    assert unused <= allowed, unused - allowed
+    env.close()
+
+
+def test_the_docstring_has_the_table_that_the_observation_is_made_of():
+    doc = RateControlEnv.__doc__
+    rows = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in doc.splitlines()]
+    for columns in TABLES.values():
+        for number, column in enumerate(columns):
+            row = (str(number), f"`{column.name}`", f"{column.low:g}", f"{column.high:g}")
+            assert (*row, column.meaning) in rows, (row, column.meaning)
+
+
+def test_nothing_of_the_pending_frame_is_left_at_the_end():
+    env = make()
+    observations, *_ = episode(env, 0)
+    assert not observations[-1]["frame"].any()
+    assert observations[0]["frame"].any()
+    assert not observations[0]["history_mask"].any()
+    assert observations[-1]["history_mask"].sum() >= 14
+    env.close()
+
+
+# Rewards, each against its definition by hand on logs with chosen figures
+
+
+def log_with(psnr, bitrate, target=100):
+    class Log:
+        video = CLIPS[0]
+        options = EncoderOptions(target_bitrate=target)
+        overshoot = bitrate / target - 1
+
+    Log.psnr, Log.bitrate = psnr, bitrate
+    return Log()
+
+
+def test_psnr_and_lagrangian():
+    assert PsnrReward()(log_with(33.5, 120)) == 33.5
+    assert LagrangianReward(0.01)(log_with(33.5, 120)) == pytest.approx(33.3)
+    assert LagrangianReward(0.01)(log_with(33.5, 80)) == 33.5
+
+
+def test_strict_self_competition_is_the_papers():
+    """sgn(O_ema - O) where either overshoots, else sgn(P - P_ema); then the averages move."""
+    reward = SelfCompetition(decay=0.5)
+    assert reward(log_with(30, 90)) == 0  # starts P_ema = 30, O_ema = -0.1
+    assert reward(log_with(32, 90)) == 1  # P_ema = 31
+    assert reward(log_with(30.5, 90)) == -1  # P_ema = 30.75
+    assert reward(log_with(40, 120)) == -1  # overshoots: quality does not count; O_ema = 0.05
+    assert reward(log_with(10, 90)) == 1  # the average overshoots, this one less
+    key = (CLIPS[0].content_hash, 100)
+    assert reward.table[key] == pytest.approx(
+        (((30.75 + 40) / 2 + 10) / 2, ((-0.1 + 0.2) / 2 - 0.1) / 2)
+    )
+    assert reward(log_with(50, 90, target=200)) == 0  # another pair
+
+
+def test_augmented_self_competition_prices_the_bitrate():
+    reward = SelfCompetition(decay=0.5, overshoot_price=0.005)
+    reward(log_with(30, 90))  # quality 30.05
+    assert reward(log_with(30, 80)) == 1  # 30.1
+    assert reward(log_with(30.01, 100)) == -1  # 30.01 < 30.075
+
+
+def test_the_table_of_averages_survives():
+    reward, other = SelfCompetition(), SelfCompetition()
+    reward(log_with(30, 90))
+    other.load_state_dict(reward.state_dict())
+    assert other.table == reward.table != {}
+    assert other(log_with(31, 90)) == 1
+
+
+def test_an_environment_pays_what_its_reward_says():
+    competition = SelfCompetition()
+    env = make(reward=competition)
+    for expected, q in ((0, 100), (1, 90), (-1, 110)):
+        chosen = {"clip": "clip0", "target_bitrate": 2000}
+        _, rewards, _ = episode(env, action=q, **chosen)
+        assert rewards[-1] == expected
+        assert not any(rewards[:-1])
+    env.close()
+
+
+# Actions
+
+
+@pytest.mark.parametrize("action", [256, -1, 3.5, float("nan"), None, [3, 4]])
+def test_bad_actions_are_refused_and_change_nothing(action):
+    env = make().unwrapped
+    env.reset(seed=0)
+    env.step(100)
+    with pytest.raises(InvalidAction):
+        env.step(action)
+    env.step(100)
+    env.close()
+
+
+@pytest.mark.parametrize("action", [[0, 0, 2], [0, 0], [0, math.nan, 0], "abc"])
+def test_bad_continuous_actions(action):
+    env = make(IDS[1]).unwrapped
+    env.reset(seed=0)
+    with pytest.raises(InvalidAction):
+        env.step(action)
+    env.close()
+
+
+def test_step_needs_a_reset():
+    env = make().unwrapped
+    with pytest.raises(ResetNeeded):
+        env.step(100)
+    episode(env, 0)
+    with pytest.raises(ResetNeeded):
+        env.step(100)
+    env.close()
+    env.close()
+
+
+def test_continuous_levers(carphone):
+    env = make(IDS[1], clips=[carphone], target_bitrate=60, auto_alt_ref=6)
+    options = EncoderOptions(target_bitrate=60, cpu_used=4, auto_alt_ref=6)
+
+    def stream(*action):
+        return episode(env, 0, action=np.array(action, np.float32))[2]["log"]
+
+    neutral = stream(0, 0, 0)
+    assert neutral.stream == encode(carphone, options, ConstantQ(128)).stream
+    assert stream(0, 0, -1).stream != neutral.stream
+    assert stream(0, 1, 0).bits < neutral.bits < stream(0, -1, 0).bits
+    assert stream(-0.5, 0, 0).bits > neutral.bits
+    env.close()
+
+
+# Pictures and ends
+
+
+def test_render_is_the_decoded_frame():
+    env = make(render_mode="rgb_array")
+    env.reset(seed=0, options={"clip": "clip0"})
+    assert env.render().shape == (48, 64, 3)
+    assert not env.render().any()
+    _, _, _, _, info = env.step(60)
+    picture = env.render()
+    done = False
+    while not done:
+        *_, done, _, info = env.step(60)
+    frame = decode(info["log"].stream, 64, 48)[0]
+    luma = frame[: 64 * 48].reshape(48, 64).astype(float)
+    u, v = (frame[64 * 48 :].reshape(2, 24, 32).astype(float) - 128).repeat(2, 1).repeat(2, 2)
+    # BT.601, limited range, by the standard's coefficients
+    green = 1.164 * (luma - 16) - 0.392 * u - 0.813 * v
+    red = 1.164 * (luma - 16) + 1.596 * v
+    assert np.abs(picture[..., 1] - np.clip(green, 0, 255)).max() <= 1
+    assert np.abs(picture[..., 0] - np.clip(red, 0, 255)).max() <= 1
+    env.close()
+
+
+def test_closing_anywhere_leaves_nothing():
+    process = psutil.Process()
+    env = make()
+    rng = np.random.default_rng(0)
+
+    def some(count):
+        for _ in range(count):
+            env.reset()
+            for _ in range(rng.integers(10)):
+                env.step(120)
+
+    some(10)
+    env.close()
+    threads, memory = process.num_threads(), process.memory_info().rss
+    some(60)
+    env.close()
+    assert process.num_threads() == threads
+    assert process.memory_info().rss - memory < 3 * 2**20
+
+
+def test_arguments_are_checked_at_once():
+    with pytest.raises(InputError, match="target_bitrate"):
+        RateControlEnv(CLIPS, 0)
+    with pytest.raises(InputError, match="cpu_used"):
+        RateControlContinuousEnv(CLIPS, 80, cpu_used=12)
+    with pytest.raises(InputError, match="names of the clips must differ"):
+        RateControlEnv([CLIPS[0], CLIPS[0]], 80)
+
+
+def test_specification_is_in_gymnasiums_order():
+    headings = re.findall(r"## (.+)", RateControlEnv.__doc__)
+    expected = [
+        "Description",
+        "Action Space",
+        "Observation Space",
+        "Rewards",
+        "Starting State",
+        "Episode End",
+        "Arguments",
+    ]
+    assert [heading for heading in headings if heading in expected] == expected
