@@ -19,7 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-from vpxrc import Decision, EncoderOptions, EncodeSession, Video, _native, video_from_frames
+from vpxrc import (
+    Decision,
+    EncodeLog,
+    EncoderOptions,
+    EncodeSession,
+    Video,
+    _native,
+    video_from_frames,
+)
 from vpxrc.datasets import load_clips
 from vpxrc.encoder import State, first_pass_stats
 from vpxrc.envs import RateControlEnv
@@ -42,9 +50,9 @@ def tiny() -> Video:
     return video_from_frames(frames, 16, 16, 30, name="tiny")
 
 
-def plain(video: Video, options: EncoderOptions) -> None:
+def plain(video: Video, options: EncoderOptions) -> list[tuple[bytes, int]]:
     fps = video.fps
-    _native.run_plain_second_pass(
+    return _native.run_plain_second_pass(
         *(video.frames, video.width, video.height, fps.numerator, fps.denominator),
         options.native(),
         first_pass_stats(video, options),
@@ -85,16 +93,19 @@ def environment(video: Video, options: EncoderOptions) -> RateControlEnv:
     return RateControlEnv(clips=[video], target_bitrate=asked.pop("target_bitrate"), **asked)
 
 
-def replay(env: RateControlEnv, actions: list[int]) -> None:
+def replay(env: RateControlEnv, actions: list[int]) -> EncodeLog:
     env.reset(seed=0)
     for action in actions:
-        env.step(action)
+        *_, info = env.step(action)
+    log: EncodeLog = info["log"]
+    return log
 
 
 def env_over_plain(pairs: int) -> dict[str, float]:
     video = sample()
     actions = q_indices(video, OPTIONS)
     env = environment(video, OPTIONS)
+    assert replay(env, actions).packets == plain(video, OPTIONS), "not the same encode"
     result = paired(lambda: replay(env, actions), lambda: plain(video, OPTIONS), pairs)
     env.close()
     return result
