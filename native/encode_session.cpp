@@ -1,6 +1,7 @@
 #include "encode_session.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <ctime>
@@ -177,6 +178,7 @@ struct EncodeSession::Core {
   State state = State::kRunning;
   bool closing = false;
   bool ended = false;  // the thread has nothing more to do
+  std::atomic<int64_t> progress{0};
 
   vpxrc_group group{};
   vpxrc_frame frame{};
@@ -325,6 +327,7 @@ struct EncodeSession::Core {
     }
     if (core->control.keep_reconstruction) core->copy_reconstruction(*result);
     core->records.push_back(record);
+    ++core->progress;
     return 0;
   }
 
@@ -379,10 +382,16 @@ EncodeSession::~EncodeSession() { close(kDestructorGrace); }
 
 State EncodeSession::wait(double timeout_s) {
   std::unique_lock<std::mutex> lock(core_->mutex);
-  core_->changed.wait_for(lock, std::chrono::duration<double>(timeout_s),
-                          [this] { return core_->state != State::kRunning; });
+  int64_t before;
+  do {
+    before = core_->progress;
+    core_->changed.wait_for(lock, std::chrono::duration<double>(timeout_s),
+                            [this] { return core_->state != State::kRunning; });
+  } while (core_->state == State::kRunning && timeout_s > 0 && core_->progress != before);
   return core_->state;
 }
+
+int64_t EncodeSession::progress() const { return core_->progress; }
 
 void EncodeSession::answer_group(std::vector<int16_t> plan) {
   core_->plan = std::move(plan);

@@ -121,8 +121,11 @@ class EncodeSession {
   EncodeSession(const EncodeSession &) = delete;
   EncodeSession &operator=(const EncodeSession &) = delete;
 
-  // Waits until the encoder needs an answer, is done or has failed; kRunning after timeout_s.
+  // Waits until the encoder needs an answer, is done or has failed; kRunning where timeout_s goes by
+  // without a frame coded, so that an encode without hand-overs may take as long as it likes.
   State wait(double timeout_s);
+  // Frames coded so far; may be asked for at any time.
+  int64_t progress() const;
   void answer_group(std::vector<int16_t> plan);
   void answer(Decision decision);
   // Ends the encode wherever it is. False if the thread did not come to an end within grace_s; it then

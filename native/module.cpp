@@ -122,6 +122,8 @@ class Session {
     return session_;
   }
 
+  int64_t progress() const { return session_.progress(); }
+
   vpxrc::State state() const { return const_cast<vpxrc::EncodeSession &>(session_).wait(0); }
 
  private:
@@ -227,7 +229,7 @@ Position 0 is its key, golden or overlay frame. Arrays are int32 [size].)")
           "[size, 3] positions of the last, golden and altref reference; -1 = before the group.");
 
   py::class_<vpxrc_frame>(m, "Frame", "A frame about to be coded.")
-      .def_readonly("coding_index", &vpxrc_frame::coding_index, "Position in coding order.")
+      .def_readonly("coding_index", &vpxrc_frame::coding_index, "Position in coding order; frames shown again count.")
       .def_readonly("show_index", &vpxrc_frame::show_index, "Display index of its source frame.")
       .def_readonly("group_index", &vpxrc_frame::group_index)
       .def_readonly("group_position", &vpxrc_frame::group_position)
@@ -289,7 +291,8 @@ Position 0 is its key, golden or overlay frame. Arrays are int32 [size].)")
            "keep_reconstruction"_a = false, "script"_a = py::none(), "queue"_a = nullptr,
            "id"_a = 0)
       .def("wait", &Session::wait, "timeout_s"_a,
-           "Waits for a hand-over or the end; RUNNING after timeout_s seconds.")
+           "Waits for a hand-over or the end; RUNNING where timeout_s seconds go by without a frame "
+           "coded.")
       .def("step", &Session::step, "q_index"_a, "lambda_scale"_a = 1.0,
            "superblock_scale"_a = py::none(), "delta_q_uv"_a = 0,
            "recode_trace"_a = std::vector<int32_t>{}, "timeout_s"_a = 0.0,
@@ -300,6 +303,8 @@ Position 0 is its key, golden or overlay frame. Arrays are int32 [size].)")
       .def("close", &Session::close, "grace_s"_a = 30.0,
            "Ends the encode wherever it is; False if the thread outlives grace_s.")
       .def_property_readonly("state", &Session::state)
+      .def_property_readonly("progress", &Session::progress,
+                             "Frames coded so far; may be asked for at any time.")
       .def_property_readonly("frame", [](const Session &s) { return s.at_rest().frame(); })
       .def_property_readonly("group", [](const Session &s) { return s.at_rest().group(); })
       .def_property_readonly(

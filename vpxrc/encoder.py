@@ -217,7 +217,7 @@ class EncodeSession:
         plan_groups: Stop at every new group too, for provisional q indices of its TPL pass.
         script: Decisions to be taken natively, one after the other, without stopping.
         keep_reconstruction: Keep the frame coded last for ``reconstruction``.
-        timeout: Seconds that the encoder may take from one decision to the next.
+        timeout: Seconds that the encoder may take for a frame.
         queue: A queue that is told ``id`` whenever this session needs an answer or is over; the
             constructor and the steps then do not wait.
         id: See ``queue``.
@@ -346,6 +346,11 @@ class EncodeSession:
         return f"{self.video.name}: coded frame {self._native.num_records}"
 
     @property
+    def progress(self) -> int:
+        """Frames coded so far, those shown again included; may be asked for at any time."""
+        return self._native.progress
+
+    @property
     def frame(self) -> Frame | None:
         """The frame that waits for a decision; None when none does."""
         return self._native.frame if self._state == State.FRAME else None
@@ -432,18 +437,24 @@ class SessionPool:
         """Return the id and session that has waited longest for an answer, or is over.
 
         Raises:
-            EncoderTimeoutError: None came in time; all sessions are closed.
+            EncoderTimeoutError: None coded a frame in time; all sessions are closed.
             EncoderError: The session's encode failed.
         """
         while True:
+            before = self._progress()
             session_id = self._queue.pop(self._timeout)
             if session_id is None:
+                if self._progress() != before:
+                    continue  # observers and scripts come back at their end only
                 self.close()
-                raise EncoderTimeoutError(f"no session came back within {self._timeout:g} s")
+                raise EncoderTimeoutError(f"no session coded a frame within {self._timeout:g} s")
             session = self._sessions.get(session_id)
             if session is not None:  # a session closed since is passed over
                 session.wait()
                 return session_id, session
+
+    def _progress(self) -> int:
+        return sum(session.progress for session in self._sessions.values())
 
     def close_session(self, session_id: int) -> None:
         """Close one session and forget it."""

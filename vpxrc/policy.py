@@ -112,7 +112,7 @@ def encode(
         video: The clip.
         options: What is asked for; the policy may change the mode underneath.
         policy: What decides.
-        timeout: Seconds that the encoder may take from one decision to the next.
+        timeout: Seconds that the encoder may take for a frame.
         progress: Called with the number of frames coded so far, at every decision.
 
     Returns:
