@@ -323,18 +323,17 @@ def test_a_stuck_encoder_is_an_error():
 
 
 def test_the_timeout_is_per_frame_and_not_per_encode():
-    video = make_video(320, 180, 40)
-    options = EncoderOptions(target_bitrate=800, cpu_used=1, lag_in_frames=0)
+    video = make_video(320, 180, 25)
+    options = EncoderOptions(target_bitrate=800, cpu_used=0, lag_in_frames=0)
     first_pass_stats(video, options)
-    start = time.perf_counter()
-    with EncodeSession(video, options, observe=True, timeout=0.4) as session:
+    with EncodeSession(video, options, observe=True, timeout=1.0) as session:
         log = session.log()
         assert session.progress == len(log.records)
-    pool = SessionPool(timeout=0.4)
+    assert log.encode_seconds > 1.0, "a faster machine needs a longer clip here"
+    pool = SessionPool(timeout=1.0)
     pool.open(video, options, observe=True)
     assert pool.next()[1].log().stream == log.stream
     pool.close()
-    assert time.perf_counter() - start > 0.8  # or nothing was tried
 
 
 def test_a_log_of_an_unfinished_encode_is_refused(video):
