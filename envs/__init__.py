@@ -22,8 +22,8 @@ __all__ = [
 ]
 
 for _id, _env in (
-    ("vpxrc/RateControl-v0", "RateControl"),
-    ("vpxrc/RateControlContinuous-v0", "RateControlContinuous"),
+    ("vpxrc/RateControl-v1", "RateControl"),
+    ("vpxrc/RateControlContinuous-v1", "RateControlContinuous"),
 ):
     register(
         id=_id,

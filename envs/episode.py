@@ -103,15 +103,16 @@ class Episode:
     Args:
         session: The encode.
         arrays: Where the observation is written; see :class:`Observer`.
+        dependency: Whether the temporal dependency model is part of it.
 
     Attributes:
         log: The log of the encode once it is complete, else None.
     """
 
-    def __init__(self, session: EncodeSession, arrays: Arrays) -> None:
+    def __init__(self, session: EncodeSession, arrays: Arrays, dependency: bool = True) -> None:
         self.session = session
         self.log: EncodeLog | None = None
-        self._observer = Observer(session, arrays)
+        self._observer = Observer(session, arrays, dependency)
 
     def observe(self) -> dict[str, Any]:
         """Write the observation of a session that is at rest and return the ``info``."""
@@ -152,7 +153,8 @@ class Episode:
             and where libvpx would not read it.
         """
         frame, tpl, video = self._observer.frame, self._observer.tpl, self._observer.video
-        if strength == 1 or not frame.takes_superblock_scale or tpl is None:
+        own = frame.takes_superblock_scale and frame.layer_depth <= 1
+        if strength == 1 or not own or tpl is None:
             return None
         return superblock_scale(tpl[frame.group_position], frame.r0, video, strength)
 

@@ -3,9 +3,9 @@
 ``TABLES`` holds, per key of the observation, its columns: name, bounds, meaning, and how the value
 comes about. ``first_pass``, ``history`` and ``group`` are matrices with a row per frame and a mask
 beside them (``history_mask``: 1 = a row that counts, 0 = padding, whose values are 0); the others
-are vectors. Scales are such that one network serves all sizes of picture: errors per macroblock,
-bits per pixel, logarithms. All values are float32, finite and within their bounds; a value beyond
-is clipped.
+are vectors. Besides these, ``importance`` is a map of the pending frame. Scales are such that one
+network serves all sizes of picture: errors per macroblock, bits per pixel, logarithms. All values
+are float32, finite and within their bounds; a value beyond is clipped.
 """
 
 import math
@@ -28,6 +28,7 @@ from vpxrc.encoder import (
 )
 from vpxrc.errors import InputError
 from vpxrc.metrics import MAX_PSNR
+from vpxrc.temporal_dependency import BLOCK, analyse
 from vpxrc.video import Video
 
 Arrays = dict[str, NDArray[Any]]
@@ -37,6 +38,14 @@ DEFAULT_MAX_FRAMES = 150
 # have longer ones, and all their frames are alike.
 MAX_GROUP = 32
 TPL_COSTS = (TPL_FIELDS.index("intra_cost"), TPL_FIELDS.index("mc_dep_cost"))
+# Rows and columns of the map of importance, whatever the size of the picture.
+IMPORTANCE_GRID = (9, 16)
+MAX_IMPORTANCE = 2.0  # ln(x) / 10, of frames and of the map
+# What the dependency model takes. Only a still scene has a longer group; its first frames are
+# modelled.
+_MAX_MODELLED = 127
+_SHOW_EXISTING = 6
+assert UPDATE_TYPES[_SHOW_EXISTING] == "show-existing"
 
 
 class Column(NamedTuple):
@@ -365,6 +374,27 @@ TABLES: dict[str, tuple[Column, ...]] = {
             "ln(intra / mc_dep cost) / 10; 0 without TPL",
             lambda o: np.log(o.tpl_costs[:, 0] / o.tpl_costs[:, 1]) / 10,
         ),
+        Column(
+            "has_dependency",
+            0,
+            1,
+            "in our dependency model: 1 or 0",
+            lambda o: o.modelled[:, 2],
+        ),
+        Column(
+            "importance",
+            0,
+            MAX_IMPORTANCE,
+            "ln(importance) / 10; 0 without a model",
+            lambda o: np.log(o.modelled[:, 0]) / 10,
+        ),
+        Column(
+            "model_bits",
+            -2,
+            1,
+            "the model's, ln(bits / pixel) / 10; 0 without",
+            lambda o: np.log(np.maximum(o.modelled[:, 1], 1) / o.pixels) / 10,
+        ),
         Column("ahead", -8, 1, "positions after the pending frame / 32", lambda o: o.ahead),
     ),
     # The clip, the target and what is left of it.
@@ -447,6 +477,7 @@ def observation_space(max_frames: int = DEFAULT_MAX_FRAMES) -> spaces.Dict:
         )
         if key in rows:
             space[f"{key}_mask"] = spaces.MultiBinary(rows[key])
+    space["importance"] = spaces.Box(0.0, MAX_IMPORTANCE, IMPORTANCE_GRID, dtype=np.float32)
     return spaces.Dict(space)
 
 
@@ -456,12 +487,49 @@ def empty_arrays(space: spaces.Space[Any]) -> Arrays:
     return {key: np.zeros(part.shape or (), np.dtype(part.dtype)) for key, part in space.items()}
 
 
+def importance_map(
+    own: NDArray[Any], importance: NDArray[np.float64], starts: tuple[NDArray[np.intp], ...]
+) -> NDArray[np.float64]:
+    """Return ln(importance) / 10 on ``IMPORTANCE_GRID``, each cell's blocks weighed by their cost.
+
+    Args:
+        own: What importance is relative to, ``[N, rows, cols]`` per block of 16x16.
+        importance: See ``Dependency``, ``[N, rows, cols]``.
+        starts: First row of blocks of each row of cells, and first column of each column; see
+            ``cell_starts``.
+
+    Returns:
+        float64 ``[N, 9, 16]``.
+    """
+    rows, cols = starts
+
+    def cells(blocks: NDArray[Any]) -> NDArray[np.float64]:
+        sums = np.add.reduceat(blocks, rows, axis=1, dtype=np.float64)
+        return np.asarray(np.add.reduceat(sums, cols, axis=2))
+
+    return np.asarray(np.log(cells(own * importance) / cells(own)) / 10)
+
+
+def cell_starts(blocks: int, cells: int) -> NDArray[np.intp]:
+    """Return the first block of each cell along an axis, for ``np.add.reduceat``.
+
+    That takes the block at the start alone where the next start is not beyond it: so a cell smaller
+    than a block takes the one that its centre lies in.
+    """
+    cell = np.arange(cells)
+    if blocks < cells:
+        return (2 * cell + 1) * blocks // (2 * cells)
+    return cell * blocks // cells
+
+
 class Observer:
     """Follows one encode and writes what is seen of it; per step only what is new.
 
     Args:
         session: The encode. It may still run; it has to be at rest whenever ``update`` is called.
         arrays: Where to write, of the shapes of ``observation_space``; what is there is cleared.
+        dependency: Whether to run the temporal dependency model, once per group. Without it what
+            comes of it stays 0.
 
     Attributes:
         session: The encode.
@@ -481,6 +549,8 @@ class Observer:
         ahead: Positions of the group's frames after ``frame``, / 32.
         tpl: TPL statistics of the group where there are any yet; see ``EncodeSession.tpl``.
         tpl_costs: Per frame of the group: intra cost, mc_dep cost, 1 or 0 = none (costs are 1).
+        modelled: Per frame of the group, of the dependency model: importance, bits, 1 or 0 = none
+            (importance is 1, and 1 bit per pixel).
     """
 
     session: EncodeSession
@@ -500,8 +570,9 @@ class Observer:
     ahead: NDArray[Any]
     tpl: NDArray[np.float64] | None
     tpl_costs: NDArray[np.float64]
+    modelled: NDArray[np.float64]
 
-    def __init__(self, session: EncodeSession, arrays: Arrays) -> None:
+    def __init__(self, session: EncodeSession, arrays: Arrays, dependency: bool = True) -> None:
         self.session = session
         self.video = video = session.video
         self.pixels = video.width * video.height
@@ -514,6 +585,13 @@ class Observer:
         self.records = {}
         self._num_records = 0
         self._group_index = -1
+        size = (video.height, video.width)
+        self._dependency = dependency and min(size) >= BLOCK  # the model takes nothing smaller
+        self._maps: NDArray[np.float64] | None = None
+        self._cell_starts = tuple(
+            cell_starts(-(-samples // BLOCK), cells)
+            for samples, cells in zip(size, IMPORTANCE_GRID, strict=True)
+        )
         self._arrays = arrays
         for array in arrays.values():
             array[...] = 0
@@ -530,7 +608,7 @@ class Observer:
         self._write_row("budget", self._arrays["budget"])
         frame = self.session.frame
         if frame is None:
-            for key in ("frame", "group", "group_mask"):
+            for key in ("frame", "group", "group_mask", "importance"):
                 self._arrays[key][...] = 0
         else:
             self.frame = frame
@@ -587,6 +665,9 @@ class Observer:
             self.tpl = None
             self.tpl_costs = np.ones((self.group.size, 3))
             self.tpl_costs[:, 2] = 0
+            self.modelled = np.array([[1.0, self.pixels, 0.0]]).repeat(self.group.size, axis=0)
+            if self._dependency:
+                self._take_dependency()
         self.ahead = (self._positions - frame.group_position) / MAX_GROUP
         if is_new:
             self._write_rows("group")
@@ -594,6 +675,9 @@ class Observer:
             self._take_tpl()
             self._write_group_columns("has_tpl", "tpl_ratio")
         self._write_group_columns("ahead")
+        if self._dependency:
+            maps = self._maps
+            self._arrays["importance"][...] = 0 if maps is None else maps[frame.group_position]
 
     def _write_group_columns(self, *names: str) -> None:
         out = self._arrays["group"]
@@ -609,3 +693,33 @@ class Observer:
         intra, mc_dep = (self.tpl[..., field].sum(axis=(1, 2)) for field in TPL_COSTS)
         known = (intra > 0) & (mc_dep > 0)  # not NaN either
         self.tpl_costs[known] = np.column_stack((intra, mc_dep, known))[known]
+
+    def _take_dependency(self) -> None:
+        """Run the dependency model over the group, before anything more of it is coded.
+
+        All frames are at one provisional q, ``libvpx_q_high`` of the pending frame: of what is
+        known by now it is the nearest to the level of the frames that nothing depends on. It is
+        their level in Q mode and where the group starts with an overlay; where a key frame or an
+        ARF is pending, libvpx's VBR has lowered it for that frame.
+        """
+        group = self.group
+        self._maps = None
+        # libvpx announces frames at and past the end of the clip in a last group.
+        is_coded = (group.update_type != _SHOW_EXISTING) & (group.show_index < self.num_frames)
+        coded = np.flatnonzero(is_coded)[:_MAX_MODELLED]
+        if len(coded) < 2:
+            return
+        places = np.full(group.size + 1, -1)  # the last one is that of reference -1
+        places[coded] = np.arange(len(coded))
+        model = analyse(
+            self.video,
+            group.show_index[coded],
+            places[group.references[coded]],
+            np.full(len(coded), max(self.frame.libvpx_q_high, 1)),
+        )
+        self.modelled[coded] = np.column_stack(
+            (model.frame_importance, model.rate.sum(axis=(1, 2)), np.ones(len(coded)))
+        )
+        self._maps = np.zeros((group.size, *IMPORTANCE_GRID))
+        maps = importance_map(model.own, model.importance, self._cell_starts)
+        self._maps[coded] = np.clip(maps, 0.0, MAX_IMPORTANCE)

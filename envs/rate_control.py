@@ -117,26 +117,29 @@ class RateControlEnv(gymnasium.Env[Arrays, Any]):
     | 23  | `altref_age`             | 0   | 8   | coded frames since it / 32; 0 = none          |
     | 24  | `altref_q_index`         | 0   | 1   | its q index / 255; 0 = none                   |
 
-    `group` (32, 16), with `group_mask`: its golden-frame group, in coding order
+    `group` (32, 19), with `group_mask`: its golden-frame group, in coding order
 
-    | Num | Column             | Min | Max | Meaning                                     |
-    |-----|--------------------|-----|-----|---------------------------------------------|
-    | 0   | `is_key`           | 0   | 1   | 1 or 0                                      |
-    | 1   | `is_leaf`          | 0   | 1   | 1 or 0                                      |
-    | 2   | `is_golden`        | 0   | 1   | 1 or 0                                      |
-    | 3   | `is_arf`           | 0   | 1   | 1 or 0                                      |
-    | 4   | `is_overlay`       | 0   | 1   | 1 or 0                                      |
-    | 5   | `is_show_existing` | 0   | 1   | 1 or 0                                      |
-    | 6   | `layer_depth`      | 0   | 1   | depth / 8                                   |
-    | 7   | `show_position`    | 0   | 1   | show index / frames of the clip             |
-    | 8   | `bit_allocation`   | -2  | 1   | libvpx's own, ln(bits / pixel) / 10         |
-    | 9   | `gfu_boost`        | 0   | 1.2 | libvpx's boost, ln(1 + x) / 10              |
-    | 10  | `last_distance`    | 0   | 1   | positions back / 32; 0 = before the group   |
-    | 11  | `golden_distance`  | 0   | 1   | positions back / 32; 0 = before the group   |
-    | 12  | `altref_distance`  | 0   | 1   | positions back / 32; 0 = before the group   |
-    | 13  | `has_tpl`          | 0   | 1   | 1 or 0; never at position 0                 |
-    | 14  | `tpl_ratio`        | -1  | 0   | ln(intra / mc_dep cost) / 10; 0 without TPL |
-    | 15  | `ahead`            | -8  | 1   | positions after the pending frame / 32      |
+    | Num | Column             | Min | Max | Meaning                                       |
+    |-----|--------------------|-----|-----|-----------------------------------------------|
+    | 0   | `is_key`           | 0   | 1   | 1 or 0                                        |
+    | 1   | `is_leaf`          | 0   | 1   | 1 or 0                                        |
+    | 2   | `is_golden`        | 0   | 1   | 1 or 0                                        |
+    | 3   | `is_arf`           | 0   | 1   | 1 or 0                                        |
+    | 4   | `is_overlay`       | 0   | 1   | 1 or 0                                        |
+    | 5   | `is_show_existing` | 0   | 1   | 1 or 0                                        |
+    | 6   | `layer_depth`      | 0   | 1   | depth / 8                                     |
+    | 7   | `show_position`    | 0   | 1   | show index / frames of the clip               |
+    | 8   | `bit_allocation`   | -2  | 1   | libvpx's own, ln(bits / pixel) / 10           |
+    | 9   | `gfu_boost`        | 0   | 1.2 | libvpx's boost, ln(1 + x) / 10                |
+    | 10  | `last_distance`    | 0   | 1   | positions back / 32; 0 = before the group     |
+    | 11  | `golden_distance`  | 0   | 1   | positions back / 32; 0 = before the group     |
+    | 12  | `altref_distance`  | 0   | 1   | positions back / 32; 0 = before the group     |
+    | 13  | `has_tpl`          | 0   | 1   | 1 or 0; never at position 0                   |
+    | 14  | `tpl_ratio`        | -1  | 0   | ln(intra / mc_dep cost) / 10; 0 without TPL   |
+    | 15  | `has_dependency`   | 0   | 1   | in our dependency model: 1 or 0               |
+    | 16  | `importance`       | 0   | 2   | ln(importance) / 10; 0 without a model        |
+    | 17  | `model_bits`       | -2  | 1   | the model's, ln(bits / pixel) / 10; 0 without |
+    | 18  | `ahead`            | -8  | 1   | positions after the pending frame / 32        |
 
     `budget` (8,): the clip, the target, and what is left of it
 
@@ -151,8 +154,18 @@ class RateControlEnv(gymnasium.Env[Arrays, Any]):
     | 6   | `overshoot`  | -1  | 15  | bits spent / target bits of frames shown - 1; at first 0 |
     | 7   | `psnr`       | 0   | 2   | mean luma PSNR of frames shown / 50 dB; at first 0       |
 
+    `importance` (9, 16), from 0 to 2: the pending frame's map of ln(importance) / 10, on a grid
+    that is laid over the picture; 0 without a model
+
+    Importance is that of `vpxrc.temporal_dependency`: what a distortion costs where it is made and
+    in all that is predicted from there, over the distortion itself. The model runs once per group,
+    at the group's first decision, over the group's frames but `show_existing`, all at the
+    `libvpx_q_high` of that moment. A group of fewer than two such frames has no model; of one of
+    more than 127, the first 127 have. A cell of the map is the mean of its blocks of 16x16, weighed
+    by their own distortion; where it is smaller than a block, it is the block at its centre.
+
     A frame's row of `first_pass` is `round(show_position * first_pass_mask.sum())`. Without a
-    pending frame, at the end, `frame`, `group` and `group_mask` are 0.
+    pending frame, at the end, `frame`, `group`, `group_mask` and `importance` are 0.
 
     ## Rewards
 
@@ -194,7 +207,7 @@ class RateControlEnv(gymnasium.Env[Arrays, Any]):
     ```python
     >>> import gymnasium as gym
     >>> import vpxrc.envs
-    >>> env = gym.make("vpxrc/RateControl-v0", clips="samples", target_bitrate=128, cpu_used=4)
+    >>> env = gym.make("vpxrc/RateControl-v1", clips="samples", target_bitrate=128, cpu_used=4)
     ```
 
     | Parameter        | Type                | Default     | Description                           |
@@ -208,6 +221,8 @@ class RateControlEnv(gymnasium.Env[Arrays, Any]):
     | `reward`         | `Reward`            | PSNR        | see Rewards                           |
     | `max_frames`     | `int`               | `150`       | the most frames of a clip; sets the   |
     |                  |                     |             | observation's shape                   |
+    | `dependency`     | `bool`              | `True`      | run the dependency model; else what   |
+    |                  |                     |             | comes of it is 0 and costs nothing    |
     | `render_mode`    | `str`               | `None`      | `"rgb_array"`: the frame coded last,  |
     |                  |                     |             | as decoded, ARFs too; black at first  |
     | `timeout`        | `float`             | `600`       | seconds for a frame                   |
@@ -216,12 +231,14 @@ class RateControlEnv(gymnasium.Env[Arrays, Any]):
 
     ## Vectorized environment
 
-    `gymnasium.make_vec("vpxrc/RateControl-v0", num_envs=8)` makes a `RateControlVectorEnv`: many
+    `gymnasium.make_vec("vpxrc/RateControl-v1", num_envs=8)` makes a `RateControlVectorEnv`: many
     encodes at a time in one process, with the same results as `vectorization_mode="sync"`.
 
     ## Version History
 
-    * v0: Initial version.
+    * v1: The temporal dependency model is observed: columns `has_dependency`, `importance` and
+      `model_bits` of `group`, the map `importance`; argument `dependency`. Replaces v0.
+    * v0: Initial version, never released.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012
@@ -234,12 +251,14 @@ class RateControlEnv(gymnasium.Env[Arrays, Any]):
         *,
         reward: Reward | None = None,
         max_frames: int = DEFAULT_MAX_FRAMES,
+        dependency: bool = True,
         render_mode: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         **options: Any,
     ) -> None:
         self._tasks = Tasks(clips, target_bitrate, max_frames, options)
         self.reward: Reward = PsnrReward() if reward is None else reward
+        self.dependency = dependency
         self.timeout = timeout
         self.render_mode = render_mode
         self.observation_space = observation_space(max_frames)
@@ -269,7 +288,7 @@ class RateControlEnv(gymnasium.Env[Arrays, Any]):
             keep_reconstruction=self.render_mode is not None,
             timeout=self.timeout,
         )
-        self._episode = Episode(session, self._arrays)
+        self._episode = Episode(session, self._arrays, self.dependency)
         info = self._episode.observe()
         return self._observation(), info
 
@@ -347,7 +366,8 @@ class RateControlContinuousEnv(RateControlEnv):
 
     ## Version History
 
-    * v0: Initial version.
+    * v1: The observation of `RateControl-v1`. Replaces v0.
+    * v0: Initial version, never released.
     """
 
     _action_space: ClassVar[spaces.Space[Any]] = spaces.Box(-1, 1, (3,), np.float32)

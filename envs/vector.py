@@ -33,6 +33,7 @@ class RateControlVectorEnv(VectorEnv[Arrays, Any, NDArray[Any]]):
         target_bitrate: kbit/s.
         reward: One object for all.
         max_frames: The most frames of a clip.
+        dependency: Whether to observe the temporal dependency model.
         render_mode: None or ``rgb_array``.
         timeout: Seconds for a frame.
         options: Fields of :class:`vpxrc.EncoderOptions`.
@@ -52,6 +53,7 @@ class RateControlVectorEnv(VectorEnv[Arrays, Any, NDArray[Any]]):
         *,
         reward: Reward | None = None,
         max_frames: int = DEFAULT_MAX_FRAMES,
+        dependency: bool = True,
         render_mode: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         **options: Any,
@@ -59,6 +61,7 @@ class RateControlVectorEnv(VectorEnv[Arrays, Any, NDArray[Any]]):
         self.num_envs = num_envs
         self._tasks = Tasks(clips, target_bitrate, max_frames, options)
         self.reward: Reward = PsnrReward() if reward is None else reward
+        self.dependency = dependency
         self.render_mode = render_mode
         self.single_observation_space = observation_space(max_frames)
         self.single_action_space = copy.deepcopy(self._env._action_space)
@@ -153,7 +156,7 @@ class RateControlVectorEnv(VectorEnv[Arrays, Any, NDArray[Any]]):
                 session_id, session = self._pool.next()
                 i = environments[session_id]
                 if self._episodes[i] is None:
-                    self._episodes[i] = Episode(session, self._slots[i])
+                    self._episodes[i] = Episode(session, self._slots[i], self.dependency)
                 found[i] = self._running(i).observe()
         except BaseException:
             self._end_all()  # some encoders are ahead of others: there is no going on

@@ -44,7 +44,9 @@ class Codec {
     cfg.g_threads = unsigned(options.threads);
     cfg.g_lag_in_frames = unsigned(options.lag_in_frames);
     cfg.g_pass = pass;
-    cfg.rc_end_usage = options.rate_control == RateControl::kQ ? VPX_Q : VPX_VBR;
+    cfg.rc_end_usage = options.rate_control == RateControl::kQ    ? VPX_Q
+                       : options.rate_control == RateControl::kCq ? VPX_CQ
+                                                                  : VPX_VBR;
     cfg.rc_target_bitrate = unsigned(options.target_bitrate);
     cfg.rc_min_quantizer = unsigned(options.min_quantizer);
     cfg.rc_max_quantizer = unsigned(options.max_quantizer);
@@ -58,7 +60,7 @@ class Codec {
       check(vpx_codec_control(&context_, VP8E_SET_ENABLEAUTOALTREF,
                               unsigned(options.auto_alt_ref)));
       check(vpx_codec_control(&context_, VP9E_SET_TPL, options.tpl ? 1 : 0));
-      if (options.rate_control == RateControl::kQ)
+      if (options.rate_control != RateControl::kVbr)
         check(vpx_codec_control(&context_, VP8E_SET_CQ_LEVEL, unsigned(options.cq_level)));
     } catch (...) {
       vpx_codec_destroy(&context_);

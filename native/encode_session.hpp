@@ -16,7 +16,7 @@
 
 namespace vpxrc {
 
-enum class RateControl { kVbr, kQ };
+enum class RateControl { kVbr, kCq, kQ };
 
 struct EncoderOptions {
   int target_bitrate = 256;  // kbit/s
@@ -29,7 +29,7 @@ struct EncoderOptions {
   int min_quantizer = 0;             // libvpx's 0..63
   int max_quantizer = 63;
   RateControl rate_control = RateControl::kVbr;
-  int cq_level = 32;  // libvpx's 0..63; used by kQ
+  int cq_level = 32;  // libvpx's 0..63; used by kCq and kQ
 };
 
 // I420 frames in one block: luma, then both chroma planes of ceil(w/2) x ceil(h/2), no padding.

@@ -4,12 +4,14 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
 #include <tuple>
 
 #include "encode_session.hpp"
+#include "temporal_dependency.hpp"
 #include "vpx/vpx_codec.h"
 
 namespace py = pybind11;
@@ -56,6 +58,8 @@ vpxrc::Decision decision_of(int q_index, double lambda_scale, const py::object &
   }
   return decision;
 }
+
+using ScriptDecision = std::tuple<int, double, py::object, int, std::vector<int32_t>>;
 
 // An int32 array [n, 3] or [n] of a group's column.
 py::array_t<int32_t> group_column(const int32_t *values, int n) {
@@ -140,6 +144,68 @@ class Session {
   bool closed_ = false;
 };
 
+template <typename T>
+py::array_t<T> array_of(const std::vector<T> &values, const std::vector<py::ssize_t> &shape) {
+  return py::array_t<T>(shape, values.data());
+}
+
+py::dict temporal_dependency(const Frames &frames, int width, int height,
+                             const std::vector<int> &show_index,
+                             const std::vector<std::array<int, 3>> &references,
+                             const std::vector<int> &q_index, const std::vector<double> &weights,
+                             bool reconstructed, int lambda_q_index, const std::string &level) {
+  const vpxrc::Source source = source_of(frames, width, height, 1, 1);
+  const size_t n = show_index.size();
+  const auto refuse = [](const std::string &words) { throw py::value_error(words); };
+  const auto check = [&refuse](const char *name, int q) {
+    if (q < 1 || q > 255) refuse(name + (" " + std::to_string(q)) + " is not in 1..255");
+  };
+  if (width < vpxrc::kBlock || height < vpxrc::kBlock)
+    refuse("a picture of " + std::to_string(width) + "x" + std::to_string(height) +
+           " is smaller than a block of 16x16");
+  if (n < 2) refuse("a group of " + std::to_string(n) + " frame(s): nothing depends on anything");
+  if (n > 127) refuse("a group of " + std::to_string(n) + " frames; at most 127");
+  if (references.size() != n || q_index.size() != n || weights.size() != n)
+    refuse("show_index, references, q_index and weights differ in length");
+  const vpxrc::BlockKernels *const kernels = vpxrc::block_kernels(level);
+  if (kernels == nullptr) refuse("this processor has no level '" + level + "'");
+  check("lambda_q_index", lambda_q_index);
+  std::vector<vpxrc::DependencyFrame> group(n);
+  for (size_t i = 0; i < n; ++i) {
+    if (show_index[i] < 0 || show_index[i] >= source.num_frames)
+      refuse("show_index " + std::to_string(show_index[i]) + " is outside the clip");
+    check("q_index", q_index[i]);
+    if (!std::isfinite(weights[i]) || weights[i] <= 0) refuse("weights must be above 0 and finite");
+    group[i] = {source.frame(show_index[i]), {-1, -1, -1}, q_index[i], weights[i]};
+    for (size_t r = 0; r < 3; ++r) {
+      if (references[i][r] < -1 || references[i][r] >= int(i))
+        refuse("frame " + std::to_string(i) + " references " + std::to_string(references[i][r]) +
+               ", which is not coded before it");
+      group[i].references[r] = references[i][r];
+    }
+  }
+  vpxrc::Dependency d;
+  {
+    const py::gil_scoped_release release;
+    d = vpxrc::temporal_dependency(group, width, height, reconstructed, lambda_q_index, *kernels);
+  }
+  const std::vector<py::ssize_t> blocks{d.frames, d.rows, d.cols};
+  py::dict out;
+  out["intra_cost"] = array_of(d.intra_cost, blocks);
+  out["inter_cost"] = array_of(d.inter_cost, blocks);
+  out["reference"] = array_of(d.reference, blocks);
+  out["mv"] = array_of(d.mv, {d.frames, d.rows, d.cols, 2});
+  out["source_rate"] = array_of(d.source_rate, blocks);
+  out["source_distortion"] = array_of(d.source_distortion, blocks);
+  out["rate"] = array_of(d.rate, blocks);
+  out["distortion"] = array_of(d.distortion, blocks);
+  out["dep_rate"] = array_of(d.dep_rate, blocks);
+  out["dep_distortion"] = array_of(d.dep_distortion, blocks);
+  out["importance"] = array_of(d.importance, blocks);
+  out["frame_importance"] = array_of(d.frame_importance, {d.frames});
+  return out;
+}
+
 py::array tpl_array(const vpxrc::TplStats &tpl) {
   return py::array_t<double>({tpl.frames, tpl.rows, tpl.cols, VPXRC_TPL_FIELDS},
                              tpl.values.data());
@@ -180,23 +246,27 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
       .value("DONE", vpxrc::State::kDone, "The stream is complete.")
       .value("FAILED", vpxrc::State::kFailed, "The encode ended early; see Session.error.");
 
+  py::enum_<vpxrc::RateControl>(m, "RateControl", "The mode underneath.")
+      .value("vbr", vpxrc::RateControl::kVbr, "Two-pass variable bitrate.")
+      .value("cq", vpxrc::RateControl::kCq, "The same with a floor of q: constrained quality.")
+      .value("q", vpxrc::RateControl::kQ, "Constant quality.");
+
   py::class_<vpxrc::EncoderOptions>(m, "EncoderOptions",
                                     "Plain options; vpxrc.EncoderOptions validates them.")
       .def(py::init([](int target_bitrate, int cpu_used, int lag_in_frames, int auto_alt_ref,
                        bool tpl, int threads, int key_frame_max_distance, int min_quantizer,
-                       int max_quantizer, bool constant_quality, int cq_level) {
+                       int max_quantizer, vpxrc::RateControl rate_control, int cq_level) {
              return vpxrc::EncoderOptions{
                  target_bitrate,         cpu_used,
                  lag_in_frames,          auto_alt_ref,
                  tpl,                    threads,
                  key_frame_max_distance, min_quantizer,
-                 max_quantizer,          constant_quality ? vpxrc::RateControl::kQ
-                                                          : vpxrc::RateControl::kVbr,
+                 max_quantizer,          rate_control,
                  cq_level};
            }),
            py::kw_only(), "target_bitrate"_a, "cpu_used"_a, "lag_in_frames"_a, "auto_alt_ref"_a,
            "tpl"_a, "threads"_a, "key_frame_max_distance"_a, "min_quantizer"_a, "max_quantizer"_a,
-           "constant_quality"_a, "cq_level"_a);
+           "rate_control"_a, "cq_level"_a);
 
   py::class_<vpxrc_group>(m, "Group", R"(A golden-frame group as libvpx planned it.
 
@@ -259,7 +329,7 @@ Position 0 is its key, golden or overlay frame. Arrays are int32 [size].)")
       .def_property_readonly(
           "takes_superblock_scale",
           [](const vpxrc_frame &f) { return f.takes_superblock_scale != 0; },
-          "libvpx reads a superblock map for this frame (TPL on, ARF and golden layers).")
+          "A superblock map has an effect on this frame: TPL on, not at position 0 of a group.")
       .def_readonly("r0", &vpxrc_frame::r0,
                     "intra_cost / mc_dep_cost over the frame, in (0, 1]; NaN without TPL.");
 
@@ -273,14 +343,15 @@ Position 0 is its key, golden or overlay frame. Arrays are int32 [size].)")
       .def(py::init([](Frames frames, int width, int height, int fps_num, int fps_den,
                        const vpxrc::EncoderOptions &options, const py::bytes &first_pass_stats,
                        bool observe, bool plan_groups, bool keep_reconstruction,
-                       const std::optional<std::vector<std::tuple<int, double, std::vector<int32_t>>>> &script,
+                       const std::optional<std::vector<ScriptDecision>> &script,
                        std::shared_ptr<vpxrc::ReadyQueue> queue, int64_t id) {
              vpxrc::Control control{observe, plan_groups, keep_reconstruction, std::nullopt};
              if (script.has_value()) {
                control.script.emplace();
-               for (const auto &[q_index, lambda_scale, recode_trace] : *script)
-                 control.script->push_back(
-                     decision_of(q_index, lambda_scale, py::none(), 0, recode_trace));
+               for (const auto &[q_index, lambda_scale, superblock_scale, delta_q_uv, recode_trace] :
+                    *script)
+                 control.script->push_back(decision_of(q_index, lambda_scale, superblock_scale,
+                                                       delta_q_uv, recode_trace));
              }
              return std::make_unique<Session>(std::move(frames), width, height, fps_num, fps_den,
                                               options, first_pass_stats, std::move(control),
@@ -358,6 +429,14 @@ Position 0 is its key, golden or overlay frame. Arrays are int32 [size].)")
                              [](const Session &s) { return s.at_rest().encode_seconds(); })
       .def_property_readonly("cpu_seconds",
                              [](const Session &s) { return s.at_rest().cpu_seconds(); });
+
+  m.def("kernel_levels", &vpxrc::kernel_levels,
+        "Levels of vector instructions that this processor has for the model, the fastest first.");
+  m.def("temporal_dependency", &temporal_dependency, "frames"_a.noconvert(), "width"_a, "height"_a,
+        py::kw_only(), "show_index"_a, "references"_a, "q_index"_a, "weights"_a, "reconstructed"_a,
+        "lambda_q_index"_a, "level"_a,
+        "The temporal dependency model; vpxrc.temporal_dependency.analyse says what it takes and "
+        "gives.");
 
   m.def(
       "run_first_pass",

@@ -52,6 +52,7 @@ typedef struct seam_state {
   int tpl_q_index; /* of the frame at hand; -1 = none */
   int last_group_size;
   int had_tpl;     /* the current group's TPL pass has run */
+  int kept_layer_depth; /* of the frame at hand, while libvpx is shown another; -1 = none */
 } seam_state;
 
 static VP9_COMP *encoder_of(EXT_RATECTRL *rc) {
@@ -108,6 +109,7 @@ vpx_codec_err_t vp9_extrc_create(vpx_rc_funcs_t funcs, vpx_rc_config_t config, E
   seam_state *const state = vpx_calloc(1, sizeof(*state));
   if (state == NULL) return VPX_CODEC_MEM_ERROR;
   state->controller = funcs.priv;
+  state->kept_layer_depth = -1;
   rc->funcs = funcs;
   rc->ratectrl_config = config;
   rc->model = state;
@@ -314,10 +316,10 @@ static void describe_frame(VP9_COMP *cpi, seam_state *state, vpxrc_frame *frame)
   frame->frames_to_key = cpi->rc.frames_to_key;
   frame->has_tpl = group_has_tpl(cpi) && gf->index < MAX_ARF_GOP_SIZE &&
                    cpi->tpl_stats[gf->index].is_valid;
-  /* get_rdmult_delta() in vp9_encodeframe.c reads the scale under these conditions */
+  /* get_rdmult_delta() in vp9_encodeframe.c reads the scale under these conditions, and at layer
+   * depths up to 1: see take_superblock_scale() */
   frame->takes_superblock_scale = gf->index >= 1 && gf->index < MAX_ARF_GOP_SIZE &&
-                                  cpi->sf.enable_tpl_model &&
-                                  cpi->tpl_stats[gf->index].is_valid && frame->layer_depth <= 1;
+                                  cpi->sf.enable_tpl_model && cpi->tpl_stats[gf->index].is_valid;
   frame->r0 = frame->has_tpl ? frame_r0(cpi, &cpi->tpl_stats[gf->index]) : NAN;
 }
 
@@ -337,6 +339,15 @@ static double own_superblock_scale(VP9_COMP *cpi, int q_index, int sb_row, int s
   cm->base_qindex = base;
   const int frame_rdmult = vp9_compute_rd_mult(cpi, q_index);
   return (double)VPXMAX(1, clamp(adaptive, frame_rdmult / 2, frame_rdmult * 3 / 2)) / frame_rdmult;
+}
+
+/* libvpx reads the map at the base layer only. While the frame is coded nothing else looks at its layer
+ * depth, so it is shown one that has the map read; the rate control's update comes after the result. */
+static void take_superblock_scale(VP9_COMP *cpi, seam_state *state) {
+  GF_GROUP *const gf = &cpi->twopass.gf_group;
+  if (gf->layer_depth[gf->index] <= 1) return;
+  state->kept_layer_depth = gf->layer_depth[gf->index];
+  gf->layer_depth[gf->index] = 1;
 }
 
 /* The TPL pass asks for every frame of the group; answered from the plan, else as libvpx estimates. */
@@ -388,6 +399,7 @@ vpx_codec_err_t vp9_extrc_get_encodeframe_decision(EXT_RATECTRL *rc, int gop_ind
     listen_for_decisions(rc, 0); /* libvpx applies its own TPL lambda, exactly */
     return VPX_CODEC_OK;
   }
+  if (answer.superblock_scale != NULL) take_superblock_scale(cpi, state);
   const int position = gop_index;
   const int has_own = position >= 1 && position < MAX_ARF_GOP_SIZE &&
                       cpi->tpl_stats[position].is_valid && answer.superblock_scale == NULL;
@@ -409,7 +421,9 @@ vpx_codec_err_t vp9_extrc_update_encodeframe_result(EXT_RATECTRL *rc, int64_t bi
   VP9_COMP *const cpi = encoder_of(rc);
   seam_state *const state = state_of(rc);
   const VP9_COMMON *const cm = &cpi->common;
-  const GF_GROUP *const gf = &cpi->twopass.gf_group;
+  GF_GROUP *const gf = &cpi->twopass.gf_group;
+  if (state->kept_layer_depth >= 0) gf->layer_depth[gf->index] = (unsigned char)state->kept_layer_depth;
+  state->kept_layer_depth = -1;
   const RefCntBuffer *const buffer = get_ref_cnt_buffer(cm, cm->new_fb_idx);
   const YV12_BUFFER_CONFIG *const picture = &buffer->buf;
   const int again = cm->show_existing_frame;

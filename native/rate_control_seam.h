@@ -70,7 +70,7 @@ typedef struct vpxrc_frame {
   int32_t gfu_boost;
   int32_t frames_to_key;
   int32_t has_tpl;         /* TPL statistics of the frame are valid */
-  int32_t takes_superblock_scale; /* libvpx reads the superblock map for this frame */
+  int32_t takes_superblock_scale; /* a superblock map has an effect on this frame */
   double r0;               /* intra_cost / mc_dep_cost over the frame; NaN without TPL */
 } vpxrc_frame;
 

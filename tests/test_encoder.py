@@ -214,6 +214,39 @@ def test_superblock_map(carphone):
     assert abs(mine.bits - own.bits) < abs(none.bits - own.bits)
 
 
+class InnerMap(Recorder):
+    """The same factor everywhere on the layers for which libvpx has no map of its own."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+        self.depths = set()
+
+    def decide(self, frame):
+        super().decide(frame)
+        if not (frame.takes_superblock_scale and frame.layer_depth > 1):
+            return self.decision
+        self.depths.add(frame.layer_depth)
+        video = self.episode.video
+        shape = -(-video.height // 64), -(-video.width // 64)
+        scale = np.full(shape, self.factor, np.float32)
+        return dataclasses.replace(self.decision, superblock_scale=scale)
+
+
+def test_superblock_map_on_every_layer(carphone):
+    options = dataclasses.replace(OPTIONS, auto_alt_ref=6)
+    own = encode(carphone, options, Recorder())
+    neutral = encode(carphone, options, inner := InnerMap(1.0))
+    assert max(inner.depths) > 2
+    assert neutral.stream == own.stream
+    # Half the lambda: more bits for less distortion in those layers, whose depth is logged as it is.
+    finer = encode(carphone, options, InnerMap(0.5))
+    deep = own.records["layer_depth"] > 1
+    assert (finer.records["layer_depth"] == own.records["layer_depth"]).all()
+    assert finer.records["bits"][deep].sum() > own.records["bits"][deep].sum()
+    assert finer.records["sse_y"][deep].sum() < own.records["sse_y"][deep].sum()
+
+
 def test_chroma_q_delta(carphone):
     def chroma_error(delta):
         return encode(carphone, OPTIONS, Recorder(delta_q_uv=delta)).records["sse_u"].sum()
@@ -237,6 +270,15 @@ def test_a_script_equals_the_same_decisions_handed_over(carphone):
     script = [Decision(90)] * len(log.records)
     with EncodeSession(carphone, OPTIONS, script=script) as session:
         assert session.log().stream == log.stream
+    scale = np.full((3, 3), 0.5, np.float32)
+    rich = [Decision(90, 1.2, scale, -5)] * len(log.records)
+
+    class Rich(Recorder):
+        def decide(self, frame):
+            return rich[0]
+
+    with EncodeSession(carphone, OPTIONS, script=rich) as session:
+        assert session.log().stream == encode(carphone, OPTIONS, Rich()).stream != log.stream
     with pytest.raises(EncoderError, match="made: coded frame 3: the script has 3 decisions"):
         EncodeSession(make_video(), OPTIONS, script=script[:3])
 

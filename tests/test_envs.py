@@ -4,6 +4,7 @@ import dataclasses
 import math
 import pickle
 import re
+from fractions import Fraction
 
 import gymnasium
 import numpy as np
@@ -13,7 +14,15 @@ from conftest import make_video
 from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
-from vpxrc import EncoderOptions, InputError, encode
+from vpxrc import (
+    Decision,
+    EncoderOptions,
+    EncodeSession,
+    InputError,
+    Video,
+    encode,
+    video_from_frames,
+)
 from vpxrc.datasets import load_clips
 from vpxrc.envs import (
     TABLES,
@@ -22,11 +31,14 @@ from vpxrc.envs import (
     RateControlContinuousEnv,
     RateControlEnv,
     SelfCompetition,
+    observations,
 )
 from vpxrc.metrics import decode
 from vpxrc.policies import ConstantQ
+from vpxrc.temporal_dependency import analyse
+from vpxrc.video import frame_bytes
 
-IDS = ("vpxrc/RateControl-v0", "vpxrc/RateControlContinuous-v0")
+IDS = ("vpxrc/RateControl-v1", "vpxrc/RateControlContinuous-v1")
 CLIPS = [make_video(num_frames=14, seed=seed, name=f"clip{seed}") for seed in range(3)]
 TARGETS = [40, 80, 160]
 
@@ -193,6 +205,150 @@ def test_nothing_of_the_pending_frame_is_left_at_the_end():
     assert not observations[0]["history_mask"].any()
     assert observations[-1]["history_mask"].sum() >= 14
     env.close()
+
+
+# The temporal dependency model in the observation
+
+COLUMNS = {column.name: number for number, column in enumerate(TABLES["group"])}
+DEPENDENCY = [COLUMNS[name] for name in ("has_dependency", "importance", "model_bits")]
+
+
+def blocks_of_cell(cell, cells, blocks):
+    if blocks < cells:
+        return [math.floor(Fraction(2 * cell + 1, 2) * blocks / cells)]
+    return [
+        n for n in range(blocks) if n in range(cell * blocks // cells, (cell + 1) * blocks // cells)
+    ]
+
+
+def map_by_hand(own, importance):
+    """ln(importance) / 10 of each cell of 9x16, one after the other."""
+    result = np.zeros((9, 16))
+    for row, col in np.ndindex(9, 16):
+        blocks = [
+            (y, x)
+            for y in blocks_of_cell(row, 9, own.shape[0])
+            for x in blocks_of_cell(col, 16, own.shape[1])
+        ]
+        total = sum(float(own[block]) * importance[block] for block in blocks)
+        result[row, col] = math.log(total / sum(float(own[block]) for block in blocks)) / 10
+    return result
+
+
+def dependency_by_hand(video, group, q_index):
+    """The three columns of a group, and the maps of its frames by position."""
+    coded = [
+        position
+        for position in range(group.size)
+        if group.update_type[position] != 6 and group.show_index[position] < video.num_frames
+    ]
+    columns, maps = np.zeros((group.size, 3)), {}
+    if len(coded) > 1:
+        references = [
+            [coded.index(r) if r in coded else -1 for r in group.references[position]]
+            for position in coded
+        ]
+        shown = [int(group.show_index[position]) for position in coded]
+        model = analyse(video, shown, references, [q_index] * len(coded))
+        for n, position in enumerate(coded):
+            importance = math.log(model.frame_importance[n]) / 10
+            bits = math.log(model.rate[n].sum() / (video.width * video.height)) / 10
+            columns[position] = 1, importance, bits
+            maps[position] = map_by_hand(model.own[n], model.importance[n])
+    return columns, maps
+
+
+@pytest.mark.parametrize("layers", [1, 6])
+def test_the_dependency_model_is_the_one_computed_by_hand(layers, carphone):
+    env = make(clips=[carphone], target_bitrate=60, auto_alt_ref=layers)
+    observation, _ = env.reset(seed=0)
+    options = EncoderOptions(target_bitrate=60, cpu_used=4, auto_alt_ref=layers)
+    groups, seen = [], 0
+    with EncodeSession(carphone, options) as session:
+        while (frame := session.frame) is not None:
+            if frame.group_index not in groups:
+                groups.append(frame.group_index)
+                columns, maps = dependency_by_hand(carphone, session.group, frame.libvpx_q_high)
+            found = observation["group"][: len(columns), DEPENDENCY]
+            np.testing.assert_allclose(found, columns, rtol=1e-6)
+            assert not observation["group"][len(columns) :, DEPENDENCY].any()
+            expected = maps.get(frame.group_position, np.zeros((9, 16)))
+            np.testing.assert_allclose(observation["importance"], expected, rtol=1e-5, atol=1e-8)
+            seen += bool(expected.any())
+            session.step(Decision(120))
+            observation, *_ = env.step(120)
+    assert len(groups) > 2
+    assert seen > 10
+    assert not observation["importance"].any()
+    env.close()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 4), (8, 17), (9, 16), (10, 15), (23, 40), (68, 120)])
+def test_the_map_is_the_one_of_a_slow_loop(size):
+    rng = np.random.default_rng(0)
+    own = rng.integers(1, 200_000, (2, *size), np.int32)
+    importance = 1 + rng.exponential(2, own.shape)
+    starts = tuple(
+        observations.cell_starts(n, cells)
+        for n, cells in zip(size, observations.IMPORTANCE_GRID, strict=True)
+    )
+    found = observations.importance_map(own, importance, starts)
+    assert found.shape == (2, 9, 16)
+    for n in range(2):
+        np.testing.assert_allclose(found[n], map_by_hand(own[n], importance[n]), rtol=1e-12)
+
+
+def test_the_model_runs_once_per_group_and_not_at_all_unless_asked(carphone, monkeypatch):
+    calls = []
+
+    def counted(video, show_index, *arguments):
+        calls.append(int(show_index[-1]))
+        return analyse(video, show_index, *arguments)
+
+    monkeypatch.setattr(observations, "analyse", counted)
+    chosen = {"clips": [carphone], "target_bitrate": 60, "auto_alt_ref": 6}
+    with_model, without = make(**chosen), make(dependency=False, **chosen)
+    bare, *_ = episode(without, 0, action=120)
+    assert not calls
+    full, *_, info = episode(with_model, 0, action=120)
+    decided = info["log"].records[info["log"].records["is_shown_again"] == 0]
+    assert 1 < len(calls) <= len(set(decided["group_index"].tolist()))
+    assert with_model.observation_space == without.observation_space
+    for a, b in zip(bare, full, strict=True):
+        assert not a["importance"].any()
+        assert not a["group"][:, DEPENDENCY].any()
+        b["importance"][...] = 0
+        b["group"][:, DEPENDENCY] = 0
+        assert same(a, b)
+    with_model.close(), without.close()
+
+
+def test_pictures_smaller_than_a_block_have_no_model():
+    frames = make_video(24, 16, 14).frames[:, : frame_bytes(24, 12)]
+    # Built by hand, since nothing that opens videos takes such a size.
+    small = Video("small", np.ascontiguousarray(frames), 24, 12, Fraction(30), "24x12")
+    env = make(clips=[small])
+    for observation in episode(env, 0, action=120)[0]:
+        assert not observation["importance"].any()
+        assert not observation["group"][:, DEPENDENCY].any()
+    env.close()
+
+
+def test_of_a_group_that_is_too_long_the_first_frames_are_modelled():
+    frames = np.full((140, frame_bytes(64, 48)), 128, np.uint8)
+    frames[:, : 64 * 48] = make_video().frames[0, : 64 * 48]
+    still = video_from_frames(frames, 64, 48, 30, name="still")
+    env = make(clips=[still], cpu_used=8, key_frame_max_distance=9999)
+    *observations_, _ = episode(env, 0, action=120)[0]
+    assert len(observations_) == 140  # a single group, without an ARF
+    assert observations_[0]["group"][:, COLUMNS["has_dependency"]].all()
+    has_map = [bool(observation["importance"].any()) for observation in observations_]
+    assert all(has_map[:100]) and not any(has_map[126:])
+    env.close()
+
+
+def test_only_the_latest_versions_are_registered():
+    assert sorted(name for name in gymnasium.registry if name.startswith("vpxrc/")) == sorted(IDS)
 
 
 # Rewards, each against its definition by hand on logs with chosen figures

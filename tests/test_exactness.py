@@ -84,6 +84,7 @@ def test_eval_clips_are_exact(eval_video, layers, speed, oracle):
         {},
         {"target_bitrate": 900},
         {"rate_control": "q", "cq_level": 20, "auto_alt_ref": 6},
+        {"rate_control": "cq", "cq_level": 30},
         {"tpl": False, "min_quantizer": 10, "max_quantizer": 40},
     ],
 )

@@ -42,7 +42,7 @@ def run(env, steps, seed=11):
         yield *results, logs_to_streams(infos)
 
 
-@pytest.mark.parametrize("env_id", ["vpxrc/RateControl-v0", "vpxrc/RateControlContinuous-v0"])
+@pytest.mark.parametrize("env_id", ["vpxrc/RateControl-v1", "vpxrc/RateControlContinuous-v1"])
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_equal_to_gymnasiums_own(env_id, mode):
     ours, theirs = make(env_id, "vector_entry_point"), make(env_id, mode)
@@ -50,17 +50,28 @@ def test_equal_to_gymnasiums_own(env_id, mode):
     assert ours.observation_space == theirs.observation_space
     assert ours.action_space == theirs.action_space
     assert ours.metadata["autoreset_mode"] == theirs.metadata["autoreset_mode"]
-    ended = 0
+    ended, importance = 0, 0.0
     for a, b in zip(run(ours, 50), run(theirs, 50), strict=True):
         assert data_equivalence(a, b, exact=True)
         ended += int(a[2].sum()) if len(a) == 5 else 0
+        importance += a[0]["importance"].sum()
     assert ended >= 2 * ENVS  # so the automatic resets were compared too
+    assert importance > 0
     ours.close(), theirs.close()
+
+
+def test_without_the_dependency_model():
+    env = make("vpxrc/RateControl-v1", "vector_entry_point", dependency=False)
+    single = gymnasium.make("vpxrc/RateControl-v1", **ARGUMENTS, dependency=False)
+    ours, theirs = env.reset(seed=3)[0], single.reset(seed=3)[0]
+    assert not ours["importance"].any()
+    assert all(np.array_equal(ours[key][0], theirs[key]) for key in theirs)
+    env.close(), single.close()
 
 
 def test_a_shared_reward_is_one_table():
     reward = SelfCompetition()
-    env = make("vpxrc/RateControl-v0", "vector_entry_point", reward=reward)
+    env = make("vpxrc/RateControl-v1", "vector_entry_point", reward=reward)
     paid = sum(np.abs(step[1]).sum() for step in run(env, 60) if len(step) == 5)
     assert len(reward.table) > 1
     assert paid > 0

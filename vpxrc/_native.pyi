@@ -18,6 +18,11 @@ class State:
     DONE: State
     FAILED: State
 
+class RateControl:
+    vbr: RateControl
+    cq: RateControl
+    q: RateControl
+
 class EncoderOptions:
     def __init__(
         self,
@@ -31,7 +36,7 @@ class EncoderOptions:
         key_frame_max_distance: int,
         min_quantizer: int,
         max_quantizer: int,
-        constant_quality: bool,
+        rate_control: RateControl,
         cq_level: int,
     ) -> None: ...
 
@@ -117,7 +122,7 @@ class Session:
         observe: bool = False,
         plan_groups: bool = False,
         keep_reconstruction: bool = False,
-        script: Sequence[tuple[int, float, Sequence[int]]] | None = None,
+        script: Sequence[tuple[Any, ...]] | None = None,
         queue: ReadyQueue | None = None,
         id: int = 0,
     ) -> None: ...
@@ -161,6 +166,20 @@ class Session:
 
 def linked_version() -> str: ...
 def ac_quantizer(q_index: int) -> int: ...
+def kernel_levels() -> list[str]: ...
+def temporal_dependency(
+    frames: NDArray[np.uint8],
+    width: int,
+    height: int,
+    *,
+    show_index: Sequence[int],
+    references: Sequence[Sequence[int]],
+    q_index: Sequence[int],
+    weights: Sequence[float],
+    reconstructed: bool,
+    lambda_q_index: int,
+    level: str,
+) -> dict[str, NDArray[Any]]: ...
 def run_first_pass(
     frames: NDArray[np.uint8],
     width: int,

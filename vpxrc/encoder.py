@@ -46,8 +46,9 @@ class EncoderOptions:
         min_quantizer: Lower bound of libvpx's own choice, libvpx's 0..63 scale.
         max_quantizer: Its upper bound, not below ``min_quantizer``. A policy's q is not clipped.
         rate_control: The mode underneath, which also shapes libvpx's golden-frame groups: ``vbr``
-            (two-pass variable bitrate) or ``q`` (constant quality at ``cq_level``).
-        cq_level: Quality of the ``q`` mode, libvpx's 0..63 scale.
+            (two-pass variable bitrate), ``cq`` (the same, no finer than ``cq_level``) or ``q``
+            (constant quality at ``cq_level``).
+        cq_level: Quality of the ``cq`` and ``q`` modes, libvpx's 0..63 scale.
     """
 
     target_bitrate: int = 256
@@ -59,7 +60,7 @@ class EncoderOptions:
     key_frame_max_distance: int = 128
     min_quantizer: int = 0
     max_quantizer: int = 63
-    rate_control: Literal["vbr", "q"] = "vbr"
+    rate_control: Literal["vbr", "cq", "q"] = "vbr"
     cq_level: int = 32
 
     def __post_init__(self) -> None:
@@ -82,8 +83,8 @@ class EncoderOptions:
             raise InputError(
                 f"min_quantizer {self.min_quantizer} is above max_quantizer {self.max_quantizer}"
             )
-        if self.rate_control not in ("vbr", "q"):
-            raise InputError(f"rate_control must be 'vbr' or 'q', not {self.rate_control!r}")
+        if self.rate_control not in ("vbr", "cq", "q"):
+            raise InputError(f"rate_control must be 'vbr', 'cq' or 'q', not {self.rate_control!r}")
 
     def native(self) -> Any:
         """Return the options as the extension takes them."""
@@ -97,7 +98,7 @@ class EncoderOptions:
             key_frame_max_distance=self.key_frame_max_distance,
             min_quantizer=self.min_quantizer,
             max_quantizer=self.max_quantizer,
-            constant_quality=self.rate_control == "q",
+            rate_control=getattr(_native.RateControl, self.rate_control),
             cq_level=self.cq_level,
         )
 
@@ -242,9 +243,8 @@ class EncodeSession:
         self._wait = timeout if queue is None else 0.0
         self._state = State.RUNNING
         self._records: NDArray[np.void] | None = None
-        native_script: list[tuple[int, float, list[int]]] | None = None
-        if script is not None:
-            native_script = [(d.q_index, d.lambda_scale, list(d.recode_trace)) for d in script]
+        # In the order of Decision's fields, which is the extension's.
+        native_script = None if script is None else [_fields(decision) for decision in script]
         self._native = _native.Session(
             *_geometry(video),
             options.native(),
@@ -468,6 +468,10 @@ class SessionPool:
     def __len__(self) -> int:
         """Return how many sessions are open."""
         return len(self._sessions)
+
+
+def _fields(decision: Decision) -> tuple[Any, ...]:
+    return tuple(getattr(decision, field.name) for field in dataclasses.fields(decision))
 
 
 def _geometry(video: Video) -> tuple[NDArray[np.uint8], int, int, int, int]:

@@ -105,7 +105,7 @@ class Layered(Policy):
         if frame.coding_index > 0:
             self._move_base(frame)
         self._bases[frame.group_position] = self._base
-        return Decision(_nearest_q(self._base - self._step(frame)))
+        return Decision(nearest_q(self._base - self._step(frame)))
 
     def _step(self, frame: Frame) -> float:
         p = self._parameters
@@ -178,6 +178,6 @@ class Layered(Policy):
         return steps
 
 
-def _nearest_q(log2_step: float) -> int:
+def nearest_q(log2_step: float) -> int:
     """Return the q index 1..255 whose quantiser step is nearest; 0 would be lossless."""
     return int(np.clip(np.abs(LOG2_STEP - log2_step).argmin(), 1, 255))

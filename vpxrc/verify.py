@@ -69,7 +69,7 @@ def verify(
         for layers in auto_alt_ref
     ]
     for options in settings:
-        for rate_control in ("vbr", "q"):
+        for rate_control in ("vbr", "cq", "q"):
             log = observe(video, dataclasses.replace(options, rate_control=rate_control))
             yield check_plain(log)
             if oracle is not None:
@@ -132,7 +132,7 @@ def check_oracle(log: EncodeLog, oracle: Path) -> Check:
         *(f"--min-q={options.min_quantizer}", f"--max-q={options.max_quantizer}"),
         f"--enable-tpl={int(options.tpl)}",
     ]
-    if options.rate_control == "q":
+    if options.rate_control != "vbr":
         arguments.append(f"--cq-level={options.cq_level}")
     with tempfile.TemporaryDirectory(prefix="vpxrc-") as folder:
         source, output = Path(folder, "source.y4m"), Path(folder, "output.ivf")

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "encode_session.hpp"
+#include "temporal_dependency.hpp"
 
 using vpxrc::Control;
 using vpxrc::Decision;
@@ -183,6 +184,28 @@ void refused_by_libvpx(const Clip &clip) {
   CHECK(!session.error().empty());
 }
 
+// The model on odd sizes, at every level of vector instructions; Python's tests know the numbers.
+void model_is_the_same_at_every_level(const Clip &clip) {
+  const vpxrc::Source &source = clip.source;
+  std::vector<vpxrc::DependencyFrame> frames;
+  for (int n = 0; n < source.num_frames; ++n)
+    frames.push_back({ source.frame(n), { n - 1, n > 2 ? 0 : -1, n > 3 ? n - 3 : -1 }, 1 + n * 7, 1.0 });
+  for (const bool reconstructed : { false, true }) {
+    const auto run = [&](const std::string &level) {
+      return vpxrc::temporal_dependency(frames, source.width, source.height, reconstructed, 150,
+                                        *vpxrc::block_kernels(level));
+    };
+    const vpxrc::Dependency scalar = run("scalar");
+    CHECK(scalar.frame_importance.front() > 1);
+    for (const std::string &level : vpxrc::kernel_levels()) {
+      const vpxrc::Dependency other = run(level);
+      CHECK(other.mv == scalar.mv && other.rate == scalar.rate);
+      CHECK(other.distortion == scalar.distortion && other.importance == scalar.importance);
+    }
+  }
+  CHECK(vpxrc::block_kernels("none such") == nullptr);
+}
+
 }  // namespace
 
 int main() {
@@ -205,6 +228,8 @@ int main() {
   closed_anywhere(odd, options);
   many_at_once(odd, options);
   refused_by_libvpx(odd);
+  model_is_the_same_at_every_level(odd);
+  model_is_the_same_at_every_level(make_clip(16, 16, 3));
   std::puts("native tests passed");
   return 0;
 }

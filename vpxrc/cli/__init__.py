@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from vpxrc.cli.encoding import encode, verify
 from vpxrc.cli.evaluation import demo, evaluate
 from vpxrc.cli.information import datasets, doctor
+from vpxrc.cli.inspection import inspect
 from vpxrc.errors import VpxrcError
 
 INTERRUPTED = 130  # what shells report of a program that Ctrl-C ended
@@ -52,7 +53,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (encode, evaluate, verify, doctor, datasets, demo):
+for _command in (encode, evaluate, verify, inspect, doctor, datasets, demo):
     app.command()(_command)
 
 

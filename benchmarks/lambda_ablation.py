@@ -1,0 +1,198 @@
+"""What the lambda per superblock is worth, q being the same: a table, and a row per encode.
+
+python -m benchmarks.lambda_ablation ../shared/clips/eval --out docs/results/lambda-ablation
+
+libvpx's VBR with six layers of alternate reference frames chooses the q of every frame once, with
+its own TPL lambda; the rows then code all frames at those q indices and differ in lambda alone.
+"""
+
+import argparse
+import dataclasses
+import json
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vpxrc import Decision, EncodeLog, EncoderOptions, Policy, Video, encode
+from vpxrc.cli.common import progress_bar
+from vpxrc.datasets import load_clips
+from vpxrc.encoder import Frame
+from vpxrc.evaluation import Clip
+from vpxrc.files import atomic_write
+from vpxrc.metrics import METRICS, bd_rate, mean_ci95, measure, summarize
+from vpxrc.policies import MULTI_LAYER, libvpx_vbr_mlarf
+from vpxrc.policy import Episode
+from vpxrc.temporal_dependency import Dependency, Version, analyse
+
+BITRATES = (128, 192, 256, 384)  # kbit/s
+ROWS = ("off", "libvpx", "source", "reconstructed", "reconstructed, all layers")
+ANCHOR = "libvpx"
+QUALITIES = ("psnr", "psnr_overall", "ssim", "vmaf")
+SHOWN_AGAIN = 6
+
+
+class SameQ(Policy):
+    """Takes the q of a log, and lambda from one of the rows."""
+
+    def __init__(self, log: EncodeLog, row: str) -> None:
+        coded = log.records[log.records["is_shown_again"] == 0]
+        self._q = {(int(r["show_index"]), bool(r["is_shown"])): int(r["q_index"]) for r in coded}
+        self._row = row
+        self.strangers = 0  # frames that the log does not have
+
+    def options(self, options: EncoderOptions) -> EncoderOptions:
+        return dataclasses.replace(options, auto_alt_ref=MULTI_LAYER, tpl=self._row != "off")
+
+    def begin(self, episode: Episode) -> None:
+        self._episode = episode
+        self._group_index = -1
+        self._dependency: Dependency | None = None
+        self.strangers = 0
+
+    def _q_of(self, show_index: int, is_shown: bool) -> int | None:
+        return self._q.get((show_index, is_shown), self._q.get((show_index, not is_shown)))
+
+    def decide(self, frame: Frame) -> Decision:
+        q = self._q_of(frame.show_index, frame.is_shown)
+        if q is None:
+            self.strangers += 1
+            q = frame.libvpx_q_index
+        scale = None
+        everywhere = self._row.endswith("all layers")
+        version: Version | None = None
+        if self._row not in ("off", "libvpx"):
+            version = "source" if self._row == "source" else "reconstructed"
+        # libvpx's own scale is for the base layer; the frames after it are the rest.
+        if version and frame.takes_superblock_scale and (everywhere or frame.layer_depth <= 1):
+            if frame.group_index != self._group_index:
+                self._group_index = frame.group_index
+                self._model(version)
+            place = int(self._places[frame.group_position])
+            if self._dependency is not None and place >= 0:
+                scale = self._dependency.superblock_scale(place)
+        return Decision(q, superblock_scale=scale)
+
+    def _model(self, version: Version) -> None:
+        group, video = self._episode.group, self._episode.video
+        known = [
+            self._q_of(int(show), int(kind) != 3)
+            for show, kind in zip(group.show_index, group.update_type, strict=True)
+        ]
+        coded = [
+            position
+            for position, q in enumerate(known)
+            if q is not None and q > 0 and group.update_type[position] != SHOWN_AGAIN
+        ]
+        self._places = np.full(group.size, -1)
+        self._places[coded] = np.arange(len(coded))
+        references = group.references[coded]
+        self._dependency = None
+        if len(coded) >= 2:
+            self._dependency = analyse(
+                video,
+                group.show_index[coded],
+                np.where(references >= 0, self._places[references], -1),
+                [known[position] for position in coded],
+                version=version,
+            )
+
+
+def run(clip: Clip, bitrate: int) -> list[dict[str, Any]]:
+    video: Video = clip.open()
+    options = EncoderOptions(target_bitrate=bitrate)
+    log = encode(video, options, libvpx_vbr_mlarf())
+    results = []
+    for row in ROWS:
+        policy = SameQ(log, row)
+        coded = encode(video, options, policy)
+        quality = summarize(measure(coded.stream, video, METRICS), video.width, video.height)
+        results.append(
+            {
+                "clip": clip.name,
+                "row": row,
+                "target_bitrate": bitrate,
+                "bitrate": coded.bitrate,
+                **quality,
+                "strangers": policy.strangers,
+                "cpu_seconds": coded.cpu_seconds,
+            }
+        )
+    return results
+
+
+def compare(encodes: pd.DataFrame) -> pd.DataFrame:
+    """BD-rate of every row against libvpx's own lambda, per clip and quality."""
+    rows = []
+    curves = {key: curve for key, curve in encodes.groupby(["row", "clip"])}
+    for row in ROWS:
+        for clip in dict.fromkeys(encodes["clip"]):
+            test, anchor = curves[row, clip], curves[ANCHOR, clip]
+            for quality in QUALITIES:
+                result = bd_rate(anchor["bitrate"], anchor[quality], test["bitrate"], test[quality])
+                rows.append(
+                    {"row": row, "clip": clip, "quality": quality, "percent": result.percent}
+                )
+    return pd.DataFrame(rows)
+
+
+def tables(comparisons: pd.DataFrame) -> str:
+    def cell(values: pd.Series) -> str:  # type: ignore[type-arg]
+        figures = mean_ci95(values.dropna().astype(float))
+        low, high = figures.ci95
+        return f"{figures.mean:+.2f} ({figures.median:+.2f}) [{low:+.2f}, {high:+.2f}]"
+
+    lines = [
+        "BD-rate in percent against libvpx's own TPL lambda, "
+        f"{comparisons['clip'].nunique()} clips, targets {', '.join(map(str, BITRATES))} kbit/s, cpu-used 2, the q indices of "
+        "libvpx-vbr-mlarf in every row: mean (median) [95 % interval of the mean].",
+        "",
+        "| lambda | PSNR | overall PSNR | SSIM | VMAF |",
+        "|---|---|---|---|---|",
+    ]
+    for row in ROWS:
+        mine = comparisons[comparisons["row"] == row]
+        cells = [cell(mine[mine["quality"] == quality]["percent"]) for quality in QUALITIES]
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    lines += ["", "Per clip, PSNR:", "", "| clip | " + " | ".join(ROWS) + " |", "|---" * 6 + "|"]
+    psnr = comparisons[comparisons["quality"] == "psnr"]
+    for clip in dict.fromkeys(psnr["clip"]):
+        here = psnr[psnr["clip"] == clip].set_index("row")["percent"]
+        lines.append(f"| {clip} | " + " | ".join(f"{here[row]:+.2f}" for row in ROWS) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("clips", help="a folder, a catalogue or a set of clips")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    clips = load_clips(arguments.clips)
+    state = arguments.out / "encodes.json"
+    done: dict[str, list[dict[str, Any]]] = json.loads(state.read_text()) if state.is_file() else {}
+    with (
+        ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool,
+        progress_bar(hidden=False) as bar,
+    ):
+        wanted = {f"{clip.name} {rate}": (clip, rate) for clip in clips for rate in BITRATES}
+        futures = {pool.submit(run, *job): key for key, job in wanted.items() if key not in done}
+        task = bar.add_task("encoding", total=len(wanted), completed=len(wanted) - len(futures))
+        for future in as_completed(futures):
+            done[futures[future]] = future.result()
+            with atomic_write(state) as temporary:
+                temporary.write_text(json.dumps(done, indent=1))
+            bar.advance(task)
+    encodes = pd.DataFrame([row for key in wanted for row in done[key]])
+    text = tables(compare(encodes))
+    with atomic_write(arguments.out / "table.md") as temporary:
+        temporary.write_text(text)
+    print(text)
+    print(f"frames that the logged encode does not have: {encodes['strangers'].sum()}")
+
+
+if __name__ == "__main__":
+    main()
