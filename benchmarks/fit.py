@@ -44,7 +44,7 @@ CANDIDATES: dict[str, list[tuple[str, list[Any]]]] = {
         ("prior", [10.0, 20.0]),
     ],
     "tpl": [
-        ("tail_weight", [0.35, 0.25, 0.5]),
+        ("tail_weight", [0.25, 0.15, 0.35, 0.5]),
         ("key_strength", [1.0, 1.2, 1.4]),
         ("arf_strength", [1.0, 0.85, 1.15]),
         ("leaf_lambda", [1.0, 1.2, 0.85]),

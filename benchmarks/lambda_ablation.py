@@ -147,8 +147,9 @@ def tables(comparisons: pd.DataFrame) -> str:
 
     lines = [
         "BD-rate in percent against libvpx's own TPL lambda, "
-        f"{comparisons['clip'].nunique()} clips, targets {', '.join(map(str, BITRATES))} kbit/s, cpu-used 2, the q indices of "
-        "libvpx-vbr-mlarf in every row: mean (median) [95 % interval of the mean].",
+        f"{comparisons['clip'].nunique()} clips, targets {', '.join(map(str, BITRATES))} kbit/s, "
+        "cpu-used 2, the q indices of libvpx-vbr-mlarf in every row: mean (median) [95 % interval "
+        "of the mean].",
         "",
         "| lambda | PSNR | overall PSNR | SSIM | VMAF |",
         "|---|---|---|---|---|",

@@ -329,7 +329,8 @@ Position 0 is its key, golden or overlay frame. Arrays are int32 [size].)")
       .def_property_readonly(
           "takes_superblock_scale",
           [](const vpxrc_frame &f) { return f.takes_superblock_scale != 0; },
-          "A superblock map has an effect on this frame: TPL on, not at position 0 of a group.")
+          "A superblock map has an effect on this frame: TPL on, not at position 0 of a group, no ARF "
+          "deeper than layer 3.")
       .def_readonly("r0", &vpxrc_frame::r0,
                     "intra_cost / mc_dep_cost over the frame, in (0, 1]; NaN without TPL.");
 

@@ -39,6 +39,9 @@ enum { kScaleOne = 256 };
 /* HIGH_PRECISION_MV_QTHRESH of vp9_encoder.c */
 enum { kHighPrecisionMvQ = 200 };
 
+/* setup_frame() of vp9_encoder.c gives ARFs of layers up to here one frame context. */
+enum { kDeepestSharedContext = 3 };
+
 _Static_assert(VPXRC_TRACE_FIELDS == 2 + SWITCHABLE_FILTERS, "filters of this libvpx");
 
 typedef struct seam_state {
@@ -319,7 +322,9 @@ static void describe_frame(VP9_COMP *cpi, seam_state *state, vpxrc_frame *frame)
   /* get_rdmult_delta() in vp9_encodeframe.c reads the scale under these conditions, and at layer
    * depths up to 1: see take_superblock_scale() */
   frame->takes_superblock_scale = gf->index >= 1 && gf->index < MAX_ARF_GOP_SIZE &&
-                                  cpi->sf.enable_tpl_model && cpi->tpl_stats[gf->index].is_valid;
+                                  cpi->sf.enable_tpl_model && cpi->tpl_stats[gf->index].is_valid &&
+                                  (frame->update_type != ARF_UPDATE ||
+                                   frame->layer_depth <= kDeepestSharedContext);
   frame->r0 = frame->has_tpl ? frame_r0(cpi, &cpi->tpl_stats[gf->index]) : NAN;
 }
 
@@ -341,8 +346,9 @@ static double own_superblock_scale(VP9_COMP *cpi, int q_index, int sb_row, int s
   return (double)VPXMAX(1, clamp(adaptive, frame_rdmult / 2, frame_rdmult * 3 / 2)) / frame_rdmult;
 }
 
-/* libvpx reads the map at the base layer only. While the frame is coded nothing else looks at its layer
- * depth, so it is shown one that has the map read; the rate control's update comes after the result. */
+/* libvpx reads the map at the base layer only. While a frame is coded only setup_frame() of vp9_encoder.c
+ * looks at its layer depth too, and only whether an ARF lies deeper than kDeepestSharedContext; so it is
+ * shown one that has the map read. The rate control's update comes after the result. */
 static void take_superblock_scale(VP9_COMP *cpi, seam_state *state) {
   GF_GROUP *const gf = &cpi->twopass.gf_group;
   if (gf->layer_depth[gf->index] <= 1) return;
@@ -399,7 +405,7 @@ vpx_codec_err_t vp9_extrc_get_encodeframe_decision(EXT_RATECTRL *rc, int gop_ind
     listen_for_decisions(rc, 0); /* libvpx applies its own TPL lambda, exactly */
     return VPX_CODEC_OK;
   }
-  if (answer.superblock_scale != NULL) take_superblock_scale(cpi, state);
+  if (answer.superblock_scale != NULL && frame.takes_superblock_scale) take_superblock_scale(cpi, state);
   const int position = gop_index;
   const int has_own = position >= 1 && position < MAX_ARF_GOP_SIZE &&
                       cpi->tpl_stats[position].is_valid && answer.superblock_scale == NULL;

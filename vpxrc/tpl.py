@@ -61,7 +61,7 @@ class TplParameters:
     inner_strength: float = 1.0
     leaf_strength: float = 1.0
     tail: int = 3
-    tail_weight: float = 0.35
+    tail_weight: float = 0.25
     complexity: float = 0.25
     superblock_strength: float = 0.7
     key_lambda: float = 1.0
