@@ -26,13 +26,13 @@ from vpxrc.files import atomic_write
 from vpxrc.metrics import METRICS, bd_rate, mean_ci95, measure, summarize
 from vpxrc.policies import MULTI_LAYER, libvpx_vbr_mlarf
 from vpxrc.policy import Episode
-from vpxrc.temporal_dependency import Dependency, Version, analyse
+from vpxrc.temporal_dependency import Dependency, Version, analyse, modelled
 
 BITRATES = (128, 192, 256, 384)  # kbit/s
 ROWS = ("off", "libvpx", "source", "reconstructed", "reconstructed, all layers")
 ANCHOR = "libvpx"
 QUALITIES = ("psnr", "psnr_overall", "ssim", "vmaf")
-SHOWN_AGAIN = 6
+ARF = 3
 
 
 class SameQ(Policy):
@@ -78,27 +78,17 @@ class SameQ(Policy):
 
     def _model(self, version: Version) -> None:
         group, video = self._episode.group, self._episode.video
-        known = [
-            self._q_of(int(show), int(kind) != 3)
-            for show, kind in zip(group.show_index, group.update_type, strict=True)
+        coded, self._places, references = modelled(group, video.num_frames)
+        shown = [int(show) for show in group.show_index[coded]]
+        logged = [
+            self._q_of(show, kind != ARF)
+            for show, kind in zip(shown, group.update_type[coded], strict=True)
         ]
-        coded = [
-            position
-            for position, q in enumerate(known)
-            if q is not None and q > 0 and group.update_type[position] != SHOWN_AGAIN
-        ]
-        self._places = np.full(group.size, -1)
-        self._places[coded] = np.arange(len(coded))
-        references = group.references[coded]
+        usual = int(np.median(list(self._q.values())))
+        q = [max(usual if one is None else one, 1) for one in logged]
         self._dependency = None
         if len(coded) >= 2:
-            self._dependency = analyse(
-                video,
-                group.show_index[coded],
-                np.where(references >= 0, self._places[references], -1),
-                [known[position] for position in coded],
-                version=version,
-            )
+            self._dependency = analyse(video, shown, references, q, version=version)
 
 
 def run(clip: Clip, bitrate: int) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from vpxrc.encoder import (
 )
 from vpxrc.errors import InputError
 from vpxrc.metrics import MAX_PSNR
-from vpxrc.temporal_dependency import BLOCK, analyse
+from vpxrc.temporal_dependency import BLOCK, analyse, modelled
 from vpxrc.video import Video
 
 Arrays = dict[str, NDArray[Any]]
@@ -41,11 +41,6 @@ TPL_COSTS = (TPL_FIELDS.index("intra_cost"), TPL_FIELDS.index("mc_dep_cost"))
 # Rows and columns of the map of importance, whatever the size of the picture.
 IMPORTANCE_GRID = (9, 16)
 MAX_IMPORTANCE = 2.0  # ln(x) / 10, of frames and of the map
-# What the dependency model takes. Only a still scene has a longer group; its first frames are
-# modelled.
-_MAX_MODELLED = 127
-_SHOW_EXISTING = 6
-assert UPDATE_TYPES[_SHOW_EXISTING] == "show-existing"
 
 
 class Column(NamedTuple):
@@ -704,17 +699,13 @@ class Observer:
         """
         group = self.group
         self._maps = None
-        # libvpx announces frames at and past the end of the clip in a last group.
-        is_coded = (group.update_type != _SHOW_EXISTING) & (group.show_index < self.num_frames)
-        coded = np.flatnonzero(is_coded)[:_MAX_MODELLED]
+        coded, _, references = modelled(group, self.num_frames)
         if len(coded) < 2:
             return
-        places = np.full(group.size + 1, -1)  # the last one is that of reference -1
-        places[coded] = np.arange(len(coded))
         model = analyse(
             self.video,
             group.show_index[coded],
-            places[group.references[coded]],
+            references,
             np.full(len(coded), max(self.frame.libvpx_q_high, 1)),
         )
         self.modelled[coded] = np.column_stack(

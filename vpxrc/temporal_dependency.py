@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vpxrc import _native
+from vpxrc.encoder import Group
 from vpxrc.errors import InputError
 from vpxrc.video import Video
 
@@ -29,6 +30,7 @@ Version = Literal["reconstructed", "source"]
 
 BLOCK = 16
 MAX_FRAMES = 127  # of a group: positions are int8
+_SHOWN_AGAIN = 6  # update type
 _PER_SUPERBLOCK = 64 // BLOCK
 
 
@@ -144,6 +146,31 @@ class Dependency:
         sums = [np.pad(part, pad).reshape(shape).sum(axis=(1, 3)) for part in (own, total)]
         ratio = sums[0] / sums[1] * self.frame_importance[position]
         return np.asarray(np.clip(ratio**strength, 0.5, 1.5), dtype=np.float32)
+
+
+def modelled(
+    group: Group, num_frames: int, most: int = MAX_FRAMES
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+    """Return which frames of a golden-frame group are to be modelled.
+
+    Frames shown again are not coded, and libvpx announces frames past the end of the clip in its
+    last groups.
+
+    Args:
+        group: The group.
+        num_frames: Frames of the clip.
+        most: The most frames; only a still scene has longer groups, and its frames are alike.
+
+    Returns:
+        Their positions in the group, int64 ``[N]``; where in that list each position of the group
+        is, int64 ``[size]``, -1 = nowhere; and their references in that list, int32 ``[N, 3]``.
+    """
+    is_coded = (group.update_type != _SHOWN_AGAIN) & (group.show_index < num_frames)
+    positions = np.flatnonzero(is_coded)[:most]
+    places = np.full(group.size + 1, -1)  # the last one is that of reference -1
+    places[positions] = np.arange(len(positions))
+    references = places[group.references[positions]].astype(np.int32)
+    return positions, places[:-1], references
 
 
 def analyse(

@@ -10,9 +10,9 @@ from vpxrc.encoder import FIRST_PASS_FIELDS, Decision, EncoderOptions, Frame
 from vpxrc.layered import LOG2_STEP, nearest_q
 from vpxrc.policies import MULTI_LAYER
 from vpxrc.policy import Episode, Policy
-from vpxrc.temporal_dependency import MAX_FRAMES, Dependency, Version, analyse
+from vpxrc.temporal_dependency import MAX_FRAMES, Dependency, Version, analyse, modelled
 
-_KEY, _LEAF, _GOLDEN, _ARF, _OVERLAY, _, _SHOWN_AGAIN = range(7)
+_KEY, _LEAF, _GOLDEN, _ARF, _OVERLAY = range(5)
 # Budgeted apart; golden frames go with ARFs, overlays with leaves.
 _KINDS = (_KEY, _ARF, _LEAF)
 _USUAL_GROUP = 12  # frames, where a group of one says nothing of the next one's length
@@ -86,6 +86,7 @@ class _Group:
     Attributes:
         coded: Positions that are coded and in the clip.
         places: Where in ``coded`` a position is; -1 = nowhere.
+        references: Of the frames in ``coded``, as places there.
         kinds: One of ``_KINDS`` each.
         first: Display index of position 0.
         last: The highest display index.
@@ -103,6 +104,7 @@ class _Group:
 
     coded: NDArray[np.int64]
     places: NDArray[np.int64]
+    references: NDArray[np.int32]
     kinds: NDArray[np.int64]
     first: int
     last: int
@@ -220,17 +222,15 @@ class Tpl(Policy):
 
     def _describe_group(self, frame: Frame) -> _Group:
         group, frames = self._episode.group, self._episode.video.num_frames
-        types, shown = group.update_type, group.show_index
-        coded = np.flatnonzero((types != _SHOWN_AGAIN) & (shown < frames))
-        coded = coded[: MAX_FRAMES - self._parameters.tail]
-        places = np.full(group.size, -1)
-        places[coded] = np.arange(len(coded))
-        first, last = group.first_show_index, int(shown[coded].max())
+        types = group.update_type
+        coded, places, references = modelled(group, frames, MAX_FRAMES - self._parameters.tail)
+        first, last = group.first_show_index, int(group.show_index[coded].max())
         inside = slice(first + 1, last + 1) if last > first else slice(first, first + 1)
         is_arf = np.isin(types, (_ARF, _GOLDEN))
         return _Group(
             coded=coded,
             places=places,
+            references=references,
             kinds=np.select([is_arf, types == _KEY], [_ARF, _KEY], _LEAF),
             first=first,
             last=last,
@@ -250,8 +250,7 @@ class Tpl(Policy):
         count, base = len(group.coded), self._base + group.shift
         types = plan.update_type[group.coded]
         shown = plan.show_index[group.coded].tolist()
-        references = plan.references[group.coded]
-        references = np.where(references >= 0, group.places[references], -1).tolist()
+        references = group.references.tolist()
         q = [nearest_q(base - step) for step in steps]
         if types[0] == _OVERLAY and self._arf_q > 0:
             q[0] = self._arf_q  # the same picture

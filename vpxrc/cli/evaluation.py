@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vpxrc.cli.common import CpuUsed, Json, numbers, progress_bar
+from vpxrc.cli.common import DEFAULT_POLICY, CpuUsed, Json, numbers, progress_bar
 from vpxrc.datasets import load_clips
 from vpxrc.encoder import EncoderOptions
 from vpxrc.evaluation import Evaluation, table
@@ -78,7 +78,7 @@ def evaluate(
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("build/demo"),
-    agent: Annotated[str, typer.Option(metavar="SPEC", help="The policy.")] = "layered",
+    agent: Annotated[str, typer.Option(metavar="SPEC", help="The policy.")] = DEFAULT_POLICY,
     jobs: Jobs = CORES,
 ) -> None:
     """Compare a policy with libvpx's own rate control on three sample clips: minutes.
