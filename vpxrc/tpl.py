@@ -35,6 +35,7 @@ class TplParameters:
         leaf_strength: For the others.
         tail: Groups beyond the current one that the model follows, one frame each.
         tail_weight: Part of the frames of such a group that its one frame stands for.
+        provisional: Part of the steps of the group before that the model's q takes.
         complexity: Power of the first pass's error that the quantiser step of a group goes with:
             frames that cost more are coded coarser. 0 is best for the mean squared error of a
             whole clip, 1 (the same bits for all frames) for its mean PSNR.
@@ -62,6 +63,7 @@ class TplParameters:
     leaf_strength: float = 1.0
     tail: int = 3
     tail_weight: float = 0.25
+    provisional: float = 1.0
     complexity: float = 0.25
     superblock_strength: float = 0.7
     key_lambda: float = 1.0
@@ -251,7 +253,7 @@ class Tpl(Policy):
         types = plan.update_type[group.coded]
         shown = plan.show_index[group.coded].tolist()
         references = group.references.tolist()
-        q = [nearest_q(base - step) for step in steps]
+        q = [nearest_q(base - p.provisional * step) for step in steps]
         if types[0] == _OVERLAY and self._arf_q > 0:
             q[0] = self._arf_q  # the same picture
         weights = [1.0] * count
