@@ -1,5 +1,6 @@
 // The native room under AddressSanitizer and UBSan: `make sanitize`. Python's tests compare with
 // libvpx's own programs; these walk every path of the C and C++ code on small, odd-sized clips.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -196,7 +197,10 @@ void model_is_the_same_at_every_level(const Clip &clip) {
                                         *vpxrc::block_kernels(level));
     };
     const vpxrc::Dependency scalar = run("scalar");
-    CHECK(scalar.frame_importance.front() > 1);
+    // Something depends on something, but in a picture of one block.
+    const auto &importances = scalar.frame_importance;
+    CHECK(scalar.rows * scalar.cols == 1 ||
+          *std::max_element(importances.begin(), importances.end()) > 1);
     for (const std::string &level : vpxrc::kernel_levels()) {
       const vpxrc::Dependency other = run(level);
       CHECK(other.mv == scalar.mv && other.rate == scalar.rate);
