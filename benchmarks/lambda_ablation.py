@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.fit import more_bits
 from vpxrc import Decision, EncodeLog, EncoderOptions, Policy, Video, encode
 from vpxrc.cli.common import progress_bar
 from vpxrc.datasets import load_clips
@@ -153,6 +154,22 @@ def tables(comparisons: pd.DataFrame) -> str:
     for clip in dict.fromkeys(psnr["clip"]):
         here = psnr[psnr["clip"] == clip].set_index("row")["percent"]
         lines.append(f"| {clip} | " + " | ".join(f"{here[row]:+.2f}" for row in ROWS) + " |")
+    return "\n".join(lines) + "\n\n"
+
+
+def per_target(encodes: pd.DataFrame) -> str:
+    """Percent of bits more than libvpx's own lambda by target, mean over the clips."""
+    lines = ["| PSNR at target | " + " | ".join(ROWS) + " |", "|---" * 6 + "|"]
+    curves = {key: curve.to_dict("records") for key, curve in encodes.groupby(["row", "clip"])}
+    clips = list(dict.fromkeys(encodes["clip"]))
+    for at, target in enumerate(BITRATES):
+        cells = []
+        for row in ROWS:
+            bits = [
+                more_bits(curves[ANCHOR, clip], [curves[row, clip][at]], "psnr") for clip in clips
+            ]
+            cells.append(f"{np.mean([b for b in bits if b is not None]):+.2f}")
+        lines.append(f"| {target} kbit/s | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -178,7 +195,7 @@ def main() -> None:
                 temporary.write_text(json.dumps(done, indent=1))
             bar.advance(task)
     encodes = pd.DataFrame([row for key in wanted for row in done[key]])
-    text = tables(compare(encodes))
+    text = tables(compare(encodes)) + per_target(encodes)
     with atomic_write(arguments.out / "table.md") as temporary:
         temporary.write_text(text)
     print(text)
