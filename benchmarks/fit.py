@@ -1,10 +1,11 @@
 """Choose a policy's parameters on training clips: coordinate search, JSON out.
 
 python -m benchmarks.fit tpl ../shared/clips/train --every 8 --out benchmarks/fit_tpl.json
-python -m benchmarks.fit layered ../shared/clips/train --every 11 --out benchmarks/fit_layered.json
+python -m benchmarks.fit layered ../shared/clips/train --every 11 --out build/fit_layered.json
 
 At the clips' own sizes: parameters found on proxies of 256x144 pixels start too fine on 640x360.
-Every value tried is kept in the output, so the same command goes on where it was.
+Every value tried is kept in the output, so the same command goes on where it was. (fit_layered.json
+is of an earlier form of this search, which scored by BD-rate at four targets.)
 """
 
 import argparse

@@ -21,7 +21,7 @@ _KEY, _LEAF, _GOLDEN, _ARF, _OVERLAY, _, _SHOWN_AGAIN = range(7)
 class LayeredParameters:
     """What ``layered`` does not learn while it encodes.
 
-    All come from clips of the training set alone: those in ``benchmarks/fit_layered.py`` from its
+    All come from clips of the training set alone: those in ``benchmarks/fit.py`` from its
     search, whose outcome is ``benchmarks/fit_layered.json``, the others from libvpx's Q mode there.
 
     Attributes:
