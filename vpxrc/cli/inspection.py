@@ -51,7 +51,7 @@ def inspect(
     Examples:
       vpxrc inspect carphone --out build/carphone
       vpxrc inspect holiday.mp4 -b 400 --policy layered --group 2 --out build/holiday
-    """  # noqa: D301
+    """  # noqa: D301 - typer wants the \b as it is
     chosen = make_policy(policy)
     video = _open(clip)
     if bitrate is None:
