@@ -7,19 +7,13 @@ same command, killed at any point, goes on where it was.
 import dataclasses
 import hashlib
 import importlib.metadata
+import io
 import json
-import multiprocessing
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,12 +27,12 @@ from vpxrc.files import atomic_write, sha256_file
 from vpxrc.metrics import METRICS, MIN_RATES, bd_rate, mean_ci95, measure, summarize
 from vpxrc.policy import Policy, encode, make_policy
 from vpxrc.video import Video
+from vpxrc.workers import open_workers
 
 CACHE_FORMAT = 1
 QUALITIES = {"psnr": ("psnr", "psnr_overall"), "ssim": ("ssim",), "vmaf": ("vmaf",)}
 CLIP_COLUMNS = ("clip", "width", "height", "fps", "num_frames", "content_hash")
 CLOSE_TO_TARGET = 0.05
-GRACE = 3.0  # seconds that a worker has to tidy up when it is told to stop
 
 
 class Clip(Protocol):
@@ -111,6 +105,7 @@ def evaluate(
     options: EncoderOptions | None = None,
     metrics: Sequence[str] = METRICS,
     jobs: int = 1,
+    ray: str | None = None,
     allow_training_clips: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Evaluation:
@@ -128,15 +123,19 @@ def evaluate(
         out: The folder for everything; results that are in it are used again.
         options: What every policy is asked for, but for the target.
         metrics: Which of ``psnr``, ``ssim`` and ``vmaf``.
-        jobs: Processes that encode at the same time.
+        jobs: Encodes at the same time: processes, or tasks on Ray.
+        ray: A Ray address to encode there, as :func:`vpxrc.workers.open_workers` takes it. Every
+            machine of the cluster needs this vpxrc, the policies, and the clips under the same
+            paths; ``out`` is the caller's alone.
         allow_training_clips: Evaluate on clips that a policy was trained on.
         progress: Called with the encodes done, their total number and the last one's name.
 
     Raises:
         InputError: An argument cannot be used, a clip cannot be read, or a policy was trained on
-            one of the clips.
+            one of the clips, or there is no Ray at the address.
         PolicyError: A policy failed; the message names it, the clip and the target.
         EncoderError: An encode or its decoding failed, or a process was killed.
+        MissingDependencyError: Ray is asked for and not installed.
         OutputError: ``out`` cannot be written.
     """
     policies = [agent, *baselines]
@@ -147,10 +146,9 @@ def evaluate(
     asked = [dataclasses.replace(options, target_bitrate=rate) for rate in rates]
     out = Path(out)
     folder = out / "encodes"
-    with _worker_pool(min(jobs, len(clips) * len(policies) * len(rates))) as pool:
-        with _signals_blocked():
-            described = pool.map(_describe, clips)
-        contents = list(described)
+    with open_workers(min(jobs, len(clips) * len(policies) * len(rates)), ray) as workers:
+        described = {clip.name: content for clip, content in workers.unordered(_describe, clips)}
+        contents = [described[clip.name] for clip in clips]
         if not allow_training_clips:
             _check_overlap(made, clips, contents)
         check_writable(folder)
@@ -165,13 +163,11 @@ def evaluate(
         done = len(work) - len(missing)
         if progress is not None:
             progress(done, len(work), "")
-        with _signals_blocked():
-            futures = {pool.submit(_run, job): job for job in missing}
-        for future in as_completed(futures):
-            future.result()
+        for job, (row, coded) in workers.unordered(_run, missing):
+            _keep(job, row, coded)
             done += 1
             if progress is not None:
-                progress(done, len(work), str(futures[future]))
+                progress(done, len(work), str(job))
 
     encodes, frames = _collect(work)
     comparisons = _compare(encodes, policies, metrics)
@@ -297,37 +293,16 @@ def _key(cause: dict[str, Any], content: str, options: EncoderOptions) -> str:
 # In the worker processes
 
 
-def _start_worker(stop: Connection) -> None:
-    """Make the process end, tidily where it can, when ``stop`` closes or the parent dies."""
-
-    def leave(number: int, frame: object) -> None:
-        _stopping.set()
-        raise SystemExit(1)
-
-    def watch() -> None:
-        try:
-            stop.recv()
-        except (EOFError, OSError):
-            signal.raise_signal(signal.SIGTERM)
-            time.sleep(GRACE)
-            os._exit(1)  # the main thread is in native code
-
-    # A Ctrl-C in the terminal reaches every process of the group; the parent tells the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, leave)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _describe(clip: Clip) -> str:
     """Return the clip's content hash, decoding it into the cache on the way."""
     return clip.open().content_hash
 
 
-def _run(job: _Job) -> None:
-    """Encode, measure, and write the result."""
-    if _stopping.is_set():
-        raise SystemExit(1)
+def _run(job: _Job) -> tuple[dict[str, Any], bytes]:
+    """Encode and measure; return the result's row and the frames as Parquet.
+
+    Nothing is written here: another machine may not have the folder.
+    """
     try:
         video = job.clip.open()
         policy = make_policy(job.policy)
@@ -357,47 +332,19 @@ def _run(job: _Job) -> None:
         "stream_sha256": hashlib.sha256(log.stream).hexdigest(),
     }
     row = {**dataclasses.asdict(log.options), **row}
-    with atomic_write(job.path.with_suffix(".parquet")) as temporary:
-        log.to_pandas().to_parquet(temporary)
-    with atomic_write(job.path) as temporary:
-        temporary.write_text(json.dumps(row))
+    frames = io.BytesIO()
+    log.to_pandas().to_parquet(frames)
+    return row, frames.getvalue()
 
 
 # In the parent
 
-_SIGNALS = {signal.SIGINT, signal.SIGTERM}
-_stopping = threading.Event()
 
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Start processes that a Ctrl-C cannot hit before they know what to do about it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool whose processes end with the block, however it ends."""
-    context = multiprocessing.get_context("spawn")
-    reader, writer = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(reader,))
-    try:
-        yield pool
-    except BrokenProcessPool as error:
-        raise EncoderError(
-            "a worker process was killed (out of memory?); the same command goes on where it was"
-        ) from error
-    except BaseException:
-        writer.close()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-        writer.close()
-        reader.close()
+def _keep(job: _Job, row: dict[str, Any], frames: bytes) -> None:
+    with atomic_write(job.path.with_suffix(".parquet")) as temporary:
+        temporary.write_bytes(frames)
+    with atomic_write(job.path) as temporary:
+        temporary.write_text(json.dumps(row))
 
 
 def _read_row(job: _Job) -> dict[str, Any] | None:

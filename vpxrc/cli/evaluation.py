@@ -19,7 +19,7 @@ DEMO_BITRATES = [64, 96, 144, 216]
 ALL_METRICS = ",".join(METRICS)
 CORES = len(os.sched_getaffinity(0))
 
-Jobs = Annotated[int, typer.Option(help="Processes that encode at the same time.")]
+Jobs = Annotated[int, typer.Option(help="Encodes at the same time.")]
 Metrics = Annotated[str, typer.Option(help="Which of psnr,ssim,vmaf.")]
 
 
@@ -40,6 +40,15 @@ def evaluate(
     more_clips: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)] = None,
     cpu_used: CpuUsed = 2,
     jobs: Jobs = CORES,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Encode on a Ray cluster, --jobs tasks at once: local (started here), auto "
+            "(running here), HOST:PORT or ray://HOST:PORT. Its machines need vpxrc and the clips "
+            "under the same paths.",
+        ),
+    ] = None,
     metrics: Metrics = ALL_METRICS,
     allow_training_clips: Annotated[
         bool, typer.Option("--allow-training-clips", help="Even clips that a policy trained on.")
@@ -66,6 +75,7 @@ def evaluate(
         EncoderOptions(cpu_used=cpu_used),
         metrics.split(","),
         jobs,
+        ray,
         allow_training_clips,
         hidden=as_json,
     )
@@ -101,6 +111,7 @@ def demo(
         EncoderOptions(),
         list(METRICS),
         jobs,
+        ray=None,
         allow_training_clips=True,
         hidden=False,
     )
@@ -125,6 +136,7 @@ def _run(
     options: EncoderOptions,
     metrics: list[str],
     jobs: int,
+    ray: str | None,
     allow_training_clips: bool,
     hidden: bool,
 ) -> Evaluation:
@@ -139,6 +151,7 @@ def _run(
             options=options,
             metrics=metrics,
             jobs=jobs,
+            ray=ray,
             allow_training_clips=allow_training_clips,
             progress=lambda done, total, last: bar.update(
                 task, completed=done, total=total, description=last

@@ -1,0 +1,238 @@
+"""Jobs in processes and on Ray: the same contract, and a Ray that nothing outside reaches."""
+
+import importlib.util
+import ipaddress
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+from conftest import make_video
+
+from vpxrc import EncoderOptions, evaluation
+from vpxrc.errors import EncoderError, InputError, MissingDependencyError
+from vpxrc.workers import open_workers
+
+
+def skip_without_ray():
+    """Not ``importorskip``: that would import Ray before it is told to stay on loopback."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed: pip install 'vpxrc[ray]'")
+
+
+@pytest.fixture(scope="session")
+def local_ray():
+    """The one Ray of the session; whatever asks for one meanwhile gets it."""
+    skip_without_ray()
+    with pytest.MonkeyPatch.context() as patch:
+        # Else Ray makes a token in the home folder.
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where Ray's workers find this file
+        with open_workers(2, "local") as workers:
+            yield workers
+
+
+@pytest.fixture(params=["processes", "ray"])
+def place(request):
+    """What to give as ``ray``."""
+    if request.param == "processes":
+        return None
+    request.getfixturevalue("local_ray")
+    return "local"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Leaves a mark where it begins and where it ends."""
+
+    folder: Path
+    name: str
+    waits_for: str = ""
+    fails: bool = False
+    dies: bool = False
+
+    def mark(self, what):
+        (self.folder / f"{self.name}.{what}").touch()
+
+
+def work(job):
+    job.mark("begun")
+    try:
+        end = time.monotonic() + 60
+        while job.waits_for and not (job.folder / job.waits_for).exists():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        if job.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if job.fails:
+            raise InputError(f"{job.name} cannot be used")
+        return job.name.upper()
+    finally:
+        job.mark("ended")
+
+
+def marks(folder, what):
+    return {path.stem for path in folder.glob(f"*.{what}")}
+
+
+def test_results_come_as_they_are_done(place, tmp_path):
+    jobs = [Job(tmp_path, "a", waits_for="told"), Job(tmp_path, "b"), Job(tmp_path, "c")]
+    seen = []
+    with open_workers(2, place) as workers:
+        for job, result in workers.unordered(work, iter(jobs)):
+            seen.append((job, result))
+            if len(seen) == 2:
+                (tmp_path / "told").touch()
+        assert {job.name for job, _ in seen[:2]} == {"b", "c"}
+        assert seen[2] == (jobs[0], "A")
+        assert all(result == job.name.upper() for job, result in seen)
+        # The workers are there for more.
+        assert list(workers.unordered(len, ["four"])) == [("four", 4)]
+        assert list(workers.unordered(len, [])) == []
+
+
+def test_a_jobs_error_arrives_as_itself_and_stops_the_others(place, tmp_path):
+    slow = [Job(tmp_path, f"slow{n}", waits_for="never") for n in range(9)]
+    jobs = [Job(tmp_path, "bad", waits_for="slow0.begun", fails=True), *slow]
+    start = time.monotonic()
+    with (
+        pytest.raises(InputError, match=r"^bad cannot be used$") as caught,
+        open_workers(2, place) as workers,
+    ):
+        list(workers.unordered(work, jobs))
+    assert caught.type is InputError
+    assert time.monotonic() - start < 40
+    assert_stopped(tmp_path)
+
+
+def test_an_early_stop_stops_the_jobs(place, tmp_path):
+    slow = [Job(tmp_path, f"slow{n}", waits_for="never") for n in range(9)]
+    before = set(psutil.Process().children())
+    with open_workers(2, place) as workers:
+        for job, _ in workers.unordered(
+            work, [Job(tmp_path, "quick", waits_for="slow0.begun"), *slow]
+        ):
+            assert job.name == "quick"
+            break
+    assert_stopped(tmp_path)
+    if place is None:
+        spawned = set(psutil.Process().children()) - before
+        assert not [process for process in spawned if "spawn_main" in str(process.cmdline())]
+
+
+def assert_stopped(folder):
+    """What had begun was told to stop, nothing began later."""
+    begun = marks(folder, "begun")
+    assert "slow0" in begun and len(begun) <= 3
+    assert marks(folder, "ended") == begun
+    time.sleep(0.5)
+    assert marks(folder, "begun") == begun
+
+
+def test_a_killed_worker_is_an_error(place, tmp_path):
+    with pytest.raises(EncoderError, match="the same command goes on"), open_workers(1, place) as w:
+        list(w.unordered(work, [Job(tmp_path, "doomed", dies=True)]))
+
+
+@dataclass(frozen=True)
+class Made:
+    """A clip that needs no file."""
+
+    name: str
+    seed: int
+
+    def open(self):
+        return make_video(seed=self.seed)
+
+
+def test_an_evaluation_is_the_same_on_ray(local_ray, tmp_path):
+    results = [
+        evaluation.evaluate(
+            "libvpx-vbr-mlarf",
+            ["libvpx-vbr"],
+            [Made("one", 1), Made("two", 2)],
+            [20, 40, 80, 160],
+            tmp_path / str(ray),
+            options=EncoderOptions(cpu_used=8),
+            metrics=["psnr"],
+            jobs=2,
+            ray=ray,
+        )
+        for ray in (None, "local")
+    ]
+    tables = [
+        result.encodes.drop(columns=["encode_seconds", "cpu_seconds"]).sort_index(axis=1)
+        for result in results
+    ]
+    assert len(tables[0]) == 16
+    pd.testing.assert_frame_equal(*tables)
+    pd.testing.assert_frame_equal(*(result.frames for result in results))
+
+
+def test_a_local_ray_listens_on_loopback_only(local_ray):
+    """Whoever reaches a port of Ray's may run code here."""
+    assert list(local_ray.unordered(len, ["four"])) == [("four", 4)]
+    listening = []
+    this = psutil.Process()
+    for process in [this, *this.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            listening += [
+                (process.name(), ipaddress.ip_address(connection.laddr.ip))
+                for connection in process.net_connections()
+                if connection.status == psutil.CONN_LISTEN
+            ]
+    assert {"raylet", "gcs_server"} <= {name for name, _ in listening}
+    for name, address in listening:
+        assert (getattr(address, "ipv4_mapped", None) or address).is_loopback, (name, address)
+
+
+UNREACHABLE = """
+import sys
+from vpxrc.errors import InputError
+from vpxrc.workers import open_workers
+for address in sys.argv[1:]:
+    try:
+        with open_workers(1, address):
+            print("connected")
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_no_ray_at_the_address():
+    """In a process of its own, which has no Ray yet."""
+    skip_without_ray()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        addresses = [place, f"ray://{place}", "nonsense", "host:port"]
+        process = subprocess.run(
+            [sys.executable, "-c", UNREACHABLE, *addresses],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    lines = process.stdout.splitlines()
+    assert len(lines) == len(addresses)
+    for address, line in zip(addresses, lines, strict=True):
+        assert line.startswith(f"no Ray at {address}: ") and len(line) < 200
+    assert process.stderr == ""
+
+
+def test_ray_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with (
+        pytest.raises(MissingDependencyError, match=r"pip install 'vpxrc\[ray\]'"),
+        open_workers(1, "local"),
+    ):
+        pass
