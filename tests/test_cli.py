@@ -15,7 +15,10 @@ from vpxrc.metrics import METRICS, decode
 from vpxrc.verify import Check
 
 VPXRC = [sys.executable, "-c", "from vpxrc.cli import main; main()"]
-COMMANDS = ["encode", "evaluate", "inspect", "verify", "doctor", "datasets", "demo"]
+COMMANDS = [
+    *("encode", "evaluate", "inspect", "verify", "doctor", "datasets", "demo"),
+    *("teach", "train"),
+]
 
 
 def run(*arguments):

@@ -15,6 +15,7 @@ import ffmpeg
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import PchipInterpolator
 
 from vpxrc.errors import EncoderError, InputError
 from vpxrc.video import Video, frame_bytes, read_y4m_header, run_ffmpeg, split_planes
@@ -201,6 +202,35 @@ def bd_rate(
         *anchor, *test, method="pchip", require_matching_points=False, min_overlap=0
     )
     return BdRate(float(percent), "ok", overlap)
+
+
+def more_bits(
+    anchor_rates: ArrayLike, anchor_qualities: ArrayLike, rates: ArrayLike, qualities: ArrayLike
+) -> float | None:
+    """Return the percent of bits that points take more than a curve, at their qualities.
+
+    What a BD-rate is for a curve, this is for a few points at targets of one's choice. The curve
+    (pchip over log rate) goes straight on beyond its ends.
+
+    Args:
+        anchor_rates: Bitrates of the curve, at least two.
+        anchor_qualities: Its qualities.
+        rates: Bitrates of the points, at least one.
+        qualities: Their qualities.
+
+    Returns:
+        The mean difference in log rate, as percent; None where the curve's quality does not rise
+        with its rate.
+    """
+    order = np.argsort(np.asarray(anchor_qualities, dtype=np.float64))
+    quality = np.asarray(anchor_qualities, dtype=np.float64)[order]
+    rate = np.log(np.asarray(anchor_rates, dtype=np.float64))[order]
+    if not ((np.diff(quality) > 0).all() and (np.diff(rate) > 0).all()):
+        return None
+    curve = PchipInterpolator(quality, rate)
+    at = np.clip(qualities, quality[0], quality[-1])
+    expected = curve(at) + (np.asarray(qualities) - at) * curve.derivative()(at)
+    return float(100 * np.expm1((np.log(rates) - expected).mean()))
 
 
 @dataclass(frozen=True)

@@ -376,12 +376,9 @@ class Tpl(Policy):
         weight = p.prior * self._target / self._episode.video.num_frames
         return (self._paid[kind] + weight) / (self._expected[kind] + weight / start)
 
-    def _move_base(self, frame: Frame, free: bool = False) -> None:
-        """Move the base towards where what is left to code takes what is left of the budget."""
-        p = self._parameters
-        if not free and not self._past_effort:
-            return  # nothing is known yet of what follows the first group
-        group = self._group
+    def _wanted(self) -> float:
+        """Return the base at which what is left to code takes what is left of the budget."""
+        p, group = self._parameters, self._group
         here = {kind: self._cost(kind) * group.shares[group.kinds == kind].sum() for kind in _KINDS}
         growth = {_ARF: group.growth, _LEAF: 1.0}
         after = sum(
@@ -390,7 +387,14 @@ class Tpl(Policy):
         ) / (self._past_effort + group.effort)
         bits = sum(here.values()) + after + self._cost(_KEY) * self._key_bits_after
         budget = max(self._target - self._spent, 1e-3 * self._target)
-        wanted = float(np.log2(max(bits, 1e-9) / budget) / p.slope)
+        return float(np.log2(max(bits, 1e-9) / budget) / p.slope)
+
+    def _move_base(self, frame: Frame, free: bool = False) -> None:
+        """Move the base towards the one that is wanted."""
+        p = self._parameters
+        if not free and not self._past_effort:
+            return  # nothing is known yet of what follows the first group
+        wanted = self._wanted()
         if free:
             self._base = wanted
             return

@@ -12,6 +12,7 @@ from vpxrc.cli.encoding import encode, verify
 from vpxrc.cli.evaluation import demo, evaluate
 from vpxrc.cli.information import datasets, doctor
 from vpxrc.cli.inspection import inspect
+from vpxrc.cli.teaching import teach, train
 from vpxrc.errors import VpxrcError
 
 INTERRUPTED = 130  # what shells report of a program that Ctrl-C ended
@@ -53,7 +54,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (encode, evaluate, verify, inspect, doctor, datasets, demo):
+for _command in (encode, evaluate, teach, train, verify, inspect, doctor, datasets, demo):
     app.command()(_command)
 
 

@@ -1,0 +1,1 @@
+"""Agents: what learns to choose each frame's quantizer."""

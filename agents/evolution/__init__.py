@@ -1,0 +1,29 @@
+"""The teacher: trajectories found by search, one clip and target at a time."""
+
+from vpxrc.agents.evolution.search import (
+    DIRECTIONS,
+    QUALITIES,
+    Point,
+    SearchOptions,
+    SearchResult,
+    anchor_curve,
+    check_start,
+    saved,
+    search,
+)
+from vpxrc.agents.evolution.trajectory import Follow, Record, Trajectory
+
+__all__ = [
+    "DIRECTIONS",
+    "QUALITIES",
+    "Follow",
+    "Point",
+    "Record",
+    "SearchOptions",
+    "SearchResult",
+    "Trajectory",
+    "anchor_curve",
+    "check_start",
+    "saved",
+    "search",
+]

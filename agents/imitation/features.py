@@ -1,0 +1,198 @@
+"""What the network sees of a golden-frame group, per pixel and in logarithms: any size will do."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpxrc.encoder import FIRST_PASS_FIELDS
+from vpxrc.metrics import psnr
+from vpxrc.temporal_dependency import BLOCK, Dependency
+
+_KEY, _LEAF, _GOLDEN, _ARF, _OVERLAY = range(5)
+_WINDOWS = ((-32, -16), (-16, 0), (0, 16), (16, 32), (32, 64))  # frames around a group's ends
+_SMALL = 1e-4  # bits or squared error per sample, where a logarithm needs one
+
+FRAME = (
+    *("is_key", "is_leaf", "is_golden", "is_arf", "is_overlay"),
+    *("layer_depth", "prior_step", "importance", "rate", "rate_share", "distortion"),
+    *("blame", "inter_over_intra", "intra_blocks", "place", "reference_distance", "complexity"),
+)
+GROUP = (
+    *("length", "frames_to_key", "frames_left", "shown", "base", "complexity", "model_rate"),
+    *("target_rate", "pixels", "fps", "spread", "budget", "group_before", "psnr_before"),
+    *(f"complexity_{low}_{high}" for low, high in _WINDOWS),
+)
+FIRST_PASS = (
+    *("coded_error", "intra_error", "sr_coded_error", "noise", "relative"),
+    *("pcnt_inter", "pcnt_motion", "pcnt_neutral", "pcnt_intra_low", "intra_skip_pct"),
+    *("mv_row_abs", "mv_col_abs"),
+)
+TPL_INPUTS = (  # of FRAME and GROUP; for the ablation
+    *("prior_step", "importance", "rate", "rate_share", "distortion", "blame"),
+    *("inter_over_intra", "intra_blocks", "model_rate"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """The network's input for a group of ``n`` coded frames.
+
+    Attributes:
+        frames: float32 ``[n, len(FRAME)]``, in coding order.
+        group: float32 ``[len(GROUP)]``.
+        inside: Which shown frames the group has, bool ``[num_frames]``.
+    """
+
+    frames: NDArray[np.float32]
+    group: NDArray[np.float32]
+    inside: NDArray[np.bool_]
+
+
+def first_pass_features(first_pass: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the network's view of the first pass.
+
+    Args:
+        first_pass: float64 ``[num_frames, 26]``, columns ``FIRST_PASS_FIELDS``.
+
+    Returns:
+        float32 ``[num_frames, len(FIRST_PASS)]``.
+    """
+    column = {name: first_pass[:, place] for place, name in enumerate(FIRST_PASS_FIELDS)}
+    logs = [
+        np.log2(1.0 + np.maximum(column[name], 0.0)) / 10
+        for name in ("coded_error", "intra_error", "sr_coded_error", "frame_noise_energy")
+    ]
+    inter = np.log2((column["coded_error"] + 1.0) / (column["intra_error"] + 1.0)) / 4
+    shares = [
+        column[name] for name in ("pcnt_inter", "pcnt_motion", "pcnt_neutral", "pcnt_intra_low")
+    ]
+    shares.append(column["intra_skip_pct"])
+    motion = [np.log1p(np.abs(column[name])) / 4 for name in ("mv_row_abs", "mv_col_abs")]
+    return np.stack([*logs, inter, *shares, *motion], axis=1).astype(np.float32)
+
+
+def frame_features(
+    dependency: Dependency,
+    kinds: NDArray[np.int32],
+    layers: NDArray[np.int32],
+    prior: NDArray[np.float64],
+    log_error: NDArray[np.float64],
+) -> NDArray[np.float32]:
+    """Return what is seen of each frame of a group.
+
+    Args:
+        dependency: The model of the group; more frames may follow the group's.
+        kinds: Update types, ``[n]``.
+        layers: Layer depths, ``[n]``.
+        prior: Steps of the prior below the base, log2, ``[n]``.
+        log_error: log2 of the first pass's error per shown frame, relative to the clip's mean.
+
+    Returns:
+        float32 ``[n, len(FRAME)]``.
+    """
+    n = len(kinds)
+    d = dependency
+    shown = d.show_index[:n]
+    samples = d.rate[0].size * BLOCK * BLOCK
+    rate = d.rate[:n].sum(axis=(1, 2)) / samples + _SMALL
+    distortion = d.distortion[:n].sum(axis=(1, 2)) / samples
+    source = np.maximum(d.source_distortion[:n].sum(axis=(1, 2)) / samples, _SMALL)
+    inter = d.inter_cost[:n].sum(axis=(1, 2)) / np.maximum(d.intra_cost[:n].sum(axis=(1, 2)), 1)
+    references = d.references[:n]
+    distances = np.abs(shown[:, None] - d.show_index[np.maximum(references, 0)])
+    nearest = np.where(references >= 0, distances, 99).min(axis=1)
+    span = max(int(shown.max() - shown.min()), 1)
+    columns = [
+        *(kinds == kind for kind in range(5)),
+        layers / 4,
+        prior / 2,
+        np.log2(d.frame_importance[:n]) / 4,
+        np.log2(rate) / 8,
+        np.log2(rate / rate.mean()) / 4,
+        np.log2(np.maximum(distortion, _SMALL)) / 8,
+        np.log2(np.maximum(distortion, source) / source) / 2,
+        np.log2(np.maximum(inter, 1e-3)) / 4,
+        (d.reference[:n] < 0).mean(axis=(1, 2)),
+        (shown - shown.min()) / span,
+        np.minimum(nearest, 32) / 16,
+        log_error[shown] / 4,
+    ]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def group_features(
+    *,
+    first: int,
+    last: int,
+    end: int,
+    num_frames: int,
+    pixels: int,
+    fps: float,
+    base: float,
+    log_error: NDArray[np.float64],
+    model_bits: float,
+    target_bits: float,
+    spent: float,
+    records: NDArray[np.void],
+) -> NDArray[np.float32]:
+    """Return what is seen of a group as a whole.
+
+    Args:
+        first: Display index of its position 0.
+        last: Its highest display index.
+        end: Display index of the next key frame, or the clip's length.
+        num_frames: Of the clip.
+        pixels: Luma pixels of a frame.
+        fps: Frames per second.
+        base: log2 of the quantiser step that the group's steps are below.
+        log_error: As in :func:`frame_features`.
+        model_bits: Of the group by the model, at the base and the prior's steps.
+        target_bits: Of the whole clip.
+        spent: Bits so far.
+        records: The log so far, dtype ``RECORD_DTYPE``.
+
+    Returns:
+        float32 ``[len(GROUP)]``.
+    """
+    length = max(last - first, 1)
+    per_frame = target_bits / num_frames
+    shown = records[records["is_shown"] != 0]
+    before, quality = 0.0, 0.0
+    if len(shown) > 1:
+        # Position 0 of this group may be there already: an ARF of the one before, shown again.
+        coded = records[records["is_shown_again"] == 0]
+        recent = records[records["group_index"] == coded["group_index"][-1]]
+        frames = max(int((recent["is_shown"] != 0).sum()), 1)
+        before = float(np.log2(max(recent["bits"].sum() / frames / per_frame, 1e-3)))
+        all_of_it = psnr(shown["sse_y"] / pixels)
+        quality = float(all_of_it[-frames:].mean() - all_of_it.mean())
+    ahead = []
+    for low, high in _WINDOWS:
+        start = (last + 1 if low >= 0 else first) + low
+        window = log_error[max(start, 0) : max(start + high - low, 0)]
+        ahead.append(float(window.mean()) if len(window) else 0.0)
+    # Positive: more is left than the clip's average for the frames that are left.
+    left = max(num_frames - len(shown), 1)
+    budget = np.log2(max((target_bits - spent) / left / per_frame, 1e-2))
+    inside = log_error[first + 1 : last + 1] if last > first else log_error[first : first + 1]
+    return np.array(
+        [
+            length / 16,
+            (end - first) / 64,
+            (num_frames - first) / 64,
+            len(shown) / 64,
+            base / 4 - 2,
+            inside.mean() / 2,
+            np.log2(max(model_bits / length / per_frame, 1e-3)) / 2,
+            np.log2(per_frame / pixels) / 4 + 1,
+            np.log2(pixels) / 2 - 8,
+            np.log2(fps) / 2 - 2,
+            log_error.std() / 2,
+            budget,
+            before / 2,
+            quality / 8,
+            *(value / 2 for value in ahead),
+        ],
+        dtype=np.float32,
+    )

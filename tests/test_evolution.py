@@ -1,0 +1,507 @@
+"""The teacher: trajectories repeat bit for bit, and the search's arithmetic is what it says."""
+
+import dataclasses
+import json
+import math
+import sys
+
+import bjontegaard
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_video
+
+from vpxrc import EncoderOptions, encode, make_policy
+from vpxrc.agents.evolution import (
+    Follow,
+    Point,
+    Record,
+    SearchOptions,
+    Trajectory,
+    anchor_curve,
+    saved,
+    search,
+    teach,
+)
+from vpxrc.agents.evolution.search import _next_offset, _parabola, _phases, _Search, _units
+from vpxrc.agents.evolution.teach import Lesson, bounds, learn, lessons, replay, results, scaled
+from vpxrc.datasets import Clip, load_clips
+from vpxrc.encoder import RECORD_DTYPE, EncodeLog
+from vpxrc.errors import InputError
+from vpxrc.metrics import more_bits
+from vpxrc.policies import ConstantQ
+from vpxrc.video import write_y4m
+
+KEY, LEAF, GOLDEN, ARF, OVERLAY = range(5)
+OPTIONS = EncoderOptions(target_bitrate=60, cpu_used=5)
+SHORT = SearchOptions(directions=("level", "arf"))
+MODULE = sys.modules["vpxrc.agents.evolution.search"]  # the package has the function by its name
+
+
+@pytest.fixture(scope="module")
+def video():
+    return make_video(num_frames=40)
+
+
+@pytest.fixture(scope="module")
+def recorded(video):
+    """An encode of ``tpl``, which has maps per superblock, and its trajectory."""
+    recorder = Record(make_policy("tpl"))
+    wide = make_video(width=200, height=72, num_frames=30)
+    log = encode(wide, OPTIONS, recorder)
+    return log, Trajectory.of(log, recorder.decisions)
+
+
+@pytest.fixture(scope="module")
+def clip(video, tmp_path_factory):
+    path = tmp_path_factory.mktemp("clips") / "tiny.y4m"
+    write_y4m(video, path)
+    return Clip("tiny", str(path))
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Every encode of the teacher, as it is made."""
+    made = []
+
+    def count(*arguments, **named):
+        made.append(arguments)
+        return encode(*arguments, **named)
+
+    for module in (MODULE, teach):
+        monkeypatch.setattr(module, "encode", count)
+    return made
+
+
+def assert_same(one, other):
+    for field in dataclasses.fields(Trajectory):
+        a, b = getattr(one, field.name), getattr(other, field.name)
+        if field.name != "superblock_scale":
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+            continue
+        assert len(a) == len(b)
+        for mine, yours in zip(a, b, strict=True):
+            assert (mine is None) == (yours is None)
+            if mine is not None:
+                np.testing.assert_array_equal(mine, yours, strict=True)
+
+
+# Trajectories
+
+
+def test_a_trajectory_survives_tables_and_files(recorded, tmp_path):
+    _, trajectory = recorded
+    maps = [scale for scale in trajectory.superblock_scale if scale is not None]
+    assert maps and maps[0].shape == (2, 4)
+    moved = trajectory.moved(0.123, np.linspace(-1, 1, len(trajectory)))
+    table = moved.to_pandas()
+    assert_same(Trajectory.from_pandas(table), moved)
+    table.to_parquet(tmp_path / "table.parquet")
+    assert_same(Trajectory.from_pandas(pd.read_parquet(tmp_path / "table.parquet")), moved)
+    columns = json.loads(json.dumps(table.to_dict("list")))
+    assert_same(Trajectory.from_pandas(pd.DataFrame(columns)), moved)
+    with pytest.raises(InputError, match="no column 'step'"):
+        Trajectory.from_pandas(table.drop(columns="step"))
+
+
+def test_a_trajectory_is_followed_bit_for_bit(recorded):
+    log, trajectory = recorded
+    assert trajectory.fits(log)
+    again = encode(log.video, OPTIONS, Follow(trajectory))
+    assert again.stream == log.stream
+    np.testing.assert_array_equal(again.records, log.records)
+
+
+def test_moves_end_at_the_quantizers_limits(recorded):
+    log, trajectory = recorded
+    for step, q_index in ((99.0, 255), (-99.0, 1)):
+        followed = encode(log.video, OPTIONS, Follow(trajectory.moved(step)))
+        rows = followed.records[followed.records["is_shown_again"] == 0]
+        assert (rows["q_index"] == q_index).all()
+
+
+def test_a_start_is_recorded_as_it_will_be_followed(video):
+    recorder = Record(ConstantQ(120))
+    log = encode(video, OPTIONS, recorder)
+    assert log.options.auto_alt_ref == 6
+    trajectory = Trajectory.of(log, recorder.decisions)
+    assert encode(video, OPTIONS, Follow(trajectory)).stream == log.stream
+
+
+# The search's arithmetic
+
+
+def tiny_log(video, rows, stream_bits=800):
+    """A log of rows (show index, update type, shown again, bits, mean squared error)."""
+    records = np.zeros(len(rows), RECORD_DTYPE)
+    for record, (show_index, kind, again, bits, mse) in zip(records, rows, strict=True):
+        record["show_index"], record["update_type"], record["is_shown_again"] = (
+            show_index,
+            kind,
+            again,
+        )
+        record["is_shown"] = kind != ARF
+        record["bits"], record["sse_y"] = bits, mse * video.width * video.height
+    packets = [(bytes(stream_bits // 8), 0)]
+    return EncodeLog(video, OPTIONS, records, packets, np.zeros((3, 26)), 0.0, 0.0)
+
+
+ROWS = [
+    (0, KEY, 0, 400, 10.0),
+    (3, ARF, 0, 200, 10.0),
+    (1, LEAF, 0, 100, 10.0),
+    (2, LEAF, 0, 90, 10.0),
+    (3, LEAF, 1, 10, 10.0),
+]
+
+
+@pytest.fixture
+def searching(video):
+    """A search that stands at ``ROWS``, where 1 dB is worth 25 % of the bits."""
+    made = _Search(video, OPTIONS, ConstantQ(100), SearchOptions(), None, "", None)
+    made._log = tiny_log(video, ROWS)
+    decisions = [ConstantQ(100).decide(None)] * 4
+    made._trajectory = Trajectory.of(made._log, decisions)
+    made._quality_per_bits = 4.0
+    return made
+
+
+def test_costs_up_to_each_frame(searching, video):
+    rows = [list(row) for row in ROWS]
+    rows[1][3] = 280  # the ARF takes 10 % of the 800 bits more,
+    rows[3][4] = 20.0  # one of the four shown frames loses 3.01 dB,
+    rows[4][3] = 18  # and the ARF shown again takes 1 % more
+    costs = searching._costs(tiny_log(video, rows))
+    loss = 100 * 10 * math.log10(2) / 4 / 4.0
+    assert costs == pytest.approx([0, 0, 10, 10, 11 + loss])
+
+
+def test_costs_of_the_mean_error_add_up(searching, video):
+    searching._search = SearchOptions(quality="psnr_overall")
+    rows = [list(row) for row in ROWS]
+    rows[2][4] = 10.004  # small enough for the tangent
+    trial = tiny_log(video, rows)
+    costs = searching._costs(trial)
+    loss = 100 * (searching._log.psnr_overall - trial.psnr_overall) / 4.0
+    assert costs == pytest.approx([0, 0, 0, loss, loss], rel=1e-3)
+
+
+def test_costs_end_where_the_frames_differ(searching, video):
+    rows = [list(row) for row in ROWS]
+    rows[2][1] = GOLDEN
+    costs = searching._costs(tiny_log(video, rows))
+    assert costs[:3] == pytest.approx([0, 0, 0])
+    assert np.isnan(costs[3:]).all()
+    longer = searching._costs(tiny_log(video, [*ROWS, (9, ARF, 0, 5, 0)]))
+    assert longer[:4] == pytest.approx([0, 0, 0, 0])
+    assert np.isnan(longer[4])
+
+
+def test_moves_of_a_parabola():
+    # 2 m**2 - m has its minimum at 1/4, of which four fifths are gone.
+    assert _parabola(2 * 0.25 - 0.5, 2 * 0.25 + 0.5, 0.5, 9) == pytest.approx((-1.0, 4.0, 0.2))
+    # Too far away:
+    assert _parabola(-9.0, 9.1, 0.5, 1.5)[2] == 0.75
+    assert _parabola(9.1, -9.0, 0.5, 1.5)[2] == -0.75
+    # No minimum, so the better side, if it is better than nothing:
+    assert _parabola(-3.0, 1.0, 0.5, 1.5)[2] == 0.5
+    assert _parabola(-1.0, -3.0, 0.5, 1.5)[2] == -0.5
+    assert _parabola(0.0, 0.0, 0.5, 1.5)[2] == 0.0
+
+
+def test_where_to_land_next():
+    assert _next_offset([(0.0, 0.5)], -2.0) == pytest.approx(0.25)
+    assert _next_offset([(0.0, 0.5)], -0.01) == pytest.approx(0.5 / 0.3)  # not believed
+    # The slope between two on one side, and the interpolation between two sides:
+    assert _next_offset([(0.0, 0.5), (0.2, 0.3)], -2.0) == pytest.approx(0.5)
+    assert _next_offset([(0.0, 0.5), (1.0, -0.3)], -2.0) == pytest.approx(0.625)
+    # A staircase is halved at its flat end, from the nearest points on either side:
+    assert _next_offset([(0.0, 0.5), (1.0, -0.01), (0.5, 0.6)], -1.0) == pytest.approx(0.95)
+
+
+def test_what_is_moved_together(recorded):
+    _, t = recorded
+    for direction, expected in (("key", 1), ("frame", 4), ("level", 2)):
+        phases = _phases(t, direction)
+        assert len(phases) == expected
+        assert not np.logical_and.reduce(phases[:2]).any() or expected == 1
+        np.testing.assert_array_equal(sum(phases) > 0, _units(t, direction) >= 0)
+    assert (t.update_type[_phases(t, "key")[0]] == KEY).all()
+    assert (t.update_type[sum(_phases(t, "frame")) > 0] == LEAF).all()
+    still = dataclasses.replace(t, update_type=np.full_like(t.update_type, KEY))
+    assert _phases(still, "inner") == []
+
+
+def test_bits_saved_by_hand():
+    anchors = tuple(Point(rate, psnr, psnr) for rate, psnr in ((100, 30), (200, 33), (400, 36)))
+    assert saved(anchors, Point(150, 33, 33), "psnr") == pytest.approx(25)
+    # The curve goes straight on: 3 dB for twice the rate.
+    assert saved(anchors, Point(400, 39, 0), "psnr") == pytest.approx(50)
+    assert saved(anchors, Point(100, 27, 27), "psnr_overall") == pytest.approx(-100)
+    # Two points: half the bits and the same bits are the geometric mean of both.
+    assert more_bits([100, 200], [30, 33], [50, 200], [30, 33]) == pytest.approx(
+        100 * (math.sqrt(0.5) - 1)
+    )
+    falling = (*anchors[:2], Point(400, 32, 36))
+    assert saved(falling, Point(150, 33, 33), "psnr") is None
+
+
+def test_bits_saved_as_the_bjontegaard_package_has_them():
+    anchor_rates, anchor_psnr = np.array([100, 180, 300, 520]), np.array([30, 32.4, 34, 36.2])
+    psnr = np.linspace(30, 36.2, 401)
+    rates = np.exp(np.interp(psnr, anchor_psnr, np.log(anchor_rates)) - 0.1 - 0.01 * (psnr - 33))
+    theirs = bjontegaard.bd_rate(
+        anchor_rates, anchor_psnr, rates, psnr, method="pchip", require_matching_points=False
+    )
+    assert more_bits(anchor_rates, anchor_psnr, rates, psnr) == pytest.approx(theirs, abs=0.02)
+
+
+# The search
+
+
+def test_a_search_improves_and_lands(video, counted):
+    progress = []
+    found = search(video, OPTIONS, make_policy("imitation-prior"), progress=progress.append)
+    assert found.encodes == found.log.encodes == len(counted) == progress[-1]
+    assert progress == list(range(1, len(counted) + 1))
+    assert abs(found.log.overshoot) <= SearchOptions().tolerance
+    assert (found.found.bitrate, found.found.psnr) == (found.log.bitrate, found.log.psnr)
+    anchors = anchor_curve(video, OPTIONS)
+    assert saved(anchors, found.found, "psnr") >= saved(anchors, found.start, "psnr")
+    assert encode(video, OPTIONS, Follow(found.trajectory)).stream == found.log.stream
+    assert set(found.responses["direction"]) <= set(SearchOptions().directions)
+    assert (found.responses["first_row"] <= found.responses["last_row"]).all()
+
+
+@pytest.mark.parametrize("quality", ["psnr_overall", "ssim"])
+def test_a_search_for_another_quality(video, quality):
+    options = SearchOptions(quality=quality, directions=("arf",))
+    found = search(video, OPTIONS, make_policy("layered"), options)
+    assert abs(found.log.overshoot) <= options.tolerance
+    assert math.isnan(found.found.ssim) == (quality != "ssim")
+    anchors = anchor_curve(video, OPTIONS, quality)
+    assert saved(anchors, found.found, quality) is not None
+
+
+@pytest.mark.parametrize(("most", "rows"), [(1, 0), (2, 0), (3, 0), (7, 0), (9, 1), (14, 5)])
+def test_a_search_keeps_to_its_encodes(counted, most, rows):
+    small = dataclasses.replace(load_clips("samples")[0], width=96, height=80, num_frames=50)
+    options = SearchOptions(max_encodes=most)
+    # Far from the target, where most of the encodes are needed to get there.
+    found = search(small.open(), EncoderOptions(30, cpu_used=5), ConstantQ(150), options)
+    assert found.encodes == found.log.encodes == len(counted) <= most
+    assert len(found.responses) == rows
+    if most >= 3:
+        assert abs(found.log.overshoot) <= options.tolerance
+
+
+def test_a_stopped_search_goes_on(video, tmp_path, counted):
+    start = make_policy("imitation-prior")
+    whole = search(video, OPTIONS, start, SHORT)
+    state = tmp_path / "state"
+    for stop in (2, 9, 13):  # before, between and after the directions
+
+        def interrupt(encodes, stop=stop):
+            if encodes == stop:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            search(video, OPTIONS, start, SHORT, state=state, progress=interrupt)
+    assert state.is_file()
+    counted.clear()
+    found = search(video, OPTIONS, start, SHORT, state=state)
+    assert len(counted) < whole.encodes / 2
+    assert found.log.stream == whole.log.stream
+    assert found.encodes == whole.encodes
+    assert dataclasses.asdict(found.start) == pytest.approx(
+        dataclasses.asdict(whole.start), rel=0, abs=0, nan_ok=True
+    )
+    assert_same(found.trajectory, whole.trajectory)
+    pd.testing.assert_frame_equal(found.responses, whole.responses)
+    # Nothing of it goes into another search.
+    counted.clear()
+    search(video, OPTIONS, start, SearchOptions(directions=()), state=state, key="another")
+    assert len(counted) < 5
+    state.write_text("{")
+    search(video, OPTIONS, start, SearchOptions(directions=()), state=state)
+
+
+def test_what_a_search_refuses(video):
+    with pytest.raises(InputError, match="decides every frame itself"):
+        search(video, OPTIONS, make_policy("libvpx-vbr"))
+    for words, arguments in (
+        ("unknown quality 'vmaf'", {"quality": "vmaf"}),
+        ("unknown direction 'up'", {"directions": ("level", "up")}),
+        ("max_encodes", {"max_encodes": 0}),
+    ):
+        with pytest.raises(InputError, match=words):
+            SearchOptions(**arguments)
+
+
+# Lessons
+
+
+def lesson(clip, folder, **changes):
+    arguments = {"start": "imitation-prior", "search_options": SHORT, **changes}
+    (made,) = lessons([clip], [60], dataclasses.replace(OPTIONS), folder, **arguments)
+    return made
+
+
+@pytest.fixture(scope="module")
+def taught(clip, tmp_path_factory):
+    """The result of a lesson."""
+    folder = tmp_path_factory.mktemp("taught")
+    path = learn(lesson(scaled(clip, None), folder))
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "tiny-64x48-60.json",
+        "tiny-64x48-60.responses.parquet",
+        "tiny-64x48-60.trajectory.parquet",
+    ]
+    return path
+
+
+def copied(taught, folder):
+    for file in taught.parent.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder / taught.name
+
+
+def test_a_lesson_is_learnt_once(taught, clip, counted):
+    made = lesson(scaled(clip, None), taught.parent)
+    before = taught.stat().st_mtime_ns
+    assert learn(made) == taught
+    assert counted == []
+    assert taught.stat().st_mtime_ns == before
+    for changes, words in (
+        ({"start": "tpl"}, "another start:"),
+        ({"search_options": SearchOptions()}, "another search:"),
+    ):
+        with pytest.raises(InputError, match=words):
+            learn(lesson(scaled(clip, None), taught.parent, **changes))
+    faster = dataclasses.replace(made, options=dataclasses.replace(made.options, cpu_used=8))
+    with pytest.raises(InputError, match="another options:"):
+        learn(faster)
+
+
+def test_a_stopped_lesson_goes_on(taught, clip, tmp_path, counted, monkeypatch):
+    made = lesson(scaled(clip, None), tmp_path)
+    monkeypatch.setattr(teach, "anchor_curve", lambda *_: 1 / 0)  # all is found, nothing written
+    with pytest.raises(ZeroDivisionError):
+        learn(made)
+    assert [file.suffix for file in tmp_path.iterdir()] == [".state"]
+    monkeypatch.setattr(teach, "anchor_curve", anchor_curve)
+    counted.clear()
+    assert learn(made).read_text() == taught.read_text()
+    assert len(counted) <= 2 + 6 + 3  # where it was, its way to the target, libvpx-vbr
+    assert not list(tmp_path.glob("*.state"))
+
+
+def test_what_a_lesson_says(taught):
+    (result,) = results(taught.parent)
+    assert result["path"] == taught
+    assert result["points"]["start"]["ssim"] is None
+    assert "NaN" not in taught.read_text()
+    (row,) = bounds([result]).to_dict("records")
+    assert (row["clip"], row["size"], row["target_bitrate"]) == ("tiny", "64x48", 60)
+    anchors = tuple(
+        Point(**{**point, "ssim": math.nan}) for point in result["points"]["libvpx-vbr"]
+    )
+    for quality in ("psnr", "psnr_overall"):
+        point = Point(**{**result["points"]["found"], "ssim": math.nan})
+        assert row[f"{quality}_found"] == pytest.approx(saved(anchors, point, quality))
+    no_curve = {**result, "saved": {"psnr": {"start": None, "found": 1.5}}}
+    assert math.isnan(bounds([no_curve])["psnr_start"][0])
+
+
+@pytest.mark.parametrize("given", ["json", "parquet", "folder"])
+def test_a_lesson_replays(taught, clip, given):
+    place = {
+        "json": taught,
+        "parquet": taught.with_suffix(".trajectory.parquet"),
+        "folder": taught.parent,
+    }[given]
+    (result,) = results(place)
+    # Where the clip was when the search ran, or wherever one says.
+    for clips in (None, [Clip("other", "none.mp4"), clip]):
+        check = replay(result, clips)
+        assert check.passed
+        assert "[tiny, 64x48, 60 kbit/s]" in check.name
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "words"),
+    [
+        ("bits", 1, "1 of"),
+        ("sse_v", 1, "1 of"),
+        ("step", 0.5, "frames differ, from frame 3"),
+        ("show_index", 1, "other frames"),
+    ],
+)
+def test_a_lesson_that_was_tampered_with_does_not(taught, tmp_path, column, change, words):
+    path = copied(taught, tmp_path)
+    trajectory = path.with_suffix(".trajectory.parquet")
+    table = pd.read_parquet(trajectory)
+    table.loc[3, column] += change
+    table.to_parquet(trajectory)
+    (result,) = results(path)
+    check = replay(result)
+    assert not check.passed
+    assert words in check.figure
+
+
+def test_what_a_replay_refuses(taught, clip, tmp_path):
+    path = copied(taught, tmp_path)
+    (result,) = results(path)
+    with pytest.raises(InputError, match="tiny, which is not among the clips"):
+        replay(result, [dataclasses.replace(clip, name="other")])
+    with pytest.raises(InputError, match="another clip than this tiny"):
+        replay(result, [dataclasses.replace(clip, num_frames=20)])
+    with pytest.raises(InputError, match="does not say where tiny is"):
+        replay({**result, "source": None})
+    path.with_suffix(".trajectory.parquet").unlink()
+    with pytest.raises(InputError, match=r"cannot read .*trajectory\.parquet"):
+        replay(result)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"clip": "tiny"}'])
+def test_what_is_not_a_lesson(tmp_path, text):
+    with pytest.raises(InputError, match="no lessons"):
+        list(results(tmp_path))
+    with pytest.raises(InputError, match="cannot read"):
+        list(results(tmp_path / "none.json"))
+    (tmp_path / "a-2x2-60.json").write_text(text)
+    with pytest.raises(InputError, match="not a lesson"):
+        list(results(tmp_path))
+
+
+def test_sizes(clip, tmp_path):
+    odd = make_video(width=51, height=35, num_frames=2)
+    write_y4m(odd, tmp_path / "odd.y4m")
+    own = Clip("odd", str(tmp_path / "odd.y4m"))
+    for pixels in (None, 51 * 35):
+        assert scaled(own, pixels).open().content_hash == own.open().content_hash
+    small = scaled(clip, 32 * 24)
+    assert (small.width, small.height) == (32, 24)
+    assert small.open().num_frames == 40
+    assert (scaled(clip, 1).width, scaled(clip, 1).height) == (16, 16)
+
+
+def test_targets_by_turns(tmp_path):
+    clips = [Clip(name, "none.mp4") for name in "abc"]
+    made = lessons(clips, [10, 20], OPTIONS, tmp_path, per_clip=1)
+    assert [(one.clip.name, one.options.target_bitrate) for one in made] == [
+        ("a", 10),
+        ("b", 20),
+        ("c", 10),
+    ]
+    assert len({one.path for one in lessons(clips, [10, 20], OPTIONS, tmp_path)}) == 6
+    assert isinstance(made[0], Lesson)
+    for rates, per_clip, words in (
+        ([], None, "nothing to teach"),
+        ([10, 10], None, "given twice"),
+        ([10, 20], 3, "3 targets per clip, of 2"),
+        ([0], None, "target_bitrate"),
+    ):
+        with pytest.raises(InputError, match=words):
+            lessons(clips, rates, OPTIONS, tmp_path, per_clip=per_clip)
