@@ -281,7 +281,7 @@ def _cause(spec: str, policy: Policy, metrics: Sequence[str]) -> dict[str, Any]:
         "metrics": sorted(metrics),
         "policy": spec,
         "code": {name: file and sha256_file(file) for name, file in code.items()},
-        "files": [sha256_file(file) for file in files if file.is_file()],
+        "files": [sha256_file(file) for file in (*files, *policy.sources) if file.is_file()],
     }
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -69,10 +70,13 @@ class Policy:
     Attributes:
         observes: True where libvpx decides everything itself; ``decide`` is then not called.
         training_clips: Content hashes of the clips it was trained on; none may be in an evaluation.
+        sources: Files that its decisions come from besides the modules of its classes: an
+            evaluation's results are kept until one of them changes.
     """
 
     observes: bool = False
     training_clips: frozenset[str] = frozenset()
+    sources: tuple[Path, ...] = ()
 
     def options(self, options: EncoderOptions) -> EncoderOptions:
         """Return the options to encode with, given those asked for (mode, layers, level)."""

@@ -15,7 +15,7 @@ from rich.progress import (
 
 from vpxrc.errors import InputError
 
-DEFAULT_POLICY = "tpl"  # one encode, and it meets the bitrate; the README has its figures
+DEFAULT_POLICY = "imitation"  # one encode, and it meets the bitrate; the README has its figures
 
 CpuUsed = Annotated[int, typer.Option(help="libvpx's speed, 0 (slowest) to 8.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and no progress.")]
