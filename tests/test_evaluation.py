@@ -199,9 +199,11 @@ def wait_for_encodes(process, out, count):
     return psutil.Process(process.pid).children(recursive=True)
 
 
-def test_what_changes_a_result_is_in_its_key(folder, result, monkeypatch):
+def test_what_changes_a_result_is_in_its_key(folder, result, tmp_path, monkeypatch):
     clips = load_clips(folder)
     policy = make_policy(AGENT)
+    learned, source = make_policy(AGENT), tmp_path / "checkpoint"
+    learned.sources = (source,)
     base = evaluation._cause(AGENT, policy, ["psnr"])
 
     def key(cause=base, content="a", **options):
@@ -219,9 +221,12 @@ def test_what_changes_a_result_is_in_its_key(folder, result, monkeypatch):
         key(evaluation._cause(AGENT, Trained("c"), ["psnr"])),  # another module's code
         key(evaluation._cause(f"{AGENT}:{clips[0].source}", policy, ["psnr"])),
     }
+    for content in ("trained", "trained anew"):
+        source.write_text(content)
+        different.add(key(evaluation._cause(AGENT, learned, ["psnr"])))
     monkeypatch.setattr(evaluation._native, "LIBVPX_SHA256", "another")
     different.add(key(evaluation._cause(AGENT, policy, ["psnr"])))
-    assert len(different) == 10
+    assert len(different) == 12
 
 
 def test_curves_without_a_bd_rate_are_listed(folder, tmp_path):

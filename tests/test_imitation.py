@@ -498,7 +498,6 @@ def test_a_clip_after_another_is_as_if_alone(silent):
     assert encode(video, options, policy).stream == alone
 
 
-@pytest.mark.skipif(not policies.CHECKPOINT.is_file(), reason="no checkpoint is shipped yet")
 @pytest.mark.parametrize("target", [50, 100])
 def test_the_shipped_policy_meets_the_bitrate_in_one_encode(target):
     policy = Imitation()

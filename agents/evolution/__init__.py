@@ -8,6 +8,7 @@ from vpxrc.agents.evolution.search import (
     SearchResult,
     anchor_curve,
     check_start,
+    improve,
     saved,
     search,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "Trajectory",
     "anchor_curve",
     "check_start",
+    "improve",
     "saved",
     "search",
 ]

@@ -194,6 +194,28 @@ def check_start(start: Policy) -> None:
         )
 
 
+def improve(
+    video: Video,
+    options: EncoderOptions,
+    policy: Policy,
+    encodes: int,
+    progress: Callable[[int], None] | None = None,
+) -> EncodeLog:
+    """Return the encode of a policy, improved by a search of so many encodes at most.
+
+    Args:
+        video: The clip.
+        options: The encoder's options with the target.
+        policy: Where the search starts.
+        encodes: At least 1, the policy's own included.
+        progress: Called with the number of encodes so far.
+    """
+    # Round after round: the encodes are what ends it, and a direction takes at least three.
+    once = SearchOptions().directions
+    asked = SearchOptions(directions=once * (1 + encodes // 3 // len(once)), max_encodes=encodes)
+    return search(video, options, policy, asked, progress=progress).log
+
+
 class _Search:
     """One search; see :func:`search`."""
 

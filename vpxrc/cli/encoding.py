@@ -1,26 +1,26 @@
 """The commands ``encode`` and ``verify``."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import vpxrc.verify
-from vpxrc.agents.evolution import SearchOptions, check_start, search
+from vpxrc.agents.evolution import check_start, improve
 from vpxrc.agents.evolution.teach import replay, results
 from vpxrc.cli.common import DEFAULT_POLICY, CpuUsed, Json, numbers, progress_bar
 from vpxrc.container import write_webm
 from vpxrc.datasets import load_clips
-from vpxrc.encoder import EncodeLog, EncoderOptions
+from vpxrc.encoder import EncoderOptions
 from vpxrc.errors import InputError
 from vpxrc.evaluation import check_writable
 from vpxrc.files import atomic_write
-from vpxrc.policy import Policy, make_policy
 from vpxrc.policy import encode as run_policy
+from vpxrc.policy import make_policy
 from vpxrc.verify import Check
-from vpxrc.video import Video, open_video
+from vpxrc.video import open_video
 
 CONTAINERS = (".webm", ".ivf")
 LESSONS = (".json", ".trajectory.parquet")
@@ -72,7 +72,7 @@ def encode(
             bar.update(task, completed=min(done, effort if effort > 1 else video.num_frames))
 
         if effort > 1:
-            log = _search(video, options, chosen, effort, progress)
+            log = improve(video, options, chosen, effort, progress)
         else:
             log = run_policy(video, options, chosen, progress=progress)
     if suffix == ".ivf":
@@ -100,19 +100,6 @@ def encode(
             f"{output}: {log.bitrate:.1f} kbit/s ({100 * overshoot:+.1f} % of the "
             f"target), PSNR {log.psnr:.2f} dB, {video.num_frames} frames, {log.encodes} encode(s)"
         )
-
-
-def _search(
-    video: Video,
-    options: EncoderOptions,
-    policy: Policy,
-    effort: int,
-    progress: Callable[[int], None],
-) -> EncodeLog:
-    # Round after round: the encodes are what ends it, and a direction takes at least three.
-    once = SearchOptions().directions
-    asked = SearchOptions(directions=once * (1 + effort // 3 // len(once)), max_encodes=effort)
-    return search(video, options, policy, asked, progress=progress).log
 
 
 def verify(
