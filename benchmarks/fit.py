@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
 
-from vpxrc import EncoderOptions, Policy, encode, open_video
+from vpxrc import EncoderOptions, Policy, encode, metrics, open_video
 from vpxrc.datasets import load_clips
 from vpxrc.files import atomic_write
 from vpxrc.layered import Layered, LayeredParameters
@@ -86,18 +85,12 @@ def tried(name: str, values: dict[str, Any], path: str) -> list[Point]:
 
 
 def more_bits(curve: list[Point], mine: list[Point], quality: str) -> float | None:
-    """Percent of bits more than the anchor at the qualities reached; straight on beyond it."""
-    anchors = sorted((point[quality], np.log(point["bitrate"])) for point in curve)
-    q, rate = (np.array(part) for part in zip(*anchors, strict=True))
-    if not (np.diff(q) > 0).all():
-        return None
-    inside = PchipInterpolator(q, rate)
-    differences = []
-    for point in mine:
-        at = float(np.clip(point[quality], q[0], q[-1]))
-        beyond = (point[quality] - at) * float(inside.derivative()(at))
-        differences.append(np.log(point["bitrate"]) - float(inside(at)) - beyond)
-    return float(np.clip(100 * np.expm1(np.mean(differences)), -FAR, FAR))
+    """Percent of bits more than the anchor at the qualities reached, at most ``FAR`` either way."""
+    curves = [
+        [point[name] for point in of] for of in (curve, mine) for name in ("bitrate", quality)
+    ]
+    more = metrics.more_bits(*curves)
+    return None if more is None else float(np.clip(more, -FAR, FAR))
 
 
 def main() -> None:

@@ -122,7 +122,7 @@ def main() -> None:
     made = policies(arguments)
     jobs = [(n, make, clip, rate) for n, make in made.items() for clip in clips for rate in rates]
     rows = {}
-    with progress_bar() as bar, open_workers(arguments.jobs) as workers:
+    with progress_bar(hidden=False) as bar, open_workers(arguments.jobs) as workers:
         task = bar.add_task("encodes", total=len(jobs))
         for (name, _, clip, rate), row in workers.unordered(run, jobs):
             rows[name, clip.name, rate] = row

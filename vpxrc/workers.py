@@ -182,8 +182,8 @@ class _RayTasks:
                 running[task.remote(function, job)] = job
             while running:
                 [done], _ = self._ray.wait(list(running), num_returns=1)
-                result = self._result(done, running[done])
-                finished = running.pop(done)
+                finished = running.pop(done)  # Ray may abort where a task that ends is cancelled
+                result = self._result(done, finished)
                 for job in itertools.islice(waiting, 1):
                     running[task.remote(function, job)] = job
                 yield finished, result
