@@ -122,6 +122,9 @@ def test_an_early_stop_stops_the_jobs(place, tmp_path):
             work, [Job(tmp_path, "quick", waits_for="slow0.begun"), *slow]
         ):
             assert job.name == "quick"
+            while not (tmp_path / "slow1.begun").exists():
+                time.sleep(0.01)
+            time.sleep(0.1)  # a job that is stopped as it begins may leave no mark of its end
             break
     assert_stopped(tmp_path)
     if place is None:

@@ -99,7 +99,7 @@ class Imitation(Prior):
         path = Path(checkpoint)
         self._network = _load(path, path.stat().st_mtime if path.is_file() else 0.0)
         self.training_clips = self._network.clips
-        self.sources = (path, Path(features.__file__), Path(network.__file__))
+        self.sources += (path, Path(features.__file__), Path(network.__file__))
 
     def begin(self, episode: Episode) -> None:
         """Start a clip."""
