@@ -25,7 +25,8 @@ from vpxrc.workers import open_workers
 
 def skip_without_ray():
     """Not ``importorskip``: that would import Ray before it is told to stay on loopback."""
-    if importlib.util.find_spec("ray") is None:
+    ray = importlib.util.find_spec("ray")
+    if ray is None or ray.origin is None:  # a folder of that name is no Ray
         pytest.skip("Ray is not installed: pip install 'vpxrc[ray]'")
 
 

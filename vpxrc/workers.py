@@ -220,6 +220,7 @@ def _open_ray(count: int, address: str) -> Iterator[_RayTasks]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray: Any = importlib.import_module("ray")
+        importlib.import_module("ray.exceptions")  # a mere folder of that name has none
     except ImportError as error:
         raise MissingDependencyError("Ray is missing: pip install 'vpxrc[ray]'") from error
     if ray.is_initialized():
