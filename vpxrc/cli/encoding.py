@@ -53,7 +53,7 @@ def encode(
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm --policy libvpx-vbr-mlarf --cpu-used 1
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm --effort 40   # slower, for fewer bits
-    """  # noqa: D301
+    """  # noqa: D301 - typer wants the \b as it is
     suffix = output.suffix.lower()
     if suffix not in CONTAINERS:
         raise InputError(f"{output}: the output is one of {', '.join(CONTAINERS)}")
@@ -137,7 +137,7 @@ def verify(
       vpxrc verify samples
       vpxrc verify holiday.mp4 --cpu-used 2 --auto-alt-ref 1
       vpxrc verify lessons --clips train/
-    """  # noqa: D301
+    """  # noqa: D301 - typer wants the \b as it is
     if clips or clip.endswith(LESSONS):
         checks = _replays(Path(clip), clips)
     else:

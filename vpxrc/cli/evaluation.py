@@ -65,7 +65,7 @@ def evaluate(
         --bitrates 64,96,144,216 --out results
       vpxrc evaluate --agent layered --baseline libvpx-vbr --baseline libvpx-q-mlarf \\
         --clips folder/ film.mp4 --bitrates 128,192,256,384 --metrics psnr --out results
-    """  # noqa: D301
+    """  # noqa: D301 - typer wants the \b as it is
     evaluation = _run(
         agent,
         baseline,
@@ -96,7 +96,7 @@ def demo(
     \b
     Example:
       vpxrc demo --out /tmp/demo
-    """  # noqa: D301
+    """  # noqa: D301 - typer wants the \b as it is
     print(
         f"{agent} drives libvpx frame by frame from Python, against libvpx's own rate control:\n"
         "three sample clips at four bitrates, which takes a few minutes on two cores.",

@@ -33,7 +33,7 @@ def doctor(as_json: Json = False) -> None:
     Examples:
       vpxrc doctor
       vpxrc doctor --json
-    """  # noqa: D301
+    """  # noqa: D301 - typer wants the \b as it is
     found = {
         "versions": {
             "vpxrc": importlib.metadata.version("vpxrc"),
@@ -72,7 +72,7 @@ def datasets(
       vpxrc datasets
       vpxrc datasets ~/videos
       vpxrc datasets catalogue.toml --json
-    """  # noqa: D301
+    """  # noqa: D301 - typer wants the \b as it is
     clips = load_clips(spec)
     if as_json:
         rows = [dataclasses.asdict(clip) for clip in clips]

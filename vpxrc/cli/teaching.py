@@ -103,7 +103,7 @@ def teach(
       vpxrc teach samples --bitrates 64,128 --out lessons
       vpxrc teach train/ --bitrates 40,60,85,120 --per-clip 1 --pixels 36864 --out lessons
       vpxrc teach train/ --bitrates 64 --start tpl --quality psnr_overall --out bounds
-    """  # noqa: D301
+    """  # noqa: D301 - typer wants the \b as it is
     searching = SearchOptions(quality, cast(tuple[Direction, ...], tuple(directions.split(","))))
     check_start(make_policy(start))
     given = load_clips(clips)
@@ -244,7 +244,7 @@ def train(
     A second round starts the searches where the first agent got to:
       vpxrc teach train/ --bitrates 64,128 --start imitation:imitation.safetensors --out lessons2
       vpxrc train --agent imitation lessons lessons2 --out imitation2.safetensors
-    """  # noqa: D301
+    """  # noqa: D301 - typer wants the \b as it is
     if agent not in AGENTS:
         raise InputError(f"unknown agent {agent!r}: choose from {', '.join(AGENTS)}")
     if out.suffix != ".safetensors":
