@@ -97,6 +97,12 @@ class Policy:
         """Return how to code the frame. Only an observing policy may leave it out."""
         raise PolicyError(f"{type(self).__name__} does not decide frames")
 
+    def overruled(self, frame: Frame, decision: Decision) -> None:
+        """Learn what was taken in place of the decision that :meth:`decide` has just returned.
+
+        Called by what moves another policy's decisions, so that its account of bits stays right.
+        """
+
     def review(self, log: EncodeLog) -> EncodeLog | None:
         """Look at a finished encode: return the log to keep, or None to encode once more."""
         return log

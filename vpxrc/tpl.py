@@ -201,6 +201,14 @@ class Tpl(Policy):
         factors = {_KEY: p.key_lambda, _ARF: p.arf_lambda, _LEAF: p.leaf_lambda}
         return Decision(q_index, factors[int(group.kinds[position])], scale)
 
+    def overruled(self, frame: Frame, decision: Decision) -> None:
+        """Book the frame at the base that the quantiser step taken stands for."""
+        group, position = self._group, frame.group_position
+        own = nearest_q(group.bases[position] + group.shift - group.steps[position])
+        group.bases[position] += LOG2_STEP[decision.q_index] - LOG2_STEP[own]
+        if frame.update_type == _ARF and frame.layer_depth == 1:
+            self._arf_q = decision.q_index
+
     # The model
 
     def _start_group(self, frame: Frame) -> None:
