@@ -3,14 +3,40 @@
 from gymnasium.envs.registration import register
 
 from vpxrc.envs.observations import TABLES, Column, observation_space
+from vpxrc.envs.planned import (
+    FRAME_MOVES,
+    GROUP_MOVES,
+    OBSERVATION,
+    PlannedConfig,
+    PlannedEpisode,
+    PlannedRateControlContinuousEnv,
+    PlannedRateControlEnv,
+)
 from vpxrc.envs.rate_control import RateControlContinuousEnv, RateControlEnv
-from vpxrc.envs.rewards import LagrangianReward, PsnrReward, Reward, SelfCompetition
+from vpxrc.envs.rewards import (
+    GainReward,
+    HistoricalOpponent,
+    LagrangianReward,
+    PsnrReward,
+    Reward,
+    SelfCompetition,
+    StepReward,
+)
 from vpxrc.envs.vector import RateControlContinuousVectorEnv, RateControlVectorEnv
 
 __all__ = [
+    "FRAME_MOVES",
+    "GROUP_MOVES",
+    "OBSERVATION",
     "TABLES",
     "Column",
+    "GainReward",
+    "HistoricalOpponent",
     "LagrangianReward",
+    "PlannedConfig",
+    "PlannedEpisode",
+    "PlannedRateControlContinuousEnv",
+    "PlannedRateControlEnv",
     "PsnrReward",
     "RateControlContinuousEnv",
     "RateControlContinuousVectorEnv",
@@ -18,6 +44,7 @@ __all__ = [
     "RateControlVectorEnv",
     "Reward",
     "SelfCompetition",
+    "StepReward",
     "observation_space",
 ]
 
@@ -30,3 +57,8 @@ for _id, _env in (
         entry_point=f"vpxrc.envs:{_env}Env",
         vector_entry_point=f"vpxrc.envs:{_env}VectorEnv",
     )
+for _id, _env in (
+    ("vpxrc/PlannedRateControl-v0", "PlannedRateControlEnv"),
+    ("vpxrc/PlannedRateControlContinuous-v0", "PlannedRateControlContinuousEnv"),
+):
+    register(id=_id, entry_point=f"vpxrc.envs:{_env}")

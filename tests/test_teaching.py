@@ -1,4 +1,4 @@
-"""The commands ``teach`` and ``train``, ``verify`` of lessons and ``encode --effort``."""
+"""The command ``teach``, ``train`` on its lessons, ``verify`` of them and ``encode --effort``."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from vpxrc import EncoderOptions, cli, encode, make_policy
 from vpxrc.agents.evolution import SearchOptions
 from vpxrc.agents.evolution.teach import learn, lessons, results, scaled
-from vpxrc.cli import encoding, teaching
+from vpxrc.cli import encoding, teaching, training
 from vpxrc.datasets import Clip, load_clips
 from vpxrc.metrics import decode
 from vpxrc.video import write_y4m
@@ -287,7 +287,7 @@ def test_train(taught, clips, trainable, monkeypatch):
 
     cut = trainable / "out" / "cut.safetensors"
     with monkeypatch.context() as patch:
-        patch.setattr(teaching, "STATE_EVERY", 0.0)
+        patch.setattr(training, "STATE_EVERY", 0.0)
         patch.setattr(Learner, "train", interrupted)
         assert run(*common, "--out", cut).exit_code == cli.INTERRUPTED
     (state,) = cut.parent.glob("cut.*.state")
@@ -337,28 +337,28 @@ def test_train_on_parts_of_what_there_is(taught, trainable, monkeypatch):
 def test_what_is_seen_survives_the_cache(taught, tmp_path, monkeypatch):
     monkeypatch.setenv("VPXRC_CACHE", str(tmp_path))
     (result, _) = results(taught)
-    clip = teaching.find_clip(result)
+    clip = training.find_clip(result)
     made = []
-    observe = teaching.observe
-    monkeypatch.setattr(teaching, "observe", lambda *a: made.append(observe(*a)) or made[-1])
-    path = teaching._cache_path(result, teaching._code())
-    sight = teaching._Sight(result, clip, path)
-    assert teaching._read(path) is None
-    assert teaching._see(sight) == teaching._see(sight) == clip.open().content_hash
+    observe = training.observe
+    monkeypatch.setattr(training, "observe", lambda *a: made.append(observe(*a)) or made[-1])
+    path = training._cache_path(result, training._code())
+    sight = training._Sight(result, clip, path)
+    assert training._read(path) is None
+    assert training._see(sight) == training._see(sight) == clip.open().content_hash
     (seen,) = made
-    read = teaching._read(path)
+    read = training._read(path)
     assert isinstance(read[0].groups[0].excess, float)
     assert [lesson.name for lesson in read] == ["one"] * len(seen)
     for mine, yours in zip(read, seen, strict=True):
-        a, b = (dict(teaching._arrays(lesson, "x")) for lesson in (mine, yours))
+        a, b = (dict(training._arrays(lesson, "x")) for lesson in (mine, yours))
         assert a.keys() == b.keys()
         for name in a:
             assert a[name].dtype == b[name].dtype
             assert a[name].tobytes() == b[name].tobytes() and a[name].shape == b[name].shape
     path.write_text("nonsense")
-    assert teaching._read(path) is None
+    assert training._read(path) is None
     other = {**result, "options": {**result["options"], "cpu_used": 3}}
-    assert teaching._cache_path(other, teaching._code()) != path
+    assert training._cache_path(other, training._code()) != path
 
 
 def test_what_train_refuses(taught, clips, trainable, monkeypatch):

@@ -10,7 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import Connection
@@ -33,6 +33,9 @@ class Workers(Protocol):
         self, function: Callable[[Job], Result], jobs: Iterable[Job]
     ) -> Iterator[tuple[Job, Result]]:
         """Yield every job with its result as soon as it is done.
+
+        Jobs are drawn as workers come free, so what is learned from a result can be in a later job;
+        processes have one waiting besides, that none is idle while the caller is busy.
 
         What has not begun is cancelled when the caller stops before the end, or a job fails; what
         has begun is stopped then or when the workers are closed.
@@ -117,20 +120,30 @@ def _signals_blocked() -> Iterator[None]:
 
 
 class _Processes:
-    def __init__(self, pool: ProcessPoolExecutor) -> None:
+    def __init__(self, pool: ProcessPoolExecutor, count: int) -> None:
         self._pool = pool
+        self._count = count
         self._left: list[Future[Any]] = []
 
     def unordered(
         self, function: Callable[[Job], Result], jobs: Iterable[Job]
     ) -> Iterator[tuple[Job, Result]]:
+        waiting = iter(jobs)
         futures: dict[Future[Result], Job] = {}
-        try:
-            with _signals_blocked():
-                for job in jobs:
+
+        def submit(count: int) -> None:
+            for job in itertools.islice(waiting, count):
+                with _signals_blocked():  # it may start a process
                     futures[self._pool.submit(_call, function, job)] = job
-            for future in as_completed(futures):
-                yield futures.pop(future), future.result()
+
+        try:
+            submit(self._count + 1)
+            while futures:
+                done, _ = wait(futures, return_when=FIRST_COMPLETED)
+                for future in [future for future in futures if future in done]:
+                    job, result = futures.pop(future), future.result()
+                    submit(1)
+                    yield job, result
         except BrokenProcessPool as error:
             raise EncoderError(
                 "a worker process was killed (out of memory?); "
@@ -149,7 +162,7 @@ def _open_processes(count: int) -> Iterator[_Processes]:
     context = multiprocessing.get_context("spawn")
     reader, writer = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(reader,))
-    processes = _Processes(pool)
+    processes = _Processes(pool, count)
     try:
         yield processes
         if processes.busy():

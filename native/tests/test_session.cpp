@@ -2,12 +2,12 @@
 // libvpx's own programs; these walk every path of the C and C++ code on small, odd-sized clips.
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <map>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "check.hpp"
 #include "encode_session.hpp"
 #include "temporal_dependency.hpp"
 
@@ -17,13 +17,7 @@ using vpxrc::EncoderOptions;
 using vpxrc::EncodeSession;
 using vpxrc::State;
 
-#define CHECK(condition)                                                           \
-  do {                                                                             \
-    if (!(condition)) {                                                            \
-      std::fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                                \
-    }                                                                              \
-  } while (0)
+void test_search_tree();  // of test_search_tree.cpp
 
 namespace {
 
@@ -213,6 +207,7 @@ void model_is_the_same_at_every_level(const Clip &clip) {
 }  // namespace
 
 int main() {
+  test_search_tree();
   const Clip odd = make_clip(97, 67, 34);
   for (const int layers : {0, 1, 6})
     for (const bool tpl : {false, true}) {

@@ -12,7 +12,8 @@ from vpxrc.cli.encoding import encode, verify
 from vpxrc.cli.evaluation import demo, evaluate
 from vpxrc.cli.information import datasets, doctor
 from vpxrc.cli.inspection import inspect
-from vpxrc.cli.teaching import teach, train
+from vpxrc.cli.teaching import teach
+from vpxrc.cli.training import train
 from vpxrc.errors import VpxrcError
 
 INTERRUPTED = 130  # what shells report of a program that Ctrl-C ended

@@ -1,0 +1,232 @@
+"""Playing: encodes under a network's search, a few at a time, in whatever process it is called."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpxrc.agents.muzero.config import MuZeroConfig
+from vpxrc.agents.muzero.network import Array, Network
+from vpxrc.datasets import Clip
+from vpxrc.encoder import EncodeLog, EncoderOptions, SessionPool
+from vpxrc.envs.planned import PlannedConfig, PlannedEpisode, make_plan, session_arguments
+from vpxrc.policy import Policy, encode, make_policy
+from vpxrc.video import Video
+
+
+@dataclass(frozen=True)
+class Task:
+    """A clip to be encoded at a target.
+
+    Attributes:
+        clip: The clip, at the size that it is coded at.
+        options: The encoder's options, before the plan changes them.
+    """
+
+    clip: Clip
+    options: EncoderOptions
+
+    def __str__(self) -> str:
+        """What errors call it."""
+        return f"{self.clip.name} at {self.options.target_bitrate} kbit/s"
+
+
+@functools.cache
+def open_task(task: Task) -> Video:
+    """Return a task's clip; its frames are mapped into memory, and kept so."""
+    return task.clip.open()
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """One finished encode.
+
+    Attributes:
+        task: What was encoded.
+        result: The fields of its log but the video, which every process has.
+    """
+
+    task: Task
+    result: dict[str, Any]
+
+    def log(self) -> EncodeLog:
+        """Return the log; the clip is opened."""
+        return EncodeLog(video=open_task(self.task), **self.result)
+
+
+@dataclass(frozen=True)
+class ReferenceJob:
+    """Encodes under a policy as it is, for :func:`encode_all`.
+
+    Attributes:
+        tasks: What is encoded.
+        policy: Its spec.
+    """
+
+    tasks: tuple[Task, ...]
+    policy: str
+
+    def __str__(self) -> str:
+        """What errors call it."""
+        return f"{self.policy}: {', '.join(map(str, self.tasks))}"
+
+
+def encode_all(job: ReferenceJob) -> list[Encoded]:
+    """Encode a job's tasks one after the other.
+
+    Raises:
+        InputError: A clip cannot be read, or there is no such policy.
+        PolicyError: The policy failed.
+        EncoderError: An encode failed.
+    """
+    policy = make_policy(job.policy)
+    return [
+        Encoded(task, _fields(encode(open_task(task), task.options, policy))) for task in job.tasks
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Episodes for :func:`play`.
+
+    Attributes:
+        tasks: What is encoded, all at the same time.
+        planned: How.
+        network: What chooses.
+        config: Of the search.
+        seeds: Of each task's noise; empty for the policy's most likely action, without a search.
+    """
+
+    tasks: tuple[Task, ...]
+    planned: PlannedConfig
+    network: Network
+    config: MuZeroConfig
+    seeds: tuple[tuple[int, ...], ...] = ()
+
+    def __str__(self) -> str:
+        """What errors call it."""
+        return ", ".join(map(str, self.tasks))
+
+
+@dataclass(frozen=True, eq=False)
+class Played(Encoded):
+    """One episode of T decisions.
+
+    Attributes:
+        observations: float32 ``[T, N]``.
+        actions: int32 ``[T]``.
+        policies: float32 ``[T, A]``: the search's improved policy, or the network's own.
+        values: float32 ``[T]``: the search's value, or the network's own.
+        steps: The rows of the log that each decision governed, first and past the last.
+    """
+
+    observations: Array
+    actions: NDArray[np.int32]
+    policies: Array
+    values: Array
+    steps: list[tuple[int, int]]
+
+
+def play(job: Job) -> list[Played]:
+    """Encode a job's tasks, all sessions at once.
+
+    Their decisions are searched for together: a search begins when all sessions that still run wait
+    for one. A process that has one core loses nothing by that, since the core is busy until then.
+
+    Raises:
+        InputError: A clip cannot be read.
+        PolicyError: The plan failed.
+        EncoderError: An encode failed.
+    """
+    runs: dict[int, _Run] = {}
+    pool = SessionPool()
+    try:
+        for number, task in enumerate(job.tasks):
+            plan = make_plan(job.planned.plan)
+            options = plan.options(task.options)
+            session_id = pool.open(open_task(task), options, **session_arguments(plan))
+            rng = np.random.default_rng(job.seeds[number] if job.seeds else 0)
+            runs[session_id] = _Run(task, plan, rng)
+        waiting: dict[int, Array] = {}
+        while len(pool):
+            session_id, session = pool.next()
+            run = runs[session_id]
+            if run.episode is None:
+                run.episode = PlannedEpisode(session, run.plan, job.planned)
+            observation = run.episode.advance()
+            if observation is not None:
+                waiting[session_id] = observation
+            elif run.episode.log is not None:
+                pool.close_session(session_id)
+            if waiting and len(waiting) == len(pool):
+                _decide(job, [(runs[key], seen) for key, seen in sorted(waiting.items())])
+                waiting.clear()
+        return [run.played() for run in runs.values()]
+    finally:
+        pool.close()
+
+
+@dataclass(eq=False)
+class _Run:
+    """An encode that is going on."""
+
+    task: Task
+    plan: Policy
+    rng: np.random.Generator
+    episode: PlannedEpisode | None = None
+    observations: list[Array] = field(default_factory=list)
+    actions: list[int] = field(default_factory=list)
+    policies: list[Array] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def played(self) -> Played:
+        episode = self.episode
+        assert episode is not None and episode.log is not None  # the pool is empty
+        return Played(
+            self.task,
+            _fields(episode.log),
+            np.stack(self.observations),
+            np.array(self.actions, np.int32),
+            np.stack(self.policies),
+            np.array(self.values, np.float32),
+            episode.steps,
+        )
+
+
+def _fields(log: EncodeLog) -> dict[str, Any]:
+    names = [part.name for part in dataclasses.fields(log) if part.name != "video"]
+    return {name: getattr(log, name) for name in names}
+
+
+def _decide(job: Job, waiting: Sequence[tuple[_Run, Array]]) -> None:
+    """Choose for all that wait, and let them go on."""
+    observations = np.stack([seen for _, seen in waiting])
+    actions, policies, values = _choose(job, observations, [run.rng for run, _ in waiting])
+    for place, (run, seen) in enumerate(waiting):
+        assert run.episode is not None  # it gave the observation
+        run.observations.append(seen)
+        run.actions.append(int(actions[place]))
+        run.policies.append(policies[place])
+        run.values.append(float(values[place]))
+        run.episode.act(run.actions[-1])
+
+
+def _choose(
+    job: Job, observations: Array, rngs: Sequence[np.random.Generator]
+) -> tuple[NDArray[np.int32], Array, Array]:
+    """Return actions ``[B]``, policies ``[B, A]`` and values ``[B]``."""
+    network, config = job.network, job.config
+    if not job.seeds:
+        logits, values = network.predict(network.represent(observations))
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        policies = weights / weights.sum(axis=1, keepdims=True)
+        return logits.argmax(axis=1).astype(np.int32), policies, values
+    noise = np.stack([rng.gumbel(size=network.actions) for rng in rngs]) * config.noise
+    found = network.search(
+        observations, config.simulations, config=config, noise=noise.astype(np.float32)
+    )
+    return found.action, found.action_weights, found.value

@@ -1,0 +1,91 @@
+"""What the MuZero agent is made of and how it is trained, as one JSON-able object."""
+
+import math
+from dataclasses import dataclass
+
+from vpxrc.errors import InputError
+
+
+@dataclass(frozen=True)
+class MuZeroConfig:
+    """The network, the search, the replay and the learner.
+
+    Returns are undiscounted sums of rewards: an episode has an end, and a bit saved early is worth
+    one saved late. Values are predicted as plain numbers under a Huber loss, which suits returns of
+    about -10 to 10: percent of bits, or -1 to 1.
+
+    Attributes:
+        hidden: Width of the latent state.
+        width: Width of the layers between.
+        as_planned: What the untrained policy gives action 0, "as planned"; the others share the
+            rest. None for all alike.
+        simulations: Of the search per decision.
+        max_considered: Actions that the search may start with.
+        value_scale: A return better by 1 than another's moves the search's policy by about 50 times
+            this, in its logits. mctx has 0.1 and stretches all values to 0..1 first, which makes
+            much of differences that are the network's noise; here returns count as they are.
+        noise: Factor on the Gumbel noise at the root in training; 0 explores nothing.
+        capacity: Steps that the replay holds.
+        warmup: Steps that it has before the first update.
+        priority: Exponent on the value's error in a step's chance to be drawn, in [0, 1].
+        correction: Exponent of the importance weights, in [0, 1]; 1 undoes the preference.
+        unroll: Steps that the dynamics are unrolled for, at least 1.
+        batch: Positions per update.
+        reuse: How often a step is drawn on average.
+        reanalyse: Share of a batch's positions that are searched again with the latest network.
+        trace: Lambda of TD(lambda): 1 for the whole return, 0 for the next value alone.
+        rate: Of AdamW.
+        decay: Of the weights.
+        value_weight: Of the value's loss against the policy's.
+        reward_weight: Of the reward's.
+        auxiliary: Of the losses of bits and distortion.
+        seed: Of the parameters, the draws and the noise.
+    """
+
+    hidden: int = 64
+    width: int = 128
+    as_planned: float | None = 0.5
+    simulations: int = 16
+    max_considered: int = 16
+    value_scale: float = 0.05
+    noise: float = 1.0
+    capacity: int = 50_000
+    warmup: int = 500
+    priority: float = 0.6
+    correction: float = 0.4
+    unroll: int = 5
+    batch: int = 64
+    reuse: float = 32.0
+    reanalyse: float = 0.25
+    trace: float = 0.9
+    rate: float = 1e-3
+    decay: float = 1e-4
+    value_weight: float = 0.5
+    reward_weight: float = 0.5
+    auxiliary: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every range, with the name in the complaint."""
+        for name, low, high in (
+            ("hidden", 2, 4096),
+            ("width", 1, 4096),
+            ("simulations", 1, 10_000),
+            ("max_considered", 1, 10_000),
+            ("capacity", 1, 100_000_000),
+            ("warmup", 1, self.capacity),
+            ("unroll", 1, 100),
+            ("batch", 1, 100_000),
+            ("value_scale", 0, math.inf),
+            ("noise", 0, math.inf),
+            ("priority", 0, 1),
+            ("correction", 0, 1),
+            ("reuse", 0, 100_000),
+            ("reanalyse", 0, 1),
+            ("trace", 0, 1),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InputError(f"{name} must be in {low}..{high}, not {value!r}")
+        if self.as_planned is not None and not 0 < self.as_planned < 1:
+            raise InputError(f"as_planned must be in (0, 1), not {self.as_planned!r}")

@@ -1,0 +1,221 @@
+"""The networks in numpy, as they decide: loaded in milliseconds, no learning framework needed.
+
+``vpxrc.agents.muzero.learner`` has the same networks in torch, for training; the two share the
+parameters' names, and ``tests/test_muzero.py`` holds them against each other.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save as save_tensors
+
+from vpxrc.agents.muzero.config import MuZeroConfig
+from vpxrc.agents.muzero.search import (
+    Recurrent,
+    Root,
+    SearchOutput,
+    Step,
+    gumbel_muzero_search,
+)
+from vpxrc.agents.planned import checkpoint_metadata, read_checkpoint
+from vpxrc.encoder import EncoderOptions
+from vpxrc.envs.planned import OBSERVATION, PlannedConfig
+from vpxrc.errors import InputError
+from vpxrc.files import atomic_write
+
+Array = NDArray[np.float32]
+FORMAT = "muzero-1"
+LIMIT = 4.0  # of a standardised input: beyond what training saw, no further
+EPSILON = 1e-5  # of the normalisation of latent states
+OUTCOMES = ("reward", "log2_bits", "log2_distortion")
+
+
+class Network:
+    """Observations to latent states, latent states and actions to latent states, and what to do.
+
+    - representation: the standardised observation through one hidden layer to a state;
+    - dynamics: state and action through one hidden layer, added to the state; reward, bits and
+      distortion of the step from that layer;
+    - prediction: a state through one hidden layer to the policy's logits and the value.
+
+    Every state has mean 0 and variance 1 over its H numbers.
+
+    Args:
+        parameters: float32 arrays by name; see :func:`shapes`.
+    """
+
+    def __init__(self, parameters: dict[str, Array]) -> None:
+        self.parameters = parameters
+        hidden = len(parameters["represent2.bias"])
+        weight = parameters["dynamics1.weight"]
+        self._of_state, self._of_action = weight[:, :hidden].T, weight[:, hidden:].T
+
+    @property
+    def actions(self) -> int:
+        """A, the number of actions."""
+        return len(self._of_action)
+
+    def represent(self, observations: Array) -> Array:
+        """Return the latent states of observations.
+
+        Args:
+            observations: float32 ``[B, N]``.
+
+        Returns:
+            float32 ``[B, H]``.
+        """
+        p = self.parameters
+        scaled = (observations - p["observation_mean"]) * p["observation_gain"]
+        inner = _relu(self._linear("represent1", np.clip(scaled, -LIMIT, LIMIT)))
+        return _normalised(self._linear("represent2", inner))
+
+    def predict(self, states: Array) -> tuple[Array, Array]:
+        """Return the policy's logits ``[B, A]`` and the values ``[B]`` of states ``[B, H]``."""
+        inner = _relu(self._linear("predict1", states))
+        return self._linear("policy", inner), self._linear("value", inner)[:, 0]
+
+    def step(self, actions: NDArray[np.int32], states: Array) -> Step:
+        """Return what the model expects of actions.
+
+        Args:
+            actions: int32 ``[B]``.
+            states: float32 ``[B, H]``.
+        """
+        bias = self.parameters["dynamics1.bias"]
+        inner = _relu(states @ self._of_state + self._of_action[actions] + bias)
+        after = _normalised(states + self._linear("dynamics2", inner))
+        reward = self._linear("outcome", inner)[:, OUTCOMES.index("reward")]
+        logits, value = self.predict(after)
+        # The end is not told from the rest: after it, the model has learned rewards of 0.
+        return Step(reward, np.ones_like(reward), logits, value, after)
+
+    def search(
+        self,
+        observations: Array,
+        simulations: int,
+        *,
+        config: MuZeroConfig,
+        noise: Array | None = None,
+    ) -> SearchOutput:
+        """Look ahead from observations.
+
+        Args:
+            observations: float32 ``[B, N]``.
+            simulations: Steps of the model per observation.
+            config: For what else the search asks.
+            noise: Gumbel noise at the root, float32 ``[B, A]``; None for none.
+        """
+        states = self.represent(observations)
+        root = Root(*self.predict(states), states)
+        return look_ahead(root, self.step, simulations, config=config, noise=noise)
+
+    def _linear(self, name: str, values: Array) -> Array:
+        p = self.parameters
+        return np.asarray(values @ p[f"{name}.weight"].T + p[f"{name}.bias"])
+
+
+def look_ahead(
+    root: Root,
+    step: Recurrent,
+    simulations: int,
+    *,
+    config: MuZeroConfig,
+    noise: Array | None = None,
+) -> SearchOutput:
+    """Search as the agent does; see :meth:`Network.search`."""
+    return gumbel_muzero_search(
+        root,
+        step,
+        num_simulations=simulations,
+        gumbel=np.zeros_like(root.prior_logits) if noise is None else noise,
+        max_considered=config.max_considered,
+        value_scale=config.value_scale,
+        rescale=False,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a checkpoint has.
+
+    Attributes:
+        network: The network.
+        planned: What it acts on.
+        config: How it searches and was trained.
+        clips: Content hashes of the clips that it was trained on.
+        options: Fields of ``EncoderOptions`` that shaped what it saw, by name.
+    """
+
+    network: Network
+    planned: PlannedConfig
+    config: MuZeroConfig
+    clips: frozenset[str]
+    options: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Trained":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            InputError: It is not a checkpoint, or another agent's or version's, or its tensors are
+                not such a network's.
+        """
+        found = read_checkpoint(path, FORMAT)
+        try:
+            config = MuZeroConfig(**json.loads(found.settings["muzero"]))
+            options = json.loads(found.settings["options"])
+            EncoderOptions(**options)
+        except (KeyError, TypeError, ValueError, InputError) as error:
+            raise InputError(f"{path}: a network of another form; train it again") from error
+        actions = len(found.config.actions)
+        expected = shapes(len(OBSERVATION), actions, config.hidden, config.width)
+        if {name: value.shape for name, value in found.tensors.items()} != expected:
+            raise InputError(f"{path}: a network of another form; train it again")
+        return cls(Network(found.tensors), found.config, config, found.clips, options)
+
+    def save(self, path: str | Path) -> None:
+        """Write it, by atomic rename."""
+        metadata = checkpoint_metadata(
+            FORMAT,
+            self.planned,
+            self.clips,
+            muzero=json.dumps(dataclasses.asdict(self.config)),
+            options=json.dumps(self.options),
+        )
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(save_tensors(self.network.parameters, metadata))
+
+
+def shapes(observations: int, actions: int, hidden: int, width: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all parameters, by name."""
+    layers = {
+        "represent1": (width, observations),
+        "represent2": (hidden, width),
+        "dynamics1": (width, hidden + actions),
+        "dynamics2": (hidden, width),
+        "outcome": (len(OUTCOMES), width),
+        "predict1": (width, hidden),
+        "policy": (actions, width),
+        "value": (1, width),
+    }
+    found: dict[str, tuple[int, ...]] = {
+        f"observation_{scale}": (observations,) for scale in ("mean", "gain")
+    }
+    for name, (outputs, inputs) in layers.items():
+        found |= {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+    return found
+
+
+def _relu(values: Array) -> Array:
+    return np.maximum(values, 0.0)
+
+
+def _normalised(states: Array) -> Array:
+    centred = states - states.mean(axis=1, keepdims=True)
+    variance = np.square(centred).mean(axis=1, keepdims=True)
+    return np.asarray(centred / np.sqrt(variance + EPSILON))

@@ -1,0 +1,5 @@
+"""Agents of the planned problem that RLlib trains: PPO, SAC, and BC and MARWIL from lessons."""
+
+from vpxrc.agents.rllib.policy import Rllib
+
+__all__ = ["Rllib"]

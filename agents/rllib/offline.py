@@ -1,0 +1,412 @@
+"""Episodes without an agent: the plan's own, and the teacher's in terms of moves."""
+
+import dataclasses
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from vpxrc import _native
+from vpxrc.agents.evolution import Follow, Trajectory
+from vpxrc.agents.evolution.teach import (
+    TRAJECTORY,
+    open_clip,
+    result_options,
+    stored_trajectory,
+)
+from vpxrc.agents.planned import plan_sources
+from vpxrc.datasets import Clip
+from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, EncodeSession, Frame
+from vpxrc.envs.planned import (
+    OBSERVATION,
+    REFERENCES,
+    PlannedConfig,
+    PlannedEpisode,
+    make_plan,
+    session_arguments,
+)
+from vpxrc.envs.rewards import GainReward, Reward, StepReward
+from vpxrc.errors import InputError
+from vpxrc.files import atomic_write, cache_dir, sha256_file
+from vpxrc.layered import LOG2_STEP
+from vpxrc.policy import Episode as PolicyEpisode
+from vpxrc.policy import Policy, encode, make_policy
+from vpxrc.video import Video
+
+_LEAF = 1
+_NEIGHBOUR = 0.75  # of the target: the second point of a slope where there is but one target
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """The T decisions of an encode, as RLlib learns from them.
+
+    Attributes:
+        observations: float32 ``[T + 1, len(OBSERVATION)]``; the last, at the end, is 0.
+        actions: int64 ``[T]``.
+        rewards: float32 ``[T]``.
+    """
+
+    observations: NDArray[np.float32]
+    actions: NDArray[np.int64]
+    rewards: NDArray[np.float32]
+
+
+def run(
+    video: Video,
+    options: EncoderOptions,
+    config: PlannedConfig,
+    choose: Callable[[Frame], int],
+    reward: Reward | None = None,
+) -> tuple[Episode, EncodeLog]:
+    """Encode with given actions.
+
+    Args:
+        video: The clip.
+        options: What is asked for; the plan's own come on top.
+        config: The problem.
+        choose: Called with the frame at every decision point, for the index of a move.
+        reward: None: the rewards are 0.
+
+    Raises:
+        PolicyError: The plan failed.
+        EncoderError: libvpx failed.
+        InputError: The reward knows no such encode.
+    """
+    plan = make_plan(config.plan)
+    observations: list[NDArray[np.float32]] = []
+    actions: list[int] = []
+    with EncodeSession(video, plan.options(options), **session_arguments(plan)) as session:
+        episode = PlannedEpisode(session, plan, config)
+        while (log := episode.log) is None:
+            observation = episode.advance()
+            if observation is not None:
+                frame = session.frame
+                assert frame is not None  # it is what is to be decided
+                observations.append(observation)
+                actions.append(choose(frame))
+                episode.act(actions[-1])
+    rewards = np.zeros(len(actions), np.float32)
+    if isinstance(reward, StepReward):
+        rewards = reward.per_step(log, episode.steps)
+    elif reward is not None:
+        rewards[-1] = reward(log)
+    observations.append(np.zeros(len(OBSERVATION), np.float32))
+    return Episode(np.stack(observations), np.array(actions, np.int64), rewards), log
+
+
+def as_planned(frame: Frame) -> int:
+    """Return the action that moves nothing."""
+    return 0
+
+
+# The plan alone: what the inputs are like, and what the agent's encodes are compared with
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A clip that the plan is to be seen on.
+
+    Attributes:
+        clip: The clip.
+        content: Its content hash.
+        targets: In kbit/s.
+        options: Fields of :class:`vpxrc.EncoderOptions`, but for the target.
+        config: The problem.
+        reference: Spec of the policy that a gain is counted from; None: the plan.
+        gain: Whether gains are to be counted at all.
+        code: See :func:`code`.
+    """
+
+    clip: Clip | Video
+    content: str
+    targets: tuple[int, ...]
+    options: dict[str, Any]
+    config: PlannedConfig
+    reference: str | None
+    gain: bool
+    code: str
+
+    def __str__(self) -> str:
+        """What errors call it."""
+        return self.clip.name
+
+    @property
+    def path(self) -> Path:
+        """Where the cache has what comes of it."""
+        facts = [self.content, self.targets, self.options, self.reference, self.gain]
+        return _cache_path("surveys", [self.code, *facts, dataclasses.asdict(self.config)])
+
+
+@dataclass(frozen=True, eq=False)
+class Surveyed:
+    """What comes of a survey.
+
+    Attributes:
+        observations: float32 ``[n, len(OBSERVATION)]``.
+        references: Of a :class:`GainReward`, its ``state_dict``.
+        complaint: Why no gain can be counted on this clip; empty where it can.
+    """
+
+    observations: NDArray[np.float32]
+    references: dict[str, Any]
+    complaint: str
+
+    def write(self, path: Path) -> None:
+        """Write it by atomic rename."""
+        words = json.dumps({"references": self.references, "complaint": self.complaint})
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, observations=self.observations, words=np.array(words))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        try:
+            with np.load(path) as kept:
+                return cls(kept["observations"], **json.loads(str(kept["words"])))
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise InputError(f"cannot read {path}: {error}") from error
+
+
+def survey(job: Survey) -> Surveyed:
+    """Encode a clip as planned at all targets.
+
+    Raises:
+        InputError: The clip cannot be read.
+        PolicyError: A policy failed.
+        EncoderError: libvpx failed.
+    """
+    video = job.clip if isinstance(job.clip, Video) else job.clip.open()
+    asked = [EncoderOptions(target_bitrate=target, **job.options) for target in job.targets]
+    planned = [run(video, options, job.config, as_planned) for options in asked]
+    observations = np.concatenate([episode.observations[:-1] for episode, _ in planned])
+    logs = [log for _, log in planned]
+    reward, complaint = GainReward(), ""
+    if job.gain:
+        if len(asked) == 1:
+            asked.append(_neighbour(asked[0]))
+        for place, options in enumerate(asked):
+            if job.reference is not None:
+                log = encode(video, options, make_policy(job.reference))
+            elif place < len(logs):
+                log = logs[place]
+            else:
+                _, log = run(video, options, job.config, as_planned)
+            reward.reference(log)
+        try:
+            for log in logs:
+                reward(log)
+        except InputError as error:  # the curve is flat
+            complaint = str(error)
+    return Surveyed(observations, reward.state_dict(), complaint)
+
+
+def contents(clip: Clip | Video) -> tuple[str, str]:
+    """Return the content hashes of a clip: as it is trained on, and at its own size.
+
+    An evaluation may have it at its own.
+    """
+    if isinstance(clip, Video):
+        return clip.content_hash, clip.content_hash
+    own = dataclasses.replace(clip, width=None, height=None)
+    return clip.open().content_hash, own.open().content_hash
+
+
+# The teacher
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A trajectory of the teacher's that is to be shown in terms of moves.
+
+    Attributes:
+        result: One of ``vpxrc.agents.evolution.teach.results``.
+        clip: Its clip, at its own size.
+        config: The problem.
+        contrast: Episodes of random moves, to judge the teacher's by their gains, beside the
+            plan's. None: the teacher's alone, and all rewards are 0.
+        seed: Of those.
+        code: See :func:`code`.
+    """
+
+    result: dict[str, Any]
+    clip: Clip
+    config: PlannedConfig
+    contrast: int | None
+    seed: int
+    code: str
+
+    def __str__(self) -> str:
+        """What errors call it."""
+        return str(self.result["path"].name)
+
+    @property
+    def path(self) -> Path:
+        """Where the cache has the episodes, the teacher's first."""
+        trajectory = sha256_file(self.result["path"].with_suffix(TRAJECTORY))
+        facts = [self.result[name] for name in ("content_hash", "options")]
+        causes = [self.code, trajectory, *facts, self.contrast]
+        if self.contrast:
+            causes.append(self.seed)
+        return _cache_path("demonstrations", [*causes, dataclasses.asdict(self.config)])
+
+
+def demonstrate(job: Demonstration) -> list[Episode]:
+    """Return the teacher's episode, and what it is to be compared with.
+
+    The trajectory is followed once beside the plan. What it did in a group differs from the plan by
+    some steps in the mean of the leaves, and in that of the frames that others depend on; the move
+    nearest to the two is the group's label. Then the clip is encoded under the labels: that is the
+    episode, with what an agent would see on this way.
+
+    Raises:
+        InputError: The clip or the trajectory cannot be used, or no gain can be counted on it.
+        PolicyError: The plan failed.
+        EncoderError: libvpx failed.
+    """
+    video, options, config = (
+        open_clip(job.result, [job.clip]),
+        result_options(job.result),
+        job.config,
+    )
+    trajectory = Trajectory.from_pandas(stored_trajectory(job.result))
+    choices = [_labels(video, options, config, trajectory)]
+    reward = None
+    if job.contrast is not None:
+        reward = GainReward()
+        for asked in (options, _neighbour(options)):
+            reward.reference(run(video, asked, config, as_planned)[1])
+        rng = np.random.default_rng(job.seed)
+        count = len(config.actions)
+        choices += [as_planned, *[lambda frame: int(rng.integers(count))] * job.contrast]
+    return [run(video, options, config, choose, reward)[0] for choose in choices]
+
+
+def _neighbour(options: EncoderOptions) -> EncoderOptions:
+    """Return the options of the second point of a slope."""
+    target = max(1, round(_NEIGHBOUR * options.target_bitrate))
+    return dataclasses.replace(options, target_bitrate=target)
+
+
+class _Beside(Policy):
+    """Follows a trajectory, with the plan beside it.
+
+    Attributes:
+        differences: Per coded frame, the trajectory's step less the plan's, log2.
+        rows: Per coded frame, its coding index, its group's and its update type.
+    """
+
+    def __init__(self, plan: Policy, trajectory: Trajectory) -> None:
+        self._plan = plan
+        self._follow = Follow(trajectory)
+        self.differences: list[float] = []
+        self.rows: list[tuple[int, int, int]] = []
+
+    def options(self, options: EncoderOptions) -> EncoderOptions:
+        return self._plan.options(options)
+
+    def begin(self, episode: PolicyEpisode) -> None:
+        self._plan.begin(episode)
+        self._follow.begin(episode)
+
+    def decide(self, frame: Frame) -> Decision:
+        planned, wanted = self._plan.decide(frame), self._follow.decide(frame)
+        q_index = planned.q_index if planned.q_index >= 0 else frame.libvpx_q_index
+        self.differences.append(float(LOG2_STEP[wanted.q_index] - LOG2_STEP[q_index]))
+        self.rows.append((frame.coding_index, frame.group_index, frame.update_type))
+        if wanted.q_index != planned.q_index:
+            self._plan.overruled(frame, wanted)
+        return wanted
+
+
+def _labels(
+    video: Video, options: EncoderOptions, config: PlannedConfig, trajectory: Trajectory
+) -> Callable[[Frame], int]:
+    """Return the moves nearest to a trajectory, by frame."""
+    beside = _Beside(make_plan(config.plan), trajectory)
+    encode(video, options, beside)
+    moves = np.array(config.actions)
+    frames, groups, types = np.array(beside.rows).T
+    differences = np.array(beside.differences)
+    is_reference = np.isin(types, REFERENCES)
+    if config.decisions == "frame":
+        offsets = moves[:, 0] + np.outer(is_reference, moves[:, 1])
+        nearest = np.abs(offsets - differences[:, None]).argmin(axis=1)
+        of_frame = dict(zip(frames.tolist(), nearest.tolist(), strict=True))
+        return lambda frame: of_frame.get(frame.coding_index, 0)
+    labels: dict[int, int] = {}
+    for group in np.unique(groups):
+        error = np.zeros(len(moves))
+        # An overlay repeats what is there already, at whatever q.
+        for members, own in ((types == _LEAF, moves[:, 0]), (is_reference, moves.sum(axis=1))):
+            mine = members & (groups == group)
+            if mine.any():
+                error += (own - differences[mine].mean()) ** 2
+        labels[int(group)] = int(error.argmin())
+    return lambda frame: labels.get(frame.group_index, 0)
+
+
+# Files
+
+
+def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
+    """Write a parquet file with a row per episode, by atomic rename."""
+    rows = list(episodes)
+    table = pa.table(
+        {
+            "obs": pa.array([row.observations.ravel() for row in rows], pa.list_(pa.float32())),
+            "actions": pa.array([row.actions for row in rows], pa.list_(pa.int64())),
+            "rewards": pa.array([row.rewards for row in rows], pa.list_(pa.float32())),
+        }
+    )
+    with atomic_write(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def read_episodes(path: str | Path) -> list[Episode]:
+    """Read what :func:`write_episodes` wrote.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        columns = pq.read_table(path).to_pydict()
+        return [
+            Episode(
+                np.array(seen, np.float32).reshape(len(actions) + 1, len(OBSERVATION)),
+                np.array(actions, np.int64),
+                np.array(rewards, np.float32),
+            )
+            for seen, actions, rewards in zip(
+                columns["obs"], columns["actions"], columns["rewards"], strict=True
+            )
+        ]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def code(config: PlannedConfig) -> str:
+    """Return what tells this vpxrc, as far as it changes an encode under the plan, from others."""
+    files = (*plan_sources(make_plan(config.plan)), Path(__file__), Path(_native.__file__))
+    return digest([sha256_file(file) for file in files])
+
+
+def digest(causes: Any) -> str:
+    """Return the SHA-256 of anything that JSON takes."""
+    return hashlib.sha256(json.dumps(causes, sort_keys=True).encode()).hexdigest()
+
+
+def _cache_path(kind: str, causes: Any) -> Path:
+    return cache_dir() / kind / digest(causes)

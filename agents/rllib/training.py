@@ -1,0 +1,469 @@
+"""Training with RLlib's new API stack, in a run that can be stopped and gone on with."""
+
+import dataclasses
+import importlib
+import json
+import logging
+import math
+import pickle
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save as save_tensors
+
+from vpxrc.agents.evolution.teach import find_clip, results
+from vpxrc.agents.planned import checkpoint_metadata
+from vpxrc.agents.rllib.config import ALGORITHMS, OFFLINE, RllibConfig, split_options
+from vpxrc.agents.rllib.offline import (
+    Demonstration,
+    Survey,
+    Surveyed,
+    code,
+    contents,
+    demonstrate,
+    digest,
+    read_episodes,
+    survey,
+    write_episodes,
+)
+from vpxrc.agents.rllib.policy import FORMAT, PROBLEM, exported, problem
+from vpxrc.datasets import Clip
+from vpxrc.envs.planned import (
+    OBSERVATION,
+    PlannedConfig,
+)
+from vpxrc.envs.rewards import GainReward, Reward, SelfCompetition
+from vpxrc.errors import EncoderError, InputError, MissingDependencyError, OutputError, VpxrcError
+from vpxrc.files import atomic_write
+from vpxrc.video import Video
+from vpxrc.workers import Workers, open_workers
+
+COMPONENTS = "vpxrc.agents.rllib.components"  # imports Ray
+STATE_EVERY = 120.0  # seconds between two states of a training
+_PRICE = 0.005  # of overshoot in self-competition, dB per kbit/s: the augmented form
+_LEAST_DEVIATION = 0.05  # of an input
+_MODULE = "default_policy"
+
+Progress = Callable[[int, dict[str, float]], None]
+
+
+def train(
+    algorithm: str,
+    out: Path,
+    *,
+    config: PlannedConfig,
+    clips: Sequence[Clip | Video],
+    target_bitrates: Sequence[int],
+    options: dict[str, Any],
+    iterations: int,
+    runners: int,
+    seed: int,
+    ray: str | None,
+    lessons: Sequence[Path],
+    device: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Train an agent and write its checkpoint.
+
+    Killed at any point, the same call goes on with the state beside ``out`` (``.state``), which is
+    also a checkpoint of RLlib's own. In that folder are pickles: it is to be trusted like code.
+
+    Args:
+        algorithm: ``ppo`` or ``sac``, which act themselves, or ``bc`` or ``marwil``, which learn
+            from the teacher's trajectories.
+        out: The checkpoint, ``.safetensors``; :class:`vpxrc.agents.rllib.Rllib` loads it.
+        config: The problem. sac has (level, reference) for actions, whatever the moves.
+        clips: What ppo and sac train on; for bc and marwil where the lessons' clips are, none for
+            where they were.
+        target_bitrates: Of ppo and sac, in kbit/s.
+        options: Fields of :class:`RllibConfig`, and of :class:`vpxrc.EncoderOptions` for ppo and
+            sac; lessons have their own.
+        iterations: Of ppo: a batch of steps and its updates. Of sac: ``steps`` steps and their
+            updates. Of bc and marwil: an update.
+        runners: Processes that encode; 0: this one, for ppo and sac.
+        seed: Of everything random.
+        ray: A Ray address as :func:`vpxrc.workers.open_workers` takes it; None starts one here,
+            which ends with the training. Every machine needs vpxrc and the clips.
+        lessons: Folders or files of ``vpxrc teach``, for bc and marwil.
+        device: Of the learner: ``cpu`` or ``cuda``.
+        progress: Called after every iteration with its number, from 1, and figures by name:
+            ``return`` (mean of the episodes that ended), ``overshoot`` (likewise), losses.
+
+    Returns:
+        What the training was, in a form that JSON takes: ``output``, ``algorithm``,
+        ``iterations``, ``clips`` (their number), ``left_out`` (clips that no gain can be counted
+        on, with the reason) and the last ``figures``.
+
+    Raises:
+        InputError: An argument cannot be used, or there is another training's state beside ``out``.
+        MissingDependencyError: Ray or torch is not installed.
+        PolicyError: The plan failed.
+        EncoderError: An encode failed, or a process was killed.
+        OutputError: The checkpoint cannot be written.
+    """
+    if algorithm not in ALGORITHMS:
+        raise InputError(f"unknown algorithm {algorithm!r}: choose from {', '.join(ALGORITHMS)}")
+    if out.suffix != ".safetensors":
+        raise InputError(f"{out}: a checkpoint's name ends in .safetensors")
+    if iterations < 1 or runners < 0 or seed < 0:
+        raise InputError("iterations must be above 0, runners and seed at least 0")
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"device must be cpu or cuda, not {device!r}")
+    own, encoder_options = split_options(options)
+    with open_workers(max(1, runners), ray or "local") as workers:
+        try:
+            importlib.import_module(COMPONENTS)
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"training needs {error.name}: pip install 'vpxrc[ray]'"
+            ) from error
+        # The networks are small, and the other processors encode.
+        importlib.import_module("torch").set_num_threads(1)
+        logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # it explains itself at length
+        course = _Course(algorithm, config, own, runners, seed, device)
+        if algorithm in OFFLINE:
+            course.learn_from(lessons, clips, workers)
+        else:
+            course.learn_on(clips, target_bitrates, encoder_options, workers)
+        key = digest(
+            [
+                [algorithm, dataclasses.asdict(config), dataclasses.asdict(own), seed],
+                [sorted(course.contents), list(target_bitrates), encoder_options],
+                [path.name for path in course.episodes],
+            ]
+        )
+        try:
+            return _run(course, _State(out, key), out, iterations, progress)
+        except Exception as error:
+            own_error = _own(error)
+            if own_error is error:
+                raise
+            raise own_error from error
+
+
+class _Course:
+    """What is trained on what.
+
+    Attributes:
+        clips: Their number.
+        contents: Their content hashes.
+        episodes: Files of episodes, of an offline algorithm.
+        left_out: Clips that no gain can be counted on, with the reason.
+        environment: Arguments of the environment, of an online one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: PlannedConfig,
+        own: RllibConfig,
+        runners: int,
+        seed: int,
+        device: str,
+    ) -> None:
+        self.name, self.config, self.own = name, config, own
+        self.runners, self.seed, self.device = runners, seed, device
+        self.clips = 0
+        self.contents: frozenset[str] = frozenset()
+        self.episodes: list[Path] = []
+        self.left_out: dict[str, str] = {}
+        self.environment: dict[str, Any] = {}
+        self._variance = 1.0  # of returns
+        self._seen = np.zeros((0, len(OBSERVATION)), np.float32)
+
+    def learn_on(
+        self,
+        clips: Sequence[Clip | Video],
+        targets: Sequence[int],
+        options: dict[str, Any],
+        workers: Workers,
+    ) -> None:
+        """Prepare the environment: see what the inputs are like, and what gains are counted from.
+
+        Raises:
+            InputError: There is nothing to train on.
+        """
+        if not clips or not targets:
+            raise InputError(f"{self.name} needs clips and target bitrates")
+        own, config = self.own, self.config
+        if len({clip.name for clip in clips}) < len(clips):
+            raise InputError("the names of the clips must differ")
+        hashes = dict(workers.unordered(contents, clips))
+        gain, told = own.reward == "gain", code(config)
+        jobs = [
+            Survey(
+                clip, hashes[clip][0], tuple(targets), options, config, own.reference, gain, told
+            )
+            for clip in clips
+        ]
+        missing = [job for job in jobs if not job.path.is_file()]
+        for job, surveyed in workers.unordered(survey, missing):
+            surveyed.write(job.path)
+        done = {job.clip: Surveyed.read(job.path) for job in jobs}
+        self.left_out = {clip.name: seen.complaint for clip, seen in done.items() if seen.complaint}
+        kept = [clip for clip in clips if clip.name not in self.left_out]
+        if not kept:
+            raise InputError("; ".join(self.left_out.values()))
+        self._seen = np.concatenate([done[clip].observations for clip in kept])
+        self.clips = len(kept)
+        self.contents = frozenset(content for clip in kept for content in hashes[clip])
+        reward: Reward = SelfCompetition(overshoot_price=_PRICE)
+        if own.reward == "gain":
+            reward = GainReward()
+            references = [r for clip in kept for r in done[clip].references["references"]]
+            reward.load_state_dict({"references": references})
+        self.environment = {
+            "clips": kept,
+            "target_bitrate": list(targets),
+            "plan": config.plan,
+            "decisions": config.decisions,
+            "reward": reward,
+            "max_frames": own.max_frames,
+            **options,
+        }
+        if self.name == "sac":
+            self.environment["reach"] = own.reach
+        else:
+            self.environment["moves"] = config.moves
+
+    def learn_from(
+        self, lessons: Sequence[Path], clips: Sequence[Clip | Video], workers: Workers
+    ) -> None:
+        """Prepare the episodes of the teacher's lessons.
+
+        Raises:
+            InputError: There are none, or one cannot be used.
+        """
+        own = self.own
+        if not lessons:
+            raise InputError(f"{self.name} needs lessons of `vpxrc teach`")
+        known = [clip for clip in clips if isinstance(clip, Clip)] or None
+        told = code(self.config)
+        contrast = own.contrast if self.name == "marwil" else None
+        jobs = [
+            Demonstration(result, find_clip(result, known), self.config, contrast, self.seed, told)
+            for place in lessons
+            for result in results(place)
+        ]
+        for job, episodes in workers.unordered(
+            demonstrate, [job for job in jobs if not job.path.is_file()]
+        ):
+            write_episodes(job.path, episodes)
+        hashes = dict(workers.unordered(contents, {job.clip for job in jobs}))
+        self.clips = len(hashes)
+        self.contents = frozenset(content for pair in hashes.values() for content in pair)
+        self.contents |= {job.result["content_hash"] for job in jobs}
+        self.episodes = [job.path for job in jobs]
+        found = [episode for path in self.episodes for episode in read_episodes(path)]
+        self._seen = np.concatenate([episode.observations[:-1] for episode in found])
+        returns = [float(episode.rewards.sum()) for episode in found]
+        self._variance = max(float(np.var(returns)), 1e-6)
+
+    def algorithm(self, tables: list[dict[str, Any]] | None) -> Any:
+        """Return RLlib's algorithm.
+
+        Args:
+            tables: States of the reward, by runner; None for what it is at first.
+        """
+        components: Any = importlib.import_module(COMPONENTS)
+        deviation = np.maximum(self._seen.std(axis=0), _LEAST_DEVIATION)
+        return components.algorithm_config(
+            self.name,
+            self.config,
+            self.own,
+            mean=self._seen.mean(axis=0).tolist(),
+            gain=(1 / deviation).tolist(),
+            seed=self.seed,
+            runners=self.runners,
+            device=self.device,
+            environment={**self.environment, "tables": tables},
+            episodes=[str(path) for path in self.episodes],
+            variance=self._variance,
+        ).build_algo()
+
+
+# The run and its state
+
+
+def _run(
+    course: _Course, state: "_State", out: Path, iterations: int, progress: Progress
+) -> dict[str, Any]:
+    begun, tables = state.latest()
+    algorithm = course.algorithm(tables)
+    figures: dict[str, float] = {}
+    try:
+        if begun is not None:
+            state.restore(algorithm, begun)
+        if algorithm.local_replay_buffer is not None:  # RLlib gives it no seed
+            algorithm.local_replay_buffer.rng = np.random.default_rng([course.seed, begun or 0])
+        kept = time.monotonic()
+        for number in range(begun or 0, iterations):
+            figures = _figures(algorithm.train())
+            progress(number + 1, figures)
+            if number + 1 < iterations and time.monotonic() - kept >= STATE_EVERY:
+                state.save(algorithm, course, number + 1)
+                kept = time.monotonic()
+        weights = algorithm.learner_group.get_weights()[_MODULE]
+    finally:
+        _close(algorithm)
+    _write(course, out, weights)
+    state.remove()
+    return {
+        "output": str(out),
+        "algorithm": course.name,
+        "iterations": iterations,
+        "clips": course.clips,
+        "left_out": course.left_out,
+        "figures": figures,
+    }
+
+
+def _close(algorithm: Any) -> None:
+    """Stop it, and remove the folder that RLlib makes in the home folder for every algorithm."""
+    folder = Path(algorithm.logdir)
+    algorithm.stop()
+    with suppress(OSError):
+        shutil.rmtree(folder)
+        folder.parent.rmdir()
+
+
+def _write(course: _Course, out: Path, weights: dict[str, NDArray[np.float32]]) -> None:
+    own = course.own
+    tensors = exported(course.name, weights)
+    about = checkpoint_metadata(
+        FORMAT,
+        course.config,
+        course.contents,
+        algorithm=course.name,
+        activation=own.activation,
+        reach=str(own.reach),
+        training=json.dumps({"seed": course.seed, **dataclasses.asdict(own)}),
+    )
+    with atomic_write(out) as temporary:
+        temporary.write_bytes(save_tensors(tensors, about))
+
+
+class _State:
+    """The state of a training, in a folder beside its checkpoint.
+
+    Args:
+        out: The checkpoint.
+        key: Tells this training from every other.
+
+    Raises:
+        InputError: There is another training's.
+    """
+
+    def __init__(self, out: Path, key: str) -> None:
+        self._folder, self._key = out.with_suffix(".state"), key
+        about = self._folder / "training.json"
+        try:
+            if about.is_file() and json.loads(about.read_text())["key"] != key:
+                raise InputError(
+                    f"{self._folder}: a state of another training; remove it to start anew"
+                )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{about}: not a state of a training") from error
+
+    def latest(self) -> tuple[int | None, list[dict[str, Any]] | None]:
+        """Return the last iteration that there is a state of, and the reward's tables then."""
+        numbers = [int(path.name) for path in self._folder.glob("*") if path.name.isdigit()]
+        if not numbers:
+            return None, None
+        tables = self._folder / str(max(numbers)) / "tables.json"
+        return max(numbers), json.loads(tables.read_text())
+
+    def restore(self, algorithm: Any, number: int) -> None:
+        """Go on from an iteration's state."""
+        place = (self._folder / str(number)).absolute()
+        algorithm.restore_from_path(str(place))
+        buffer = place / "replay.pkl"
+        if buffer.is_file():  # RLlib leaves it out
+            algorithm.local_replay_buffer.set_state(pickle.loads(buffer.read_bytes()))
+
+    def save(self, algorithm: Any, course: _Course, number: int) -> None:
+        """Keep the state after an iteration, and none before it.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        temporary = self._folder / f".{uuid.uuid4().hex[:12]}"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self._folder / "training.json") as about:
+                about.write_text(json.dumps({"key": self._key}))
+            algorithm.save_to_path(str(temporary.absolute()))
+            (temporary / "tables.json").write_text(json.dumps(_tables(algorithm)))
+            text = problem(course.config, course.contents, course.own.reach)
+            (temporary / PROBLEM).write_text(text)
+            if algorithm.local_replay_buffer is not None:
+                buffer = pickle.dumps(algorithm.local_replay_buffer.get_state())
+                (temporary / "replay.pkl").write_bytes(buffer)
+            temporary.rename(self._folder / str(number))
+        except OSError as error:
+            raise OutputError(f"cannot write {self._folder}: {error.strerror or error}") from error
+        for path in self._folder.iterdir():
+            if path.is_dir() and path.name != str(number):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _tables(algorithm: Any) -> list[dict[str, Any]] | None:
+    """Return the states of the runners' rewards where they change in the course of a training."""
+    if algorithm.env_runner_group is None:
+        return None
+    found = algorithm.env_runner_group.foreach_env_runner(
+        _reward_tables, local_env_runner=algorithm.config.num_env_runners == 0
+    )
+    return [table for part in found for table in part] or None
+
+
+def _reward_tables(runner: Any) -> list[dict[str, Any]]:
+    rewards = [cast(Any, env.unwrapped).reward for env in runner.env.unwrapped.envs]
+    return [reward.state_dict() for reward in rewards if isinstance(reward, SelfCompetition)]
+
+
+def _figures(result: dict[str, Any]) -> dict[str, float]:
+    """Return what is worth telling of an iteration."""
+    acted, learned = result.get("env_runners", {}), result.get("learners", {}).get(_MODULE, {})
+    figures = {
+        "return": acted.get("episode_return_mean"),
+        "overshoot": acted.get("overshoot"),
+        **{name: value for name, value in learned.items() if name in _LEARNED},
+    }
+    numbers = {name: float(value) for name, value in figures.items() if value is not None}
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
+
+
+_LEARNED = (
+    *("policy_loss", "vf_loss", "vf_explained_var", "entropy", "mean_kl_loss"),
+    *("qf_loss", "qf_mean", "alpha_value"),
+)
+
+
+def _own(error: Exception) -> Exception:
+    """Return our own error where Ray's or RLlib's has one for a cause, else the error itself."""
+    exceptions: Any = importlib.import_module("ray.exceptions")
+    cause: BaseException | None = error
+    while cause is not None:
+        # Ray's is of its cause's class too, with a traceback for a message.
+        inner = getattr(cause, "cause", None) or cause.__cause__
+        if isinstance(cause, VpxrcError) and not isinstance(inner, VpxrcError):
+            return cause
+        if isinstance(cause, exceptions.ActorDiedError):
+            return EncoderError(
+                "a process that encodes was killed (out of memory?); "
+                "the same command goes on where it was"
+            )
+        cause = inner
+    return error

@@ -1,0 +1,520 @@
+"""RLlib's agents: the policy beside the environment, the exported networks, and that they learn."""
+
+import dataclasses
+import ipaddress
+import json
+import math
+from contextlib import suppress
+
+import numpy as np
+import psutil
+import pytest
+from conftest import make_video
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from test_workers import local_ray, skip_without_ray  # noqa: F401 - local_ray is a fixture
+
+from vpxrc import Decision, EncoderOptions, Policy, encode
+from vpxrc.agents.evolution import Record, Trajectory
+from vpxrc.agents.planned import PlannedPolicy, checkpoint_metadata
+from vpxrc.agents.rllib import Rllib, training
+from vpxrc.agents.rllib.config import ALGORITHMS, RllibConfig
+from vpxrc.agents.rllib.offline import (
+    Demonstration,
+    as_planned,
+    demonstrate,
+    read_episodes,
+    run,
+    write_episodes,
+)
+from vpxrc.agents.rllib.policy import FORMAT, LIMIT, PROBLEM, Network, exported
+from vpxrc.agents.rllib.training import train
+from vpxrc.datasets import Clip
+from vpxrc.envs import OBSERVATION, PlannedConfig, PlannedRateControlEnv
+from vpxrc.errors import InputError
+from vpxrc.policy import make_policy
+from vpxrc.video import write_y4m
+
+OPTIONS = {"cpu_used": 8, "auto_alt_ref": 6}
+# A plan that spends what it spends: at 60 kbit/s it is far above the target, so that every coarser
+# frame is worth more. Gains are counted from a policy that keeps to its targets.
+SPENDING = PlannedConfig("constant-q:120", "frame", ((0, 0), (-1, 0), (1, 0)))
+SPENT = {**OPTIONS, "reference": "libvpx-vbr", "rate": 3e-3}
+
+pytestmark = [
+    # RLlib's own, where it builds an algorithm or reads a checkpoint, and where it builds a second.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*Overriding environment rllib:UserWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return make_video(num_frames=14)
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("VPXRC_CACHE", str(tmp_path / "cache"))
+
+
+# The policy
+
+
+class Given(PlannedPolicy):
+    """Acts as it is told."""
+
+    def __init__(self, config, actions):
+        super().__init__(config)
+        self.actions = actions
+        self.seen = []
+
+    def choose(self, observation):
+        self.seen.append(observation)
+        return self.actions[len(self.seen) - 1]
+
+
+@pytest.mark.parametrize("decisions", ["group", "frame"])
+@pytest.mark.parametrize("plan", ["imitation-prior", "constant-q:120"])
+def test_a_policy_codes_what_the_environment_codes(plan, decisions):
+    video = make_video(num_frames=40)
+    env = PlannedRateControlEnv([video], 60, plan=plan, decisions=decisions, **OPTIONS)
+    rng = np.random.default_rng(1)
+    observation, _ = env.reset(seed=0)
+    actions, seen, done = [], [], False
+    while not done:
+        actions.append(int(rng.integers(1, env.action_space.n)))
+        seen.append(observation)
+        observation, _, done, _, info = env.step(actions[-1])
+    assert len(actions) == (3 if decisions == "group" else 40)
+    policy = Given(PlannedConfig(plan, decisions), actions)
+    log = encode(video, EncoderOptions(target_bitrate=60, **OPTIONS), policy)
+    assert log.stream == info["log"].stream
+    np.testing.assert_array_equal(policy.seen, seen)
+
+
+def test_a_policy_that_moves_nothing_codes_what_its_plan_codes(clip):
+    options = EncoderOptions(target_bitrate=60, cpu_used=8)
+    plan = encode(clip, options, make_policy("layered"))
+    assert encode(clip, options, Given(PlannedConfig("layered"), [0] * 9)).stream == plan.stream
+
+
+# The networks
+
+
+def standardised(seed):
+    rng = np.random.default_rng(seed)
+    size = len(OBSERVATION)
+    return {
+        "mean": rng.normal(0.3, 0.2, size).tolist(),
+        "gain": rng.uniform(1, 20, size).tolist(),
+    }
+
+
+def untrained(algorithm, config=SPENDING, **own):
+    """RLlib's default module of an algorithm, as it is trained here."""
+    from vpxrc.agents.rllib.components import algorithm_config
+
+    made = algorithm_config(algorithm, config, RllibConfig(**own), **standardised(0))
+    return made.get_rl_module_spec().build()
+
+
+def scattered(algorithm, config, **own):
+    """The same with random parameters."""
+    import torch
+
+    module = untrained(algorithm, config, **own)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(0.3 * torch.randn_like(parameter))
+    return module
+
+
+def state_of(module):
+    return {name: value.numpy() for name, value in module.state_dict().items()}
+
+
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_exported_network_decides_as_the_module(algorithm, activation):
+    import torch
+
+    module = scattered(algorithm, PlannedConfig(), hidden=(32, 16), activation=activation)
+    tensors = exported(algorithm, state_of(module))
+    network = Network(tensors, activation, 0.5 if algorithm == "sac" else None)
+    seen = np.random.default_rng(1).uniform(-4, 4, (200, len(OBSERVATION))).astype(np.float32)
+    assert (np.abs((seen - tensors["mean"]) * tensors["gain"]) > LIMIT).any()
+    with torch.no_grad():
+        out = module.forward_inference({"obs": torch.from_numpy(seen)})["action_dist_inputs"]
+    np.testing.assert_allclose(network.forward(seen), out, rtol=1e-4, atol=1e-4)
+    distribution = module.get_inference_action_dist_cls().from_logits(out)
+    best = distribution.to_deterministic().sample()
+    if algorithm == "sac":
+        moves = 0.5 * torch.tanh(best).numpy()
+        np.testing.assert_allclose([network.action(row) for row in seen], moves, atol=1e-4)
+        assert moves.std() > 0.1
+    else:
+        assert [network.action(row) for row in seen] == best.tolist()
+        assert len(set(best.tolist())) > 3
+
+
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_untrained_policy_begins_at_the_plan(algorithm):
+    tensors = exported(algorithm, state_of(untrained(algorithm, as_planned=0.8, spread=0.25)))
+    out = Network(tensors, "tanh").forward(np.ones(len(OBSERVATION), np.float32))
+    if algorithm == "sac":
+        np.testing.assert_allclose(out, [0, 0, math.log(0.25), math.log(0.25)], rtol=1e-6)
+    else:
+        np.testing.assert_allclose(np.exp(out) / np.exp(out).sum(), [0.8, 0.1, 0.1], rtol=1e-6)
+
+
+# Training
+
+
+def trained(out, clip, algorithm="ppo", *, config=SPENDING, **given):
+    """Train, and return the figures of every iteration and what came of it."""
+    figures = {}
+    arguments = {
+        "clips": [clip],
+        "target_bitrates": [60],
+        "options": SPENT,
+        "iterations": 2,
+        "runners": 0,
+        "seed": 1,
+        "ray": "local",
+        "lessons": [],
+        "device": "cpu",
+        "progress": figures.__setitem__,
+        **given,
+    }
+    return figures, train(algorithm, out, config=config, **arguments)
+
+
+def overshoot(policy, clip):
+    """Of the stream, from its bytes."""
+    log = encode(clip, EncoderOptions(target_bitrate=60, **OPTIONS), policy)
+    return 8 * len(log.stream) / clip.duration / 60_000 - 1
+
+
+@pytest.mark.usefixtures("local_ray", "cached")
+def test_ppo_learns_in_processes_of_its_own(clip, tmp_path):
+    out = tmp_path / "ppo.safetensors"
+    seen = []
+
+    def progress(number, figures):
+        seen.append(figures)
+        if number > 1:
+            return
+        names = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+        assert sum("Runner" in name for name in names) == 1
+        assert_on_loopback()
+
+    _, told = trained(out, clip, iterations=12, runners=1, progress=progress)
+    returns = [figures["return"] for figures in seen]
+    assert np.mean(returns[-3:]) > np.mean(returns[:2]) + 15  # percent
+    policy = Rllib(out)
+    assert overshoot(policy, clip) < overshoot(make_policy("constant-q:120"), clip) - 0.1
+    assert policy.training_clips == {clip.content_hash}
+    assert out in policy.sources
+    assert told["iterations"] == 12 and told["clips"] == 1 and not told["left_out"]
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == [out.name]
+
+
+def assert_on_loopback():
+    """Whoever reaches a port of Ray's may run code here."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            for connection in process.net_connections():
+                if connection.status == psutil.CONN_LISTEN:
+                    address = ipaddress.ip_address(connection.laddr.ip)
+                    own = getattr(address, "ipv4_mapped", None) or address
+                    assert own.is_loopback, (process.name(), own)
+
+
+@pytest.mark.usefixtures("local_ray", "cached")
+def test_sac_moves_by_any_amount(clip, tmp_path):
+    out = tmp_path / "sac.safetensors"
+    options = {**SPENT, "warmup": 32, "steps": 32, "batch": 64, "reuse": 32.0, "reach": 1.0}
+    figures, _ = trained(out, clip, "sac", options=options, iterations=8)
+    assert {"return", "overshoot", "qf_loss"} <= figures[8].keys()
+    assert overshoot(Rllib(out), clip) < overshoot(make_policy("constant-q:120"), clip) - 0.1
+
+
+@pytest.mark.usefixtures("local_ray", "cached")
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_a_killed_training_goes_on(clip, tmp_path, monkeypatch, algorithm):
+    monkeypatch.setattr(training, "STATE_EVERY", 0.0)
+    out, state = tmp_path / "agent.safetensors", tmp_path / "agent.state"
+    options = {**SPENT, "reward": "self-competition", "batch": 32, "minibatch": 32}
+    options |= {"warmup": 16, "steps": 16}
+    arguments = {"options": options, "iterations": 4}
+
+    def stop(number, figures):
+        if number == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(out, clip, algorithm, progress=stop, **arguments)
+    assert {path.name for path in state.iterdir()} == {"training.json", "2"}
+    (table,) = json.loads((state / "2" / "tables.json").read_text())
+    assert [row[:2] for row in table["averages"]] == [[clip.content_hash, 60]]
+
+    # RLlib's checkpoint is a policy too, of the same problem.
+    policy = Rllib(state / "2")
+    assert policy.config == SPENDING and policy.training_clips == {clip.content_hash}
+    assert policy.choose(np.zeros(len(OBSERVATION), np.float32)) is not None
+    assert overshoot(policy, clip) > 0
+
+    with pytest.raises(InputError, match="a state of another training"):
+        trained(out, clip, algorithm, **{**arguments, "seed": 2})
+    figures, _ = trained(out, clip, algorithm, **arguments)
+    assert list(figures) == [3, 4]
+    assert out.is_file() and not state.exists()
+
+
+@pytest.mark.usefixtures("local_ray", "cached")
+def test_an_error_in_a_runner_arrives_as_itself(clip, tmp_path):
+    with pytest.raises(InputError, match=r"^made: 14 frames, more than max_frames=12$"):
+        trained(tmp_path / "a.safetensors", clip, runners=1, options={**SPENT, "max_frames": 12})
+
+
+@pytest.mark.usefixtures("local_ray", "cached")
+def test_a_clip_without_a_curve_is_left_out(clip, tmp_path):
+    """The plan's own encodes are the same at every target."""
+    with pytest.raises(InputError, match="made: 2 reference encodes give no slope at 60 kbit/s"):
+        trained(tmp_path / "a.safetensors", clip, options=OPTIONS)
+
+
+# Lessons
+
+
+TAUGHT = 200  # kbit/s: no frame at the end of the scale
+MOVED = PlannedConfig("layered", moves=((0, 0), (0, 0.4), (0.4, 0), (0.4, -0.8)))
+
+
+class Move(Policy):
+    """Layered, all moved in one way."""
+
+    def __init__(self, move):
+        self._plan = make_policy("layered")
+        self._move = move
+
+    def options(self, options):
+        return self._plan.options(options)
+
+    def begin(self, episode):
+        self._plan.begin(episode)
+
+    def decide(self, frame):
+        planned = self._plan.decide(frame)
+        level, reference = self._move
+        own = level + reference * (frame.update_type in (0, 2, 3))
+        steps = np.array([dc(q) for q in range(256)])
+        q = int(np.abs(steps - steps[planned.q_index] - own).argmin())
+        decision = Decision(q)
+        self._plan.overruled(frame, decision)
+        return decision
+
+
+def dc(q_index):
+    """log2 of VP9's quantiser step, about: from 8 to 1828 with few bends."""
+    from vpxrc.layered import LOG2_STEP
+
+    return LOG2_STEP[q_index]
+
+
+@pytest.fixture(scope="module")
+def lesson(tmp_path_factory):
+    """A folder with what `vpxrc teach` leaves of a search that ended at a move of the plan."""
+    folder = tmp_path_factory.mktemp("lessons")
+    video = make_video(num_frames=40)
+    write_y4m(video, folder / "made.y4m")
+    clip = Clip("made", str(folder / "made.y4m"))
+    record = Record(Move(MOVED.actions[3]))
+    options = record.options(EncoderOptions(target_bitrate=TAUGHT, cpu_used=8))
+    log = encode(video, options, record)
+    table = Trajectory.of(log, record.decisions).to_pandas()
+    rows = log.records[log.records["is_shown_again"] == 0]
+    for name in ("q_index", "is_shown", "bits", "sse_y", "sse_u", "sse_v"):
+        table[name] = rows[name]
+    path = folder / f"made-64x48-{TAUGHT}.json"
+    table.to_parquet(path.with_suffix(".trajectory.parquet"))
+    result = {
+        "clip": "made",
+        "content_hash": video.content_hash,
+        "width": 64,
+        "height": 48,
+        "start": "layered",
+        "options": {"target_bitrate": TAUGHT, "cpu_used": 8, "auto_alt_ref": 6},
+        "search": {},
+        "encodes": 1,
+        "saved": {},
+        "source": {"name": "made", "source": clip.source, "fps": None},
+    }
+    path.write_text(json.dumps(result))
+    return path, clip, log
+
+
+def test_a_lesson_is_labelled_by_the_nearest_moves(lesson):
+    path, clip, log = lesson
+    result = {"path": path, **json.loads(path.read_text())}
+    teacher, plan, *random = demonstrate(Demonstration(result, clip, MOVED, 2, 0, "code"))
+    assert set(teacher.actions.tolist()) == {3} and len(teacher.actions) >= 3
+    assert set(plan.actions.tolist()) == {0}
+    assert len(random) == 2 and len({action for e in random for action in e.actions.tolist()}) > 2
+    # The plan is what gains are counted from, and the teacher's way is what it was.
+    assert float(plan.rewards.sum()) == pytest.approx(0, abs=1e-4)
+    assert float(teacher.rewards.sum()) != pytest.approx(0, abs=1e-2)
+    again, own = run(clip.open(), log.options, MOVED, lambda frame: 3)
+    assert own.stream == log.stream
+    np.testing.assert_array_equal(again.observations, teacher.observations)
+
+
+def test_by_frame_every_frame_is_labelled(lesson):
+    path, clip, log = lesson
+    result = {"path": path, **json.loads(path.read_text())}
+    config = PlannedConfig("layered", "frame", ((0, 0), (-0.4, 0), (0.4, 0)))
+    (teacher,) = demonstrate(Demonstration(result, clip, config, None, 0, "code"))
+    types = log.records["update_type"][log.records["is_shown_again"] == 0]
+    finer, coarser = teacher.actions == 1, teacher.actions == 2
+    assert finer.sum() + coarser.sum() == len(teacher.actions) == len(types)
+    assert finer.sum() == np.isin(types, (0, 2, 3)).sum()
+    assert not teacher.rewards.any()
+
+
+def test_episodes_are_kept_as_they_were(tmp_path):
+    config = PlannedConfig("layered")
+    episode, _ = run(make_video(), EncoderOptions(60, **OPTIONS), config, as_planned)
+    path = tmp_path / "episodes"
+    write_episodes(path, [episode, episode])
+    for other in read_episodes(path):
+        for field in dataclasses.fields(episode):
+            np.testing.assert_array_equal(getattr(other, field.name), getattr(episode, field.name))
+    path.write_bytes(b"nonsense")
+    with pytest.raises(InputError, match="cannot read"):
+        read_episodes(path)
+
+
+@pytest.mark.usefixtures("local_ray", "cached")
+@pytest.mark.parametrize("algorithm", ["bc", "marwil"])
+def test_an_agent_does_what_its_lesson_did(lesson, tmp_path, algorithm):
+    path, clip, log = lesson
+    out = tmp_path / "agent.safetensors"
+    figures, _ = trained(
+        out,
+        clip,
+        algorithm,
+        config=MOVED,
+        lessons=[path],
+        iterations=80,
+        options={"rate": 1e-2, "batch": 12},
+    )
+    assert figures[80]["policy_loss"] < figures[1]["policy_loss"] / 2
+    policy = Rllib(out)
+    assert encode(clip.open(), log.options, policy).stream == log.stream
+    assert policy.training_clips == {clip.open().content_hash}
+
+
+# What cannot be used
+
+
+def test_arguments_that_cannot_be_used(clip, tmp_path):
+    out = tmp_path / "a.safetensors"
+    with pytest.raises(InputError, match="unknown algorithm 'dqn': choose from ppo, sac"):
+        trained(out, clip, "dqn")
+    with pytest.raises(InputError, match=r"ends in \.safetensors"):
+        trained(tmp_path / "a.pt", clip)
+    with pytest.raises(InputError, match="device must be cpu or cuda"):
+        trained(out, clip, device="tpu")
+    with pytest.raises(InputError, match="unknown option 'lr'"):
+        trained(out, clip, options={"lr": 1})
+    for name, value in (("hidden", ()), ("minibatch", 0), ("reward", "psnr"), ("beta", 2)):
+        with pytest.raises(InputError, match=name):
+            trained(out, clip, options={name: value})
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_nothing_to_train_on(clip, tmp_path):
+    out = tmp_path / "a.safetensors"
+    with pytest.raises(InputError, match="ppo needs clips"):
+        trained(out, clip, clips=[])
+    with pytest.raises(InputError, match="bc needs lessons"):
+        trained(out, clip, "bc")
+    with pytest.raises(InputError, match="the names of the clips must differ"):
+        trained(out, clip, clips=[clip, make_video(seed=1)])
+
+
+def checkpoint(path, **changed):
+    rng = np.random.default_rng(0)
+    size = len(OBSERVATION)
+    tensors = {
+        "mean": np.zeros(size, np.float32),
+        "gain": np.ones(size, np.float32),
+        "layers.0.weight": rng.normal(size=(9, size)).astype(np.float32),
+        "layers.0.bias": np.zeros(9, np.float32),
+    }
+    settings = {"algorithm": "ppo", "activation": "tanh"}
+    words = checkpoint_metadata(FORMAT, PlannedConfig("layered"), ["abc"], **settings)
+    save_file(tensors, path, words | changed)
+    return path
+
+
+def test_checkpoints_that_cannot_be_used(tmp_path):
+    path = tmp_path / "a.safetensors"
+    policy = Rllib(checkpoint(path))
+    assert policy.training_clips == {"abc"}
+    # The right answer by hand.
+    tensors, row = load_file(path), np.linspace(-1, 1, len(OBSERVATION), dtype=np.float32)
+    assert policy.choose(row) == (tensors["layers.0.weight"] @ row).argmax()
+    with safe_open(path, "numpy") as file:
+        assert file.metadata()["observation"].split() == list(OBSERVATION)
+    for number, (changed, words) in enumerate(
+        (
+            ({"format": "rllib 0"}, "another agent or version"),
+            ({"observation": "a b c"}, "another agent or version"),
+            ({"algorithm": "dqn"}, "an unknown algorithm 'dqn'"),
+            ({"config": "{}"}, None),
+            ({"config": '{"plans": 1}'}, "not the settings of a planned problem"),
+            ({"config": '{"moves": [[0, 0], [1, 0]]}'}, "a network of another form"),
+            ({"algorithm": "sac", "reach": "0.5"}, "a network of another form"),
+        )
+    ):
+        other = checkpoint(tmp_path / f"{number}.safetensors", **changed)
+        if words is None:
+            assert Rllib(other).config == PlannedConfig()
+            continue
+        with pytest.raises(InputError, match=words):
+            Rllib(other)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(InputError, match="not a checkpoint"):
+        Rllib(path)
+    with pytest.raises(InputError, match="cannot read"):
+        Rllib(tmp_path / "none.safetensors")
+    with pytest.raises(InputError, match="no checkpoint of RLlib's"):
+        Rllib(tmp_path)
+
+
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_module_of_rllibs_is_a_policy(tmp_path, algorithm):
+    """Without ``planned.json`` it is of the default problem."""
+    module = scattered(algorithm, PlannedConfig())
+    module.save_to_path(str(tmp_path))
+    policy = Rllib(tmp_path)
+    assert policy.config == PlannedConfig()
+    network = Network(
+        exported(algorithm, state_of(module)), "tanh", 0.5 if algorithm == "sac" else None
+    )
+    for row in np.random.default_rng(2).uniform(-4, 4, (20, len(OBSERVATION))):
+        row = row.astype(np.float32)
+        np.testing.assert_allclose(policy.choose(row), network.action(row), atol=1e-5)
+    (tmp_path / PROBLEM).write_text('{"config": {"decisions": "never"}}')
+    with pytest.raises(InputError, match="decisions must be"):
+        Rllib(tmp_path)
+    if algorithm != "sac":
+        (tmp_path / PROBLEM).write_text('{"config": {"decisions": "frame"}}')
+        with pytest.raises(InputError, match="9 actions"):
+            Rllib(tmp_path)

@@ -1,0 +1,38 @@
+import numpy as np
+from numpy.typing import NDArray
+
+class SearchTree:
+    def __init__(
+        self,
+        prior_logits: NDArray[np.float32],
+        value: NDArray[np.float32],
+        embedding: NDArray[np.float32],
+        gumbel: NDArray[np.float32],
+        invalid_actions: NDArray[np.bool_] | None,
+        *,
+        num_simulations: int,
+        max_depth: int | None,
+        max_considered: int,
+        value_scale: float,
+        maxvisit_init: float,
+        rescale: bool,
+        mixed_value: bool,
+    ) -> None: ...
+    def select(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]: ...
+    def expand(
+        self,
+        reward: NDArray[np.float32],
+        discount: NDArray[np.float32],
+        prior_logits: NDArray[np.float32],
+        value: NDArray[np.float32],
+        embedding: NDArray[np.float32],
+    ) -> None: ...
+    def result(
+        self,
+    ) -> tuple[
+        NDArray[np.int32],
+        NDArray[np.float32],
+        NDArray[np.float32],
+        NDArray[np.int32],
+        NDArray[np.float32],
+    ]: ...
