@@ -259,7 +259,7 @@ def test_learner_and_search_find_what_pays():
         return hits.mean()
 
     assert episode(0.0) == 0  # all as planned, which pays nothing
-    for _ in range(12):
+    for _ in range(30):
         episode(1.0)
         if learner.updates == 0:
             learner.standardise(replay.observations)
@@ -313,6 +313,18 @@ def test_episodes_do_not_depend_on_what_else_is_played(tasks, network):
         assert bits.sum() == pytest.approx(log.records["bits"].sum(), rel=1e-4)
 
 
+def test_a_share_of_the_decisions_is_drawn(tasks, network):
+    """Whatever the policy is sure of."""
+    sure = dataclasses.replace(SMALL, noise=0.0, explore=0.0)
+    (alone,) = play(Job(tasks[:1], FRAMES, network, sure, ((0,),)))
+    (drawn,) = play(
+        Job(tasks[:1], FRAMES, network, dataclasses.replace(sure, explore=1.0), ((0,),))
+    )
+    assert len(set(drawn.actions)) == 3
+    assert (drawn.actions != alone.actions).any()
+    np.testing.assert_allclose(drawn.policies[0], alone.policies[0], atol=1e-6)
+
+
 def test_the_policy_plays_the_same_every_time(tasks, network, tmp_path):
     path = tmp_path / "x@2.safetensors"
     Trained(network, FRAMES, SMALL, frozenset({"abc"}), {}).save(path)
@@ -324,7 +336,7 @@ def test_the_policy_plays_the_same_every_time(tasks, network, tmp_path):
     assert policy.training_clips == {"abc"} and path in policy.sources
     searching = MuZero(f"{path}@4")
     streams = [encode(video, options, searching).stream for _ in range(2)]
-    quiet = dataclasses.replace(SMALL, noise=0.0)
+    quiet = dataclasses.replace(SMALL, noise=0.0, explore=0.0)
     (played,) = play(Job(tasks[:1], FRAMES, network, quiet, ((0,),)))
     assert streams == [played.log().stream] * 2
     with pytest.raises(InputError, match="N simulations, above 0, not '0'"):
@@ -445,7 +457,7 @@ def test_a_training_and_one_in_two_parts(tasks, here, tmp_path, monkeypatch):
 
 def test_gains_are_counted_from_the_plan(tasks, here, tmp_path):
     out = tmp_path / "gain.safetensors"
-    config = dataclasses.replace(SMALL, noise=0.0, as_planned=0.999, warmup=5000)
+    config = dataclasses.replace(SMALL, noise=0.0, explore=0.0, as_planned=0.999, warmup=5000)
     done = train(out, Purpose(tasks, FRAMES), config, clips=frozenset(), episodes=2, envs=2)
     curve = pd.read_parquet(out.with_suffix(".curve.parquet"))
     (row,) = curve.to_dict("records")

@@ -4,6 +4,8 @@ import dataclasses
 import ipaddress
 import json
 import math
+import subprocess
+import sys
 from contextlib import suppress
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from conftest import make_video
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from test_workers import local_ray, skip_without_ray  # noqa: F401 - local_ray is a fixture
+from test_workers import local_ray  # noqa: F401 - a fixture
 
 from vpxrc import Decision, EncoderOptions, Policy, encode
 from vpxrc.agents.evolution import Record, Trajectory
@@ -31,7 +33,7 @@ from vpxrc.agents.rllib.policy import FORMAT, LIMIT, PROBLEM, Network, exported
 from vpxrc.agents.rllib.training import train
 from vpxrc.datasets import Clip
 from vpxrc.envs import OBSERVATION, PlannedConfig, PlannedRateControlEnv
-from vpxrc.errors import InputError
+from vpxrc.errors import InputError, MissingDependencyError
 from vpxrc.policy import make_policy
 from vpxrc.video import write_y4m
 
@@ -46,6 +48,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*Overriding environment rllib:UserWarning"),
 ]
+
+
+@pytest.fixture(scope="session")
+def rllib(request):
+    """The session's Ray, with RLlib."""
+    request.getfixturevalue("local_ray")
+    pytest.importorskip("ray.rllib.algorithms.ppo", reason="no RLlib: pip install 'vpxrc[ray]'")
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +144,7 @@ def state_of(module):
     return {name: value.numpy() for name, value in module.state_dict().items()}
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("rllib")
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_exported_network_decides_as_the_module(algorithm, activation):
@@ -160,7 +169,7 @@ def test_the_exported_network_decides_as_the_module(algorithm, activation):
         assert len(set(best.tolist())) > 3
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("rllib")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_an_untrained_policy_begins_at_the_plan(algorithm):
     tensors = exported(algorithm, state_of(untrained(algorithm, as_planned=0.8, spread=0.25)))
@@ -199,7 +208,7 @@ def overshoot(policy, clip):
     return 8 * len(log.stream) / clip.duration / 60_000 - 1
 
 
-@pytest.mark.usefixtures("local_ray", "cached")
+@pytest.mark.usefixtures("rllib", "cached")
 def test_ppo_learns_in_processes_of_its_own(clip, tmp_path):
     out = tmp_path / "ppo.safetensors"
     seen = []
@@ -234,7 +243,7 @@ def assert_on_loopback():
                     assert own.is_loopback, (process.name(), own)
 
 
-@pytest.mark.usefixtures("local_ray", "cached")
+@pytest.mark.usefixtures("rllib", "cached")
 def test_sac_moves_by_any_amount(clip, tmp_path):
     out = tmp_path / "sac.safetensors"
     options = {**SPENT, "warmup": 32, "steps": 32, "batch": 64, "reuse": 32.0, "reach": 1.0}
@@ -243,7 +252,7 @@ def test_sac_moves_by_any_amount(clip, tmp_path):
     assert overshoot(Rllib(out), clip) < overshoot(make_policy("constant-q:120"), clip) - 0.1
 
 
-@pytest.mark.usefixtures("local_ray", "cached")
+@pytest.mark.usefixtures("rllib", "cached")
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_a_killed_training_goes_on(clip, tmp_path, monkeypatch, algorithm):
     monkeypatch.setattr(training, "STATE_EVERY", 0.0)
@@ -275,13 +284,13 @@ def test_a_killed_training_goes_on(clip, tmp_path, monkeypatch, algorithm):
     assert out.is_file() and not state.exists()
 
 
-@pytest.mark.usefixtures("local_ray", "cached")
+@pytest.mark.usefixtures("rllib", "cached")
 def test_an_error_in_a_runner_arrives_as_itself(clip, tmp_path):
     with pytest.raises(InputError, match=r"^made: 14 frames, more than max_frames=12$"):
         trained(tmp_path / "a.safetensors", clip, runners=1, options={**SPENT, "max_frames": 12})
 
 
-@pytest.mark.usefixtures("local_ray", "cached")
+@pytest.mark.usefixtures("rllib", "cached")
 def test_a_clip_without_a_curve_is_left_out(clip, tmp_path):
     """The plan's own encodes are the same at every target."""
     with pytest.raises(InputError, match="made: 2 reference encodes give no slope at 60 kbit/s"):
@@ -398,7 +407,7 @@ def test_episodes_are_kept_as_they_were(tmp_path):
         read_episodes(path)
 
 
-@pytest.mark.usefixtures("local_ray", "cached")
+@pytest.mark.usefixtures("rllib", "cached")
 @pytest.mark.parametrize("algorithm", ["bc", "marwil"])
 def test_an_agent_does_what_its_lesson_did(lesson, tmp_path, algorithm):
     path, clip, log = lesson
@@ -436,7 +445,7 @@ def test_arguments_that_cannot_be_used(clip, tmp_path):
             trained(out, clip, options={name: value})
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("rllib")
 def test_nothing_to_train_on(clip, tmp_path):
     out = tmp_path / "a.safetensors"
     with pytest.raises(InputError, match="ppo needs clips"):
@@ -497,7 +506,7 @@ def test_checkpoints_that_cannot_be_used(tmp_path):
         Rllib(tmp_path)
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("rllib")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_module_of_rllibs_is_a_policy(tmp_path, algorithm):
     """Without ``planned.json`` it is of the default problem."""
@@ -518,3 +527,39 @@ def test_a_module_of_rllibs_is_a_policy(tmp_path, algorithm):
         (tmp_path / PROBLEM).write_text('{"config": {"decisions": "frame"}}')
         with pytest.raises(InputError, match="9 actions"):
             Rllib(tmp_path)
+
+
+@pytest.mark.usefixtures("rllib")
+def test_rllib_is_not_installed(clip, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vpxrc.agents.rllib.components", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'vpxrc\[ray\]'"):
+        trained(tmp_path / "a.safetensors", clip)
+    (tmp_path / "class_and_ctor_args.pkl").touch()
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'vpxrc\[ray\]'"):
+        Rllib(tmp_path)
+
+
+def test_deciding_needs_neither_ray_nor_torch(tmp_path):
+    path = checkpoint(tmp_path / "a.safetensors")
+    code = (
+        "import sys; from vpxrc.agents.rllib import Rllib; policy = Rllib(sys.argv[1]); "
+        "policy.choose(__import__('numpy').zeros(int(sys.argv[2]), 'f')); "
+        "print({'ray', 'torch'} & sys.modules.keys())"
+    )
+    command = [sys.executable, "-c", code, str(path), str(len(OBSERVATION))]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+@pytest.mark.usefixtures("rllib")
+def test_a_checkpoint_of_rllibs_leaves_ray_on_loopback(tmp_path):
+    """Whichever is first: the policy that imports Ray, or a Ray that is started."""
+    scattered("bc", PlannedConfig()).save_to_path(str(tmp_path))
+    code = (
+        "import sys; from vpxrc.agents.rllib import Rllib; Rllib(sys.argv[1]); "
+        "from ray._private import ray_constants; "
+        "print(ray_constants.ENABLE_RAY_CLUSTER)"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -226,9 +226,13 @@ class _RayTasks:
             self._ray.cancel(task, force=True)
 
 
-@contextmanager
-def _open_ray(count: int, address: str) -> Iterator[_RayTasks]:
-    # Read when Ray is imported. The first keeps a Ray that is started here on 127.0.0.1.
+def import_ray() -> Any:
+    """Import Ray so that one which is started later in this process stays on 127.0.0.1.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
+    # Read when Ray is imported.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -236,6 +240,12 @@ def _open_ray(count: int, address: str) -> Iterator[_RayTasks]:
         importlib.import_module("ray.exceptions")  # a mere folder of that name has none
     except ImportError as error:
         raise MissingDependencyError("Ray is missing: pip install 'vpxrc[ray]'") from error
+    return ray
+
+
+@contextmanager
+def _open_ray(count: int, address: str) -> Iterator[_RayTasks]:
+    ray = import_ray()
     if ray.is_initialized():
         yield _RayTasks(ray, count)
         return

@@ -229,4 +229,6 @@ def _choose(
     found = network.search(
         observations, config.simulations, config=config, noise=noise.astype(np.float32)
     )
-    return found.action, found.action_weights, found.value
+    drawn = np.array([rng.integers(network.actions) for rng in rngs], np.int32)
+    explores = np.array([rng.random() for rng in rngs]) < config.explore
+    return np.where(explores, drawn, found.action), found.action_weights, found.value

@@ -24,7 +24,10 @@ class MuZeroConfig:
         value_scale: A return better by 1 than another's moves the search's policy by about 50 times
             this, in its logits. mctx has 0.1 and stretches all values to 0..1 first, which makes
             much of differences that are the network's noise; here returns count as they are.
-        noise: Factor on the Gumbel noise at the root in training; 0 explores nothing.
+        noise: Factor on the Gumbel noise at the root in training.
+        explore: Share of the decisions in training that are drawn from all actions alike, in
+            [0, 1]. An encode repeats itself exactly: once the policy is sure, noise alone shows it
+            nothing new. What is learned as the policy is the search's word there too.
         capacity: Steps that the replay holds.
         warmup: Steps that it has before the first update.
         priority: Exponent on the value's error in a step's chance to be drawn, in [0, 1].
@@ -47,8 +50,9 @@ class MuZeroConfig:
     as_planned: float | None = 0.5
     simulations: int = 16
     max_considered: int = 16
-    value_scale: float = 0.05
+    value_scale: float = 0.02
     noise: float = 1.0
+    explore: float = 0.1
     capacity: int = 50_000
     warmup: int = 500
     priority: float = 0.6
@@ -78,6 +82,7 @@ class MuZeroConfig:
             ("batch", 1, 100_000),
             ("value_scale", 0, math.inf),
             ("noise", 0, math.inf),
+            ("explore", 0, 1),
             ("priority", 0, 1),
             ("correction", 0, 1),
             ("reuse", 0, 100_000),

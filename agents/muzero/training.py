@@ -147,7 +147,8 @@ def train(
     (over the last 200 episodes: against the average, the opponent, or for ``gain`` the reference);
     ``episode_return`` and ``gain`` (percent of bits saved, with ``gain`` only), ``overshoot``,
     ``over_target``, ``psnr``, ``as_planned`` (share of action 0): means over the iteration's
-    episodes; the losses (means over its updates); ``frames_per_second`` (coded in all workers).
+    episodes; the losses (means over its updates); ``frames_per_second`` (coded in all workers
+    since the run was last started).
 
     With one job all is the same at every run of the same call.
 
@@ -254,7 +255,8 @@ class _Run:
         self._state = out.with_suffix(".state")
         if (self._state / "current").exists():
             self._load()
-        self._started = self._saved = self._told = time.monotonic()
+        self._started = self._saved = time.monotonic()
+        self._frames = 0  # since then
         self._submitted = self._count["episodes"]
         self._changed = False
 
@@ -404,10 +406,9 @@ class _Run:
         self, played: list[Played], logs: list[EncodeLog], returns: list[float], losses: Row
     ) -> None:
         """Add a row to the curve, and tell."""
-        now = time.monotonic()
         actions = np.concatenate([one.actions for one in played])
         overshoots = np.array([log.overshoot for log in logs])
-        frames = sum(len(log.records) for log in logs)
+        self._frames += sum(len(log.records) for log in logs)
         value = float(np.mean(returns))
         row: Row = {
             "iteration": len(self._rows) + 1,
@@ -422,10 +423,9 @@ class _Run:
             "over_target": float((overshoots > 0).mean()),
             "psnr": float(np.mean([log.psnr for log in logs])),
             "as_planned": float((actions == 0).mean()),
-            "frames_per_second": frames / max(now - self._told, 1e-6),
+            "frames_per_second": self._frames / max(time.monotonic() - self._started, 1e-6),
             **{f"{name}_loss": value for name, value in losses.items()},
         }
-        self._told = now
         self._rows.append(row)
         self._tell(self._count["episodes"], self.episodes_wanted, _words(row), row)
 

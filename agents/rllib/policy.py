@@ -18,6 +18,7 @@ from vpxrc.agents.planned import (
 from vpxrc.agents.rllib.config import ALGORITHMS
 from vpxrc.envs.planned import OBSERVATION, Move, PlannedConfig
 from vpxrc.errors import InputError, MissingDependencyError
+from vpxrc.workers import import_ray
 
 Array = NDArray[np.float32]
 FORMAT = "rllib 1"
@@ -106,6 +107,7 @@ class RayModule:
         found = [place for place in places if (place / "class_and_ctor_args.pkl").is_file()]
         if not found:
             raise InputError(f"{folder}: no checkpoint of RLlib's")
+        import_ray()
         try:
             self._torch: Any = importlib.import_module("torch")
             rl_module: Any = importlib.import_module("ray.rllib.core.rl_module.rl_module")

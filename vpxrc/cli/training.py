@@ -64,7 +64,7 @@ AGENTS = ("imitation", "muzero", "ppo", "sac", "bc", "marwil")
 _RLLIB = ("ppo", "sac", "bc", "marwil")
 STATE_EVERY = 60.0  # seconds between two states of an imitation training
 # Where --iterations is not given: of ppo and sac with the encodes of each, of the others updates.
-_ITERATIONS = {"ppo": 100, "sac": 200, "bc": 1000, "marwil": 1000}
+_ITERATIONS = {"ppo": 100, "sac": 200, "bc": 100, "marwil": 100}  # more learns the lessons by heart
 Decisions = Literal["group", "frame"]
 Write = Callable[[dict[str, float], float], None]
 # Which agents read an option; those that are not here are read by all.
