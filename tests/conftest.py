@@ -1,5 +1,7 @@
 """What several test files share."""
 
+import importlib.util
+import secrets
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from vpxrc import Video, video_from_frames
 from vpxrc.video import frame_bytes
+from vpxrc.workers import open_workers
 
 SHARED_CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 
@@ -28,3 +31,22 @@ def make_video(width=64, height=48, num_frames=20, seed=0, name="made") -> Video
 @pytest.fixture(scope="session")
 def video() -> Video:
     return make_video()
+
+
+def skip_without_ray():
+    """Not ``importorskip``: that would import Ray before it is told to stay on loopback."""
+    ray = importlib.util.find_spec("ray")
+    if ray is None or ray.origin is None:  # a folder of that name is no Ray
+        pytest.skip("Ray is not installed: pip install 'vpxrc[ray]'")
+
+
+@pytest.fixture(scope="session")
+def local_ray():
+    """The one Ray of the session; whatever asks for one meanwhile gets it."""
+    skip_without_ray()
+    with pytest.MonkeyPatch.context() as patch:
+        # Else Ray makes a token in the home folder.
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where Ray's workers find the tests
+        with open_workers(2, "local") as workers:
+            yield workers

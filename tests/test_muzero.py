@@ -27,6 +27,7 @@ from vpxrc.video import write_y4m
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'vpxrc[agents]'")
 
+# These import torch.
 from vpxrc.agents.muzero import actor, training  # noqa: E402
 from vpxrc.agents.muzero.actor import Job, ReferenceJob, Task, play  # noqa: E402
 from vpxrc.agents.muzero.learner import Learner, learn, reanalyse  # noqa: E402

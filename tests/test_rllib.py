@@ -14,7 +14,6 @@ import pytest
 from conftest import make_video
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from test_workers import local_ray  # noqa: F401 - a fixture
 
 from vpxrc import Decision, EncoderOptions, Policy, encode
 from vpxrc.agents.evolution import Record, Trajectory

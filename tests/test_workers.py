@@ -1,9 +1,7 @@
 """Jobs in processes and on Ray: the same contract, and a Ray that nothing outside reaches."""
 
-import importlib.util
 import ipaddress
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -16,30 +14,11 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from conftest import make_video
+from conftest import make_video, skip_without_ray
 
 from vpxrc import EncoderOptions, evaluation
 from vpxrc.errors import EncoderError, InputError, MissingDependencyError
 from vpxrc.workers import open_workers
-
-
-def skip_without_ray():
-    """Not ``importorskip``: that would import Ray before it is told to stay on loopback."""
-    ray = importlib.util.find_spec("ray")
-    if ray is None or ray.origin is None:  # a folder of that name is no Ray
-        pytest.skip("Ray is not installed: pip install 'vpxrc[ray]'")
-
-
-@pytest.fixture(scope="session")
-def local_ray():
-    """The one Ray of the session; whatever asks for one meanwhile gets it."""
-    skip_without_ray()
-    with pytest.MonkeyPatch.context() as patch:
-        # Else Ray makes a token in the home folder.
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where Ray's workers find this file
-        with open_workers(2, "local") as workers:
-            yield workers
 
 
 @pytest.fixture(params=["processes", "ray"])

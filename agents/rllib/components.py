@@ -49,7 +49,7 @@ from vpxrc.envs.planned import (
 
 
 @dataclass
-class ScaledEncoderConfig(MLPEncoderConfig):  # type: ignore[misc]
+class ScaledEncoderConfig(MLPEncoderConfig):
     """An MLP over inputs at mean 0 and deviation 1.
 
     Attributes:
@@ -65,7 +65,7 @@ class ScaledEncoderConfig(MLPEncoderConfig):  # type: ignore[misc]
         return ScaledEncoder(self)
 
 
-class ScaledEncoder(TorchMLPEncoder):  # type: ignore[misc]
+class ScaledEncoder(TorchMLPEncoder):
     """See :class:`ScaledEncoderConfig`."""
 
     def __init__(self, config: ScaledEncoderConfig) -> None:
@@ -86,6 +86,7 @@ class _Adapted:
     """
 
     def _determine_components_hook(self: Any) -> None:
+        # RLlib's catalog is the other base of what this is mixed into, which mypy cannot see.
         super()._determine_components_hook()  # type: ignore[misc]
         plain = self._encoder_config
         given = {field.name: getattr(plain, field.name) for field in fields(plain)}
@@ -96,7 +97,7 @@ class _Adapted:
         )
 
     def build_pi_head(self: Any, framework: str) -> Any:
-        head = super().build_pi_head(framework)  # type: ignore[misc]
+        head = super().build_pi_head(framework)  # type: ignore[misc]  # as above
         last = [layer for layer in head.modules() if isinstance(layer, torch.nn.Linear)][-1]
         with torch.no_grad():
             last.weight.zero_()
@@ -104,15 +105,15 @@ class _Adapted:
         return head
 
 
-class PpoCatalog(_Adapted, PPOCatalog):  # type: ignore[misc]
+class PpoCatalog(_Adapted, PPOCatalog):
     """Of ppo and marwil."""
 
 
-class SacCatalog(_Adapted, SACCatalog):  # type: ignore[misc]
+class SacCatalog(_Adapted, SACCatalog):
     """Of sac."""
 
 
-class BcCatalog(_Adapted, BCCatalog):  # type: ignore[misc]
+class BcCatalog(_Adapted, BCCatalog):
     """Of bc."""
 
 
@@ -139,7 +140,7 @@ def head_bias(
 # The offline data
 
 
-class WholeEpisodes(OfflinePreLearner):  # type: ignore[misc]
+class WholeEpisodes(OfflinePreLearner):
     """Takes rows of whole episodes to the learner.
 
     RLlib's own reader makes one-step episodes of them, which leaves marwil's returns to be
@@ -169,7 +170,7 @@ class WholeEpisodes(OfflinePreLearner):  # type: ignore[misc]
         return {"episodes": episodes}
 
 
-class Lessons(OfflineData):  # type: ignore[misc]
+class Lessons(OfflineData):
     """The episodes of parquet files, in this process.
 
     There are a few thousand steps at most, so they are taken through the learner's connectors once
@@ -347,7 +348,7 @@ def algorithm_config(
 # What RLlib's processes call
 
 
-class Runner(SingleAgentEnvRunner):  # type: ignore[misc]
+class Runner(SingleAgentEnvRunner):
     """RLlib's, but that an error in it is told; RLlib's own ends its process without a word."""
 
     def apply(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
