@@ -10,6 +10,7 @@ import importlib.metadata
 import io
 import json
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ from vpxrc.workers import open_workers
 
 CACHE_FORMAT = 1
 QUALITIES = {"psnr": ("psnr", "psnr_overall"), "ssim": ("ssim",), "vmaf": ("vmaf",)}
+QUALITY_NAMES = {"psnr": "PSNR", "psnr_overall": "overall PSNR", "ssim": "SSIM", "vmaf": "VMAF"}
 CLIP_COLUMNS = ("clip", "width", "height", "fps", "num_frames", "content_hash")
 CLOSE_TO_TARGET = 0.05
 
@@ -56,7 +58,8 @@ class Evaluation:
         encodes: A row per encode: ``clip``, ``policy``, ``target_bitrate`` and achieved ``bitrate``
             (kbit/s), ``overshoot``, the qualities measured, ``encodes`` spent, ``encode_seconds``
             and ``cpu_seconds`` (all passes but the first and the policy's own time), the clip's
-            geometry and ``content_hash``, ``stream_sha256``, and the encoder's options as used.
+            geometry and ``content_hash``, ``stream_sha256``, the encoder's options as used, and
+            ``key``, the name of the result's files in ``encodes/``.
         frames: A row per coded frame: ``EncodeLog.to_pandas`` with clip, policy and target.
         comparisons: A row per test, anchor, clip and quality (``metric``) with ``percent``,
             ``status`` and ``overlap`` of :class:`vpxrc.metrics.BdRate`: the agent against every
@@ -86,7 +89,7 @@ class _Job:
 
     @property
     def path(self) -> Path:
-        """The result's row, which is written last; the frames lie beside it."""
+        """The result's row, which is written last; frames and stream lie beside it."""
         key = hashlib.sha256(self.cause.encode()).hexdigest()
         return self.folder / f"{key}.json"
 
@@ -107,13 +110,15 @@ def evaluate(
     jobs: int = 1,
     ray: str | None = None,
     allow_training_clips: bool = False,
+    command: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Evaluation:
     """Encode every clip at every bitrate under every policy, and compare.
 
-    Writes ``summary.json``, ``encodes.parquet``, ``frames.parquet`` and ``table.md``; the pictures
-    and the page are :mod:`vpxrc.report`'s. Work is done in processes that are started afresh: a
-    script calls this under ``if __name__ == "__main__":``.
+    Writes ``summary.json``, ``encodes.parquet``, ``frames.parquet`` and ``table.md``, and keeps the
+    streams as ``encodes/KEY.ivf``; pictures and page are :mod:`vpxrc.report`'s. Work
+    is done in processes that are started afresh: a script calls this under
+    ``if __name__ == "__main__":``.
 
     Args:
         agent: The policy that is judged, as :func:`vpxrc.make_policy` takes it.
@@ -128,6 +133,7 @@ def evaluate(
             machine of the cluster needs this vpxrc, the policies, and the clips under the same
             paths; ``out`` is the caller's alone.
         allow_training_clips: Evaluate on clips that a policy was trained on.
+        command: What the summary says that made it; by default this call.
         progress: Called with the encodes done, their total number and the last one's name.
 
     Raises:
@@ -143,6 +149,13 @@ def evaluate(
     _check_arguments(policies, clips, rates, metrics, jobs)
     made = {spec: make_policy(spec) for spec in policies}
     options = options or EncoderOptions()
+    if command is None:
+        names = [clip.name for clip in clips]
+        command = (
+            f"evaluate({agent!r}, {list(baselines)!r}, {names!r}, {rates!r}, {str(out)!r}, "
+            f"options={options!r}, metrics={list(metrics)!r}, jobs={jobs!r}, "
+            f"ray={ray!r}, allow_training_clips={allow_training_clips!r})"
+        )
     asked = [dataclasses.replace(options, target_bitrate=rate) for rate in rates]
     out = Path(out)
     folder = out / "encodes"
@@ -163,15 +176,22 @@ def evaluate(
         done = len(work) - len(missing)
         if progress is not None:
             progress(done, len(work), "")
-        for job, (row, coded) in workers.unordered(_run, missing):
-            _keep(job, row, coded)
+        for job, (row, coded, stream) in workers.unordered(_run, missing):
+            _keep(job, row, coded, stream)
             done += 1
             if progress is not None:
                 progress(done, len(work), str(job))
 
     encodes, frames = _collect(work)
-    comparisons = _compare(encodes, policies, metrics)
-    summary = _summarize(encodes, comparisons, policies, rates, options)
+    pairs = [(agent, anchor) for anchor in baselines]
+    pairs += [(test, baselines[0]) for test in baselines[1:]]
+    qualities = [name for metric in metrics for name in QUALITIES[metric]]
+    comparisons = compare_curves(encodes, pairs, qualities)
+    summary = {
+        **_summarize(encodes, comparisons, policies, rates, options),
+        "command": command,
+        "versions": versions(),
+    }
     evaluation = Evaluation(out, summary, encodes, frames, comparisons)
     _write(evaluation)
     return evaluation
@@ -180,32 +200,109 @@ def evaluate(
 def table(evaluation: Evaluation) -> str:
     """Return the comparison in Markdown, aligned to be read as it is."""
     summary, comparisons = evaluation.summary, evaluation.comparisons
-    metrics = list(dict.fromkeys(comparisons["metric"]))
-    rows = []
-    for (test, anchor), pair in comparisons.groupby(["test", "anchor"], sort=False):
-        cells = [f"{test}", f"{anchor}"]
-        for metric in metrics:
-            usable = pair[(pair["metric"] == metric) & (pair["status"] == "ok")]
-            cells.append(_interval(_bd_rate_figures(usable), len(summary["clips"])))
-        rows.append(cells)
-    names = {"psnr": "PSNR", "psnr_overall": "overall PSNR", "ssim": "SSIM", "vmaf": "VMAF"}
     parts = [
         f"BD-rate in percent over {len(summary['clips'])} clips at "
         f"{', '.join(map(str, summary['bitrates']))} kbit/s, cpu-used {summary['cpu_used']}, "
         f"libvpx {summary['libvpx']}: mean (median) [95 % interval of the mean]; negative means "
         "fewer bits at equal quality.",
-        _markdown([["policy", "against", *(names[metric] for metric in metrics)], *rows]),
+        bd_rate_table(comparisons),
+        constraint_table(evaluation.encodes),
     ]
-    if excluded := _excluded(comparisons, names):
-        parts.append("\n".join(["Not in these means:", "", *excluded]))
-    header = ["policy", "over target", "over by > 5 %", "within 5 %", "encodes per result"]
-    rows = []
-    for policy, constraint in summary["constraint"].items():
-        mine = evaluation.encodes[evaluation.encodes["policy"] == policy]
-        shares = [f"{100 * constraint[name]:.1f} %" for name in constraint]
-        rows.append([policy, *shares, f"{summary['encodes'][policy] / len(mine):.1f}"])
-    parts.append(_markdown([header, *rows]))
+    if lines := excluded(comparisons):
+        parts.insert(2, "\n".join(["Not in these means:", "", *lines]))
     return "\n\n".join(parts) + "\n"
+
+
+def bd_rate_table(comparisons: pd.DataFrame) -> str:
+    """Return the BD-rates of :attr:`Evaluation.comparisons` over clips in Markdown."""
+    metrics = list(dict.fromkeys(comparisons["metric"]))
+    rows = [["policy", "against", *(QUALITY_NAMES[metric] for metric in metrics)]]
+    for (test, anchor), pair in comparisons.groupby(["test", "anchor"], sort=False):
+        cells = [f"{test}", f"{anchor}"]
+        for metric in metrics:
+            figures = bd_rate_figures(pair[pair["metric"] == metric])
+            cells.append(_interval(figures, pair["clip"].nunique()))
+        rows.append(cells)
+    return _markdown(rows)
+
+
+def constraint_table(encodes: pd.DataFrame) -> str:
+    """Return in Markdown how well each policy of :attr:`Evaluation.encodes` met the targets."""
+    rows = [["policy", "over target", "over by > 5 %", "within 5 %", "encodes per result"]]
+    for policy, mine in encodes.groupby("policy", sort=False):
+        shares = [f"{100 * share:.1f} %" for share in constraint(mine["overshoot"]).values()]
+        rows.append([f"{policy}", *shares, f"{mine['encodes'].mean():.1f}"])
+    return _markdown(rows)
+
+
+def excluded(comparisons: pd.DataFrame) -> list[str]:
+    """Return a line for each clip and pair of policies that has no BD-rate, and why."""
+    left_out = comparisons[comparisons["status"] != "ok"]
+    lines = []
+    for (clip, test, anchor, status), rows in left_out.groupby(
+        ["clip", "test", "anchor", "status"], sort=False
+    ):
+        which = ", ".join(QUALITY_NAMES[metric] for metric in rows["metric"])
+        lines.append(f"- {clip}: {test} against {anchor}, {which}: {status}")
+    return lines
+
+
+def constraint(overshoot: "pd.Series[float]") -> dict[str, float]:
+    """Return the shares, 0..1, of encodes over the target, over by more than 5 %, within 5 %."""
+    return {
+        "overshoot_any": float((overshoot > 0).mean()),
+        "overshoot_5pct": float((overshoot > CLOSE_TO_TARGET).mean()),
+        "within_5pct": float((overshoot.abs() <= CLOSE_TO_TARGET).mean()),
+    }
+
+
+def compare_curves(
+    encodes: pd.DataFrame, pairs: Sequence[tuple[str, str]], qualities: Sequence[str]
+) -> pd.DataFrame:
+    """Return the BD-rates of pairs of policies on every clip.
+
+    Args:
+        encodes: As :attr:`Evaluation.encodes`, with every clip under every policy.
+        pairs: Test and anchor.
+        qualities: Columns of ``encodes``.
+
+    Returns:
+        What :attr:`Evaluation.comparisons` has.
+    """
+    curves = {key: curve for key, curve in encodes.groupby(["policy", "clip"])}
+    rows = []
+    for test, anchor in pairs:
+        for clip in dict.fromkeys(encodes["clip"]):
+            ours, theirs = curves[test, clip], curves[anchor, clip]
+            for quality in qualities:
+                result = bd_rate(theirs["bitrate"], theirs[quality], ours["bitrate"], ours[quality])
+                rows.append(
+                    {
+                        "test": test,
+                        "anchor": anchor,
+                        "clip": clip,
+                        "metric": quality,
+                        **dataclasses.asdict(result),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def bd_rate_figures(comparisons: pd.DataFrame) -> dict[str, Any]:
+    """Return mean, median, ``ci95`` and ``n`` over the rows that have a BD-rate."""
+    usable = comparisons[comparisons["status"] == "ok"]
+    return dataclasses.asdict(mean_ci95(usable["percent"].astype(float)))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that a result depends on."""
+    return {
+        "vpxrc": importlib.metadata.version("vpxrc"),
+        "libvpx": _native.LIBVPX_VERSION,
+        "ffmpeg": imageio_ffmpeg.get_ffmpeg_version(),
+        "python": platform.python_version(),
+        "numpy": importlib.metadata.version("numpy"),
+    }
 
 
 def check_writable(folder: Path) -> None:
@@ -298,8 +395,8 @@ def _describe(clip: Clip) -> str:
     return clip.open().content_hash
 
 
-def _run(job: _Job) -> tuple[dict[str, Any], bytes]:
-    """Encode and measure; return the result's row and the frames as Parquet.
+def _run(job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
+    """Encode and measure; return the result's row, the frames as Parquet and the stream.
 
     Nothing is written here: another machine may not have the folder.
     """
@@ -334,15 +431,16 @@ def _run(job: _Job) -> tuple[dict[str, Any], bytes]:
     row = {**dataclasses.asdict(log.options), **row}
     frames = io.BytesIO()
     log.to_pandas().to_parquet(frames)
-    return row, frames.getvalue()
+    return row, frames.getvalue(), log.stream
 
 
 # In the parent
 
 
-def _keep(job: _Job, row: dict[str, Any], frames: bytes) -> None:
-    with atomic_write(job.path.with_suffix(".parquet")) as temporary:
-        temporary.write_bytes(frames)
+def _keep(job: _Job, row: dict[str, Any], frames: bytes, stream: bytes) -> None:
+    for suffix, data in ((".parquet", frames), (".ivf", stream)):
+        with atomic_write(job.path.with_suffix(suffix)) as temporary:
+            temporary.write_bytes(data)
     with atomic_write(job.path) as temporary:
         temporary.write_text(json.dumps(row))
 
@@ -362,7 +460,7 @@ def _collect(work: list[_Job]) -> tuple[pd.DataFrame, pd.DataFrame]:
         if row is None:
             raise EncoderError(f"{job}: its result vanished from {job.folder}")
         # The clip's name is the caller's, and not of the result.
-        rows.append({"clip": job.clip.name, **row})
+        rows.append({"clip": job.clip.name, **row, "key": job.path.stem})
         log = pd.read_parquet(job.path.with_suffix(".parquet"))
         log.insert(0, "clip", job.clip.name)
         log.insert(1, "policy", job.policy)
@@ -374,32 +472,6 @@ def _collect(work: list[_Job]) -> tuple[pd.DataFrame, pd.DataFrame]:
     return encodes, pd.concat(frames, ignore_index=True)
 
 
-def _compare(encodes: pd.DataFrame, policies: list[str], metrics: Sequence[str]) -> pd.DataFrame:
-    agent, first, *others = policies
-    pairs = [(agent, anchor) for anchor in (first, *others)] + [(test, first) for test in others]
-    curves = {key: curve for key, curve in encodes.groupby(["policy", "clip"])}
-    rows = []
-    for test, anchor in pairs:
-        for clip in dict.fromkeys(encodes["clip"]):
-            ours, theirs = curves[test, clip], curves[anchor, clip]
-            for quality in (name for metric in metrics for name in QUALITIES[metric]):
-                result = bd_rate(theirs["bitrate"], theirs[quality], ours["bitrate"], ours[quality])
-                rows.append(
-                    {
-                        "test": test,
-                        "anchor": anchor,
-                        "clip": clip,
-                        "metric": quality,
-                        **dataclasses.asdict(result),
-                    }
-                )
-    return pd.DataFrame(rows)
-
-
-def _bd_rate_figures(usable: pd.DataFrame) -> dict[str, Any]:
-    return dataclasses.asdict(mean_ci95(usable["percent"].astype(float)))
-
-
 def _summarize(
     encodes: pd.DataFrame,
     comparisons: pd.DataFrame,
@@ -409,7 +481,6 @@ def _summarize(
 ) -> dict[str, Any]:
     agent, *baselines = policies
     judged = comparisons[comparisons["test"] == agent]
-    usable = judged[judged["status"] == "ok"]
     metrics = list(dict.fromkeys(judged["metric"]))
     overshoot = {policy: rows["overshoot"] for policy, rows in encodes.groupby("policy")}
     return {
@@ -420,22 +491,15 @@ def _summarize(
         "baselines": {
             baseline: {
                 "bd_rate": {
-                    metric: _bd_rate_figures(
-                        usable[(usable["anchor"] == baseline) & (usable["metric"] == metric)]
+                    metric: bd_rate_figures(
+                        judged[(judged["anchor"] == baseline) & (judged["metric"] == metric)]
                     )
                     for metric in metrics
                 }
             }
             for baseline in baselines
         },
-        "constraint": {
-            policy: {
-                "overshoot_any": float((overshoot[policy] > 0).mean()),
-                "overshoot_5pct": float((overshoot[policy] > CLOSE_TO_TARGET).mean()),
-                "within_5pct": float((overshoot[policy].abs() <= CLOSE_TO_TARGET).mean()),
-            }
-            for policy in policies
-        },
+        "constraint": {policy: constraint(overshoot[policy]) for policy in policies},
         "encode_seconds": {
             policy: float(encodes.loc[encodes["policy"] == policy, "encode_seconds"].sum())
             for policy in policies
@@ -489,18 +553,6 @@ def _interval(figures: dict[str, Any], clips: int) -> str:
     low, high = figures["ci95"]
     some = f" n={figures['n']}" if figures["n"] < clips else ""
     return f"{figures['mean']:+.2f} ({figures['median']:+.2f}) [{low:+.2f}, {high:+.2f}]{some}"
-
-
-def _excluded(comparisons: pd.DataFrame, names: dict[str, str]) -> list[str]:
-    """Return a line for each clip and pair of policies that has no BD-rate, and why."""
-    left_out = comparisons[comparisons["status"] != "ok"]
-    lines = []
-    for (clip, test, anchor, status), rows in left_out.groupby(
-        ["clip", "test", "anchor", "status"], sort=False
-    ):
-        which = ", ".join(names[metric] for metric in rows["metric"])
-        lines.append(f"- {clip}: {test} against {anchor}, {which}: {status}")
-    return lines
 
 
 def _markdown(rows: list[list[str]]) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from vpxrc.cli.comparing import compare
 from vpxrc.cli.encoding import encode, verify
 from vpxrc.cli.evaluation import demo, evaluate
 from vpxrc.cli.information import datasets, doctor
@@ -55,7 +56,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (encode, evaluate, teach, train, verify, inspect, doctor, datasets, demo):
+for _command in (encode, evaluate, compare, teach, train, verify, inspect, doctor, datasets, demo):
     app.command()(_command)
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -53,18 +55,22 @@ def evaluate(
     allow_training_clips: Annotated[
         bool, typer.Option("--allow-training-clips", help="Even clips that a policy trained on.")
     ] = False,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Pictures for papers too, PDF and PNG in figures/.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Compare a policy with baselines on clips at four bitrates or more.
 
-    Killed at any point, the same command goes on where it was.
+    Killed at any point, the same command goes on where it was. report.html in the folder has the
+    plots and some decoded frames, and needs no other file.
 
     \b
     Examples:
       vpxrc evaluate --agent layered --baseline libvpx-vbr --clips samples \\
         --bitrates 64,96,144,216 --out results
       vpxrc evaluate --agent layered --baseline libvpx-vbr --baseline libvpx-q-mlarf \\
-        --clips folder/ film.mp4 --bitrates 128,192,256,384 --metrics psnr --out results
+        --clips folder/ film.mp4 --bitrates 128,192,256,384 --metrics psnr --figures --out results
     """  # noqa: D301 - typer wants the \b as it is
     evaluation = _run(
         agent,
@@ -77,6 +83,7 @@ def evaluate(
         jobs,
         ray,
         allow_training_clips,
+        figures,
         hidden=as_json,
     )
     if as_json:
@@ -113,6 +120,7 @@ def demo(
         jobs,
         ray=None,
         allow_training_clips=True,
+        figures=False,
         hidden=False,
     )
     print()
@@ -138,14 +146,16 @@ def _run(
     jobs: int,
     ray: str | None,
     allow_training_clips: bool,
+    figures: bool,
     hidden: bool,
 ) -> Evaluation:
+    found = load_clips(clips)
     with progress_bar(hidden) as bar:
         task = bar.add_task("opening the clips", total=None)
         evaluation = run_evaluation(
             agent,
             baselines,
-            load_clips(clips),
+            found,
             bitrates,
             out,
             options=options,
@@ -153,6 +163,7 @@ def _run(
             jobs=jobs,
             ray=ray,
             allow_training_clips=allow_training_clips,
+            command=shlex.join(["vpxrc", *sys.argv[1:]]),
             progress=lambda done, total, last: bar.update(
                 task, completed=done, total=total, description=last
             ),
@@ -161,5 +172,7 @@ def _run(
 
         bar.update(task, description="drawing")
         report.write_pictures(evaluation)
-        report.write_html(evaluation)
+        report.write_html(evaluation, found)
+        if figures:
+            report.write_figures(evaluation)
     return evaluation
