@@ -86,6 +86,24 @@ def test_webm_has_the_same_packets(tmp_path, ffmpegs_ivf):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.webm", "b.webm"]
 
 
+@pytest.mark.parametrize("codec", ["libopus", "libvorbis"])
+def test_webm_with_audio_that_begins_later(tmp_path, ffmpegs_ivf, codec):
+    sound = tmp_path / "sound.mka"
+    tone = ("-itsoffset", "0.4", "-f", "lavfi", "-i", "sine=d=0.5")
+    ffmpeg(*tone, "-c:a", codec, "-copyts", sound)
+    write_webm(tmp_path / "clip.webm", ffmpegs_ivf, sound)
+    copied = ("-c", "copy", "-f", "framehash", "-hash", "sha256", "-")
+    packets = [
+        [row for row in ffmpeg("-copyts", "-i", path, "-map", "0:a", *copied).splitlines()]
+        for path in (sound, tmp_path / "clip.webm")
+    ]
+    rows = [[row.split(b",") for row in file if row[:1] != b"#"] for file in packets]
+    assert [row[-1] for row in rows[0]] == [row[-1] for row in rows[1]]
+    begins = [int(file[0][2]) for file in rows]  # milliseconds
+    assert begins[0] == pytest.approx(400, abs=10)
+    assert begins[1] == pytest.approx(begins[0], abs=10)
+
+
 def test_bytes_that_are_not_ivf_leave_no_file(tmp_path):
     with pytest.raises(OutputError, match=r"cannot write .*clip\.webm: ") as caught:
         write_webm(tmp_path / "clip.webm", b"no packets at all" * 10)

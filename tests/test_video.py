@@ -17,7 +17,14 @@ import pytest
 from vpxrc import video as video_module
 from vpxrc.errors import InputError, MissingDependencyError, OutputError
 from vpxrc.files import atomic_write, cache_dir, sha256_file
-from vpxrc.video import Video, open_video, parse_fps, video_from_frames, write_y4m
+from vpxrc.video import (
+    Video,
+    open_video,
+    parse_fps,
+    resampling_rate,
+    video_from_frames,
+    write_y4m,
+)
 
 SHARED = Path(__file__).parents[2] / "shared" / "clips"
 
@@ -176,6 +183,37 @@ def test_segments_and_frame_rates(media):
     kept = {frame.tobytes() for frame in half.frames}
     assert len(kept) == 20
     assert kept <= source
+
+
+@pytest.mark.parametrize(
+    ("source", "chosen", "rate"),
+    [
+        ("testsrc2=s=64x48:r=25:d=2", "1", None),
+        ("testsrc2=s=64x48:r=30000/1001:d=2", "1", None),
+        ("testsrc2=s=64x48:r=120:d=1", "1", None),
+        ("testsrc2=s=64x48:r=30000/1001:d=2", "not(eq(mod(n,9),4))", Fraction(30000, 1001)),
+        ("testsrc2=s=64x48:r=60:d=2", "not(mod(n,5))+not(mod(n,7))", Fraction(60)),
+        # On no grid: what most of the frames need.
+        ("testsrc2=s=64x48:r=1000:d=2", "not(mod(n,33))+not(mod(n,500))", Fraction(30)),
+    ],
+)
+def test_a_rate_for_frames_that_do_not_come_at_one(tmp_path, source, chosen, rate):
+    path = tmp_path / "clip.mkv"
+    ffmpeg(
+        *("-f", "lavfi", "-i", source, "-vf", f"select='{chosen}'", "-fps_mode", "vfr"),
+        *("-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", "ultrafast", path),
+    )
+    assert resampling_rate(path) == rate
+    if rate is not None:
+        last = ffmpeg("-i", path, "-c", "copy", "-f", "framecrc", "-").split(b"\n")
+        ends = [int(row.split(b",")[2]) / 1000 for row in last if row and row[:1] != b"#"]
+        assert open_video(path, fps=rate).duration == pytest.approx(max(ends), abs=2 / float(rate))
+
+
+def test_a_rate_of_what_is_no_video(tmp_path):
+    (tmp_path / "text.mp4").write_text("no video\n")
+    assert resampling_rate(tmp_path / "text.mp4") is None
+    assert resampling_rate(tmp_path / "none.mp4") is None
 
 
 def test_shared_clips_have_the_geometry_of_their_manifest():

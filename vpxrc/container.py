@@ -63,12 +63,13 @@ def write_ivf(
         temporary.write_bytes(data)
 
 
-def write_webm(path: str | Path, ivf: bytes) -> None:
+def write_webm(path: str | Path, ivf: bytes, audio: str | Path | None = None) -> None:
     """Write the packets of an IVF file as WebM; the same packets give the same file.
 
     Args:
         path: The file to write.
         ivf: What :func:`ivf_bytes` returned.
+        audio: A file whose first audio stream, Opus or Vorbis, goes along at its own times.
 
     Raises:
         OutputError: ffmpeg cannot read the packets or cannot write the file.
@@ -76,7 +77,10 @@ def write_webm(path: str | Path, ivf: bytes) -> None:
     """
     with atomic_write(path) as temporary:
         # bitexact leaves out the random identifier and ffmpeg's version.
-        stream = ffmpeg.input("pipe:", format="ivf").output(
-            f"file:{temporary}", format="webm", c="copy", fflags="+bitexact"
-        )
+        streams = [ffmpeg.input("pipe:", format="ivf")]
+        if audio is not None:
+            streams.append(ffmpeg.input(f"file:{audio}")["a:0"])
+        stream = ffmpeg.output(
+            *streams, f"file:{temporary}", format="webm", c="copy", fflags="+bitexact"
+        ).global_args("-copyts")  # sound that begins after the pictures stays there
         run_ffmpeg(stream, OutputError, f"cannot write {path}", ivf)

@@ -484,6 +484,27 @@ _SECOND_PASS_ONLY = EncoderOptions()
 _first_pass_memory: dict[str, bytes] = {}
 
 
+def _first_pass_options(options: EncoderOptions) -> EncoderOptions:
+    return dataclasses.replace(
+        _SECOND_PASS_ONLY,
+        cpu_used=options.cpu_used,
+        lag_in_frames=options.lag_in_frames,
+        key_frame_max_distance=options.key_frame_max_distance,
+    )
+
+
+def first_pass_key(video: Video, options: EncoderOptions) -> str:
+    """Return a hexadecimal key of all that first-pass statistics depend on."""
+    asked = dataclasses.asdict(_first_pass_options(options))
+    parts = [_native.LIBVPX_SHA256, video.content_hash, asked]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def keep_first_pass(key: str, stats: bytes) -> None:
+    """Take statistics for :func:`first_pass_stats` of the clip and options with that key."""
+    _first_pass_memory[key] = stats
+
+
 def first_pass_stats(video: Video, options: EncoderOptions) -> bytes:
     """Return libvpx's first-pass statistics of a clip, as its opaque blob.
 
@@ -492,14 +513,8 @@ def first_pass_stats(video: Video, options: EncoderOptions) -> bytes:
     Raises:
         EncoderError: libvpx failed.
     """
-    options = dataclasses.replace(
-        _SECOND_PASS_ONLY,
-        cpu_used=options.cpu_used,
-        lag_in_frames=options.lag_in_frames,
-        key_frame_max_distance=options.key_frame_max_distance,
-    )
-    parts = [_native.LIBVPX_SHA256, video.content_hash, dataclasses.asdict(options)]
-    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    options = _first_pass_options(options)
+    key = first_pass_key(video, options)
     if key not in _first_pass_memory:
         path = cache_dir() / "first_pass" / f"{key}.bin"
         if path.is_file():

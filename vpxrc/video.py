@@ -26,6 +26,14 @@ CACHE_FORMAT = 1
 MIN_DIMENSION = 16
 MAX_DIMENSION = 16384
 MAX_FPS = 300
+# For what has no constant rate of its own.
+USUAL_RATES = tuple(Fraction(rate) for rate in (1, 2, 5, 10, 12, 15, 20, 24, 25, 30, 50, 60))
+TIME_STAMP_ERROR = 2e-3  # seconds; Matroska's are whole milliseconds
+TO_8_BITS = "ffmpeg -i IN -pix_fmt yuv420p -c:v ffv1 -c:a copy OUT.mkv"
+TO_SDR = (
+    "ffmpeg -i IN -vf zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable,"
+    "zscale=t=bt709:m=bt709:r=tv,format=yuv420p -c:v ffv1 -c:a copy OUT.mkv"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +145,7 @@ def open_video(
 
     Raises:
         InputError: The file is missing, empty, truncated or corrupt, has no video stream, has more
-            than 8 bits per sample or fewer than 2 frames, or an argument is out of range.
+            than 8 bits per sample, HDR or fewer than 2 frames, or an argument is out of range.
         OutputError: The cache cannot be written.
         MissingDependencyError: There is no ffmpeg.
     """
@@ -182,6 +190,42 @@ def open_video(
     if video is None:
         raise InputError(f"{path}: its decoded frames vanished from {folder}")
     return video
+
+
+def resampling_rate(path: str | Path) -> Fraction | None:
+    """Return the ``fps`` for :func:`open_video` where frames do not come at a constant rate.
+
+    It is the stream's own where its frames lie on that grid with gaps between, else a usual one, 60
+    at most, that is no slower than three quarters of the frames come.
+
+    Args:
+        path: The video file; its first video stream is looked at, packets only.
+
+    Returns:
+        None where the rate is constant, or ffmpeg cannot tell; :func:`open_video` says why then.
+
+    Raises:
+        MissingDependencyError: There is no ffmpeg.
+    """
+    stream = ffmpeg.input(f"file:{path}")["V:0"].output("pipe:", format="framecrc", c="copy")
+    with start_ffmpeg(stream, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as (process, log):
+        table = process.communicate()[0].decode()
+        tick = re.search(r"^#tb 0: (\d+/\d+)$", table, re.MULTILINE)
+        words = [line for line in message_lines(log) if re.search(r"Stream #0.*: Video: ", line)]
+    grid = re.search(r", ([\d.]+k?) tbr", words[0]) if words else None
+    times = [int(row.split(",")[2]) for row in table.splitlines() if row[:1] not in ("#", "")]
+    if process.returncode or tick is None or grid is None or len(times) < 3:
+        return None
+    steps = np.diff(np.sort(times)) * float(Fraction(tick[1]))
+    rate = _exact_rate(float(grid[1].replace("k", "e3")))
+    multiples = np.rint(steps * float(rate))
+    if (abs(steps - multiples / float(rate)) <= TIME_STAMP_ERROR).all() and multiples.min() > 0:
+        if multiples.max() == multiples.min():
+            return None
+        if rate <= USUAL_RATES[-1] or float(rate) <= 1.1 / steps.mean():
+            return rate
+    quick = float(np.quantile(steps, 0.25))
+    return next((r for r in USUAL_RATES if float(r) >= 0.97 / max(quick, 1e-3)), USUAL_RATES[-1])
 
 
 def video_from_frames(
@@ -346,9 +390,16 @@ def run_ffmpeg(
     return output
 
 
+def message_lines(messages: IO[bytes]) -> list[str]:
+    """Return what ffmpeg has said so far, line by line, each marked with its level."""
+    # Not seek and read: the running program writes at the file's shared position.
+    size = os.fstat(messages.fileno()).st_size
+    return os.pread(messages.fileno(), size, 0).decode(errors="replace").splitlines()
+
+
 def first_error(messages: IO[bytes]) -> str:
     """Return ffmpeg's first error message, which is the cause where others follow."""
-    for line in _lines(messages):
+    for line in message_lines(messages):
         if match := re.search(r"\[(?:error|fatal|panic)\] (.*)", line):
             return match[1].strip()
     return "ffmpeg says nothing about it"
@@ -435,7 +486,9 @@ def _decode_file(
             frames += 1
             marker = process.stdout.readline()
         # Neither of the two changes ffmpeg's exit status.
-        damage = [line for line in _lines(log) if re.search("concealing|ended prematurely", line)]
+        damage = [
+            line for line in message_lines(log) if re.search("concealing|ended prematurely", line)
+        ]
         if process.wait() or damage:
             raise InputError(f"{path}: truncated or corrupt: {first_error(log)}")
         # Y4M's demuxer drops a last frame that is not whole without a word.
@@ -455,7 +508,7 @@ def _decode_file(
 
 def _check_source(path: Path, messages: IO[bytes]) -> None:
     """Refuse what ffmpeg reads but the encoder cannot take, by ffmpeg's description of it."""
-    lines = _lines(messages)
+    lines = message_lines(messages)
     if not any("Input #0," in line for line in lines):
         raise InputError(f"{path}: not a video, truncated or corrupt: {first_error(messages)}")
     for line in lines:
@@ -464,10 +517,16 @@ def _check_source(path: Path, messages: IO[bytes]) -> None:
         match = re.search(r"Stream #0.*: Video: [^,]+, (\w+)", line)
         if match and "(attached pic)" not in line:
             depth = _bit_depths().get(match[1], 8)
+            hdr = re.search(r"\b(smpte2084|arib-std-b67)\b", line)
+            if hdr:
+                raise InputError(
+                    f"{path}: HDR ({'PQ' if hdr[1] == 'smpte2084' else 'HLG'}, {depth} bits per "
+                    f"sample); only 8-bit SDR video is supported, convert it first: {TO_SDR}"
+                )
             if depth > 8:
                 raise InputError(
                     f"{path}: {depth} bits per sample ({match[1]}); "
-                    "only 8-bit video is supported, convert it first"
+                    f"only 8-bit video is supported, convert it first: {TO_8_BITS}"
                 )
             return
 
@@ -493,6 +552,14 @@ def _is_truncated_y4m(path: Path) -> bool:
     return (path.stat().st_size - len(header)) % (len(b"FRAME\n") + frame_bytes(width, height)) != 0
 
 
+def _exact_rate(rate: float) -> Fraction:
+    """Return the rate of which ffmpeg prints two decimals."""
+    ntsc = Fraction(round(rate * 1.001) * 1000, 1001)
+    if rate != round(rate) and abs(float(ntsc) - rate) <= 0.005:
+        return ntsc
+    return Fraction(rate).limit_denominator(1000)
+
+
 def _check_geometry(name: str, width: int, height: int, fps: Fraction) -> None:
     if not (MIN_DIMENSION <= width <= MAX_DIMENSION and MIN_DIMENSION <= height <= MAX_DIMENSION):
         raise InputError(
@@ -504,9 +571,3 @@ def _check_geometry(name: str, width: int, height: int, fps: Fraction) -> None:
 
 def _content_digest(width: int, height: int, fps: Fraction) -> "hashlib._Hash":
     return hashlib.sha256(f"{width}x{height} {fps}\n".encode())
-
-
-def _lines(messages: IO[bytes]) -> list[str]:
-    # Not seek and read: the running program writes at the file's shared position.
-    size = os.fstat(messages.fileno()).st_size
-    return os.pread(messages.fileno(), size, 0).decode(errors="replace").splitlines()

@@ -1,0 +1,101 @@
+"""What chunks cost: a clip coded as a whole and in chunks, at the same targets.
+
+python -m benchmarks.chunks minute.mp4 --bitrates 60,100,160,250 --jobs 2 --out docs/results/chunks
+"""
+
+import argparse
+import functools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from vpxrc import EncodeLog, EncoderOptions, open_video
+from vpxrc.chunks import POWER, ChunkedEncode, cut, encode_by, first_pass_table
+from vpxrc.encoder import first_pass_stats
+from vpxrc.files import atomic_write
+from vpxrc.metrics import bd_rate
+
+QUALITIES = ("psnr", "psnr_overall")
+TOLERANCE = 0.02  # of the target, as `vpxrc encode` corrects chunks
+
+
+def point(log: EncodeLog, chunks: list[dict[str, float]], seconds: float) -> dict[str, Any]:
+    qualities = {name: getattr(log, name) for name in QUALITIES}
+    return {"bitrate": log.bitrate, **qualities, "seconds": seconds, "chunks": chunks}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("clip", type=Path)
+    parser.add_argument("--bitrates", default="60,100,160,250")
+    parser.add_argument("--policy", default="imitation")
+    parser.add_argument("--cpu-used", type=int, default=2)
+    parser.add_argument("--chunk", type=float, default=10.0, help="seconds")
+    parser.add_argument("--power", type=float, default=POWER)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    video = open_video(arguments.clip)
+    rates = [int(rate) for rate in arguments.bitrates.split(",")]
+    kept = arguments.out / "encodes.json"
+    found: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else {}
+    encode = functools.partial(encode_by, arguments.policy)
+    kinds = ("whole", f"in chunks, power {arguments.power:g}")
+    for rate in rates:
+        options = EncoderOptions(target_bitrate=rate, cpu_used=arguments.cpu_used)
+        stats = first_pass_table(first_pass_stats(video, options))
+        length = arguments.chunk * float(video.fps)
+        cuts = cut(stats, length, options.key_frame_max_distance)
+        for kind in kinds:
+            key = f"{arguments.policy}, cpu-used {arguments.cpu_used}, {kind}, {rate} kbit/s"
+            if key in found:
+                continue
+            starts, jobs = ((0,), 1) if kind == "whole" else (cuts, arguments.jobs)
+            begin = time.perf_counter()
+            job = ChunkedEncode(video, options, encode, starts, jobs, arguments.power)
+            job.run()
+            if len(starts) > 1:
+                aim = 1000 * rate * video.duration
+                job.fit((1 - TOLERANCE) * aim, (1 + TOLERANCE) * aim)
+            seconds = time.perf_counter() - begin
+            parts = [
+                {"target": c.options.target_bitrate, "bitrate": c.log.bitrate, "psnr": c.log.psnr}
+                for c in job.chunks
+            ]
+            found[key] = point(job.log, parts, seconds)
+            with atomic_write(kept) as temporary:
+                temporary.write_text(json.dumps(found, indent=1) + "\n")
+    lines = [
+        f"{video.name}: {video.width}x{video.height}, {video.num_frames} frames, "
+        f"{arguments.policy}, cpu-used {arguments.cpu_used}, {len(cuts)} chunks of about "
+        f"{arguments.chunk:g} s, {arguments.jobs} at the same time.",
+        "",
+        "| target | whole | in chunks | over | PSNR whole | in chunks | seconds | in chunks |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    curves = []
+    for kind in kinds:
+        name = f"{arguments.policy}, cpu-used {arguments.cpu_used}, {kind}"
+        curves.append([found[f"{name}, {rate} kbit/s"] for rate in rates])
+    for rate, whole, chunked in zip(rates, *curves, strict=True):
+        over = 100 * (chunked["bitrate"] / rate - 1)
+        lines.append(
+            f"| {rate} | {whole['bitrate']:.1f} | {chunked['bitrate']:.1f} | {over:+.2f} % "
+            f"| {whole['psnr']:.3f} | {chunked['psnr']:.3f} "
+            f"| {whole['seconds']:.0f} | {chunked['seconds']:.0f} |"
+        )
+    lines.append("")
+    for quality in QUALITIES:
+        axes = [[one[name] for one in curve] for curve in curves for name in ("bitrate", quality)]
+        answer = bd_rate(*axes)
+        percent = answer.status if answer.percent is None else f"{answer.percent:+.2f} %"
+        lines.append(f"BD-rate in chunks against whole, {quality}: {percent}")
+    text = "\n".join(lines) + "\n"
+    with atomic_write(arguments.out / "table.md") as temporary:
+        temporary.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
