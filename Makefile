@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | sanitize | clean. Everything installs itself into .venv first.
+# make demo | test | lint | docs | bench | sanitize | clean. Everything installs itself into .venv first.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
@@ -9,7 +9,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 NATIVE := $(shell find native -type f 2>/dev/null)
 
-.PHONY: demo test lint bench sanitize clean install system
+.PHONY: demo test lint docs bench sanitize clean install system
 
 demo: $(INSTALLED)
 	$(BIN)/vpxrc demo
@@ -24,6 +24,10 @@ lint: $(INSTALLED)
 	rm -rf build/typing && mkdir -p build/typing/vpxrc
 	ln -s $(CURDIR)/vpxrc/* $(wildcard $(CURDIR)/datasets $(CURDIR)/envs $(CURDIR)/agents) build/typing/vpxrc/
 	cd build/typing && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p vpxrc
+
+# The site, in build/site. A test builds it as well.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

@@ -1,0 +1,224 @@
+"""What MkDocs cannot do by itself: pages and parts of pages that are made of the package.
+
+A comment ``<!-- generated: NAME -->`` in a page is replaced by what the function ``NAME`` of
+``GENERATED`` returns, so the specification of the environments, the command line's help and the
+list of policies are always those of the package that is installed. The model cards beside the
+agents become pages too. Links that leave the site become the name of the file that they lead to.
+"""
+
+import inspect
+import os
+import posixpath
+import re
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import typer.main
+from gymnasium.envs.registration import registry
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from typer.testing import CliRunner
+
+import vpxrc
+import vpxrc.envs
+from vpxrc.cli import app
+from vpxrc.policy import GROUP
+
+ROOT = Path(__file__).resolve().parents[1]
+# In the package's own shape, for mkdocstrings: it reads sources, and the four folders are one
+# package only once installed.
+SOURCES = ROOT / "build" / "docs-sources"
+# Files outside docs/ that are pages: path in the repository -> path in the site.
+EXTRA_PAGES = {
+    **{
+        f"agents/{name}/README.md": f"agents/{name}.md"
+        for name in ("evolution", "imitation", "muzero", "rllib")
+    },
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "THIRD_PARTY.md": "third-party.md",
+}
+TERMINAL_WIDTH = "88"
+# Where the extension's own docstrings leave something out.
+UNDOCUMENTED = {
+    "first_show_index": "Display index of position 0.",
+    "frames_to_key": "Frames to the next key frame.",
+    "gfu_boost": "libvpx's boost for golden and alternate reference frames.",
+    "group_index": "Number of its group within the encode.",
+    "group_position": "Its position in the group, in coding order.",
+    "has_tpl": "Whether the group's TPL statistics are there for it.",
+    "is_key": "Whether it is a key frame.",
+    "is_shown": "False for an ARF.",
+    "layer_depth": "0 key and golden, 1 base ARF, deeper layers above.",
+    "libvpx_q_high": "The highest q index that libvpx would take.",
+    "libvpx_q_low": "The lowest q index that libvpx would take.",
+    "max_layer_depth": "The deepest layer of the group.",
+}
+ENVIRONMENTS = (
+    "RateControlEnv",
+    "RateControlContinuousEnv",
+    "PlannedRateControlEnv",
+    "PlannedRateControlContinuousEnv",
+)
+
+
+# MkDocs' events
+
+
+def on_startup(**_: Any) -> None:
+    """Link the package's sources together."""
+    package = SOURCES / "vpxrc"
+    package.mkdir(parents=True, exist_ok=True)
+    parts = [*(ROOT / "vpxrc").iterdir(), *(ROOT / name for name in ("datasets", "envs", "agents"))]
+    for part in parts:
+        # Another build may be at the same: replacing is atomic.
+        temporary = package / f".{part.name}.{os.getpid()}"
+        temporary.symlink_to(part)
+        temporary.replace(package / part.name)
+    for link in package.iterdir():
+        if not link.name.startswith(".") and not link.exists():
+            link.unlink(missing_ok=True)  # what it led to has gone
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that lie outside docs/."""
+    for source, page in EXTRA_PAGES.items():
+        files.append(File.generated(config, page, content=(ROOT / source).read_text()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Fill in what is generated, give tables of results a title, and mend links."""
+    markdown = re.sub(
+        r"^<!-- generated: (\w+) -->$", lambda match: GENERATED[match[1]](), markdown, flags=re.M
+    )
+    source = page.file.src_uri
+    if source.startswith("results/"):
+        markdown = f"# docs/{posixpath.splitext(source)[0]}\n\n{markdown}"
+    return mend_links(markdown, source, [f.src_uri for f in files if f.inclusion.is_included()])
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Show what docstrings have in reStructuredText as MkDocs has it."""
+    html = re.sub(r":(?:class|func|meth|attr|mod|data):(?=<code>)", "", html)
+    return html.replace("::</p>", ":</p>")
+
+
+# Links
+
+
+def mend_links(markdown: str, page: str, site: Sequence[str]) -> str:
+    """Return a page whose links lead to other pages, or nowhere but with the file's name.
+
+    Args:
+        markdown: The page.
+        page: Its path in the site, as ``agents/imitation.md``.
+        site: Paths of all files of the site.
+    """
+    pages = {file: f"docs/{file}" for file in site}
+    pages |= {page: source for source, page in EXTRA_PAGES.items()}
+    places = {source: file for file, source in pages.items()} | {"README.md": "index.md"}
+    here = posixpath.dirname(pages[page])
+
+    def mended(match: re.Match[str]) -> str:
+        text, target = match["text"], match["target"]
+        path, _, anchor = target.partition("#")
+        if not path or "://" in path:
+            return match[0]
+        if posixpath.normpath(posixpath.join(posixpath.dirname(page), path)) in pages:
+            return match[0]
+        path = posixpath.normpath(posixpath.join(here, path))
+        folder = (f"{path}/{name}" for name in ("README.md", "table.md", "bounds.md"))
+        for candidate in (path, *folder):
+            if found := places.get(candidate):
+                link = os.path.relpath(found, posixpath.dirname(page) or ".")
+                # The README's sections are not those of the site's first page.
+                return f"[{text}]({link}{f'#{anchor}' if anchor and candidate == path else ''})"
+        plain = text.strip("`")
+        return f"`{path}`" if path.endswith(plain) else f"{text} (`{path}`)"
+
+    pieces = re.split(r"(^```.*?^```$|^(?: {4}[^\n]*\n)+)", markdown, flags=re.M | re.S)
+    link = r"(?<!!)\[(?P<text>[^\[\]]+)\]\((?P<target>[^()\s]+)\)"
+    pieces[::2] = [re.sub(link, mended, piece) for piece in pieces[::2]]
+    return "".join(pieces)
+
+
+# What is generated
+
+
+def environments() -> str:
+    """Return the specification of every environment: the docstrings of the classes."""
+    ids = {
+        spec.entry_point.rpartition(":")[2]: spec.id
+        for spec in registry.values()
+        if isinstance(spec.entry_point, str) and spec.id.startswith("vpxrc/")
+    }
+    parts = []
+    for name in ENVIRONMENTS:
+        first, _, text = inspect.getdoc(getattr(vpxrc.envs, name)).partition("\n")  # type: ignore[union-attr]
+        parts.append(f"## {ids[name]}\n\n`vpxrc.envs.{name}`: {first}\n")
+        parts.append(re.sub(r"^## ", "### ", text, flags=re.M))
+    return "\n".join(parts)
+
+
+def spaces() -> str:
+    """Return the keys of the observation of ``RateControlEnv`` with shapes and types."""
+    rows = ["| Key | Shape at `max_frames=150` | Type |", "| --- | --- | --- |"]
+    for key, space in vpxrc.envs.observation_space(150).spaces.items():
+        shape = " x ".join(map(str, space.shape or ()))
+        rows.append(f"| `{key}` | {shape} | `{space.dtype}` |")
+    return "\n".join(rows)
+
+
+def planned_size() -> str:
+    """Return a sentence on the observation of ``PlannedRateControlEnv``."""
+    return f"The planned environments have {len(vpxrc.envs.OBSERVATION)} numbers in one vector."
+
+
+def commands() -> str:
+    """Return the help of every command."""
+    runner = CliRunner(env={"COLUMNS": TERMINAL_WIDTH, "TERMINAL_WIDTH": TERMINAL_WIDTH})
+    parts = []
+    for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
+        text = runner.invoke(app, [name, "--help"], prog_name="vpxrc").stdout.rstrip()
+        parts.append(f"## vpxrc {name}\n\n```text\n{text}\n```\n")
+    return "\n".join(parts)
+
+
+def policies() -> str:
+    """Return a table of the policies that the package itself has."""
+    rows = ["| policy | made by | what it is |", "| --- | --- | --- |"]
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        if entry.dist is None or entry.dist.name != "vpxrc":
+            continue
+        summary = (inspect.getdoc(entry.load()) or "").partition("\n")[0].removeprefix("Return ")
+        rows.append(f"| `{entry.name}` | `{entry.value}` | {summary} |")
+    return "\n".join(rows)
+
+
+def frame() -> str:
+    """Return a table of what is known of a frame that waits for its decision."""
+    return _properties(vpxrc.Frame)
+
+
+def group() -> str:
+    """Return a table of what is known of a golden-frame group."""
+    return _properties(vpxrc.Group)
+
+
+def _properties(kind: type) -> str:
+    rows = ["| attribute | what it is |", "| --- | --- |"]
+    for name, value in vars(kind).items():
+        if isinstance(value, property):
+            text = " ".join((value.__doc__ or UNDOCUMENTED.get(name, "")).split())
+            rows.append(f"| `{name}` | {text} |")
+    return "\n".join(rows)
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    function.__name__: function
+    for function in (environments, spaces, planned_size, commands, policies, frame, group)
+}
