@@ -1,6 +1,8 @@
 """What chunks cost: a clip coded as a whole and in chunks, at the same targets.
 
-python -m benchmarks.chunks minute.mp4 --bitrates 60,100,160,250 --jobs 2 --out docs/results/chunks
+python -m benchmarks.chunks CLIP CLIP ... --cpu-used 5 --out docs/results/chunks
+
+Several clips are joined to one of 320x180 pixels at 25 frames per second.
 """
 
 import argparse
@@ -10,7 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vpxrc import EncodeLog, EncoderOptions, open_video
+import numpy as np
+
+from vpxrc import EncodeLog, EncoderOptions, Video, open_video, video_from_frames
 from vpxrc.chunks import POWER, ChunkedEncode, cut, encode_by, first_pass_table
 from vpxrc.encoder import first_pass_stats
 from vpxrc.files import atomic_write
@@ -20,6 +24,14 @@ QUALITIES = ("psnr", "psnr_overall")
 TOLERANCE = 0.02  # of the target, as `vpxrc encode` corrects chunks
 
 
+def joined(paths: list[Path]) -> Video:
+    if len(paths) == 1:
+        return open_video(paths[0])
+    parts = [open_video(path, width=320, height=180, fps=25) for path in paths]
+    frames = np.concatenate([part.frames for part in parts])
+    return video_from_frames(frames, 320, 180, 25, name=f"{len(parts)} clips")
+
+
 def point(log: EncodeLog, chunks: list[dict[str, float]], seconds: float) -> dict[str, Any]:
     qualities = {name: getattr(log, name) for name in QUALITIES}
     return {"bitrate": log.bitrate, **qualities, "seconds": seconds, "chunks": chunks}
@@ -27,7 +39,7 @@ def point(log: EncodeLog, chunks: list[dict[str, float]], seconds: float) -> dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("clip", type=Path)
+    parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--bitrates", default="60,100,160,250")
     parser.add_argument("--policy", default="imitation")
     parser.add_argument("--cpu-used", type=int, default=2)
@@ -36,7 +48,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    video = open_video(arguments.clip)
+    video = joined(arguments.clips)
     rates = [int(rate) for rate in arguments.bitrates.split(",")]
     kept = arguments.out / "encodes.json"
     found: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else {}
