@@ -1,9 +1,9 @@
 """What a decision of the search costs: `python -m benchmarks.search_speed`, as JSON.
 
-Fifty simulations from a latent state, ours (native tree, the agent's network in numpy) over mctx
-(tree and network jitted together), on one core: medians over pairs measured in turn in the same
-run. Times are the processor's, which on an idle core are the clock's, and on a busy one leave out
-what others used. Needs the oracles: pip install 'vpxrc[oracles]'.
+Fifty simulations from a latent state, ours (trees and networks native) over mctx (both jitted
+together), on one core: medians over pairs measured in turn in the same run. Times are the
+processor's, which on an idle core are the clock's, and on a busy one leave out what others used.
+Needs the oracles: pip install 'vpxrc[oracles]'.
 """
 
 import os
@@ -75,7 +75,7 @@ def measure(batch: int, pairs: int) -> dict[str, object]:
     states = rng.normal(size=(batch, HIDDEN)).astype(np.float32)
     states -= states.mean(axis=1, keepdims=True)  # as the representation's are
     states /= states.std(axis=1, keepdims=True)
-    network = Network(p)
+    network = Network(p).native
     predict, step = jax_network(p)
 
     @jax.jit
@@ -91,7 +91,7 @@ def measure(batch: int, pairs: int) -> dict[str, object]:
         if gumbel is None:
             gumbel = rng.gumbel(size=(batch, ACTIONS)).astype(np.float32)
         return gumbel_muzero_search(
-            Root(logits, value, states), network.step, num_simulations=SIMULATIONS, gumbel=gumbel
+            Root(logits, value, states), network, num_simulations=SIMULATIONS, gumbel=gumbel
         )
 
     def theirs():

@@ -1,5 +1,5 @@
-// Bindings only. They keep the GIL: a call lasts microseconds, and waiting to get the GIL back
-// behind another thread may last a thousand times as long.
+// Bindings only. But for whole searches they keep the GIL: a call lasts microseconds, and waiting to
+// get the GIL back behind another thread may last a thousand times as long.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "network.hpp"
 #include "search_tree.hpp"
 
 namespace py = pybind11;
@@ -19,6 +20,7 @@ using namespace pybind11::literals;
 namespace {
 
 using Array = py::array_t<float, py::array::c_style | py::array::forcecast>;
+using Actions = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
 using Mask = py::array_t<bool, py::array::c_style | py::array::forcecast>;
 using Shape = std::vector<py::ssize_t>;
 using Expected = std::initializer_list<py::ssize_t>;
@@ -112,10 +114,114 @@ vpxrc::SearchTree make_tree(const py::object &prior_logits, const py::object &va
                            invalid_actions.is_none() ? nullptr : mask.data());
 }
 
+// Its sizes are those of the weights; the arrays are not needed afterwards.
+vpxrc::Network make_network(const py::dict &parameters, float limit, float epsilon, int64_t reward) {
+  const auto given = [&](const char *name) {
+    if (!parameters.contains(name)) throw py::value_error("no " + std::string(name));
+    return py::object(parameters[name]);
+  };
+  const auto table = [&](const char *name) { return table_shape(name, given(name)); };
+  const Shape outcome = table("outcome.weight");
+  const py::ssize_t observations = table("represent1.weight")[1];
+  const py::ssize_t hidden = table("represent2.weight")[0], width = outcome[1];
+  const py::ssize_t actions = table("policy.weight")[0];
+  if (!std::isfinite(limit) || !std::isfinite(epsilon) || limit <= 0 || epsilon <= 0)
+    throw py::value_error("limit and epsilon must be finite numbers above 0");
+  if (reward < 0 || reward >= outcome[0])
+    throw py::value_error("reward is " + std::to_string(reward) + " of " +
+                          std::to_string(outcome[0]) + " outcomes");
+  std::vector<Array> kept;  // until they are copied
+  const auto vector = [&](const char *name, py::ssize_t size) {
+    return kept.emplace_back(numbers(name, given(name), {size})).data();
+  };
+  const auto layer = [&](const std::string &name, py::ssize_t outputs, py::ssize_t inputs) {
+    const std::string weight = name + ".weight", bias = name + ".bias";
+    kept.push_back(numbers(weight.c_str(), given(weight.c_str()), {outputs, inputs}));
+    return vpxrc::LayerParameters{kept.back().data(), vector(bias.c_str(), outputs)};
+  };
+  vpxrc::NetworkParameters p{};
+  p.observations = size_t(observations);
+  p.actions = size_t(count("the number of actions", actions));
+  p.hidden = size_t(count("the width of a state", hidden));
+  p.width = size_t(width);
+  p.mean = vector("observation_mean", observations);
+  p.gain = vector("observation_gain", observations);
+  p.represent1 = layer("represent1", width, observations);
+  p.represent2 = layer("represent2", hidden, width);
+  p.dynamics1 = layer("dynamics1", width, hidden + actions);
+  p.dynamics2 = layer("dynamics2", hidden, width);
+  const vpxrc::LayerParameters outcomes = layer("outcome", outcome[0], width);
+  p.reward = {outcomes.weight + reward * width, outcomes.bias + reward};
+  p.predict1 = layer("predict1", width, hidden);
+  p.policy = layer("policy", actions, width);
+  p.value = layer("value", 1, width);
+  p.limit = limit;
+  p.epsilon = epsilon;
+  return vpxrc::Network(p);
+}
+
+// The batch of rows that a network is asked about.
+Array rows(const char *name, const py::object &values, size_t columns) {
+  return numbers(name, values, {table_shape(name, values)[0], py::ssize_t(columns)});
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_search, m, py::mod_gil_not_used()) {
-  m.doc() = "The trees of Gumbel MuZero's search; vpxrc.agents.muzero.search is their interface.";
+  m.doc() = "Gumbel MuZero's trees and the agent's networks, for vpxrc.agents.muzero.";
+
+  using vpxrc::Network;
+  py::class_<Network>(m, "Network", R"(The networks of vpxrc.agents.muzero.network.
+
+Parameters by name; limit of a standardised observation, epsilon of the normalisation of states, and
+which of the outcomes is the reward. Any number of threads may ask it. Numbers must be finite;
+ValueError says what is not, or what is missing or has the wrong shape.)")
+      .def(py::init(&make_network), "parameters"_a, py::kw_only(), "limit"_a, "epsilon"_a,
+           "reward"_a)
+      .def(
+          "represent",
+          [](const Network &network, const py::object &observations) {
+            const Array given = rows("observations", observations, network.observations());
+            py::array_t<float> states({given.shape(0), py::ssize_t(network.hidden())});
+            Network::Workspace space;
+            network.represent(size_t(given.shape(0)), given.data(), states.mutable_data(), space);
+            return states;
+          },
+          "observations"_a, "States [B, H] of observations [B, N].")
+      .def(
+          "predict",
+          [](const Network &network, const py::object &states) {
+            const Array given = rows("states", states, network.hidden());
+            const py::ssize_t batch = given.shape(0);
+            py::array_t<float> logits({batch, py::ssize_t(network.actions())}), value(batch);
+            Network::Workspace space;
+            network.predict(size_t(batch), given.data(), logits.mutable_data(),
+                            value.mutable_data(), space);
+            return py::make_tuple(std::move(logits), std::move(value));
+          },
+          "states"_a, "Logits [B, A] and values [B] of states [B, H].")
+      .def(
+          "step",
+          [](const Network &network, const py::object &actions, const py::object &states) {
+            const Array given = rows("states", states, network.hidden());
+            const py::ssize_t batch = given.shape(0);
+            const Actions taken = array_of<Actions>("actions", actions);
+            check_shape("actions", taken, {batch});
+            for (py::ssize_t b = 0; b < batch; ++b)
+              if (taken.at(b) < 0 || size_t(taken.at(b)) >= network.actions())
+                throw py::value_error("actions has " + std::to_string(taken.at(b)) +
+                                      "; expected 0 to " + std::to_string(network.actions() - 1));
+            py::array_t<float> reward(batch), discount(batch), value(batch),
+                logits({batch, py::ssize_t(network.actions())}),
+                after({batch, py::ssize_t(network.hidden())});
+            std::fill_n(discount.mutable_data(), batch, Network::kDiscount);
+            Network::Workspace space;
+            network.step(size_t(batch), taken.data(), given.data(), reward.mutable_data(),
+                         logits.mutable_data(), value.mutable_data(), after.mutable_data(), space);
+            return py::make_tuple(std::move(reward), std::move(discount), std::move(logits),
+                                  std::move(value), std::move(after));
+          },
+          "actions"_a, "states"_a, "Of actions int32 [B] in states: what SearchTree.expand() takes.");
 
   py::class_<vpxrc::SearchTree>(m, "SearchTree", R"(One tree per state of a batch, grown together.
 
@@ -150,6 +256,19 @@ says which is not, or which has the wrong shape.)")
           },
           "reward"_a, "discount"_a, "prior_logits"_a, "value"_a, "embedding"_a,
           "The model's answer to select().")
+      .def(
+          "search",
+          [](vpxrc::SearchTree &tree, const Network &network) {
+            const vpxrc::SearchSettings &s = tree.settings();
+            if (size_t(s.actions) != network.actions() || size_t(s.width) != network.hidden())
+              throw py::value_error("network has " + std::to_string(network.actions()) +
+                                    " actions and " + std::to_string(network.hidden()) +
+                                    " numbers per state; expected " + std::to_string(s.actions) +
+                                    " and " + std::to_string(s.width));
+            const py::gil_scoped_release release;
+            vpxrc::search(tree, network);
+          },
+          "network"_a, "All simulations, with what the network says; without the GIL.")
       .def(
           "result",
           [](vpxrc::SearchTree &tree) {

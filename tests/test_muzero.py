@@ -353,11 +353,13 @@ def test_a_checkpoint_of_another_kind(network, tmp_path):
     made = Trained(network, FRAMES, SMALL, frozenset(), {})
     made.save(path)
     data = path.read_bytes()
+    bias = network.parameters["policy.bias"]
     for old, new, words in (
         (b"muzero-1", b"muzero-0", "another agent or version"),
         (OBSERVATION[0].encode(), b"x" * len(OBSERVATION[0]), "another agent or version"),
         (b'\\"hidden\\": 8', b'\\"hidden\\": 9', "of another form"),
         (b'\\"hidden\\"', b'\\"hiddem\\"', "of another form"),
+        (bias.tobytes(), (bias * np.nan).tobytes(), "policy.bias has a value that is not a finite"),
     ):
         assert old in data
         path.write_bytes(data.replace(old, new))

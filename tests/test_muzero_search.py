@@ -2,10 +2,13 @@
 
 The model is a set of tables and the embedding the number of a state, so that both are given the
 same numbers to the last bit. ``python tests/test_muzero_search.py`` records the searches in
-``tests/data/muzero_trees.json`` anew; it needs mctx (pip install 'vpxrc[oracles]').
+``tests/data/muzero_trees.json`` anew; it needs mctx (pip install 'vpxrc[oracles]'). The agent's own
+networks, which are native, are held against numpy.
 """
 
 import json
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vpxrc.agents.muzero.config import MuZeroConfig
+from vpxrc.agents.muzero.network import EPSILON, LIMIT, OUTCOMES, Network, look_ahead, shapes
 from vpxrc.agents.muzero.search import Root, SearchOutput, Step, gumbel_muzero_search
 from vpxrc.errors import InputError
 
@@ -452,6 +457,181 @@ def test_bad_answers_of_the_model_are_refused_with_words(changed, words):
     bad = step._replace(**changed)
     with pytest.raises(InputError, match=words):
         gumbel_muzero_search(root, lambda *_: bad, num_simulations=4, gumbel=np.zeros((2, 3)))
+
+
+# The agent's own networks, native
+
+
+class InNumpy:
+    """The agent's networks once more, as their definition reads."""
+
+    def __init__(self, parameters: dict[str, np.ndarray]) -> None:
+        self.parameters = parameters
+
+    def linear(self, name, values):
+        return values @ self.parameters[f"{name}.weight"].T + self.parameters[f"{name}.bias"]
+
+    def inner(self, name, values):
+        return np.maximum(self.linear(name, values), 0)
+
+    def normalised(self, states):
+        centred = states - states.mean(axis=1, keepdims=True)
+        variance = np.square(centred).mean(axis=1, keepdims=True)
+        return centred / np.sqrt(variance + np.float32(EPSILON))
+
+    def represent(self, observations):
+        scaled = observations - self.parameters["observation_mean"]
+        scaled = np.clip(scaled * self.parameters["observation_gain"], -LIMIT, LIMIT)
+        return self.normalised(self.linear("represent2", self.inner("represent1", scaled)))
+
+    def predict(self, states):
+        inner = self.inner("predict1", states)
+        return self.linear("policy", inner), self.linear("value", inner)[:, 0]
+
+    def step(self, actions, states):
+        one_hot = np.eye(len(self.parameters["policy.bias"]), dtype=np.float32)[actions]
+        inner = self.inner("dynamics1", np.concatenate([states, one_hot], axis=1))
+        after = self.normalised(states + self.linear("dynamics2", inner))
+        reward = self.linear("outcome", inner)[:, OUTCOMES.index("reward")]
+        return Step(reward, np.ones_like(reward), *self.predict(after), after)
+
+
+def random_parameters(observations, actions, hidden, width, seed=0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        name: rng.normal(0, shape[-1] ** -0.5, shape).astype(np.float32)
+        for name, shape in shapes(observations, actions, hidden, width).items()
+    }
+
+
+def everything(network, observations, actions) -> list[np.ndarray]:
+    states = network.represent(observations)
+    return [states, *network.predict(states), *network.step(actions, states)]
+
+
+SIZES = [  # observations, actions, hidden, width
+    (1, 1, 2, 1),
+    (3, 2, 5, 7),
+    (6, 9, 16, 16),
+    (21, 17, 33, 31),
+    (8, 33, 15, 65),
+    (44, 9, 64, 128),
+    (10, 5, 127, 200),
+]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_the_native_networks_are_numpys(sizes):
+    parameters = random_parameters(*sizes)
+    network, numpys = Network(parameters), InNumpy(parameters)
+    rng = np.random.default_rng(1)
+    for batch in range(1, 17):
+        seen = rng.normal(0, 3, (batch, sizes[0])).astype(np.float32)
+        actions = rng.integers(0, sizes[1], batch).astype(np.int32)
+        found = everything(network, seen, actions)
+        for ours, theirs in zip(found, everything(numpys, seen, actions), strict=True):
+            assert ours.dtype == np.float32
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+        # What is said of a row does not depend on the others, to the last bit.
+        alone = everything(network, seen[-1:], actions[-1:])
+        for ours, row in zip(found, alone, strict=True):
+            np.testing.assert_array_equal(ours[-1:], row)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_a_native_search_is_the_one_that_calls_back(sizes):
+    parameters = random_parameters(*sizes, seed=2)
+    network, numpys = Network(parameters), InNumpy(parameters)
+    rng = np.random.default_rng(3)
+    same = []
+    for batch, settings in (
+        (1, {"num_simulations": 50}),
+        (2, {"num_simulations": 1}),
+        (3, {"num_simulations": 33, "max_depth": 2, "max_considered": 3, "mixed_value": False}),
+        (8, {"num_simulations": 40}),
+        (16, {"num_simulations": 20, "rescale": False, "value_scale": 0.02}),
+    ):
+        states = network.represent(rng.normal(0, 2, (batch, sizes[0])).astype(np.float32))
+        root = Root(*network.predict(states), states)
+        invalid = rng.random((batch, sizes[1])) < 0.3
+        invalid[:, rng.integers(sizes[1])] = False
+        gumbel = rng.gumbel(size=(batch, sizes[1])).astype(np.float32)
+        settings |= {"gumbel": gumbel, "invalid_actions": invalid}
+        found = gumbel_muzero_search(root, network.native, **settings)
+        called = gumbel_muzero_search(root, network.step, **settings)
+        for ours, theirs in zip(found, called, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        theirs = gumbel_muzero_search(root, numpys.step, **settings)
+        rows = (found.visits == theirs.visits).all(axis=1)
+        np.testing.assert_array_equal(found.action[rows], theirs.action[rows])
+        np.testing.assert_allclose(found.value[rows], theirs.value[rows], rtol=1e-4, atol=1e-4)
+        same.extend(rows)
+    assert sum(same) >= len(same) - 1  # once, two actions may be alike but for rounding
+
+
+def test_the_agents_search_in_threads_and_elsewhere():
+    network = Network(random_parameters(6, 5, 16, 32))
+    seen = np.random.default_rng(4).normal(size=(7, 6)).astype(np.float32)
+    config = MuZeroConfig(hidden=16, width=32)
+    states = network.represent(seen)
+    expected = look_ahead(Root(*network.predict(states), states), network.step, 200, config=config)
+    with ThreadPoolExecutor(4) as pool:
+        searches = [pool.submit(network.search, seen, 200, config=config) for _ in range(8)]
+    elsewhere = pickle.loads(pickle.dumps(network)).search(seen, 200, config=config)
+    for found in (*(search.result() for search in searches), elsewhere):
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        (
+            "dynamics1.weight",
+            np.full((7, 8), NAN),
+            "dynamics1.weight has a value that is not a fin",
+        ),
+        ("policy.bias", np.full(3, np.inf), "policy.bias has a value that is not a finite number"),
+        ("observation_gain", np.zeros(5), r"observation_gain has shape \[5\]; expected \[4\]"),
+        ("dynamics2.weight", np.zeros((7, 5)), r"dynamics2.weight .*\[7, 5\]; expected \[5, 7\]"),
+        ("represent2.weight", np.zeros((0, 7)), "represent2.weight .*two dimensions of at least 1"),
+        ("outcome.weight", np.zeros(7), "outcome.weight .*two dimensions of at least 1"),
+        ("value.weight", [["a"] * 7], "value.weight is not an array of numbers"),
+        ("predict1.bias", None, "no predict1.bias"),
+    ],
+)
+def test_bad_networks_are_refused_with_words(name, value, words):
+    parameters = random_parameters(4, 3, 5, 7)
+    parameters |= {name: value}
+    if value is None:
+        del parameters[name]
+    with pytest.raises(InputError, match=f"^network: {words}"):
+        Network(parameters)
+
+
+def test_bad_questions_are_refused_with_words():
+    parameters = random_parameters(4, 3, 5, 7)
+    network, states = Network(parameters), np.zeros((2, 5), np.float32)
+    for ask, words in (
+        (lambda: network.represent(np.zeros(4)), "observations has shape"),
+        (lambda: network.represent(np.full((1, 4), NAN)), "observations has a value that is not"),
+        (lambda: network.predict(np.zeros((2, 4))), r"states .*\[2, 4\]; expected \[2, 5\]"),
+        (lambda: network.step(np.zeros(3, np.int32), states), "actions has shape"),
+        (lambda: network.step(np.array([0, 3]), states), "actions has 3; expected 0 to 2"),
+        (lambda: network.step(np.array([-1, 0]), states), "actions has -1; expected 0 to 2"),
+    ):
+        with pytest.raises(InputError, match=words):
+            ask()
+    root = Root(np.zeros((2, 3)), np.zeros(2), np.zeros((2, 4)))
+    settings = {"num_simulations": 4, "gumbel": np.zeros((2, 3))}
+    with pytest.raises(InputError, match="3 actions and 5 numbers per state; expected 3 and 4"):
+        gumbel_muzero_search(root, network.native, **settings)
+    # Finite parameters, whose sum is not.
+    parameters["dynamics2.bias"][:] = np.finfo(np.float32).max
+    with pytest.raises(InputError, match="the model's prior_logits has a value that is not a fin"):
+        gumbel_muzero_search(
+            root._replace(embedding=states), Network(parameters).native, **settings
+        )
 
 
 def record() -> None:

@@ -1,6 +1,29 @@
 import numpy as np
 from numpy.typing import NDArray
 
+class Network:
+    def __init__(
+        self,
+        parameters: dict[str, NDArray[np.float32]],
+        *,
+        limit: float,
+        epsilon: float,
+        reward: int,
+    ) -> None: ...
+    def represent(self, observations: NDArray[np.float32]) -> NDArray[np.float32]: ...
+    def predict(
+        self, states: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+    def step(
+        self, actions: NDArray[np.int32], states: NDArray[np.float32]
+    ) -> tuple[
+        NDArray[np.float32],
+        NDArray[np.float32],
+        NDArray[np.float32],
+        NDArray[np.float32],
+        NDArray[np.float32],
+    ]: ...
+
 class SearchTree:
     def __init__(
         self,
@@ -27,6 +50,7 @@ class SearchTree:
         value: NDArray[np.float32],
         embedding: NDArray[np.float32],
     ) -> None: ...
+    def search(self, network: Network) -> None: ...
     def result(
         self,
     ) -> tuple[

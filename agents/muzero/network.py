@@ -1,4 +1,4 @@
-"""The networks in numpy, as they decide: loaded in milliseconds, no learning framework needed.
+"""The networks as they decide: native, loaded in milliseconds, no learning framework needed.
 
 ``vpxrc.agents.muzero.learner`` has the same networks in torch, for training; the two share the
 parameters' names, and ``tests/test_muzero.py`` holds them against each other.
@@ -6,6 +6,8 @@ parameters' names, and ``tests/test_muzero.py`` holds them against each other.
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as save_tensors
 
+from vpxrc import _search
 from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.search import (
     Recurrent,
@@ -47,18 +50,30 @@ class Network:
 
     Args:
         parameters: float32 arrays by name; see :func:`shapes`.
+
+    Attributes:
+        native: The same, as :func:`~vpxrc.agents.muzero.search.gumbel_muzero_search` takes it.
+
+    Raises:
+        InputError: Shapes that do not agree, or a number that is not finite. The methods refuse
+            their arguments likewise.
     """
 
     def __init__(self, parameters: dict[str, Array]) -> None:
         self.parameters = parameters
-        hidden = len(parameters["represent2.bias"])
-        weight = parameters["dynamics1.weight"]
-        self._of_state, self._of_action = weight[:, :hidden].T, weight[:, hidden:].T
+        with _refusals():
+            self.native = _search.Network(
+                parameters, limit=LIMIT, epsilon=EPSILON, reward=OUTCOMES.index("reward")
+            )
+
+    def __reduce__(self) -> tuple[type["Network"], tuple[dict[str, Array]]]:
+        """Travel to another process as the parameters."""
+        return Network, (self.parameters,)
 
     @property
     def actions(self) -> int:
         """A, the number of actions."""
-        return len(self._of_action)
+        return len(self.parameters["policy.bias"])
 
     def represent(self, observations: Array) -> Array:
         """Return the latent states of observations.
@@ -69,15 +84,13 @@ class Network:
         Returns:
             float32 ``[B, H]``.
         """
-        p = self.parameters
-        scaled = (observations - p["observation_mean"]) * p["observation_gain"]
-        inner = _relu(self._linear("represent1", np.clip(scaled, -LIMIT, LIMIT)))
-        return _normalised(self._linear("represent2", inner))
+        with _refusals():
+            return self.native.represent(observations)
 
     def predict(self, states: Array) -> tuple[Array, Array]:
         """Return the policy's logits ``[B, A]`` and the values ``[B]`` of states ``[B, H]``."""
-        inner = _relu(self._linear("predict1", states))
-        return self._linear("policy", inner), self._linear("value", inner)[:, 0]
+        with _refusals():
+            return self.native.predict(states)
 
     def step(self, actions: NDArray[np.int32], states: Array) -> Step:
         """Return what the model expects of actions.
@@ -86,13 +99,8 @@ class Network:
             actions: int32 ``[B]``.
             states: float32 ``[B, H]``.
         """
-        bias = self.parameters["dynamics1.bias"]
-        inner = _relu(states @ self._of_state + self._of_action[actions] + bias)
-        after = _normalised(states + self._linear("dynamics2", inner))
-        reward = self._linear("outcome", inner)[:, OUTCOMES.index("reward")]
-        logits, value = self.predict(after)
-        # The end is not told from the rest: after it, the model has learned rewards of 0.
-        return Step(reward, np.ones_like(reward), logits, value, after)
+        with _refusals():
+            return Step(*self.native.step(actions, states))
 
     def search(
         self,
@@ -112,16 +120,12 @@ class Network:
         """
         states = self.represent(observations)
         root = Root(*self.predict(states), states)
-        return look_ahead(root, self.step, simulations, config=config, noise=noise)
-
-    def _linear(self, name: str, values: Array) -> Array:
-        p = self.parameters
-        return np.asarray(values @ p[f"{name}.weight"].T + p[f"{name}.bias"])
+        return look_ahead(root, self.native, simulations, config=config, noise=noise)
 
 
 def look_ahead(
     root: Root,
-    step: Recurrent,
+    step: Recurrent | _search.Network,
     simulations: int,
     *,
     config: MuZeroConfig,
@@ -163,7 +167,7 @@ class Trained:
 
         Raises:
             InputError: It is not a checkpoint, or another agent's or version's, or its tensors are
-                not such a network's.
+                not such a network's or not finite.
         """
         found = read_checkpoint(path, FORMAT)
         try:
@@ -176,7 +180,11 @@ class Trained:
         expected = shapes(len(OBSERVATION), actions, config.hidden, config.width)
         if {name: value.shape for name, value in found.tensors.items()} != expected:
             raise InputError(f"{path}: a network of another form; train it again")
-        return cls(Network(found.tensors), found.config, config, found.clips, options)
+        try:
+            network = Network(found.tensors)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        return cls(network, found.config, config, found.clips, options)
 
     def save(self, path: str | Path) -> None:
         """Write it, by atomic rename."""
@@ -211,11 +219,9 @@ def shapes(observations: int, actions: int, hidden: int, width: int) -> dict[str
     return found
 
 
-def _relu(values: Array) -> Array:
-    return np.maximum(values, 0.0)
-
-
-def _normalised(states: Array) -> Array:
-    centred = states - states.mean(axis=1, keepdims=True)
-    variance = np.square(centred).mean(axis=1, keepdims=True)
-    return np.asarray(centred / np.sqrt(variance + EPSILON))
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"network: {error}") from None

@@ -1,7 +1,7 @@
 """Gumbel MuZero's search over a batch of states (Danihelka et al., ICLR 2022).
 
-The trees are native (:mod:`vpxrc._search`); the model is called back once per simulation, for all
-states at once. What is chosen is what ``gumbel_muzero_policy`` of `mctx
+The trees are native (:mod:`vpxrc._search`), and so may the model be; any other is called back once
+per simulation, for all states at once. What is chosen is what ``gumbel_muzero_policy`` of `mctx
 <https://github.com/google-deepmind/mctx>`_ 0.0.71 chooses.
 """
 
@@ -74,7 +74,7 @@ class SearchOutput(NamedTuple):
 
 def gumbel_muzero_search(
     root: Root,
-    recurrent: Recurrent,
+    recurrent: Recurrent | _search.Network,
     *,
     num_simulations: int,
     gumbel: Array,
@@ -100,7 +100,8 @@ def gumbel_muzero_search(
         root: The states.
         recurrent: The model: called ``num_simulations`` times with actions int32 ``[B]`` and the
             embeddings float32 ``[B, H]`` of the states that they are taken in. The arrays are its
-            to keep.
+            to keep. Native networks instead are evaluated in one call for the whole search, without
+            the GIL.
         num_simulations: Actions tried per state, 1 to 2**24.
         gumbel: Noise on the root's logits, ``[B, A]``; zeros for none.
         invalid_actions: True where the root's action must not be taken, ``[B, A]``.
@@ -132,6 +133,12 @@ def gumbel_muzero_search(
         )
     except ValueError as error:
         raise InputError(f"search: {error}") from None
+    if isinstance(recurrent, _search.Network):
+        try:
+            tree.search(recurrent)
+        except ValueError as error:
+            raise InputError(f"search: the model's {error}") from None
+        return SearchOutput(*tree.result())
     for _ in range(num_simulations):
         step = recurrent(*tree.select())
         try:

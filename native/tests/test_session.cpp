@@ -18,6 +18,7 @@ using vpxrc::EncodeSession;
 using vpxrc::State;
 
 void test_search_tree();  // of test_search_tree.cpp
+void test_network();      // of test_network.cpp
 
 namespace {
 
@@ -208,6 +209,7 @@ void model_is_the_same_at_every_level(const Clip &clip) {
 
 int main() {
   test_search_tree();
+  test_network();
   const Clip odd = make_clip(97, 67, 34);
   for (const int layers : {0, 1, 6})
     for (const bool tpl : {false, true}) {
