@@ -33,6 +33,7 @@ from vpxrc.agents.muzero.actor import Job, ReferenceJob, Task, play  # noqa: E40
 from vpxrc.agents.muzero.learner import Learner, learn, reanalyse  # noqa: E402
 from vpxrc.agents.muzero.network import Trained  # noqa: E402
 from vpxrc.agents.muzero.policy import MuZero  # noqa: E402
+from vpxrc.agents.muzero.search import Root, Step, gumbel_muzero_search  # noqa: E402
 from vpxrc.agents.muzero.training import Purpose, train  # noqa: E402
 
 SMALL = MuZeroConfig(hidden=8, width=16, warmup=30, batch=16, unroll=3, reuse=2.0, simulations=4)
@@ -106,7 +107,25 @@ def test_the_networks_agree():
     assert (step.discount == 1).all()
     np.testing.assert_allclose(step.embedding.mean(axis=1), 0, atol=1e-5)
     np.testing.assert_allclose(step.embedding.std(axis=1), 1, atol=1e-3)
-    mine, theirs = network.search(seen, 4, config=SMALL), learner.search(seen)
+
+    def step_in_torch(actions, states):
+        taken, before = torch.from_numpy(actions).long(), torch.from_numpy(states)
+        outcomes, after = torchs.step(taken, before)
+        parts = outcomes[:, 0], torch.ones(len(seen)), *torchs.predict(after), after
+        return Step(*(part.detach().numpy() for part in parts))
+
+    with torch.no_grad():
+        root = Root(*(part.numpy() for part in (*torchs.predict(expected), expected)))
+    mine = network.search(seen, 4, config=SMALL)
+    theirs = gumbel_muzero_search(
+        root,
+        step_in_torch,
+        num_simulations=4,
+        gumbel=np.zeros((7, 5), np.float32),
+        max_considered=SMALL.max_considered,
+        value_scale=SMALL.value_scale,
+        rescale=False,
+    )
     np.testing.assert_array_equal(mine.visits, theirs.visits)
     np.testing.assert_allclose(mine.action_weights, theirs.action_weights, atol=1e-4)
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from vpxrc.agents.muzero.config import MuZeroConfig
-from vpxrc.agents.muzero.network import EPSILON, LIMIT, OUTCOMES, Network, look_ahead, shapes
+from vpxrc.agents.muzero.network import EPSILON, LIMIT, OUTCOMES, Network, shapes
 from vpxrc.agents.muzero.search import Root, SearchOutput, Step, gumbel_muzero_search
 from vpxrc.errors import InputError
 
@@ -574,7 +574,15 @@ def test_the_agents_search_in_threads_and_elsewhere():
     seen = np.random.default_rng(4).normal(size=(7, 6)).astype(np.float32)
     config = MuZeroConfig(hidden=16, width=32)
     states = network.represent(seen)
-    expected = look_ahead(Root(*network.predict(states), states), network.step, 200, config=config)
+    expected = gumbel_muzero_search(
+        Root(*network.predict(states), states),
+        network.step,
+        num_simulations=200,
+        gumbel=np.zeros((len(seen), network.actions), np.float32),
+        max_considered=config.max_considered,
+        value_scale=config.value_scale,
+        rescale=False,
+    )
     with ThreadPoolExecutor(4) as pool:
         searches = [pool.submit(network.search, seen, 200, config=config) for _ in range(8)]
     elsewhere = pickle.loads(pickle.dumps(network)).search(seen, 200, config=config)

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vpxrc.agents.muzero.config import MuZeroConfig
-from vpxrc.agents.muzero.network import EPSILON, LIMIT, OUTCOMES, Array, Network, look_ahead
+from vpxrc.agents.muzero.network import EPSILON, LIMIT, OUTCOMES, Array, Network
 from vpxrc.agents.muzero.replay import Batch, Replay
-from vpxrc.agents.muzero.search import Root, SearchOutput, Step
 
 LEAST_DEVIATION = 0.05  # of an input, in its own units: what hardly varies is not blown up
 
@@ -108,26 +107,6 @@ class Learner:
         """Return the networks as they are now, in numpy."""
         state = self._network.state_dict()
         return Network({name: value.cpu().numpy().copy() for name, value in state.items()})
-
-    @torch.no_grad()
-    def search(self, observations: Array) -> SearchOutput:
-        """Look ahead from observations ``[B, N]``, without noise.
-
-        In torch, because numpy's linear algebra may take all cores for a batch of this size, which
-        costs more than it brings where the workers need them.
-        """
-        network, device = self._network, self.device
-
-        def step(actions: NDArray[np.int32], states: Array) -> Step:
-            taken = torch.from_numpy(actions).long().to(device)
-            outcomes, after = network.step(taken, torch.from_numpy(states).to(device))
-            reward = outcomes[:, OUTCOMES.index("reward")]
-            parts = reward, torch.ones_like(reward), *network.predict(after), after
-            return Step(*(part.cpu().numpy() for part in parts))
-
-        states = network.represent(torch.from_numpy(observations).to(device))
-        root = Root(*(part.cpu().numpy() for part in (*network.predict(states), states)))
-        return look_ahead(root, step, self.config.simulations, config=self.config)
 
     def update(self, batch: Batch) -> tuple[dict[str, float], Array]:
         """Take one step of the optimizer.
@@ -239,5 +218,6 @@ def reanalyse(learner: Learner, replay: Replay, rows: NDArray[np.int64]) -> None
     """
     at, inside = replay.following(rows, learner.config.unroll + 1)
     fresh = np.unique(at[inside])
-    found = learner.search(replay.observed(fresh))
+    config = learner.config
+    found = learner.network().search(replay.observed(fresh), config.simulations, config=config)
     replay.refresh(fresh, found.action_weights, found.value)

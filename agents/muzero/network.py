@@ -19,7 +19,6 @@ from safetensors.numpy import save as save_tensors
 from vpxrc import _search
 from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.search import (
-    Recurrent,
     Root,
     SearchOutput,
     Step,
@@ -120,27 +119,15 @@ class Network:
         """
         states = self.represent(observations)
         root = Root(*self.predict(states), states)
-        return look_ahead(root, self.native, simulations, config=config, noise=noise)
-
-
-def look_ahead(
-    root: Root,
-    step: Recurrent | _search.Network,
-    simulations: int,
-    *,
-    config: MuZeroConfig,
-    noise: Array | None = None,
-) -> SearchOutput:
-    """Search as the agent does; see :meth:`Network.search`."""
-    return gumbel_muzero_search(
-        root,
-        step,
-        num_simulations=simulations,
-        gumbel=np.zeros_like(root.prior_logits) if noise is None else noise,
-        max_considered=config.max_considered,
-        value_scale=config.value_scale,
-        rescale=False,
-    )
+        return gumbel_muzero_search(
+            root,
+            self.native,
+            num_simulations=simulations,
+            gumbel=np.zeros_like(root.prior_logits) if noise is None else noise,
+            max_considered=config.max_considered,
+            value_scale=config.value_scale,
+            rescale=False,
+        )
 
 
 @dataclass(frozen=True, eq=False)
