@@ -153,6 +153,25 @@ class EncodeLog:
     cpu_seconds: float
     encodes: int = 1
 
+    def __eq__(self, other: object) -> bool:
+        """Return whether both are the same encode; the times that it took do not count."""
+        if not isinstance(other, EncodeLog):
+            return NotImplemented
+        return (
+            self.video.content_hash == other.video.content_hash
+            and self.options == other.options
+            and self.packets == other.packets
+            and len(self.records) == len(other.records)
+            and all(  # field by field: what lies between them is arbitrary
+                self.records[name].tobytes() == other.records[name].tobytes()
+                for name in RECORD_DTYPE.names or ()
+            )
+        )
+
+    def __hash__(self) -> int:
+        """Return a hash of the stream."""
+        return hash(self.stream)
+
     @cached_property
     def stream(self) -> bytes:
         """The stream as an IVF file."""
