@@ -439,6 +439,8 @@ def test_a_signal_leaves_nothing(tmp_path, number):
     process = subprocess.Popen(
         [*VPXRC, "encode", str(source), *options, *slow],
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment},
+        # Where the tests run in a shell's background, an interrupt would be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     ours = psutil.Process(process.pid)
     while len(busy := [child for child in ours.children() if child.cpu_times().user > 1]) < 2:
