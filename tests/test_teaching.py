@@ -14,10 +14,10 @@ from conftest import make_video
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from vpxrc import EncoderOptions, cli, encode, make_policy
+from vpxrc import EncoderOptions, chunks, cli, encode, make_policy
 from vpxrc.agents.evolution import SearchOptions
 from vpxrc.agents.evolution.teach import learn, lessons, results, scaled
-from vpxrc.cli import encoding, teaching, training
+from vpxrc.cli import teaching, training
 from vpxrc.datasets import Clip, load_clips
 from vpxrc.metrics import decode
 from vpxrc.video import write_y4m
@@ -221,8 +221,10 @@ def test_effort_is_the_most_encodes(tmp_path, monkeypatch, effort):
     write_y4m(sample.open(), source)
     made = []
     module = sys.modules["vpxrc.agents.evolution.search"]
-    for place, name in ((module, "encode"), (encoding, "run_policy")):
-        monkeypatch.setattr(place, name, lambda *a, **named: made.append(a) or encode(*a, **named))
+    for place in (module, chunks):
+        monkeypatch.setattr(
+            place, "encode", lambda *a, **named: made.append(a) or encode(*a, **named)
+        )
     output = tmp_path / "out.ivf"
     common = ("-b", 30, "-o", output, "--cpu-used", 5, "--policy", "constant-q:150")
     result = run("encode", source, *common, "--effort", effort, "--json")
