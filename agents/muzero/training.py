@@ -473,12 +473,16 @@ class _Run:
             }
             (folder / "state.json").write_text(json.dumps(state) + "\n")
             link.symlink_to(name)
-        for other in self._state.iterdir():
-            if other.is_dir() and not other.is_symlink() and other.name != name:
-                shutil.rmtree(other, ignore_errors=True)
+        self._remove_others(name)
         self._generation += 1
         self._saved = time.monotonic()
         self._changed = False
+
+    def _remove_others(self, name: str) -> None:
+        """Remove all states but one; a kill may leave the one before it, or half of the next."""
+        for other in self._state.iterdir():
+            if other.is_dir() and not other.is_symlink() and other.name != name:
+                shutil.rmtree(other, ignore_errors=True)
 
     def _load(self) -> None:
         folder = (self._state / "current").resolve()
@@ -508,6 +512,7 @@ class _Run:
             self._generation = int(folder.name)
         except _UNREADABLE as error:
             raise InputError(f"{self._state}: not a state of a training; remove it") from error
+        self._remove_others(folder.name)
 
     def _curve(self) -> pd.DataFrame:
         return pd.DataFrame(self._rows)
