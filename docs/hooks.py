@@ -158,6 +158,7 @@ def environments() -> str:
     }
     parts = []
     for name in ENVIRONMENTS:
+        # They have docstrings: the build would fail here if one had not.
         first, _, text = inspect.getdoc(getattr(vpxrc.envs, name)).partition("\n")  # type: ignore[union-attr]
         parts.append(f"## {ids[name]}\n\n`vpxrc.envs.{name}`: {first}\n")
         parts.append(re.sub(r"^## ", "### ", text, flags=re.M))
@@ -182,6 +183,7 @@ def commands() -> str:
     """Return the help of every command."""
     runner = CliRunner(env={"COLUMNS": TERMINAL_WIDTH, "TERMINAL_WIDTH": TERMINAL_WIDTH})
     parts = []
+    # Typer types it as a command; one with subcommands is a group.
     for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
         text = runner.invoke(app, [name, "--help"], prog_name="vpxrc").stdout.rstrip()
         parts.append(f"## vpxrc {name}\n\n```text\n{text}\n```\n")
