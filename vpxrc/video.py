@@ -145,7 +145,7 @@ def open_video(
 
     Raises:
         InputError: The file is missing, empty, truncated or corrupt, has no video stream, has more
-            than 8 bits per sample, HDR or fewer than 2 frames, or an argument is out of range.
+            than 8 bits per sample or fewer than 2 frames, or an argument is out of range.
         OutputError: The cache cannot be written.
         MissingDependencyError: There is no ffmpeg.
     """
@@ -190,6 +190,30 @@ def open_video(
     if video is None:
         raise InputError(f"{path}: its decoded frames vanished from {folder}")
     return video
+
+
+def check_sdr(path: str | Path) -> None:
+    """Refuse video that is tagged as HDR.
+
+    :func:`open_video` takes it where it has 8 bits per sample, as numbers to code; but what is
+    written here has no such tags, and a player would show it grey.
+
+    Args:
+        path: The video file; its first video stream is looked at.
+
+    Raises:
+        InputError: It is tagged as PQ or HLG.
+        MissingDependencyError: There is no ffmpeg.
+    """
+    stream = ffmpeg.input(f"file:{path}", t=0)["V:0"].output("pipe:", format="null", c="copy")
+    with start_ffmpeg(stream, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as (process, log):
+        process.communicate()
+        words = [line for line in message_lines(log) if re.search(r"Stream #0.*: Video: ", line)]
+    transfer = _hdr(words[0]) if words else None
+    if transfer:
+        raise InputError(
+            f"{path}: HDR ({transfer}); only SDR video is supported, convert it first: {TO_SDR}"
+        )
 
 
 def resampling_rate(path: str | Path) -> Fraction | None:
@@ -517,18 +541,18 @@ def _check_source(path: Path, messages: IO[bytes]) -> None:
         match = re.search(r"Stream #0.*: Video: [^,]+, (\w+)", line)
         if match and "(attached pic)" not in line:
             depth = _bit_depths().get(match[1], 8)
-            hdr = re.search(r"\b(smpte2084|arib-std-b67)\b", line)
-            if hdr:
-                raise InputError(
-                    f"{path}: HDR ({'PQ' if hdr[1] == 'smpte2084' else 'HLG'}, {depth} bits per "
-                    f"sample); only 8-bit SDR video is supported, convert it first: {TO_SDR}"
-                )
             if depth > 8:
                 raise InputError(
-                    f"{path}: {depth} bits per sample ({match[1]}); "
-                    f"only 8-bit video is supported, convert it first: {TO_8_BITS}"
+                    f"{path}: {depth} bits per sample ({match[1]}); only 8-bit video is supported, "
+                    f"convert it first: {TO_SDR if _hdr(line) else TO_8_BITS}"
                 )
             return
+
+
+def _hdr(line: str) -> str | None:
+    """Return the name of the HDR transfer in ffmpeg's description of a stream."""
+    match = re.search(r"\b(smpte2084|arib-std-b67)\b", line)
+    return match and {"smpte2084": "PQ", "arib-std-b67": "HLG"}[match[1]]
 
 
 @functools.cache

@@ -29,7 +29,7 @@ from vpxrc.evaluation import check_writable
 from vpxrc.files import atomic_write
 from vpxrc.policy import make_policy
 from vpxrc.verify import Check
-from vpxrc.video import Video, open_video, parse_fps, resampling_rate
+from vpxrc.video import Video, check_sdr, open_video, parse_fps, resampling_rate
 
 CONTAINERS = (".webm", ".ivf")
 LESSONS = (".json", ".trajectory.parquet")
@@ -144,6 +144,8 @@ def encode(
     if effort > 1:
         check_start(chosen)
     notes: list[str] = []
+    if source.is_file():  # what else it is, open_video says
+        check_sdr(source)
     rate = parse_fps(fps) if fps is not None else _constant_rate(source, notes)
     video = open_video(source, fps=rate)
     check_writable(output.parent)
