@@ -446,6 +446,8 @@ def test_a_training_and_one_in_two_parts(tasks, here, tmp_path, monkeypatch):
     averages.load_state_dict(table(whole))
     hashes = {actor.open_task(task).content_hash for task in tasks}
     assert averages.table.keys() == {(content, 40) for content in hashes}
+    last = curve[["average_quality", "average_overshoot"]].iloc[-1]
+    assert np.allclose(last, np.mean([*averages.table.values()], axis=0))
 
     # Stopped between two results and gone on with, it has what the whole one had then.
 

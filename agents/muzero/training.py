@@ -147,8 +147,9 @@ def train(
     (over the last 200 episodes: against the average, the opponent, or for ``gain`` the reference);
     ``episode_return`` and ``gain`` (percent of bits saved, with ``gain`` only), ``overshoot``,
     ``over_target``, ``psnr``, ``as_planned`` (share of action 0): means over the iteration's
-    episodes; the losses (means over its updates); ``frames_per_second`` (coded in all workers
-    since the run was last started).
+    episodes; ``average_quality`` and ``average_overshoot`` (with self-competition: what it is
+    against, the mean of the table); the losses (means over its updates); ``frames_per_second``
+    (coded in all workers since the run was last started).
 
     With one job all is the same at every run of the same call.
 
@@ -423,11 +424,19 @@ class _Run:
             "over_target": float((overshoots > 0).mean()),
             "psnr": float(np.mean([log.psnr for log in logs])),
             "as_planned": float((actions == 0).mean()),
+            **self._averages(),
             "frames_per_second": self._frames / max(time.monotonic() - self._started, 1e-6),
             **{f"{name}_loss": value for name, value in losses.items()},
         }
         self._rows.append(row)
         self._tell(self._count["episodes"], self.episodes_wanted, _words(row), row)
+
+    def _averages(self) -> Row:
+        """Return what self-competition is against, over the pairs."""
+        if not isinstance(self._reward, SelfCompetition):
+            return {}
+        quality, overshoot = np.mean([*self._reward.table.values()], axis=0)
+        return {"average_quality": float(quality), "average_overshoot": float(overshoot)}
 
     def _tell(self, done: int, total: int | None, words: str, row: Row | None) -> None:
         if self._progress is not None:
