@@ -14,10 +14,10 @@ from vpxrc.datasets import load_clips
 from vpxrc.metrics import METRICS, decode
 from vpxrc.verify import Check
 
-VPXRC = [sys.executable, "-c", "from vpxrc.cli import main; main()"]
+VPXRC = [sys.executable, "-m", "vpxrc"]
 COMMANDS = [
     *("encode", "evaluate", "inspect", "verify", "doctor", "datasets", "demo"),
-    *("teach", "train"),
+    *("compare", "teach", "train"),
 ]
 
 

@@ -28,7 +28,7 @@ from vpxrc.metrics import decode, measure, summarize
 from vpxrc.video import TO_8_BITS, TO_SDR, open_video
 
 QUICK = ("--cpu-used", 8, "--policy", "libvpx-vbr")
-VPXRC = [sys.executable, "-c", "from vpxrc.cli import main; main()"]
+VPXRC = [sys.executable, "-m", "vpxrc"]
 # Black and silent, then white and loud: what must stay together.
 FLASH = "color=black:s=96x80:r=30:d=2,drawbox=color=white:t=fill:enable='gte(t,1)'"
 BEEP = "aevalsrc='if(gte(t,1),0.5*sin(2000*t),0)':d=2:s=48000"

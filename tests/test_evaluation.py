@@ -23,7 +23,7 @@ from vpxrc.metrics import decode
 AGENT, BASELINE = "libvpx-vbr-mlarf", "libvpx-vbr"
 BITRATES = [20, 40, 80, 160]
 TIMES = ["encode_seconds", "cpu_seconds"]
-VPXRC = [sys.executable, "-c", "from vpxrc.cli import main; main()"]
+VPXRC = [sys.executable, "-m", "vpxrc"]
 
 
 @pytest.fixture(scope="module")

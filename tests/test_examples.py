@@ -33,7 +33,7 @@ def clip(tmp_path_factory):
 
 
 def run(environment, *arguments):
-    command = [sys.executable, "-c", "from vpxrc.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-m", "vpxrc", *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
 
 

@@ -22,7 +22,7 @@ from vpxrc.datasets import Clip, load_clips
 from vpxrc.metrics import decode
 from vpxrc.video import write_y4m
 
-VPXRC = [sys.executable, "-c", "from vpxrc.cli import main; main()"]
+VPXRC = [sys.executable, "-m", "vpxrc"]
 
 
 def run(*arguments):

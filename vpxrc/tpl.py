@@ -25,7 +25,7 @@ _MEMORY = 0.7  # of a group when the next one comes
 
 @dataclass(frozen=True)
 class TplParameters:
-    """The strengths of ``tpl``, fitted on training clips alone by ``benchmarks/fit_tpl.py``.
+    """The strengths of ``tpl``, fitted on training clips alone by ``python -m benchmarks.fit tpl``.
 
     Steps and bases are in log2 of the quantiser step.
 
