@@ -267,6 +267,29 @@ def test_what_is_no_video(clip, tmp_path):
     assert set(tmp_path.iterdir()) == there
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("bt709.mkv", "-vf format=yuv420p,setparams=colorspace=bt709:range=tv -c:v ffv1"),
+        ("smpte240m.mkv", "-vf format=yuv420p,setparams=colorspace=smpte240m:range=tv -c:v ffv1"),
+        ("unknown.mkv", "-pix_fmt yuv420p -c:v ffv1"),
+        ("full.avi", "-c:v mjpeg -q:v 1"),
+        ("full.mp4", "-pix_fmt yuvj420p"),
+        ("rgb.gif", ""),
+    ],
+)
+def test_colours_are_shown_as_they_were(tmp_path, name, options):
+    source, output = tmp_path / name, tmp_path / "out.webm"
+    ffmpeg("-f", "lavfi", "-i", "color=#D04020:s=64x48:d=0.4:r=10", *options.split(), source)
+    facts(source, "-b", 60, "-o", output, *QUICK)
+
+    def shown(path):
+        return np.frombuffer(ffmpeg("-i", path, "-pix_fmt", "rgb24", "-f", "rawvideo", "-"), "u1")
+
+    before, after = (shown(path).reshape(-1, 3).mean(axis=0) for path in (source, output))
+    assert after == pytest.approx(before, abs=3)
+
+
 @pytest.mark.parametrize(("transfer", "name"), [("smpte2084", "PQ"), ("arib-std-b67", "HLG")])
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le"])
 def test_hdr_is_refused_and_the_command_that_is_named_helps(tmp_path, transfer, name, pix_fmt):

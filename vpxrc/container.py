@@ -9,9 +9,17 @@ import ffmpeg
 
 from vpxrc.errors import InputError, OutputError
 from vpxrc.files import atomic_write
-from vpxrc.video import run_ffmpeg
+from vpxrc.video import Colours, run_ffmpeg
 
 MAX_DIMENSION = 65535
+# VP9's name for what ffmpeg calls a matrix; section 7.2.2 of its specification.
+COLOUR_SPACES = {
+    "bt470bg": "bt601",
+    "smpte170m": "smpte170",
+    "smpte240m": "smpte240",
+    "bt709": "bt709",
+    "bt2020nc": "bt2020",
+}
 
 
 def ivf_bytes(
@@ -63,13 +71,19 @@ def write_ivf(
         temporary.write_bytes(data)
 
 
-def write_webm(path: str | Path, ivf: bytes, audio: str | Path | None = None) -> None:
+def write_webm(
+    path: str | Path,
+    ivf: bytes,
+    audio: str | Path | None = None,
+    colours: Colours = Colours(),  # noqa: B008 - it is frozen
+) -> None:
     """Write the packets of an IVF file as WebM; the same packets give the same file.
 
     Args:
         path: The file to write.
         ivf: What :func:`ivf_bytes` returned.
         audio: A file whose first audio stream, Opus or Vorbis, goes along at its own times.
+        colours: What the headers of the key frames are to say, where it is not the default.
 
     Raises:
         OutputError: ffmpeg cannot read the packets or cannot write the file.
@@ -80,7 +94,12 @@ def write_webm(path: str | Path, ivf: bytes, audio: str | Path | None = None) ->
         streams = [ffmpeg.input("pipe:", format="ivf")]
         if audio is not None:
             streams.append(ffmpeg.input(f"file:{audio}")["a:0"])
+        headers = {}
+        if colours.matrix in COLOUR_SPACES or colours.full_range:
+            space = COLOUR_SPACES.get(colours.matrix, "unknown")
+            shown = "pc" if colours.full_range else "tv"
+            headers["bsf:v"] = f"vp9_metadata=color_space={space}:color_range={shown}"
         stream = ffmpeg.output(
-            *streams, f"file:{temporary}", format="webm", c="copy", fflags="+bitexact"
+            *streams, f"file:{temporary}", format="webm", c="copy", fflags="+bitexact", **headers
         ).global_args("-copyts")  # sound that begins after the pictures stays there
         run_ffmpeg(stream, OutputError, f"cannot write {path}", ivf)

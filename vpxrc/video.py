@@ -29,6 +29,7 @@ MAX_FPS = 300
 # For what has no constant rate of its own.
 USUAL_RATES = tuple(Fraction(rate) for rate in (1, 2, 5, 10, 12, 15, 20, 24, 25, 30, 50, 60))
 TIME_STAMP_ERROR = 2e-3  # seconds; Matroska's are whole milliseconds
+HDR = {"smpte2084": "PQ", "arib-std-b67": "HLG"}  # transfers, by ffmpeg's names
 TO_8_BITS = "ffmpeg -i IN -pix_fmt yuv420p -c:v ffv1 -c:a copy OUT.mkv"
 TO_SDR = (
     "ffmpeg -i IN -vf zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable,"
@@ -192,28 +193,51 @@ def open_video(
     return video
 
 
-def check_sdr(path: str | Path) -> None:
-    """Refuse video that is tagged as HDR.
+@dataclass(frozen=True)
+class Colours:
+    """How the numbers of :func:`open_video` are meant to be shown, as far as the file says.
 
-    :func:`open_video` takes it where it has 8 bits per sample, as numbers to code; but what is
-    written here has no such tags, and a player would show it grey.
+    Attributes:
+        matrix: From RGB, ffmpeg's name, as in ``"bt709"``; ``"unknown"``.
+        transfer: Likewise, as in ``"bt709"``, or of HDR ``"smpte2084"``, ``"arib-std-b67"``.
+        full_range: Black is 0 and white 255, not 16 and 235.
+    """
+
+    matrix: str = "unknown"
+    transfer: str = "unknown"
+    full_range: bool = False
+
+
+def read_colours(path: str | Path) -> Colours:
+    """Return what a video file says of its colours.
 
     Args:
-        path: The video file; its first video stream is looked at.
+        path: The video file; its first video stream is looked at. What is RGB becomes BT.601 by
+            ffmpeg's conversion.
+
+    Returns:
+        All unknown where ffmpeg cannot read it; :func:`open_video` says why then.
 
     Raises:
-        InputError: It is tagged as PQ or HLG.
         MissingDependencyError: There is no ffmpeg.
     """
-    stream = ffmpeg.input(f"file:{path}", t=0)["V:0"].output("pipe:", format="null", c="copy")
+    stream = ffmpeg.input(f"file:{path}")["V:0"].output(
+        "pipe:", format="null", pix_fmt="yuv420p", vframes=1
+    )
     with start_ffmpeg(stream, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as (process, log):
         process.communicate()
-        words = [line for line in message_lines(log) if re.search(r"Stream #0.*: Video: ", line)]
-    transfer = _hdr(words[0]) if words else None
-    if transfer:
-        raise InputError(
-            f"{path}: HDR ({transfer}); only SDR video is supported, convert it first: {TO_SDR}"
-        )
+        lines = message_lines(log)
+    words = [re.search(r"Stream #0.*: Video: [^,]+, (\w+)(?:\(([^)]*)\))?", one) for one in lines]
+    formats = [match for match in words if match]
+    if len(formats) < 2:
+        return Colours()
+    (source, _), (_, tags) = formats[0].groups(), formats[-1].groups(default="")
+    named = [tag for tag in tags.split(", ") if tag not in ("tv", "pc", "progressive")]
+    # "matrix/primaries/transfer", or one word where these are the same.
+    matrix, _, transfer = (named[0].split("/") * 3)[:3] if named else ("unknown",) * 3
+    if matrix == "unknown" and not source.startswith(("yuv", "nv", "gray", "uyvy", "y2", "p0")):
+        matrix = "bt470bg"
+    return Colours(matrix, transfer, "pc" in tags.split(", "))
 
 
 def resampling_rate(path: str | Path) -> Fraction | None:
@@ -544,15 +568,9 @@ def _check_source(path: Path, messages: IO[bytes]) -> None:
             if depth > 8:
                 raise InputError(
                     f"{path}: {depth} bits per sample ({match[1]}); only 8-bit video is supported, "
-                    f"convert it first: {TO_SDR if _hdr(line) else TO_8_BITS}"
+                    f"convert it first: {TO_SDR if re.search('|'.join(HDR), line) else TO_8_BITS}"
                 )
             return
-
-
-def _hdr(line: str) -> str | None:
-    """Return the name of the HDR transfer in ffmpeg's description of a stream."""
-    match = re.search(r"\b(smpte2084|arib-std-b67)\b", line)
-    return match and {"smpte2084": "PQ", "arib-std-b67": "HLG"}[match[1]]
 
 
 @functools.cache

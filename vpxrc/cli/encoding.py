@@ -29,7 +29,16 @@ from vpxrc.evaluation import check_writable
 from vpxrc.files import atomic_write
 from vpxrc.policy import make_policy
 from vpxrc.verify import Check
-from vpxrc.video import Video, check_sdr, open_video, parse_fps, resampling_rate
+from vpxrc.video import (
+    HDR,
+    TO_SDR,
+    Colours,
+    Video,
+    open_video,
+    parse_fps,
+    read_colours,
+    resampling_rate,
+)
 
 CONTAINERS = (".webm", ".ivf")
 LESSONS = (".json", ".trajectory.parquet")
@@ -119,8 +128,8 @@ def encode(
 ) -> None:
     """Encode a video to VP9 under a policy.
 
-    Phone videos are turned upright, a variable frame rate becomes a constant one, and audio stays
-    in time. 10-bit and HDR video is refused.
+    Phone videos are turned upright, a variable frame rate becomes a constant one, audio stays in
+    time, and .webm says of its colours what the video did. 10-bit and HDR video is refused.
 
     \b
     Examples:
@@ -144,15 +153,14 @@ def encode(
     if effort > 1:
         check_start(chosen)
     notes: list[str] = []
-    if source.is_file():  # what else it is, open_video says
-        check_sdr(source)
+    colours = _sdr_colours(source)
     rate = parse_fps(fps) if fps is not None else _constant_rate(source, notes)
     video = open_video(source, fps=rate)
     check_writable(output.parent)
     most_bytes = None if size is None else size * MEGABYTE
     with tempfile.TemporaryDirectory(prefix="vpxrc-") as folder:
         sound = _sound(source, Path(folder), suffix, audio, most_bytes, notes)
-        file = _File(output, video, sound)
+        file = _File(output, video, sound, colours)
         if most_bytes is not None:
             options = EncoderOptions(
                 target_bitrate=_first_target(file, most_bytes), cpu_used=cpu_used
@@ -256,6 +264,22 @@ def _encode_part(
     return improve(video, options, make_policy(policy), effort, count)
 
 
+def _sdr_colours(source: Path) -> Colours:
+    """Return how the video is to be shown.
+
+    Raises:
+        InputError: As HDR.
+    """
+    # What is no file, open_video says.
+    colours = read_colours(source) if source.is_file() else Colours()
+    if colours.transfer in HDR:
+        raise InputError(
+            f"{source}: HDR ({HDR[colours.transfer]}); only SDR video is supported, "
+            f"convert it first: {TO_SDR}"
+        )
+    return colours
+
+
 def _constant_rate(source: Path, notes: list[str]) -> Fraction | None:
     """Return the rate to resample to, or None where that is the video's own."""
     rate = resampling_rate(source) if source.is_file() else None
@@ -318,6 +342,7 @@ class _File:
     path: Path
     video: Video
     sound: Audio | None
+    colours: Colours
 
     @property
     def rest(self) -> float:
@@ -332,7 +357,8 @@ class _File:
             with atomic_write(path) as temporary:
                 temporary.write_bytes(log.stream)
         else:
-            write_webm(path, log.stream, None if self.sound is None else self.sound.path)
+            sound = None if self.sound is None else self.sound.path
+            write_webm(path, log.stream, sound, self.colours)
         return path.stat().st_size
 
 
