@@ -15,7 +15,7 @@ demo: $(INSTALLED)
 	$(BIN)/vpxrc demo
 
 test: lint
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
 
 # In the package's own shape: mypy reads sources, and the four folders are one package only once installed.
 lint: $(INSTALLED)

@@ -43,6 +43,7 @@ SPENDING = PlannedConfig("constant-q:120", "frame", ((0, 0), (-1, 0), (1, 0)))
 SPENT = {**OPTIONS, "reference": "libvpx-vbr", "rate": 3e-3}
 
 pytestmark = [
+    pytest.mark.xdist_group("ray"),  # one Ray for all of them
     # RLlib's own, where it builds an algorithm or reads a checkpoint, and where it builds a second.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*Overriding environment rllib:UserWarning"),

@@ -20,6 +20,8 @@ from vpxrc import EncoderOptions, evaluation
 from vpxrc.errors import EncoderError, InputError, MissingDependencyError
 from vpxrc.workers import open_workers
 
+pytestmark = pytest.mark.xdist_group("ray")  # one Ray for all of them
+
 
 @pytest.fixture(params=["processes", "ray"])
 def place(request):
