@@ -257,6 +257,21 @@ def test_a_still_and_an_animation(tmp_path):
     assert "1 frame(s); a clip has at least 2" in words
 
 
+def test_what_is_left_of_the_target_is_pointed_out(tmp_path):
+    still, output = tmp_path / "still.mkv", tmp_path / "out.webm"
+    source = ("-f", "lavfi", "-i", "mandelbrot=s=352x288:start_scale=0.05")
+    ffmpeg(*source, "-vf", "trim=end_frame=1,loop=59:1", "-pix_fmt", "yuv420p", still)
+    common = (still, "-b", 100, "-o", output, "--cpu-used", 8)
+    once, more = facts(*common), facts(*common, "--effort", 3)
+    assert once["overshoot"] < -0.1
+    assert once["notes"] == [
+        f"{-once['overshoot']:.0%} of the bits are left: --effort 3 makes use of them"
+    ]
+    assert abs(more["overshoot"]) <= 0.02 and more["psnr"] > once["psnr"] + 1
+    assert more["notes"] == []
+    assert facts(*common, "--policy", "libvpx-vbr")["notes"] == []  # which takes no effort
+
+
 def test_what_is_no_video(clip, tmp_path):
     sound, cut_off = tmp_path / "sound.m4a", tmp_path / "cut.mp4"
     ffmpeg("-i", clip, "-vn", "-c", "copy", sound)

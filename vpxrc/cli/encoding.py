@@ -47,6 +47,8 @@ CHUNK_SECONDS = 10.0
 SHORT_SECONDS = 30.0  # not cut unless asked
 TOLERANCE = 0.02  # of the target: what chunks are brought to
 FILLED = 0.95  # of the size that was asked for, at the least where that can be had
+MUCH = 0.1  # of the target, not spent though the picture could do with it
+ENOUGH = 50.0  # dB of PSNR
 AUDIO_SHARE = 0.25  # of that size, that audio made for it takes at most
 FITS = 3  # attempts at the size, each of several encodes
 HEADER_BYTES, BLOCK_BYTES = 1000, 9  # that WebM adds to a file and to a frame, about
@@ -201,6 +203,9 @@ def encode(
             encoded.to_pandas().to_parquet(temporary)
     seconds = time.perf_counter() - begin
     overshoot = None if bitrate is None else encoded.bitrate / bitrate - 1
+    left = 0.0 if overshoot is None or chosen.observes else -overshoot
+    if left > MUCH and encoded.psnr < ENOUGH and encoded.encodes == 1:
+        notes.append(f"{left:.0%} of the bits are left: --effort 3 makes use of them")
     result = {
         "output": str(output),
         "size": num_bytes,
