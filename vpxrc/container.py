@@ -75,7 +75,7 @@ def write_webm(
     path: str | Path,
     ivf: bytes,
     audio: str | Path | None = None,
-    colours: Colours = Colours(),  # noqa: B008 - it is frozen
+    colours: Colours | None = None,
 ) -> None:
     """Write the packets of an IVF file as WebM; the same packets give the same file.
 
@@ -83,7 +83,7 @@ def write_webm(
         path: The file to write.
         ivf: What :func:`ivf_bytes` returned.
         audio: A file whose first audio stream, Opus or Vorbis, goes along at its own times.
-        colours: What the headers of the key frames are to say, where it is not the default.
+        colours: What the headers of the key frames are to say, where anything is known.
 
     Raises:
         OutputError: ffmpeg cannot read the packets or cannot write the file.
@@ -95,7 +95,7 @@ def write_webm(
         if audio is not None:
             streams.append(ffmpeg.input(f"file:{audio}")["a:0"])
         headers = {}
-        if colours.matrix in COLOUR_SPACES or colours.full_range:
+        if colours and (colours.matrix in COLOUR_SPACES or colours.full_range):
             space = COLOUR_SPACES.get(colours.matrix, "unknown")
             shown = "pc" if colours.full_range else "tv"
             headers["bsf:v"] = f"vp9_metadata=color_space={space}:color_range={shown}"
