@@ -2,12 +2,10 @@
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vpxrc import layered, temporal_dependency
 from vpxrc.encoder import FIRST_PASS_FIELDS, Decision, EncoderOptions, Frame
 from vpxrc.layered import LOG2_STEP, nearest_q
 from vpxrc.policies import MULTI_LAYER
@@ -141,7 +139,6 @@ class Tpl(Policy):
 
     def __init__(self, parameters: TplParameters | None = None) -> None:
         self._parameters = parameters or TplParameters()
-        self.sources = (Path(temporal_dependency.__file__), Path(layered.__file__))
 
     def options(self, options: EncoderOptions) -> EncoderOptions:
         """Return the options in VBR mode (for its estimate of q) with all layers."""
