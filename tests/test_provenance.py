@@ -406,34 +406,37 @@ def test_lessons_and_a_state_of_rllib_under_edited_code(
 
     def progress(number, figures):
         done.append(number)
-        if number in (2, 4):
+        if number == stop:
             raise KeyboardInterrupt
 
-    def train(algorithm="bc", **given):
-        arguments = {
-            "config": PlannedConfig("layered"),
-            "clips": [clip],
-            "target_bitrates": [],
-            "options": {},
-            "iterations": 6,
-            "runners": 0,
-            "seed": 0,
-            "ray": "local",
-            "lessons": [lesson],
-            "device": "cpu",
-            "progress": progress,
-        }
-        training.train(algorithm, tmp_path / "agent.safetensors", **{**arguments, **given})
+    def train():
+        training.train(
+            "bc",
+            tmp_path / "agent.safetensors",
+            config=PlannedConfig("layered"),
+            clips=[clip],
+            target_bitrates=[],
+            options={},
+            iterations=6,
+            runners=0,
+            seed=0,
+            ray="local",
+            lessons=[lesson],
+            device="cpu",
+            progress=progress,
+        )
 
+    stop = 3
     with pytest.raises(KeyboardInterrupt):
         train()
     first = kept(cached / "demonstrations")
-    assert len(first) == 1 and done == [1, 2]
+    assert len(first) == 1 and done == [1, 2, 3]
+    stop = 4
     edit(REPORT)
     edit("cli/training.py")
     with pytest.raises(KeyboardInterrupt):
         train()
-    assert kept(cached / "demonstrations") == first and done == [1, 2, 2, 3, 4]
+    assert kept(cached / "demonstrations") == first and done == [1, 2, 3, 3, 4]
     edit(CODE)
     with pytest.raises(InputError, match="a state of another training; remove it to start anew"):
         train()

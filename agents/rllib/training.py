@@ -382,7 +382,12 @@ class _State:
     def restore(self, algorithm: Any, number: int) -> None:
         """Go on from an iteration's state."""
         place = (self._folder / str(number)).absolute()
-        algorithm.restore_from_path(str(place))
+        if algorithm.env_runner_group is None:
+            # The algorithm's own method hands the weights to the runners that bc and marwil lack.
+            checkpoints: Any = importlib.import_module("ray.rllib.utils.checkpoints")
+            checkpoints.Checkpointable.restore_from_path(algorithm, str(place))
+        else:
+            algorithm.restore_from_path(str(place))
         buffer = place / "replay.pkl"
         if buffer.is_file():  # RLlib leaves it out
             algorithm.local_replay_buffer.set_state(pickle.loads(buffer.read_bytes()))
