@@ -21,6 +21,7 @@ test: lint
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(filter %.c %.cpp %.h %.hpp,$(NATIVE))
 	rm -rf build/typing && mkdir -p build/typing/vpxrc
 	ln -s $(CURDIR)/vpxrc/* $(wildcard $(CURDIR)/datasets $(CURDIR)/envs $(CURDIR)/agents) build/typing/vpxrc/
 	cd build/typing && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p vpxrc
