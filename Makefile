@@ -20,6 +20,7 @@ test: lint
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/clang-format --dry-run -Werror $(filter %.c %.cpp %.h %.hpp,$(NATIVE))
 	$(MAKE) types
 
