@@ -38,6 +38,7 @@ EXTRA_PAGES = {
     },
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "THIRD_PARTY.md": "third-party.md",
 }
 TERMINAL_WIDTH = "88"
