@@ -57,8 +57,8 @@ class Codec {
       throw std::runtime_error(words());
     try {
       check(vpx_codec_control(&context_, VP8E_SET_CPUUSED, options.cpu_used));
-      check(vpx_codec_control(&context_, VP8E_SET_ENABLEAUTOALTREF,
-                              unsigned(options.auto_alt_ref)));
+      check(
+          vpx_codec_control(&context_, VP8E_SET_ENABLEAUTOALTREF, unsigned(options.auto_alt_ref)));
       check(vpx_codec_control(&context_, VP9E_SET_TPL, options.tpl ? 1 : 0));
       if (options.rate_control != RateControl::kVbr)
         check(vpx_codec_control(&context_, VP8E_SET_CQ_LEVEL, unsigned(options.cq_level)));
@@ -99,7 +99,8 @@ class Codec {
   // By hand, because vpx_img_wrap() pads the rows of odd widths.
   vpx_image_t *wrap(int index, vpx_image_t *image) const {
     uint8_t *const luma = const_cast<uint8_t *>(source_.frame(index));
-    vpx_img_wrap(image, VPX_IMG_FMT_I420, unsigned(source_.width), unsigned(source_.height), 1, luma);
+    vpx_img_wrap(image, VPX_IMG_FMT_I420, unsigned(source_.width), unsigned(source_.height), 1,
+                 luma);
     image->planes[VPX_PLANE_Y] = luma;
     image->planes[VPX_PLANE_U] = luma + size_t(source_.width) * source_.height;
     image->planes[VPX_PLANE_V] = image->planes[VPX_PLANE_U] + source_.chroma_bytes();
@@ -140,9 +141,9 @@ int64_t squared_error(const vpxrc_plane &a, const uint8_t *b, int b_stride) {
 
 void append(std::vector<Packet> &packets, const vpx_codec_cx_pkt_t &packet) {
   if (packet.kind == VPX_CODEC_CX_FRAME_PKT)
-    packets.push_back({std::string(static_cast<const char *>(packet.data.frame.buf),
-                                   packet.data.frame.sz),
-                       packet.data.frame.pts});
+    packets.push_back(
+        {std::string(static_cast<const char *>(packet.data.frame.buf), packet.data.frame.sz),
+         packet.data.frame.pts});
 }
 
 }  // namespace
@@ -165,8 +166,8 @@ std::optional<int64_t> ReadyQueue::pop(double timeout_s) {
   return id;
 }
 
-// What the session and its thread share. The thread writes while kRunning, the session's owner reads
-// (and answers) in every other state: the mutex around `state` orders the two.
+// What the session and its thread share. The thread writes while kRunning, the session's owner
+// reads (and answers) in every other state: the mutex around `state` orders the two.
 struct EncodeSession::Core {
   Source source;
   EncoderOptions options;
@@ -270,8 +271,8 @@ struct EncodeSession::Core {
       if (core->is_closing()) return 1;
       const auto &script = *core->control.script;
       if (core->script_position >= script.size()) {
-        core->error = "the script has " + std::to_string(script.size()) +
-                      " decisions, the encode needs more";
+        core->error =
+            "the script has " + std::to_string(script.size()) + " decisions, the encode needs more";
         return 1;
       }
       core->decision = script[core->script_position++];
@@ -280,7 +281,8 @@ struct EncodeSession::Core {
       if (!core->hand_over(State::kFrame)) return 1;
     }
     const Decision &decision = core->decision;
-    const size_t superblocks = size_t((core->source.width + 63) / 64) * ((core->source.height + 63) / 64);
+    const size_t superblocks =
+        size_t((core->source.width + 63) / 64) * ((core->source.height + 63) / 64);
     if (!decision.superblock_scale.empty() && decision.superblock_scale.size() != superblocks) {
       core->error = "superblock map of " + std::to_string(decision.superblock_scale.size()) +
                     " values, the frame has " + std::to_string(superblocks) + " superblocks";
@@ -290,7 +292,8 @@ struct EncodeSession::Core {
     out->lambda_scale = decision.lambda_scale;
     out->delta_q_uv = decision.delta_q_uv;
     if (!decision.recode_trace.empty()) out->recode_trace = decision.recode_trace.data();
-    if (!decision.superblock_scale.empty()) out->superblock_scale = decision.superblock_scale.data();
+    if (!decision.superblock_scale.empty())
+      out->superblock_scale = decision.superblock_scale.data();
     return 0;
   }
 
@@ -344,14 +347,12 @@ struct EncodeSession::Core {
   void run() {
     const auto start = Clock::now();
     State last = State::kDone;
-    vpxrc_controller controller{this,     control.observe ? 1 : 0, on_first_pass,
-                                on_group, on_decide,               on_result};
+    vpxrc_controller controller{
+        this, control.observe ? 1 : 0, on_first_pass, on_group, on_decide, on_result};
     try {
       Codec codec(source, options, VPX_RC_LAST_PASS, &first_pass_stats);
       codec.check(vpxrc_seam_attach(codec.context(), &controller));
-      codec.encode_all([this](const vpx_codec_cx_pkt_t &packet) {
-        append(packets, packet);
-      });
+      codec.encode_all([this](const vpx_codec_cx_pkt_t &packet) { append(packets, packet); });
     } catch (const std::exception &failure) {
       last = State::kFailed;
       if (error.empty()) error = failure.what();
@@ -446,9 +447,7 @@ std::vector<Packet> run_plain_second_pass(const Source &source, const EncoderOpt
                                           const std::string &first_pass_stats) {
   std::vector<Packet> packets;
   Codec codec(source, options, VPX_RC_LAST_PASS, &first_pass_stats);
-  codec.encode_all([&packets](const vpx_codec_cx_pkt_t &packet) {
-    append(packets, packet);
-  });
+  codec.encode_all([&packets](const vpx_codec_cx_pkt_t &packet) { append(packets, packet); });
   return packets;
 }
 

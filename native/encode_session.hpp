@@ -51,7 +51,8 @@ struct Packet {
   int64_t pts;
 };
 
-// One row of the encode log: a coded frame, or one shown again. Plain data: it becomes a numpy record.
+// One row of the encode log: a coded frame, or one shown again. Plain data: it becomes a numpy
+// record.
 struct FrameRecord {
   int32_t coding_index;
   int32_t show_index;
@@ -83,7 +84,8 @@ struct Decision {
   std::vector<int32_t> recode_trace;  // of a logged frame, for an exact replay; else empty
 };
 
-// TPL statistics of a group: [frames][rows][cols][VPXRC_TPL_FIELDS]; rows of frames without are NaN.
+// TPL statistics of a group: [frames][rows][cols][VPXRC_TPL_FIELDS]; rows of frames without are
+// NaN.
 struct TplStats {
   int frames = 0;
   int rows = 0;
@@ -121,15 +123,15 @@ class EncodeSession {
   EncodeSession(const EncodeSession &) = delete;
   EncodeSession &operator=(const EncodeSession &) = delete;
 
-  // Waits until the encoder needs an answer, is done or has failed; kRunning where timeout_s goes by
-  // without a frame coded, so that an encode without hand-overs may take as long as it likes.
+  // Waits until the encoder needs an answer, is done or has failed; kRunning where timeout_s goes
+  // by without a frame coded, so that an encode without hand-overs may take as long as it likes.
   State wait(double timeout_s);
   // Frames coded so far; may be asked for at any time.
   int64_t progress() const;
   void answer_group(std::vector<int16_t> plan);
   void answer(Decision decision);
-  // Ends the encode wherever it is. False if the thread did not come to an end within grace_s; it then
-  // goes on by itself to the next hand-over and ends there, still reading the source.
+  // Ends the encode wherever it is. False if the thread did not come to an end within grace_s; it
+  // then goes on by itself to the next hand-over and ends there, still reading the source.
   bool close(double grace_s);
 
   // Valid while the session waits (kGroup, kFrame) or is over.

@@ -49,8 +49,8 @@ vpxrc::Decision decision_of(int q_index, double lambda_scale, const py::object &
                           " fields, as in the encode log");
   vpxrc::Decision decision{q_index, lambda_scale, {}, delta_q_uv, std::move(recode_trace)};
   if (!superblock_scale.is_none()) {
-    const auto map = py::cast<py::array_t<float, py::array::c_style | py::array::forcecast>>(
-        superblock_scale);
+    const auto map =
+        py::cast<py::array_t<float, py::array::c_style | py::array::forcecast>>(superblock_scale);
     decision.superblock_scale.assign(map.data(), map.data() + map.size());
     for (const float scale : decision.superblock_scale)
       if (!std::isfinite(scale) || scale <= 0.0f || scale > 64.0f)
@@ -98,8 +98,8 @@ class Session {
   vpxrc::State step(int q_index, double lambda_scale, const py::object &superblock_scale,
                     int delta_q_uv, const std::vector<int32_t> &recode_trace, double timeout_s) {
     expect(vpxrc::State::kFrame, "no frame waits for a decision");
-    vpxrc::Decision decision = decision_of(q_index, lambda_scale, superblock_scale,
-                                           delta_q_uv, recode_trace);
+    vpxrc::Decision decision =
+        decision_of(q_index, lambda_scale, superblock_scale, delta_q_uv, recode_trace);
     const py::gil_scoped_release release;
     session_.answer(std::move(decision));
     return timeout_s > 0 ? session_.wait(timeout_s) : vpxrc::State::kRunning;
@@ -207,8 +207,7 @@ py::dict temporal_dependency(const Frames &frames, int width, int height,
 }
 
 py::array tpl_array(const vpxrc::TplStats &tpl) {
-  return py::array_t<double>({tpl.frames, tpl.rows, tpl.cols, VPXRC_TPL_FIELDS},
-                             tpl.values.data());
+  return py::array_t<double>({tpl.frames, tpl.rows, tpl.cols, VPXRC_TPL_FIELDS}, tpl.values.data());
 }
 
 }  // namespace
@@ -224,19 +223,18 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
       "pcnt_intra_high", "intra_skip_pct", "intra_smooth_pct", "inactive_zone_rows",
       "inactive_zone_cols", "mv_row", "mv_row_abs", "mv_col", "mv_col_abs", "mv_row_variance",
       "mv_col_variance", "mv_in_out_count", "duration", "count", "new_mv_count");
-  m.attr("TPL_FIELDS") =
-      py::make_tuple("intra_cost", "inter_cost", "mc_flow", "mc_dep_cost", "mc_ref_cost",
-                     "reference", "mv_row", "mv_col");
+  m.attr("TPL_FIELDS") = py::make_tuple("intra_cost", "inter_cost", "mc_flow", "mc_dep_cost",
+                                        "mc_ref_cost", "reference", "mv_row", "mv_col");
   m.def("ac_quantizer", &vpxrc_ac_quantizer, "q_index"_a,
         "The AC quantiser step of a q index 0..255, in eighths of a sample.");
-  m.def("linked_version", [] { return vpx_codec_version_str(); },
-        "Version string of the libvpx that is linked in.");
+  m.def(
+      "linked_version", [] { return vpx_codec_version_str(); },
+      "Version string of the libvpx that is linked in.");
 
   PYBIND11_NUMPY_DTYPE(vpxrc::FrameRecord, coding_index, show_index, group_index, group_position,
-                       update_type, layer_depth, is_key, is_shown, is_shown_again,
-                       q_index, tpl_q_index, libvpx_q_index, rdmult, target_bits,
-                       lambda_scale, bits, sse_y, sse_u, sse_v,
-                       recode_trace);
+                       update_type, layer_depth, is_key, is_shown, is_shown_again, q_index,
+                       tpl_q_index, libvpx_q_index, rdmult, target_bits, lambda_scale, bits, sse_y,
+                       sse_u, sse_v, recode_trace);
   m.attr("FRAME_RECORD") = py::dtype::of<vpxrc::FrameRecord>();
 
   py::enum_<vpxrc::State>(m, "State", "What a session is doing.")
@@ -256,13 +254,10 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
       .def(py::init([](int target_bitrate, int cpu_used, int lag_in_frames, int auto_alt_ref,
                        bool tpl, int threads, int key_frame_max_distance, int min_quantizer,
                        int max_quantizer, vpxrc::RateControl rate_control, int cq_level) {
-             return vpxrc::EncoderOptions{
-                 target_bitrate,         cpu_used,
-                 lag_in_frames,          auto_alt_ref,
-                 tpl,                    threads,
-                 key_frame_max_distance, min_quantizer,
-                 max_quantizer,          rate_control,
-                 cq_level};
+             return vpxrc::EncoderOptions{target_bitrate,         cpu_used,      lag_in_frames,
+                                          auto_alt_ref,           tpl,           threads,
+                                          key_frame_max_distance, min_quantizer, max_quantizer,
+                                          rate_control,           cq_level};
            }),
            py::kw_only(), "target_bitrate"_a, "cpu_used"_a, "lag_in_frames"_a, "auto_alt_ref"_a,
            "tpl"_a, "threads"_a, "key_frame_max_distance"_a, "min_quantizer"_a, "max_quantizer"_a,
@@ -299,7 +294,8 @@ Position 0 is its key, golden or overlay frame. Arrays are int32 [size].)")
           "[size, 3] positions of the last, golden and altref reference; -1 = before the group.");
 
   py::class_<vpxrc_frame>(m, "Frame", "A frame about to be coded.")
-      .def_readonly("coding_index", &vpxrc_frame::coding_index, "Position in coding order; frames shown again count.")
+      .def_readonly("coding_index", &vpxrc_frame::coding_index,
+                    "Position in coding order; frames shown again count.")
       .def_readonly("show_index", &vpxrc_frame::show_index, "Display index of its source frame.")
       .def_readonly("group_index", &vpxrc_frame::group_index)
       .def_readonly("group_position", &vpxrc_frame::group_position)
@@ -329,7 +325,8 @@ Position 0 is its key, golden or overlay frame. Arrays are int32 [size].)")
       .def_property_readonly(
           "takes_superblock_scale",
           [](const vpxrc_frame &f) { return f.takes_superblock_scale != 0; },
-          "A superblock map has an effect on this frame: TPL on, not at position 0 of a group, no ARF "
+          "A superblock map has an effect on this frame: TPL on, not at position 0 of a group, no "
+          "ARF "
           "deeper than layer 3.")
       .def_readonly("r0", &vpxrc_frame::r0,
                     "intra_cost / mc_dep_cost over the frame, in (0, 1]; NaN without TPL.");
@@ -349,8 +346,8 @@ Position 0 is its key, golden or overlay frame. Arrays are int32 [size].)")
              vpxrc::Control control{observe, plan_groups, keep_reconstruction, std::nullopt};
              if (script.has_value()) {
                control.script.emplace();
-               for (const auto &[q_index, lambda_scale, superblock_scale, delta_q_uv, recode_trace] :
-                    *script)
+               for (const auto &[q_index, lambda_scale, superblock_scale, delta_q_uv,
+                                 recode_trace] : *script)
                  control.script->push_back(decision_of(q_index, lambda_scale, superblock_scale,
                                                        delta_q_uv, recode_trace));
              }
@@ -362,9 +359,10 @@ Position 0 is its key, golden or overlay frame. Arrays are int32 [size].)")
            "first_pass_stats"_a, py::kw_only(), "observe"_a = false, "plan_groups"_a = false,
            "keep_reconstruction"_a = false, "script"_a = py::none(), "queue"_a = nullptr,
            "id"_a = 0)
-      .def("wait", &Session::wait, "timeout_s"_a,
-           "Waits for a hand-over or the end; RUNNING where timeout_s seconds go by without a frame "
-           "coded.")
+      .def(
+          "wait", &Session::wait, "timeout_s"_a,
+          "Waits for a hand-over or the end; RUNNING where timeout_s seconds go by without a frame "
+          "coded.")
       .def("step", &Session::step, "q_index"_a, "lambda_scale"_a = 1.0,
            "superblock_scale"_a = py::none(), "delta_q_uv"_a = 0,
            "recode_trace"_a = std::vector<int32_t>{}, "timeout_s"_a = 0.0,

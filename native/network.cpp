@@ -58,8 +58,8 @@ VPXRC_INLINE void multiply_body(size_t rows, size_t inputs, const float *x, size
 
 using Narrow = float __attribute__((vector_size(16)));  // every processor with 64 bits has them
 
-void multiply_narrow(size_t rows, size_t inputs, const float *x, size_t stride,
-                     const Tile *weights, size_t tiles, Tile *y) {
+void multiply_narrow(size_t rows, size_t inputs, const float *x, size_t stride, const Tile *weights,
+                     size_t tiles, Tile *y) {
   multiply_body<Narrow>(rows, inputs, x, stride, weights, tiles, y);
 }
 
@@ -67,8 +67,8 @@ void multiply_narrow(size_t rows, size_t inputs, const float *x, size_t stride,
 using Wide = float __attribute__((vector_size(32)));
 
 __attribute__((target("avx2"))) void multiply_wide(size_t rows, size_t inputs, const float *x,
-                                                   size_t stride, const Tile *weights,
-                                                   size_t tiles, Tile *y) {
+                                                   size_t stride, const Tile *weights, size_t tiles,
+                                                   Tile *y) {
   multiply_body<Wide>(rows, inputs, x, stride, weights, tiles, y);
 }
 #endif
@@ -150,8 +150,7 @@ Network::Network(const NetworkParameters &p)
     action_.insert(action_.end(), dynamics1_.bias.begin(), dynamics1_.bias.end());
     Tile *const row = &action_[a * dynamics1_.tiles];
     for (size_t o = 0; o < p.width; ++o)
-      row[o / kTile].of[o % kTile] +=
-          p.dynamics1.weight[o * (p.hidden + p.actions) + p.hidden + a];
+      row[o / kTile].of[o % kTile] += p.dynamics1.weight[o * (p.hidden + p.actions) + p.hidden + a];
   }
 }
 

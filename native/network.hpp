@@ -59,7 +59,8 @@ class Network {
   size_t hidden() const { return hidden_; }
 
  private:
-  // The outputs of one layer or of several with the same inputs, in tiles; the last one's rest is 0.
+  // The outputs of one layer or of several with the same inputs, in tiles; the last one's rest is
+  // 0.
   struct Dense {
     Dense(size_t inputs, size_t outputs);
     // Puts a layer's outputs at first, ...; its weights have stride numbers per output.
@@ -85,7 +86,7 @@ class Network {
   std::vector<Tile> action_;  // [actions][tiles]: of the action, and the bias
   Dense dynamics2_;           // and, behind the state, the reward
   Dense predict1_;
-  Dense heads_;               // the logits and, behind them, the value
+  Dense heads_;  // the logits and, behind them, the value
 };
 
 // Runs all simulations of a new tree, of the network's states and actions. Throws std::domain_error

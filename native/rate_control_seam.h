@@ -1,8 +1,8 @@
 /* The rate-control seam: what libvpx's VP9 encoder says and asks, per frame.
  *
  * libvpx calls an external rate controller through the functions vp9_extrc_*. rate_control_seam.c
- * implements them in place of libvpx's own file, so that no line of libvpx is patched. It is C because
- * libvpx's internal headers are; none of their types appears here.
+ * implements them in place of libvpx's own file, so that no line of libvpx is patched. It is C
+ * because libvpx's internal headers are; none of their types appears here.
  */
 #ifndef VPXRC_RATE_CONTROL_SEAM_H_
 #define VPXRC_RATE_CONTROL_SEAM_H_
@@ -15,15 +15,16 @@
 extern "C" {
 #endif
 
-#define VPXRC_MAX_GROUP 252      /* MAX_STATIC_GF_GROUP_LENGTH + 2 */
+#define VPXRC_MAX_GROUP 252 /* MAX_STATIC_GF_GROUP_LENGTH + 2 */
 #define VPXRC_FIRST_PASS_FIELDS 26
 #define VPXRC_TPL_FIELDS 8
-#define VPXRC_LIBVPX_Q (-1)      /* leave q to libvpx */
+#define VPXRC_LIBVPX_Q (-1) /* leave q to libvpx */
 
-/* Where libvpx's VBR codes a frame more than once, three things remember the earlier passes: whether
- * 1/8-sample vectors are allowed (by the first q tried), the longest vector (the next frame's search
- * range) and how often each interpolation filter was taken (steers later frames' filter search). An
- * exact replay in one pass hands them back. Fields: 0/1, samples, three counts. */
+/* Where libvpx's VBR codes a frame more than once, three things remember the earlier passes:
+ * whether 1/8-sample vectors are allowed (by the first q tried), the longest vector (the next
+ * frame's search range) and how often each interpolation filter was taken (steers later frames'
+ * filter search). An exact replay in one pass hands them back. Fields: 0/1, samples, three counts.
+ */
 #define VPXRC_TRACE_FIELDS 5
 
 /* Update types, the values of libvpx's FRAME_UPDATE_TYPE. */
@@ -65,20 +66,20 @@ typedef struct vpxrc_frame {
   int32_t libvpx_q_index;            /* what libvpx's own rate control would take */
   int32_t libvpx_q_low;
   int32_t libvpx_q_high;
-  int32_t libvpx_rdmult;   /* its frame lambda at that q */
-  int32_t target_bits;     /* its target for this frame */
+  int32_t libvpx_rdmult; /* its frame lambda at that q */
+  int32_t target_bits;   /* its target for this frame */
   int32_t gfu_boost;
   int32_t frames_to_key;
-  int32_t has_tpl;         /* TPL statistics of the frame are valid */
+  int32_t has_tpl;                /* TPL statistics of the frame are valid */
   int32_t takes_superblock_scale; /* a superblock map has an effect on this frame */
-  double r0;               /* intra_cost / mc_dep_cost over the frame; NaN without TPL */
+  double r0;                      /* intra_cost / mc_dep_cost over the frame; NaN without TPL */
 } vpxrc_frame;
 
 typedef struct vpxrc_decision {
-  int32_t q_index;             /* 0..255 or VPXRC_LIBVPX_Q */
-  int32_t delta_q_uv;          /* chroma q delta, -15..15 */
-  const int32_t *recode_trace; /* of a logged result, for an exact replay; NULL otherwise */
-  double lambda_scale;         /* of the frame's lambda, 1 = libvpx's */
+  int32_t q_index;               /* 0..255 or VPXRC_LIBVPX_Q */
+  int32_t delta_q_uv;            /* chroma q delta, -15..15 */
+  const int32_t *recode_trace;   /* of a logged result, for an exact replay; NULL otherwise */
+  double lambda_scale;           /* of the frame's lambda, 1 = libvpx's */
   const float *superblock_scale; /* [sb_rows * sb_cols] or NULL: libvpx's own TPL scale */
 } vpxrc_decision;
 
@@ -132,7 +133,8 @@ vpx_codec_err_t vpxrc_seam_attach(vpx_codec_ctx_t *codec, vpxrc_controller *cont
  * size. Returns 0 where the frame has none. */
 int vpxrc_seam_tpl(const void *encoder, int group_position, int *rows, int *cols, double *out);
 
-/* The AC quantiser step of a q index 0..255, 8 bit, in eighths of a sample as libvpx's table has it. */
+/* The AC quantiser step of a q index 0..255, 8 bit, in eighths of a sample as libvpx's table has
+ * it. */
 int vpxrc_ac_quantizer(int q_index);
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
-// Bindings only. But for whole searches they keep the GIL: a call lasts microseconds, and waiting to
-// get the GIL back behind another thread may last a thousand times as long.
+// Bindings only. But for whole searches they keep the GIL: a call lasts microseconds, and waiting
+// to get the GIL back behind another thread may last a thousand times as long.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -115,7 +115,8 @@ vpxrc::SearchTree make_tree(const py::object &prior_logits, const py::object &va
 }
 
 // Its sizes are those of the weights; the arrays are not needed afterwards.
-vpxrc::Network make_network(const py::dict &parameters, float limit, float epsilon, int64_t reward) {
+vpxrc::Network make_network(const py::dict &parameters, float limit, float epsilon,
+                            int64_t reward) {
   const auto given = [&](const char *name) {
     if (!parameters.contains(name)) throw py::value_error("no " + std::string(name));
     return py::object(parameters[name]);
@@ -221,7 +222,8 @@ ValueError says what is not, or what is missing or has the wrong shape.)")
             return py::make_tuple(std::move(reward), std::move(discount), std::move(logits),
                                   std::move(value), std::move(after));
           },
-          "actions"_a, "states"_a, "Of actions int32 [B] in states: what SearchTree.expand() takes.");
+          "actions"_a, "states"_a,
+          "Of actions int32 [B] in states: what SearchTree.expand() takes.");
 
   py::class_<vpxrc::SearchTree>(m, "SearchTree", R"(One tree per state of a batch, grown together.
 
@@ -245,8 +247,7 @@ says which is not, or which has the wrong shape.)")
       .def(
           "expand",
           [](vpxrc::SearchTree &tree, const py::object &reward, const py::object &discount,
-             const py::object &prior_logits, const py::object &value,
-             const py::object &embedding) {
+             const py::object &prior_logits, const py::object &value, const py::object &embedding) {
             const vpxrc::SearchSettings &s = tree.settings();
             tree.expand(numbers("reward", reward, {s.batch}).data(),
                         numbers("discount", discount, {s.batch}).data(),

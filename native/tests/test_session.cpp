@@ -69,8 +69,7 @@ State run(EncodeSession &session, Decide decide) {
 
 void observed_equals_plain_and_replays(const Clip &clip, const EncoderOptions &options) {
   const std::string stats = vpxrc::run_first_pass(clip.source, options);
-  const std::string plain =
-      stream_of(vpxrc::run_plain_second_pass(clip.source, options, stats));
+  const std::string plain = stream_of(vpxrc::run_plain_second_pass(clip.source, options, stats));
   EncodeSession observer(clip.source, options, stats, Control{true, false, true, {}}, nullptr, 0);
   CHECK(observer.wait(kPatience) == State::kDone);
   CHECK(stream_of(observer.packets()) == plain);
@@ -88,12 +87,14 @@ void observed_equals_plain_and_replays(const Clip &clip, const EncoderOptions &o
   }
   CHECK(shown == clip.source.num_frames);
   if (!options.tpl) {
-    EncodeSession replay(clip.source, options, stats, Control{false, false, false, script}, nullptr, 0);
+    EncodeSession replay(clip.source, options, stats, Control{false, false, false, script}, nullptr,
+                         0);
     CHECK(replay.wait(kPatience) == State::kDone);
     CHECK(stream_of(replay.packets()) == plain);
   }
   script.pop_back();
-  EncodeSession too_short(clip.source, options, stats, Control{false, false, false, script}, nullptr, 0);
+  EncodeSession too_short(clip.source, options, stats, Control{false, false, false, script},
+                          nullptr, 0);
   CHECK(too_short.wait(kPatience) == State::kFailed);
   CHECK(too_short.error().find("script") != std::string::npos);
 }
@@ -185,8 +186,9 @@ void model_is_the_same_at_every_level(const Clip &clip) {
   const vpxrc::Source &source = clip.source;
   std::vector<vpxrc::DependencyFrame> frames;
   for (int n = 0; n < source.num_frames; ++n)
-    frames.push_back({ source.frame(n), { n - 1, n > 2 ? 0 : -1, n > 3 ? n - 3 : -1 }, 1 + n * 7, 1.0 });
-  for (const bool reconstructed : { false, true }) {
+    frames.push_back(
+        {source.frame(n), {n - 1, n > 2 ? 0 : -1, n > 3 ? n - 3 : -1}, 1 + n * 7, 1.0});
+  for (const bool reconstructed : {false, true}) {
     const auto run = [&](const std::string &level) {
       return vpxrc::temporal_dependency(frames, source.width, source.height, reconstructed, 150,
                                         *vpxrc::block_kernels(level));
