@@ -21,6 +21,7 @@ from vpxrc.encoder import (
     EncodeSession,
     Frame,
     State,
+    UpdateType,
 )
 from vpxrc.envs.episode import Clips, Episode, Targets, Tasks
 from vpxrc.envs.observations import (
@@ -41,8 +42,8 @@ from vpxrc.policy import Policy, make_policy
 Move = tuple[float, float]
 Flat = NDArray[np.float32]
 
-_KEY, _LEAF, _GOLDEN, _ARF, _OVERLAY, _, _SHOWN_AGAIN = range(7)
-REFERENCES = (_KEY, _GOLDEN, _ARF)  # update types of the frames that others depend on
+# Update types of the frames that others depend on.
+REFERENCES = (UpdateType.KEY, UpdateType.GOLDEN, UpdateType.ARF)
 
 _LEVELS = (0.0, -0.2, 0.2)
 GROUP_MOVES: tuple[Move, ...] = tuple(product(_LEVELS, _LEVELS))
@@ -311,7 +312,7 @@ class _Sight:
     def _see_group(self) -> dict[str, float]:
         o = self._observer
         group, frames, log_error = o.group, o.num_frames, self._log_error
-        coded = (group.update_type != _SHOWN_AGAIN) & (group.show_index < frames)
+        coded = (group.update_type != UpdateType.SHOWN_AGAIN) & (group.show_index < frames)
         first = group.first_show_index
         last = int(group.show_index[coded].max(initial=first))
         inside = slice(first + 1, last + 1) if last > first else slice(first, first + 1)
@@ -324,7 +325,7 @@ class _Sight:
         self._importance, self._bits = importance, bits
         self._kinds = {
             "references": coded & np.isin(group.update_type, REFERENCES),
-            "leaves": coded & (group.update_type == _LEAF),
+            "leaves": coded & (group.update_type == UpdateType.LEAF),
         }
         rate = bits[known].sum() / length / target
         values = {

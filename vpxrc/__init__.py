@@ -8,6 +8,7 @@ from vpxrc.encoder import (
     Frame,
     Group,
     SessionPool,
+    UpdateType,
 )
 from vpxrc.errors import (
     EncoderError,
@@ -37,6 +38,7 @@ __all__ = [
     "Policy",
     "PolicyError",
     "SessionPool",
+    "UpdateType",
     "Video",
     "VpxrcError",
     "encode",

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -25,7 +26,40 @@ Group = _native.Group
 FIRST_PASS_FIELDS: tuple[str, ...] = _native.FIRST_PASS_FIELDS
 TPL_FIELDS: tuple[str, ...] = _native.TPL_FIELDS
 RECORD_DTYPE: np.dtype[np.void] = _native.FRAME_RECORD
-UPDATE_TYPES = {0: "key", 1: "leaf", 2: "golden", 3: "arf", 4: "overlay", 6: "show-existing"}
+
+
+class UpdateType(IntEnum):
+    """What a frame is for, and so which references it updates: libvpx's ``FRAME_UPDATE_TYPE``.
+
+    Attributes:
+        KEY: A key frame.
+        LEAF: An ordinary frame, which few or no other frames are predicted from.
+        GOLDEN: A shown frame that starts a group without an alternate reference frame.
+        ARF: An alternate reference frame: coded early, predicted from, not shown.
+        OVERLAY: The frame that shows the base ARF's picture, coded once more.
+        MID_OVERLAY: The same for an ARF of a deeper layer. libvpx shows the ARF itself instead
+            (``SHOWN_AGAIN``), so no log has it.
+        SHOWN_AGAIN: An ARF that is shown as it is: nothing is coded, and there is no decision.
+    """
+
+    KEY = 0
+    LEAF = 1
+    GOLDEN = 2
+    ARF = 3
+    OVERLAY = 4
+    MID_OVERLAY = 5
+    SHOWN_AGAIN = 6
+
+
+#: Names of the update types in tables.
+UPDATE_TYPES: dict[int, str] = {
+    UpdateType.KEY: "key",
+    UpdateType.LEAF: "leaf",
+    UpdateType.GOLDEN: "golden",
+    UpdateType.ARF: "arf",
+    UpdateType.OVERLAY: "overlay",
+    UpdateType.SHOWN_AGAIN: "show-existing",
+}
 
 # Slower than any frame of any size should be coded; a stuck encoder is an error, never a hang.
 DEFAULT_TIMEOUT = 600.0
@@ -132,7 +166,7 @@ class EncodeLog:
         video: The clip.
         options: The encoder's options.
         records: One row per coded frame and per frame shown again, dtype ``RECORD_DTYPE``: indices
-            (coding, show, group, position in the group), ``update_type`` (see ``UPDATE_TYPES``),
+            (coding, show, group, position in the group), ``update_type`` (an ``UpdateType``),
             ``layer_depth``, flags, ``q_index``, ``tpl_q_index`` (provisional, of the TPL pass),
             ``libvpx_q_index`` (what libvpx would have taken), ``rdmult``, ``target_bits``,
             ``lambda_scale``, ``bits`` and the squared errors ``sse_y``, ``sse_u``, ``sse_v`` of the

@@ -7,14 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpxrc import _native
-from vpxrc.encoder import FIRST_PASS_FIELDS, Decision, EncoderOptions, Frame, Group
+from vpxrc.encoder import FIRST_PASS_FIELDS, Decision, EncoderOptions, Frame, Group, UpdateType
 from vpxrc.policies import MULTI_LAYER
 from vpxrc.policy import Episode, Policy
 
 # log2 of the quantiser step per q index, float64 [256]
 LOG2_STEP = np.log2([_native.ac_quantizer(q) for q in range(256)])
-
-_KEY, _LEAF, _GOLDEN, _ARF, _OVERLAY, _, _SHOWN_AGAIN = range(7)
 
 
 @dataclass(frozen=True)
@@ -109,11 +107,11 @@ class Layered(Policy):
 
     def _step(self, frame: Frame) -> float:
         p = self._parameters
-        if frame.update_type == _KEY:
+        if frame.update_type == UpdateType.KEY:
             return self._key_step(frame.frames_to_key)
-        if frame.update_type == _GOLDEN:
+        if frame.update_type == UpdateType.GOLDEN:
             return p.golden_step
-        if frame.update_type == _ARF:
+        if frame.update_type == UpdateType.ARF:
             depth = frame.layer_depth
             reach = min(1.0, self._group_frames / p.arf_reach) if depth == 1 else 1.0
             return p.arf_step[min(depth, len(p.arf_step)) - 1] * reach
@@ -128,14 +126,14 @@ class Layered(Policy):
         p = self._parameters
         kinds, depths = group.update_type, group.layer_depth
         costs = np.asarray((0.0, *p.arf_cost))[np.minimum(depths, len(p.arf_cost))]
-        weights = np.select([kinds == _LEAF, kinds == _ARF], [1.0, costs], 0.0)
+        weights = np.select([kinds == UpdateType.LEAF, kinds == UpdateType.ARF], [1.0, costs], 0.0)
         # Position 0 shows the frame that the group before paid for as its ARF, or a key frame.
         first, end = group.first_show_index + 1, int(group.show_index.max()) + 1
         self._group_frames = end - first
         effort = self._effort[first:end].sum()
         self._bases = np.zeros(group.size)  # that the frames of the group were coded at
         self._shares = weights / max(weights.sum(), 1.0) * effort
-        if kinds[0] == _GOLDEN:
+        if kinds[0] == UpdateType.GOLDEN:
             self._shares[0] = p.arf_cost[0] * self._effort[first - 1]
         self._effort_after = float(self._effort[end:].sum())
 
@@ -149,7 +147,7 @@ class Layered(Policy):
             if row["is_shown_again"] or position >= len(self._shares):
                 continue
             slope = self._parameters.slope
-            if row["update_type"] == _KEY:
+            if row["update_type"] == UpdateType.KEY:
                 self._key_bits = float(row["bits"]) * 2 ** (slope * LOG2_STEP[row["q_index"]])
             else:
                 self._paid += float(row["bits"])

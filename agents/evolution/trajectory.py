@@ -25,7 +25,7 @@ class Trajectory:
         show_index: Display index of the frame, int32 ``[T]``.
         group_index: Of its golden-frame group, int32 ``[T]``.
         group_position: In that group, int32 ``[T]``.
-        update_type: See ``vpxrc.encoder.UPDATE_TYPES``, int32 ``[T]``.
+        update_type: A :class:`vpxrc.UpdateType` each, int32 ``[T]``.
         layer_depth: 1 for the base layer of ARFs, int32 ``[T]``.
         step: log2 of the quantiser step, float64 ``[T]``; the q index is the nearest one.
         lambda_scale: Factor on lambda, float64 ``[T]``.

@@ -24,7 +24,7 @@ from vpxrc.agents.evolution.teach import (
 )
 from vpxrc.agents.planned import plan_sources
 from vpxrc.datasets import Clip
-from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, EncodeSession, Frame
+from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, EncodeSession, Frame, UpdateType
 from vpxrc.envs.planned import (
     OBSERVATION,
     REFERENCES,
@@ -41,7 +41,6 @@ from vpxrc.policy import Episode as PolicyEpisode
 from vpxrc.policy import Policy, encode, make_policy
 from vpxrc.video import Video
 
-_LEAF = 1
 _NEIGHBOUR = 0.75  # of the target: the second point of a slope where there is but one target
 
 
@@ -350,7 +349,10 @@ def _labels(
     for group in np.unique(groups):
         error = np.zeros(len(moves))
         # An overlay repeats what is there already, at whatever q.
-        for members, own in ((types == _LEAF, moves[:, 0]), (is_reference, moves.sum(axis=1))):
+        for members, own in (
+            (types == UpdateType.LEAF, moves[:, 0]),
+            (is_reference, moves.sum(axis=1)),
+        ):
             mine = members & (groups == group)
             if mine.any():
                 error += (own - differences[mine].mean()) ** 2

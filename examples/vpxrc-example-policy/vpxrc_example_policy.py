@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from vpxrc import Decision, EncodeLog, EncoderOptions, Frame, Policy
+from vpxrc import Decision, EncodeLog, EncoderOptions, Frame, Policy, UpdateType
 from vpxrc.layered import LOG2_STEP, nearest_q
 
-KEY, ARF = 0, 3  # update types
+KEY, ARF = UpdateType.KEY, UpdateType.ARF
 # Below the base, in log2 of the quantiser step: key frames, then ARFs by layer.
 STEPS = {KEY: 2.5, (ARF, 1): 1.5, (ARF, 2): 0.5, (ARF, 3): 0.4}
 
