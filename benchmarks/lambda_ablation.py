@@ -25,8 +25,9 @@ from vpxrc.encoder import Frame
 from vpxrc.evaluation import Clip
 from vpxrc.files import atomic_write
 from vpxrc.metrics import METRICS, bd_rate, mean_ci95, measure, summarize
-from vpxrc.policies import MULTI_LAYER, libvpx_vbr_mlarf
+from vpxrc.policies import libvpx_vbr_mlarf
 from vpxrc.policy import Episode
+from vpxrc.quantizer import MULTI_LAYER
 from vpxrc.temporal_dependency import Dependency, Version, analyse, modelled
 
 BITRATES = (128, 192, 256, 384)  # kbit/s

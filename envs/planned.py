@@ -34,10 +34,10 @@ from vpxrc.envs.observations import (
 )
 from vpxrc.envs.rewards import PsnrReward, Reward, StepReward
 from vpxrc.errors import EncoderError, InputError, PolicyError, VpxrcError
-from vpxrc.layered import LOG2_STEP, nearest_q
 from vpxrc.metrics import psnr
 from vpxrc.policy import Episode as PolicyEpisode
 from vpxrc.policy import Policy, make_policy
+from vpxrc.quantizer import LOG2_STEP, nearest_q
 
 Move = tuple[float, float]
 Flat = NDArray[np.float32]
@@ -107,13 +107,19 @@ def session_arguments(plan: Policy) -> dict[str, Any]:
     return {"plan_groups": type(plan).plan_group is not Policy.plan_group}
 
 
-def moved(frame: Frame, planned: Decision, move: Move) -> Decision:
+def moved(
+    frame: Frame,
+    planned: Decision,
+    move: Move,
+    log2_step: NDArray[np.float64] = LOG2_STEP,
+) -> Decision:
     """Return the planned decision with its quantiser step moved.
 
     Args:
         frame: What is to be coded.
         planned: The plan's decision; where it leaves q to libvpx, libvpx's own is moved.
         move: (level, reference), log2 of the quantiser step.
+        log2_step: The session's, float64 ``[256]``.
 
     Returns:
         The decision itself where nothing moves; else with q in 1..255.
@@ -122,7 +128,7 @@ def moved(frame: Frame, planned: Decision, move: Move) -> Decision:
     offset = level + (reference if _is_reference(frame) else 0.0)
     if offset == 0:
         return planned
-    q_index = nearest_q(float(LOG2_STEP[_own_q(frame, planned)]) + offset)
+    q_index = nearest_q(float(log2_step[_own_q(frame, planned)]) + offset, log2_step)
     return dataclasses.replace(planned, q_index=q_index, recode_trace=())
 
 
@@ -395,16 +401,17 @@ class _Sight:
     def _plan(self, planned: Decision, rows: NDArray[np.void]) -> dict[str, float]:
         frame = self._observer.frame
         q_index = _own_q(frame, planned)
-        step = float(LOG2_STEP[q_index])
+        log2_step = self._observer.session.log2_step
+        step = float(log2_step[q_index])
         # The last group that has frames of the kind.
         is_reference = np.isin(rows["update_type"], REFERENCES) == _is_reference(frame)
         alike = rows[is_reference & (rows["is_shown_again"] == 0)]
         before = alike[alike["group_index"] == alike["group_index"].max(initial=-1)]
-        over = step - float(LOG2_STEP[before["q_index"]].mean()) if len(before) else 0.0
+        over = step - float(log2_step[before["q_index"]].mean()) if len(before) else 0.0
         return {
             "plan_q_index": q_index / 255,
             "plan_step": step / 4 - 2,
-            "plan_over_libvpx": (step - float(LOG2_STEP[frame.libvpx_q_index])) / 2,
+            "plan_over_libvpx": (step - float(log2_step[frame.libvpx_q_index])) / 2,
             "plan_over_before": over / 2,
             "plan_lambda": math.log2(planned.lambda_scale),
         }
@@ -572,7 +579,7 @@ class PlannedEpisode(Episode):
         self._code(frame, planned)
 
     def _code(self, frame: Frame, planned: Decision) -> None:
-        decision = moved(frame, planned, self.moves[-1])
+        decision = moved(frame, planned, self.moves[-1], self.session.log2_step)
         if decision.q_index != planned.q_index:
             with _plans_errors(self.session):
                 self._plan.overruled(frame, decision)

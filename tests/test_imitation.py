@@ -12,7 +12,7 @@ from conftest import make_video
 from safetensors.numpy import save as save_tensors
 from test_tpl import noise, sample, still
 
-from vpxrc import EncoderOptions, UpdateType, encode, make_policy, video_from_frames
+from vpxrc import LOG2_STEP, EncoderOptions, UpdateType, encode, make_policy, video_from_frames
 from vpxrc.agents.evolution import Follow, Record, Trajectory
 from vpxrc.agents.imitation import policy as policies
 from vpxrc.agents.imitation.dataset import JITTER, GroupLesson, Lesson, observe
@@ -38,7 +38,6 @@ from vpxrc.agents.imitation.network import (
 )
 from vpxrc.agents.imitation.policy import PRIOR, Imitation, Prior
 from vpxrc.errors import InputError
-from vpxrc.layered import LOG2_STEP
 
 STATE = GROUP_WIDTH + HIDDEN
 POOLED = 2 * FRAME_WIDTH + 3 * FIRST_PASS_WIDTH

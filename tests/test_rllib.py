@@ -331,7 +331,7 @@ class Move(Policy):
 
 def dc(q_index):
     """log2 of VP9's quantiser step, about: from 8 to 1828 with few bends."""
-    from vpxrc.layered import LOG2_STEP
+    from vpxrc import LOG2_STEP
 
     return LOG2_STEP[q_index]
 

@@ -20,9 +20,11 @@ from vpxrc.errors import (
     VpxrcError,
 )
 from vpxrc.policy import Episode, Policy, encode, make_policy, policy_names
+from vpxrc.quantizer import LOG2_STEP, nearest_q
 from vpxrc.video import Video, open_video, video_from_frames
 
 __all__ = [
+    "LOG2_STEP",
     "Decision",
     "EncodeLog",
     "EncodeSession",
@@ -43,6 +45,7 @@ __all__ = [
     "VpxrcError",
     "encode",
     "make_policy",
+    "nearest_q",
     "open_video",
     "policy_names",
     "video_from_frames",

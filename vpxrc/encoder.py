@@ -18,6 +18,7 @@ from vpxrc.container import ivf_bytes
 from vpxrc.errors import EncoderError, EncoderTimeoutError, InputError, PolicyError
 from vpxrc.files import atomic_write, cache_dir
 from vpxrc.metrics import psnr
+from vpxrc.quantizer import LOG2_STEP
 from vpxrc.video import Video, split_planes
 
 State = _native.State
@@ -428,6 +429,11 @@ class EncodeSession:
         """First-pass statistics of all frames, ``[num_frames, 26]`` (``FIRST_PASS_FIELDS``)."""
         stats: NDArray[np.float64] = self._native.first_pass
         return stats
+
+    @property
+    def log2_step(self) -> NDArray[np.float64]:
+        """log2 of the quantiser step per q index, float64 ``[256]``, read-only: VP9's AC steps."""
+        return LOG2_STEP
 
     def records(self, start: int = 0) -> NDArray[np.void]:
         """Return the log so far from row ``start``, dtype ``RECORD_DTYPE``."""

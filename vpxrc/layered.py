@@ -6,13 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc import _native
 from vpxrc.encoder import FIRST_PASS_FIELDS, Decision, EncoderOptions, Frame, Group, UpdateType
-from vpxrc.policies import MULTI_LAYER
 from vpxrc.policy import Episode, Policy
-
-# log2 of the quantiser step per q index, float64 [256]
-LOG2_STEP = np.log2([_native.ac_quantizer(q) for q in range(256)])
+from vpxrc.quantizer import MULTI_LAYER, nearest_q
 
 
 @dataclass(frozen=True)
@@ -77,6 +73,7 @@ class Layered(Policy):
         error[0] = error[1:].mean()  # intra there: key_cost stands for the key frame
         self._effort = np.maximum(error, 1e-3) / max(error.mean(), 1e-3)  # per shown frame
         self._episode = episode
+        self._log2_step = episode.log2_step
         self._target = episode.target_bits * (1.0 - p.margin)
         self._shares: NDArray[np.float64] = np.zeros(0)  # effort per position of the group
         self._effort_after = 0.0  # of the frames after the group
@@ -90,7 +87,7 @@ class Layered(Policy):
         """Return the base minus the layer's step."""
         p = self._parameters
         if frame.coding_index == 0:
-            self._base = LOG2_STEP[frame.libvpx_q_high] + p.start_step
+            self._base = self._log2_step[frame.libvpx_q_high] + p.start_step
             level = self._target / (self._effort.sum() + p.key_cost) * 2 ** (p.slope * self._base)
             self._expected = p.prior * 2 ** (-p.slope * self._base)
             self._paid = self._expected * level
@@ -103,7 +100,7 @@ class Layered(Policy):
         if frame.coding_index > 0:
             self._move_base(frame)
         self._bases[frame.group_position] = self._base
-        return Decision(nearest_q(self._base - self._step(frame)))
+        return Decision(nearest_q(self._base - self._step(frame), self._log2_step))
 
     def _step(self, frame: Frame) -> float:
         p = self._parameters
@@ -148,7 +145,7 @@ class Layered(Policy):
                 continue
             slope = self._parameters.slope
             if row["update_type"] == UpdateType.KEY:
-                self._key_bits = float(row["bits"]) * 2 ** (slope * LOG2_STEP[row["q_index"]])
+                self._key_bits = float(row["bits"]) * 2 ** (slope * self._log2_step[row["q_index"]])
             else:
                 self._paid += float(row["bits"])
                 self._expected += self._shares[position] * 2 ** (-slope * self._bases[position])
@@ -174,8 +171,3 @@ class Layered(Policy):
         for key in range(self._shown + frame.frames_to_key, frames, distance):
             steps.append(self._key_step(min(distance, frames - key)))
         return steps
-
-
-def nearest_q(log2_step: float) -> int:
-    """Return the q index 1..255 whose quantiser step is nearest; 0 would be lossless."""
-    return int(np.clip(np.abs(LOG2_STEP - log2_step).argmin(), 1, 255))

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vpxrc import layered, temporal_dependency
+from vpxrc import quantizer, temporal_dependency
 from vpxrc.encoder import FIRST_PASS_FIELDS, Decision, EncoderOptions, Frame, UpdateType
-from vpxrc.layered import LOG2_STEP, nearest_q
-from vpxrc.policies import MULTI_LAYER
 from vpxrc.policy import Episode, Policy
+from vpxrc.quantizer import MULTI_LAYER, nearest_q
 from vpxrc.temporal_dependency import MAX_FRAMES, Dependency, Version, analyse, modelled
 
 # Budgeted apart; golden frames go with ARFs, overlays with leaves.
@@ -140,7 +139,7 @@ class Tpl(Policy):
 
     def __init__(self, parameters: TplParameters | None = None) -> None:
         self._parameters = parameters or TplParameters()
-        self.sources = (Path(temporal_dependency.__file__), Path(layered.__file__))
+        self.sources = (Path(temporal_dependency.__file__), Path(quantizer.__file__))
 
     def options(self, options: EncoderOptions) -> EncoderOptions:
         """Return the options in VBR mode (for its estimate of q) with all layers."""
@@ -157,6 +156,7 @@ class Tpl(Policy):
         # What a frame costs at the coarseness that goes with its error.
         self._effort = 2 ** (self._log_error * (p.effort - p.slope * p.complexity))
         self._episode = episode
+        self._log2_step = episode.log2_step
         self._target = episode.target_bits * (1.0 - p.margin)
         self._spent = 0.0
         self._rows = 0
@@ -178,7 +178,7 @@ class Tpl(Policy):
         """Return the base minus the frame's step."""
         p = self._parameters
         if frame.coding_index == 0:
-            self._base = LOG2_STEP[frame.libvpx_q_high] + p.start_step
+            self._base = self._log2_step[frame.libvpx_q_high] + p.start_step
         self._account()
         if frame.group_index != self._group_index:  # position 0 may be an ARF shown again
             if self._group_index >= 0:
@@ -188,7 +188,7 @@ class Tpl(Policy):
         else:
             self._move_base(frame)
         group, position = self._group, frame.group_position
-        q_index = nearest_q(self._base + group.shift - group.steps[position])
+        q_index = self._nearest_q(self._base + group.shift - group.steps[position])
         group.bases[position] = self._base
         if frame.update_type == UpdateType.ARF and frame.layer_depth == 1:
             self._arf_q = q_index
@@ -209,10 +209,13 @@ class Tpl(Policy):
     def overruled(self, frame: Frame, decision: Decision) -> None:
         """Book the frame at the base that the quantiser step taken stands for."""
         group, position = self._group, frame.group_position
-        own = nearest_q(group.bases[position] + group.shift - group.steps[position])
-        group.bases[position] += LOG2_STEP[decision.q_index] - LOG2_STEP[own]
+        own = self._nearest_q(group.bases[position] + group.shift - group.steps[position])
+        group.bases[position] += self._log2_step[decision.q_index] - self._log2_step[own]
         if frame.update_type == UpdateType.ARF and frame.layer_depth == 1:
             self._arf_q = decision.q_index
+
+    def _nearest_q(self, log2_step: float) -> int:
+        return nearest_q(log2_step, self._log2_step)
 
     # The model
 
@@ -271,7 +274,7 @@ class Tpl(Policy):
         types = plan.update_type[group.coded]
         shown = plan.show_index[group.coded].tolist()
         references = group.references.tolist()
-        q = [nearest_q(base - p.provisional * step) for step in steps]
+        q = [self._nearest_q(base - p.provisional * step) for step in steps]
         if types[0] == UpdateType.OVERLAY and self._arf_q > 0:
             q[0] = self._arf_q  # the same picture
         weights = [1.0] * count
@@ -300,7 +303,7 @@ class Tpl(Policy):
             q,
             version=p.version,
             weights=weights,
-            lambda_q_index=nearest_q(base),
+            lambda_q_index=self._nearest_q(base),
         )
         strengths = np.select(
             [
@@ -316,7 +319,7 @@ class Tpl(Policy):
             steps[0] = 0.0
         # The steps have changed since the model took its q.
         bits = dependency.rate.sum(axis=(1, 2))[:count]
-        moved = LOG2_STEP[dependency.q_index[:count]] - (base - steps)
+        moved = self._log2_step[dependency.q_index[:count]] - (base - steps)
         shares = bits * 2 ** (p.slope * (moved + self._base))
         if types[0] == UpdateType.OVERLAY:
             shares[0] = 0.0  # paid as the ARF that it shows

@@ -10,7 +10,6 @@ from vpxrc.agents.evolution import Follow, Trajectory
 from vpxrc.agents.imitation.features import Features, first_pass_features
 from vpxrc.agents.imitation.policy import Prior
 from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, Frame, UpdateType
-from vpxrc.layered import LOG2_STEP
 from vpxrc.policy import Episode, encode
 from vpxrc.video import Video
 
@@ -162,7 +161,7 @@ class _Tutor(Prior):
                 found = place < len(here)
                 found &= here["group_position"][np.minimum(place, len(here) - 1)] == positions
                 one = here[np.minimum(place, len(here) - 1)]
-                step = LOG2_STEP[one["q_index"]]
+                step = self._log2_step[one["q_index"]]
                 offset = step - note.prior
                 slope = self._parameters.slope
                 expected = note.shares * np.exp2(-slope * (self._clip_base + offset))
