@@ -18,22 +18,22 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.fit import more_bits
-from vpxrc import Decision, EncodeLog, EncoderOptions, Policy, Video, encode
+from vpxrc import Decision, EncodeLog, EncoderOptions, Policy, UpdateType, Video, encode
 from vpxrc.cli.common import progress_bar
 from vpxrc.datasets import load_clips
 from vpxrc.encoder import Frame
 from vpxrc.evaluation import Clip
 from vpxrc.files import atomic_write
 from vpxrc.metrics import METRICS, bd_rate, mean_ci95, measure, summarize
-from vpxrc.policies import MULTI_LAYER, libvpx_vbr_mlarf
+from vpxrc.policies import libvpx_vbr_mlarf
 from vpxrc.policy import Episode
+from vpxrc.quantizer import MULTI_LAYER
 from vpxrc.temporal_dependency import Dependency, Version, analyse, modelled
 
 BITRATES = (128, 192, 256, 384)  # kbit/s
 ROWS = ("off", "libvpx", "source", "reconstructed", "reconstructed, all layers")
 ANCHOR = "libvpx"
 QUALITIES = ("psnr", "psnr_overall", "ssim", "vmaf")
-ARF = 3
 
 
 class SameQ(Policy):
@@ -82,7 +82,7 @@ class SameQ(Policy):
         coded, self._places, references = modelled(group, video.num_frames)
         shown = [int(show) for show in group.show_index[coded]]
         logged = [
-            self._q_of(show, kind != ARF)
+            self._q_of(show, kind != UpdateType.ARF)
             for show, kind in zip(shown, group.update_type[coded], strict=True)
         ]
         usual = int(np.median(list(self._q.values())))

@@ -25,6 +25,7 @@ from vpxrc.encoder import (
     EncodeSession,
     Frame,
     Group,
+    UpdateType,
 )
 from vpxrc.errors import InputError
 from vpxrc.metrics import MAX_PSNR
@@ -71,14 +72,23 @@ def _psnr(record: Any, pixels: int) -> float:
     return min(10 * math.log10(255**2 / mse), MAX_PSNR) if mse > 0 else MAX_PSNR
 
 
-def _types(source: str, *codes: int) -> list[Column]:
+_CODED_TYPES = (
+    UpdateType.KEY,
+    UpdateType.LEAF,
+    UpdateType.GOLDEN,
+    UpdateType.ARF,
+    UpdateType.OVERLAY,
+)
+
+
+def _types(source: str, *kinds: UpdateType) -> list[Column]:
     """Columns that say 1 for the update type of ``source`` (an attribute of the observer)."""
 
-    def column(code: int) -> Column:
-        name = "is_" + UPDATE_TYPES[code].replace("-", "_")
-        return Column(name, 0, 1, "1 or 0", lambda o: getattr(o, source).update_type == code)
+    def column(kind: UpdateType) -> Column:
+        name = "is_" + UPDATE_TYPES[kind].replace("-", "_")
+        return Column(name, 0, 1, "1 or 0", lambda o: getattr(o, source).update_type == kind)
 
-    return [column(code) for code in codes]
+    return [column(kind) for kind in kinds]
 
 
 def _log(field: str) -> Column:
@@ -207,7 +217,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     ),
     # A row per coded frame, in coding order.
     "history": (
-        *_types("record", 0, 1, 2, 3, 4),
+        *_types("record", *_CODED_TYPES),
         Column("is_shown", 0, 1, "1 or 0", lambda o: o.record.is_shown),
         Column(
             "layer_depth",
@@ -252,7 +262,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     ),
     # The frame that waits for its decision.
     "frame": (
-        *_types("frame", 0, 1, 2, 3, 4),
+        *_types("frame", *_CODED_TYPES),
         Column("is_shown", 0, 1, "1 or 0", lambda o: o.frame.is_shown),
         Column("layer_depth", 0, 1, "depth / 8", lambda o: o.frame.layer_depth / 8),
         Column(
@@ -329,7 +339,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     ),
     # Its golden-frame group, a row per frame in coding order, frames shown again included.
     "group": (
-        *_types("group", 0, 1, 2, 3, 4, 6),
+        *_types("group", *_CODED_TYPES, UpdateType.SHOWN_AGAIN),
         Column("layer_depth", 0, 1, "depth / 8", lambda o: o.group.layer_depth / 8),
         Column(
             "show_position",

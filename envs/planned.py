@@ -21,6 +21,7 @@ from vpxrc.encoder import (
     EncodeSession,
     Frame,
     State,
+    UpdateType,
 )
 from vpxrc.envs.episode import Clips, Episode, Targets, Tasks
 from vpxrc.envs.observations import (
@@ -33,16 +34,16 @@ from vpxrc.envs.observations import (
 )
 from vpxrc.envs.rewards import PsnrReward, Reward, StepReward
 from vpxrc.errors import EncoderError, InputError, PolicyError, VpxrcError
-from vpxrc.layered import LOG2_STEP, nearest_q
 from vpxrc.metrics import psnr
 from vpxrc.policy import Episode as PolicyEpisode
 from vpxrc.policy import Policy, make_policy
+from vpxrc.quantizer import LOG2_STEP, nearest_q
 
 Move = tuple[float, float]
 Flat = NDArray[np.float32]
 
-_KEY, _LEAF, _GOLDEN, _ARF, _OVERLAY, _, _SHOWN_AGAIN = range(7)
-REFERENCES = (_KEY, _GOLDEN, _ARF)  # update types of the frames that others depend on
+# Update types of the frames that others depend on.
+REFERENCES = (UpdateType.KEY, UpdateType.GOLDEN, UpdateType.ARF)
 
 _LEVELS = (0.0, -0.2, 0.2)
 GROUP_MOVES: tuple[Move, ...] = tuple(product(_LEVELS, _LEVELS))
@@ -106,13 +107,19 @@ def session_arguments(plan: Policy) -> dict[str, Any]:
     return {"plan_groups": type(plan).plan_group is not Policy.plan_group}
 
 
-def moved(frame: Frame, planned: Decision, move: Move) -> Decision:
+def moved(
+    frame: Frame,
+    planned: Decision,
+    move: Move,
+    log2_step: NDArray[np.float64] = LOG2_STEP,
+) -> Decision:
     """Return the planned decision with its quantiser step moved.
 
     Args:
         frame: What is to be coded.
         planned: The plan's decision; where it leaves q to libvpx, libvpx's own is moved.
         move: (level, reference), log2 of the quantiser step.
+        log2_step: The session's, float64 ``[256]``.
 
     Returns:
         The decision itself where nothing moves; else with q in 1..255.
@@ -121,7 +128,7 @@ def moved(frame: Frame, planned: Decision, move: Move) -> Decision:
     offset = level + (reference if _is_reference(frame) else 0.0)
     if offset == 0:
         return planned
-    q_index = nearest_q(float(LOG2_STEP[_own_q(frame, planned)]) + offset)
+    q_index = nearest_q(float(log2_step[_own_q(frame, planned)]) + offset, log2_step)
     return dataclasses.replace(planned, q_index=q_index, recode_trace=())
 
 
@@ -311,7 +318,7 @@ class _Sight:
     def _see_group(self) -> dict[str, float]:
         o = self._observer
         group, frames, log_error = o.group, o.num_frames, self._log_error
-        coded = (group.update_type != _SHOWN_AGAIN) & (group.show_index < frames)
+        coded = (group.update_type != UpdateType.SHOWN_AGAIN) & (group.show_index < frames)
         first = group.first_show_index
         last = int(group.show_index[coded].max(initial=first))
         inside = slice(first + 1, last + 1) if last > first else slice(first, first + 1)
@@ -324,7 +331,7 @@ class _Sight:
         self._importance, self._bits = importance, bits
         self._kinds = {
             "references": coded & np.isin(group.update_type, REFERENCES),
-            "leaves": coded & (group.update_type == _LEAF),
+            "leaves": coded & (group.update_type == UpdateType.LEAF),
         }
         rate = bits[known].sum() / length / target
         values = {
@@ -394,16 +401,17 @@ class _Sight:
     def _plan(self, planned: Decision, rows: NDArray[np.void]) -> dict[str, float]:
         frame = self._observer.frame
         q_index = _own_q(frame, planned)
-        step = float(LOG2_STEP[q_index])
+        log2_step = self._observer.session.log2_step
+        step = float(log2_step[q_index])
         # The last group that has frames of the kind.
         is_reference = np.isin(rows["update_type"], REFERENCES) == _is_reference(frame)
         alike = rows[is_reference & (rows["is_shown_again"] == 0)]
         before = alike[alike["group_index"] == alike["group_index"].max(initial=-1)]
-        over = step - float(LOG2_STEP[before["q_index"]].mean()) if len(before) else 0.0
+        over = step - float(log2_step[before["q_index"]].mean()) if len(before) else 0.0
         return {
             "plan_q_index": q_index / 255,
             "plan_step": step / 4 - 2,
-            "plan_over_libvpx": (step - float(LOG2_STEP[frame.libvpx_q_index])) / 2,
+            "plan_over_libvpx": (step - float(log2_step[frame.libvpx_q_index])) / 2,
             "plan_over_before": over / 2,
             "plan_lambda": math.log2(planned.lambda_scale),
         }
@@ -571,7 +579,7 @@ class PlannedEpisode(Episode):
         self._code(frame, planned)
 
     def _code(self, frame: Frame, planned: Decision) -> None:
-        decision = moved(frame, planned, self.moves[-1])
+        decision = moved(frame, planned, self.moves[-1], self.session.log2_step)
         if decision.q_index != planned.q_index:
             with _plans_errors(self.session):
                 self._plan.overruled(frame, decision)

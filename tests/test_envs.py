@@ -19,6 +19,7 @@ from vpxrc import (
     EncoderOptions,
     EncodeSession,
     InputError,
+    UpdateType,
     Video,
     encode,
     video_from_frames,
@@ -240,7 +241,8 @@ def dependency_by_hand(video, group, q_index):
     coded = [
         position
         for position in range(group.size)
-        if group.update_type[position] != 6 and group.show_index[position] < video.num_frames
+        if group.update_type[position] != UpdateType.SHOWN_AGAIN
+        and group.show_index[position] < video.num_frames
     ]
     columns, maps = np.zeros((group.size, 3)), {}
     if len(coded) > 1:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from conftest import make_video
 
-from vpxrc import EncoderOptions, encode, make_policy
+from vpxrc import EncoderOptions, UpdateType, encode, make_policy
 from vpxrc.agents.evolution import (
     Follow,
     Point,
@@ -32,7 +32,6 @@ from vpxrc.metrics import more_bits
 from vpxrc.policies import ConstantQ
 from vpxrc.video import write_y4m
 
-KEY, LEAF, GOLDEN, ARF, OVERLAY = range(5)
 OPTIONS = EncoderOptions(target_bitrate=60, cpu_used=5)
 SHORT = SearchOptions(directions=("level", "arf"))
 MODULE = sys.modules["vpxrc.agents.evolution.search"]  # the package has the function by its name
@@ -141,18 +140,18 @@ def tiny_log(video, rows, stream_bits=800):
             kind,
             again,
         )
-        record["is_shown"] = kind != ARF
+        record["is_shown"] = kind != UpdateType.ARF
         record["bits"], record["sse_y"] = bits, mse * video.width * video.height
     packets = [(bytes(stream_bits // 8), 0)]
     return EncodeLog(video, OPTIONS, records, packets, np.zeros((3, 26)), 0.0, 0.0)
 
 
 ROWS = [
-    (0, KEY, 0, 400, 10.0),
-    (3, ARF, 0, 200, 10.0),
-    (1, LEAF, 0, 100, 10.0),
-    (2, LEAF, 0, 90, 10.0),
-    (3, LEAF, 1, 10, 10.0),
+    (0, UpdateType.KEY, 0, 400, 10.0),
+    (3, UpdateType.ARF, 0, 200, 10.0),
+    (1, UpdateType.LEAF, 0, 100, 10.0),
+    (2, UpdateType.LEAF, 0, 90, 10.0),
+    (3, UpdateType.LEAF, 1, 10, 10.0),
 ]
 
 
@@ -189,11 +188,11 @@ def test_costs_of_the_mean_error_add_up(searching, video):
 
 def test_costs_end_where_the_frames_differ(searching, video):
     rows = [list(row) for row in ROWS]
-    rows[2][1] = GOLDEN
+    rows[2][1] = UpdateType.GOLDEN
     costs = searching._costs(tiny_log(video, rows))
     assert costs[:3] == pytest.approx([0, 0, 0])
     assert np.isnan(costs[3:]).all()
-    longer = searching._costs(tiny_log(video, [*ROWS, (9, ARF, 0, 5, 0)]))
+    longer = searching._costs(tiny_log(video, [*ROWS, (9, UpdateType.ARF, 0, 5, 0)]))
     assert longer[:4] == pytest.approx([0, 0, 0, 0])
     assert np.isnan(longer[4])
 
@@ -227,9 +226,9 @@ def test_what_is_moved_together(recorded):
         assert len(phases) == expected
         assert not np.logical_and.reduce(phases[:2]).any() or expected == 1
         np.testing.assert_array_equal(sum(phases) > 0, _units(t, direction) >= 0)
-    assert (t.update_type[_phases(t, "key")[0]] == KEY).all()
-    assert (t.update_type[sum(_phases(t, "frame")) > 0] == LEAF).all()
-    still = dataclasses.replace(t, update_type=np.full_like(t.update_type, KEY))
+    assert (t.update_type[_phases(t, "key")[0]] == UpdateType.KEY).all()
+    assert (t.update_type[sum(_phases(t, "frame")) > 0] == UpdateType.LEAF).all()
+    still = dataclasses.replace(t, update_type=np.full_like(t.update_type, UpdateType.KEY))
     assert _phases(still, "inner") == []
 
 

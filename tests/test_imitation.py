@@ -12,7 +12,7 @@ from conftest import make_video
 from safetensors.numpy import save as save_tensors
 from test_tpl import noise, sample, still
 
-from vpxrc import EncoderOptions, encode, make_policy, video_from_frames
+from vpxrc import LOG2_STEP, EncoderOptions, UpdateType, encode, make_policy, video_from_frames
 from vpxrc.agents.evolution import Follow, Record, Trajectory
 from vpxrc.agents.imitation import policy as policies
 from vpxrc.agents.imitation.dataset import JITTER, GroupLesson, Lesson, observe
@@ -38,7 +38,6 @@ from vpxrc.agents.imitation.network import (
 )
 from vpxrc.agents.imitation.policy import PRIOR, Imitation, Prior
 from vpxrc.errors import InputError
-from vpxrc.layered import LOG2_STEP
 
 STATE = GROUP_WIDTH + HIDDEN
 POOLED = 2 * FRAME_WIDTH + 3 * FIRST_PASS_WIDTH
@@ -568,7 +567,7 @@ def test_a_jittered_view_knows_by_how_much_it_is_off(observed):
 def test_a_moved_trajectory_is_the_label(recorded):
     """ARFs finer by half a step than the prior has them."""
     video, options, trajectory = recorded
-    is_arf = trajectory.update_type == 3
+    is_arf = trajectory.update_type == UpdateType.ARF
     moved = trajectory.moved(np.where(is_arf, -0.5, 0.0), np.where(is_arf, 0.25, 0.0))
     (lesson,) = observe("moved", video, options, moved, views=1)
     arfs, leaves = [], []

@@ -21,6 +21,7 @@ from vpxrc import (
     InputError,
     Policy,
     PolicyError,
+    UpdateType,
     _native,
     encode,
     make_policy,
@@ -45,7 +46,6 @@ from vpxrc.video import frame_bytes
 IDS = ("vpxrc/PlannedRateControl-v0", "vpxrc/PlannedRateControlContinuous-v0")
 CLIPS = [make_video(num_frames=14, seed=seed, name=f"clip{seed}") for seed in range(3)]
 ALL = [column for columns in COLUMNS.values() for column in columns]
-KEY, LEAF, GOLDEN, ARF = range(4)
 GROUP_FIELDS = ("update_type", "layer_depth", "show_index", "first_show_index", "bit_allocation")
 
 
@@ -161,7 +161,11 @@ def test_moves_change_the_quantiser_step_as_they_say(decisions, clip):
         if decisions == "frame" or row["group_index"] != group:
             number, group = number + 1, row["group_index"]
         level, reference = episode.moves[number]
-        offset = level + (reference if row["update_type"] in (KEY, GOLDEN, ARF) else 0)
+        offset = level + (
+            reference
+            if row["update_type"] in (UpdateType.KEY, UpdateType.GOLDEN, UpdateType.ARF)
+            else 0
+        )
         wanted = step[planned] * 2**offset
         # nearest in the logarithm; 0 would be lossless
         nearest = 1 + np.abs(np.log(step[1:] / wanted)).argmin() if offset else planned
@@ -175,7 +179,7 @@ def test_moves_change_the_quantiser_step_as_they_say(decisions, clip):
 
 def test_what_the_plan_leaves_to_libvpx_is_moved_from_there():
     class Frame:
-        update_type, libvpx_q_index = LEAF, 100
+        update_type, libvpx_q_index = UpdateType.LEAF, 100
 
     own = Decision(-1, lambda_scale=0.5)
     assert moved(Frame, own, (0.0, 0.5)) is own
@@ -184,7 +188,7 @@ def test_what_the_plan_leaves_to_libvpx_is_moved_from_there():
         2 * _native.ac_quantizer(100), rel=0.02
     )
     assert there.lambda_scale == 0.5
-    Frame.update_type = ARF
+    Frame.update_type = UpdateType.ARF
     assert moved(Frame, own, (0.25, -0.25)) is own
 
 
@@ -215,7 +219,7 @@ def test_the_budget_survives_moves_because_the_plan_is_told(monkeypatch):
         episode = run(video, plan, config, lambda n: move)
         assert abs(episode.log.overshoot) < 0.05
         paid, expected = plan._paid, plan._expected
-        return np.log2([paid[kind] / expected[kind] for kind in (KEY, ARF)])
+        return np.log2([paid[kind] / expected[kind] for kind in (UpdateType.KEY, UpdateType.ARF)])
 
     planned, told = costs((0.0, 0.0)), costs((0.3, 0.0))
     monkeypatch.setattr(Tpl, "overruled", Policy.overruled)
@@ -286,7 +290,7 @@ def test_an_episode_tells_what_came_of_it():
     assert info == {"clip": "clip2", "target_bitrate": 99}
     assert not env.render().any()
     *_, info = env.step(1)
-    assert info["update_type"] == KEY and info["show_index"] == 0 and info["bits"] > 0
+    assert info["update_type"] == UpdateType.KEY and info["show_index"] == 0 and info["bits"] > 0
     assert env.render().shape == (48, 64, 3) and env.render().any()
     *_, info = play(env, 0, 1, clip="clip2", target_bitrate=99)
     log = info["log"]
@@ -573,7 +577,7 @@ def test_columns_by_hand(clip):
             overall = 10 * np.log10(255**2 * 176 * 144 / shown["sse_y"]).mean()
             assert values["before_psnr"] == pytest.approx((quality - overall) / 8, abs=1e-5)
         row = rows[first]
-        assert values["is_key"] == (row["update_type"] == KEY)
+        assert values["is_key"] == (row["update_type"] == UpdateType.KEY)
         assert values["show_position"] == pytest.approx(row["show_index"] / clip.num_frames)
         clip_error = np.log1p(errors).mean(axis=0) / 10
         assert values["clip_intra_error"] == pytest.approx(clip_error[0], rel=1e-5)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from conftest import make_video
 
-from vpxrc import EncodeLog, EncoderOptions, InputError, encode, make_policy
+from vpxrc import EncodeLog, EncoderOptions, InputError, UpdateType, encode, make_policy
 from vpxrc.encoder import RECORD_DTYPE
 from vpxrc.envs import GainReward, HistoricalOpponent, PsnrReward, SelfCompetition, StepReward
 
 VIDEO = make_video(num_frames=6)  # 64x48 at 30 frames per second: 0.2 s
-ARF, LEAF = 3, 1
+KEY, LEAF, GOLDEN, ARF, OVERLAY = list(UpdateType)[:5]
 
 
 def hand_made(psnr, bits, target=100, arf_bits=0, packets=None, video=VIDEO):
@@ -23,7 +23,7 @@ def hand_made(psnr, bits, target=100, arf_bits=0, packets=None, video=VIDEO):
     rows["coding_index"] = range(7)
     rows["show_index"] = shown
     rows["is_shown"] = [1, 1, 1, 0, 1, 1, 1]
-    rows["update_type"] = [0, LEAF, LEAF, ARF, LEAF, LEAF, 4]
+    rows["update_type"] = [KEY, LEAF, LEAF, ARF, LEAF, LEAF, OVERLAY]
     rows["group_index"] = [0, 0, 0, 1, 1, 1, 1]
     levels = np.broadcast_to(np.asarray(psnr, float), 6)
     rows["sse_y"] = np.round(255**2 * 64 * 48 / 10 ** (levels[shown] / 10))
@@ -124,7 +124,7 @@ def test_frames_that_the_reference_does_not_have_are_compared_with_its_groups():
     reward = curve()  # its first group has 3 x 2000 bits, the second 4000 + 3 x 2000
     log = hand_made(36, 2000, 80)
     rows = np.delete(log.records, 3)
-    rows["update_type"] = [0, LEAF, 2, LEAF, LEAF, LEAF]
+    rows["update_type"] = [KEY, LEAF, GOLDEN, LEAF, LEAF, LEAF]
     rows["group_index"] = [0, 0, 1, 1, 1, 1]
     rows["bits"] = [2000, 1900, 6000, 1000, 2000, 3000]
     log = dataclasses.replace(log, records=rows, packets=[(bytes(15900 // 8), 0)])

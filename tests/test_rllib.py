@@ -33,6 +33,7 @@ from vpxrc.agents.rllib.policy import FORMAT, LIMIT, PROBLEM, Network, exported
 from vpxrc.agents.rllib.training import train
 from vpxrc.datasets import Clip
 from vpxrc.envs import OBSERVATION, PlannedConfig, PlannedRateControlEnv
+from vpxrc.envs.planned import REFERENCES
 from vpxrc.errors import InputError, MissingDependencyError
 from vpxrc.policy import make_policy
 from vpxrc.video import write_y4m
@@ -320,7 +321,7 @@ class Move(Policy):
     def decide(self, frame):
         planned = self._plan.decide(frame)
         level, reference = self._move
-        own = level + reference * (frame.update_type in (0, 2, 3))
+        own = level + reference * (frame.update_type in REFERENCES)
         steps = np.array([dc(q) for q in range(256)])
         q = int(np.abs(steps - steps[planned.q_index] - own).argmin())
         decision = Decision(q)
@@ -330,7 +331,7 @@ class Move(Policy):
 
 def dc(q_index):
     """log2 of VP9's quantiser step, about: from 8 to 1828 with few bends."""
-    from vpxrc.layered import LOG2_STEP
+    from vpxrc import LOG2_STEP
 
     return LOG2_STEP[q_index]
 
@@ -390,7 +391,7 @@ def test_by_frame_every_frame_is_labelled(lesson):
     types = log.records["update_type"][log.records["is_shown_again"] == 0]
     finer, coarser = teacher.actions == 1, teacher.actions == 2
     assert finer.sum() + coarser.sum() == len(teacher.actions) == len(types)
-    assert finer.sum() == np.isin(types, (0, 2, 3)).sum()
+    assert finer.sum() == np.isin(types, REFERENCES).sum()
     assert not teacher.rewards.any()
 
 

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from temporal_dependency_reference import reference
 
-from vpxrc import Decision, EncoderOptions, EncodeSession, InputError, Video, video_from_frames
+from vpxrc import (
+    Decision,
+    EncoderOptions,
+    EncodeSession,
+    InputError,
+    UpdateType,
+    Video,
+    video_from_frames,
+)
 from vpxrc._native import ac_quantizer
 from vpxrc.datasets import load_clips
 from vpxrc.temporal_dependency import Dependency, analyse
@@ -374,11 +382,12 @@ def pooled(values):
 
 def analyse_group(video, group):
     """Return our model of a group and the positions of its frames, those coded."""
-    coded = np.flatnonzero(group.update_type != 6)  # a frame shown again is no reference
+    # a frame shown again is no reference
+    coded = np.flatnonzero(group.update_type != UpdateType.SHOWN_AGAIN)
     place = {int(position): n for n, position in enumerate(coded)} | {-1: -1}
     references = [[place[int(k)] for k in group.references[position]] for position in coded]
     show_index = group.show_index[coded].tolist()
-    if group.update_type[1] == 3:  # libvpx counts the overlay of the base ARF as well
+    if group.update_type[1] == UpdateType.ARF:  # libvpx counts the overlay of the base ARF as well
         references.append([len(coded) - 1, 0, 1])
         show_index.append(show_index[1])
     d = analyse(video, show_index, references, [100] * len(show_index), version="source")

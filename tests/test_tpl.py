@@ -10,7 +10,7 @@ from conftest import make_video
 
 from vpxrc import EncoderOptions, encode, make_policy, video_from_frames
 from vpxrc.datasets import load_clips
-from vpxrc.layered import LOG2_STEP
+from vpxrc.quantizer import LOG2_STEP
 from vpxrc.tpl import Tpl, TplParameters
 from vpxrc.video import frame_bytes
 

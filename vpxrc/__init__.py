@@ -8,6 +8,7 @@ from vpxrc.encoder import (
     Frame,
     Group,
     SessionPool,
+    UpdateType,
 )
 from vpxrc.errors import (
     EncoderError,
@@ -19,9 +20,11 @@ from vpxrc.errors import (
     VpxrcError,
 )
 from vpxrc.policy import Episode, Policy, encode, make_policy, policy_names
+from vpxrc.quantizer import LOG2_STEP, nearest_q
 from vpxrc.video import Video, open_video, video_from_frames
 
 __all__ = [
+    "LOG2_STEP",
     "Decision",
     "EncodeLog",
     "EncodeSession",
@@ -37,10 +40,12 @@ __all__ = [
     "Policy",
     "PolicyError",
     "SessionPool",
+    "UpdateType",
     "Video",
     "VpxrcError",
     "encode",
     "make_policy",
+    "nearest_q",
     "open_video",
     "policy_names",
     "video_from_frames",

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -17,6 +18,7 @@ from vpxrc.container import ivf_bytes
 from vpxrc.errors import EncoderError, EncoderTimeoutError, InputError, PolicyError
 from vpxrc.files import atomic_write, cache_dir
 from vpxrc.metrics import psnr
+from vpxrc.quantizer import LOG2_STEP
 from vpxrc.video import Video, split_planes
 
 State = _native.State
@@ -25,7 +27,40 @@ Group = _native.Group
 FIRST_PASS_FIELDS: tuple[str, ...] = _native.FIRST_PASS_FIELDS
 TPL_FIELDS: tuple[str, ...] = _native.TPL_FIELDS
 RECORD_DTYPE: np.dtype[np.void] = _native.FRAME_RECORD
-UPDATE_TYPES = {0: "key", 1: "leaf", 2: "golden", 3: "arf", 4: "overlay", 6: "show-existing"}
+
+
+class UpdateType(IntEnum):
+    """What a frame is for, and so which references it updates: libvpx's ``FRAME_UPDATE_TYPE``.
+
+    Attributes:
+        KEY: A key frame.
+        LEAF: An ordinary frame, which few or no other frames are predicted from.
+        GOLDEN: A shown frame that starts a group without an alternate reference frame.
+        ARF: An alternate reference frame: coded early, predicted from, not shown.
+        OVERLAY: The frame that shows the base ARF's picture, coded once more.
+        MID_OVERLAY: The same for an ARF of a deeper layer. libvpx shows the ARF itself instead
+            (``SHOWN_AGAIN``), so no log has it.
+        SHOWN_AGAIN: An ARF that is shown as it is: nothing is coded, and there is no decision.
+    """
+
+    KEY = 0
+    LEAF = 1
+    GOLDEN = 2
+    ARF = 3
+    OVERLAY = 4
+    MID_OVERLAY = 5
+    SHOWN_AGAIN = 6
+
+
+#: Names of the update types in tables.
+UPDATE_TYPES: dict[int, str] = {
+    UpdateType.KEY: "key",
+    UpdateType.LEAF: "leaf",
+    UpdateType.GOLDEN: "golden",
+    UpdateType.ARF: "arf",
+    UpdateType.OVERLAY: "overlay",
+    UpdateType.SHOWN_AGAIN: "show-existing",
+}
 
 # Slower than any frame of any size should be coded; a stuck encoder is an error, never a hang.
 DEFAULT_TIMEOUT = 600.0
@@ -132,7 +167,7 @@ class EncodeLog:
         video: The clip.
         options: The encoder's options.
         records: One row per coded frame and per frame shown again, dtype ``RECORD_DTYPE``: indices
-            (coding, show, group, position in the group), ``update_type`` (see ``UPDATE_TYPES``),
+            (coding, show, group, position in the group), ``update_type`` (an ``UpdateType``),
             ``layer_depth``, flags, ``q_index``, ``tpl_q_index`` (provisional, of the TPL pass),
             ``libvpx_q_index`` (what libvpx would have taken), ``rdmult``, ``target_bits``,
             ``lambda_scale``, ``bits`` and the squared errors ``sse_y``, ``sse_u``, ``sse_v`` of the
@@ -394,6 +429,11 @@ class EncodeSession:
         """First-pass statistics of all frames, ``[num_frames, 26]`` (``FIRST_PASS_FIELDS``)."""
         stats: NDArray[np.float64] = self._native.first_pass
         return stats
+
+    @property
+    def log2_step(self) -> NDArray[np.float64]:
+        """log2 of the quantiser step per q index, float64 ``[256]``, read-only: VP9's AC steps."""
+        return LOG2_STEP
 
     def records(self, start: int = 0) -> NDArray[np.void]:
         """Return the log so far from row ``start``, dtype ``RECORD_DTYPE``."""

@@ -15,7 +15,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 from numpy.typing import ArrayLike, NDArray
 
-from vpxrc.encoder import UPDATE_TYPES, Decision, EncodeLog, EncoderOptions, Frame, Group
+from vpxrc.encoder import (
+    UPDATE_TYPES,
+    Decision,
+    EncodeLog,
+    EncoderOptions,
+    Frame,
+    Group,
+    UpdateType,
+)
 from vpxrc.errors import InputError
 from vpxrc.files import atomic_write
 from vpxrc.policies import Replay
@@ -26,7 +34,6 @@ from vpxrc.video import Video
 
 MAX_PANELS = 12  # frames in the picture of the maps
 LABELLED_SHARE = 0.01  # of all that flows in a group; weaker arrows are pale
-_LEAF, _SHOWN_AGAIN = 1, 6  # update types
 _MAX_DEPTH = 99  # below any layer
 _DPI = 110
 _LAYERS = ("key", "golden", "overlay", *(f"ARF, layer {depth}" for depth in range(1, 7)), "leaf")
@@ -56,7 +63,9 @@ class GroupModel:
     @property
     def level(self) -> NDArray[np.int64]:
         """Row of each frame in the graph, int64 ``[N]``: 0 what starts the group, last leaves."""
-        depth = np.where(self.rows["update_type"] == _LEAF, _MAX_DEPTH, self.rows["layer_depth"])
+        depth = np.where(
+            self.rows["update_type"] == UpdateType.LEAF, _MAX_DEPTH, self.rows["layer_depth"]
+        )
         depth[self.rows["group_position"] == 0] = 0
         return np.unique(depth, return_inverse=True)[1]
 
@@ -210,7 +219,8 @@ class _Recorder(Policy):
 
 def _model(log: EncodeLog, group: Group, version: Version) -> GroupModel | None:
     rows = log.records[
-        (log.records["group_index"] == group.index) & (log.records["update_type"] != _SHOWN_AGAIN)
+        (log.records["group_index"] == group.index)
+        & (log.records["update_type"] != UpdateType.SHOWN_AGAIN)
     ]
     if len(rows) < 2:
         return None

@@ -6,15 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc import _native
-from vpxrc.encoder import FIRST_PASS_FIELDS, Decision, EncoderOptions, Frame, Group
-from vpxrc.policies import MULTI_LAYER
+from vpxrc.encoder import FIRST_PASS_FIELDS, Decision, EncoderOptions, Frame, Group, UpdateType
 from vpxrc.policy import Episode, Policy
-
-# log2 of the quantiser step per q index, float64 [256]
-LOG2_STEP = np.log2([_native.ac_quantizer(q) for q in range(256)])
-
-_KEY, _LEAF, _GOLDEN, _ARF, _OVERLAY, _, _SHOWN_AGAIN = range(7)
+from vpxrc.quantizer import MULTI_LAYER, nearest_q
 
 
 @dataclass(frozen=True)
@@ -79,6 +73,7 @@ class Layered(Policy):
         error[0] = error[1:].mean()  # intra there: key_cost stands for the key frame
         self._effort = np.maximum(error, 1e-3) / max(error.mean(), 1e-3)  # per shown frame
         self._episode = episode
+        self._log2_step = episode.log2_step
         self._target = episode.target_bits * (1.0 - p.margin)
         self._shares: NDArray[np.float64] = np.zeros(0)  # effort per position of the group
         self._effort_after = 0.0  # of the frames after the group
@@ -92,7 +87,7 @@ class Layered(Policy):
         """Return the base minus the layer's step."""
         p = self._parameters
         if frame.coding_index == 0:
-            self._base = LOG2_STEP[frame.libvpx_q_high] + p.start_step
+            self._base = self._log2_step[frame.libvpx_q_high] + p.start_step
             level = self._target / (self._effort.sum() + p.key_cost) * 2 ** (p.slope * self._base)
             self._expected = p.prior * 2 ** (-p.slope * self._base)
             self._paid = self._expected * level
@@ -105,15 +100,15 @@ class Layered(Policy):
         if frame.coding_index > 0:
             self._move_base(frame)
         self._bases[frame.group_position] = self._base
-        return Decision(nearest_q(self._base - self._step(frame)))
+        return Decision(nearest_q(self._base - self._step(frame), self._log2_step))
 
     def _step(self, frame: Frame) -> float:
         p = self._parameters
-        if frame.update_type == _KEY:
+        if frame.update_type == UpdateType.KEY:
             return self._key_step(frame.frames_to_key)
-        if frame.update_type == _GOLDEN:
+        if frame.update_type == UpdateType.GOLDEN:
             return p.golden_step
-        if frame.update_type == _ARF:
+        if frame.update_type == UpdateType.ARF:
             depth = frame.layer_depth
             reach = min(1.0, self._group_frames / p.arf_reach) if depth == 1 else 1.0
             return p.arf_step[min(depth, len(p.arf_step)) - 1] * reach
@@ -128,14 +123,14 @@ class Layered(Policy):
         p = self._parameters
         kinds, depths = group.update_type, group.layer_depth
         costs = np.asarray((0.0, *p.arf_cost))[np.minimum(depths, len(p.arf_cost))]
-        weights = np.select([kinds == _LEAF, kinds == _ARF], [1.0, costs], 0.0)
+        weights = np.select([kinds == UpdateType.LEAF, kinds == UpdateType.ARF], [1.0, costs], 0.0)
         # Position 0 shows the frame that the group before paid for as its ARF, or a key frame.
         first, end = group.first_show_index + 1, int(group.show_index.max()) + 1
         self._group_frames = end - first
         effort = self._effort[first:end].sum()
         self._bases = np.zeros(group.size)  # that the frames of the group were coded at
         self._shares = weights / max(weights.sum(), 1.0) * effort
-        if kinds[0] == _GOLDEN:
+        if kinds[0] == UpdateType.GOLDEN:
             self._shares[0] = p.arf_cost[0] * self._effort[first - 1]
         self._effort_after = float(self._effort[end:].sum())
 
@@ -149,8 +144,8 @@ class Layered(Policy):
             if row["is_shown_again"] or position >= len(self._shares):
                 continue
             slope = self._parameters.slope
-            if row["update_type"] == _KEY:
-                self._key_bits = float(row["bits"]) * 2 ** (slope * LOG2_STEP[row["q_index"]])
+            if row["update_type"] == UpdateType.KEY:
+                self._key_bits = float(row["bits"]) * 2 ** (slope * self._log2_step[row["q_index"]])
             else:
                 self._paid += float(row["bits"])
                 self._expected += self._shares[position] * 2 ** (-slope * self._bases[position])
@@ -176,8 +171,3 @@ class Layered(Policy):
         for key in range(self._shown + frame.frames_to_key, frames, distance):
             steps.append(self._key_step(min(distance, frames - key)))
         return steps
-
-
-def nearest_q(log2_step: float) -> int:
-    """Return the q index 1..255 whose quantiser step is nearest; 0 would be lossless."""
-    return int(np.clip(np.abs(LOG2_STEP - log2_step).argmin(), 1, 255))

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, Frame, Group
 from vpxrc.errors import InputError, PolicyError
 from vpxrc.policy import Episode, Policy
-
-MULTI_LAYER = 6  # libvpx's most layers of alternate reference frames
+from vpxrc.quantizer import MULTI_LAYER
 
 
 class LibvpxVbr(Policy):

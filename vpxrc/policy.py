@@ -50,6 +50,11 @@ class Episode:
         return self._session.first_pass
 
     @property
+    def log2_step(self) -> NDArray[np.float64]:
+        """log2 of the quantiser step per q index; see :attr:`EncodeSession.log2_step`."""
+        return self._session.log2_step
+
+    @property
     def group(self) -> Group:
         """The current golden-frame group."""
         return self._session.group

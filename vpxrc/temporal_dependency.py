@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vpxrc import _native
-from vpxrc.encoder import Group
+from vpxrc.encoder import Group, UpdateType
 from vpxrc.errors import InputError
 from vpxrc.video import Video
 
@@ -30,7 +30,6 @@ Version = Literal["reconstructed", "source"]
 
 BLOCK = 16
 MAX_FRAMES = 127  # of a group: positions are int8
-_SHOWN_AGAIN = 6  # update type
 _PER_SUPERBLOCK = 64 // BLOCK
 
 
@@ -165,7 +164,7 @@ def modelled(
         Their positions in the group, int64 ``[N]``; where in that list each position of the group
         is, int64 ``[size]``, -1 = nowhere; and their references in that list, int32 ``[N, 3]``.
     """
-    is_coded = (group.update_type != _SHOWN_AGAIN) & (group.show_index < num_frames)
+    is_coded = (group.update_type != UpdateType.SHOWN_AGAIN) & (group.show_index < num_frames)
     positions = np.flatnonzero(is_coded)[:most]
     places = np.full(group.size + 1, -1)  # the last one is that of reference -1
     places[positions] = np.arange(len(positions))

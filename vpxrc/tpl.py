@@ -6,15 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vpxrc.encoder import FIRST_PASS_FIELDS, Decision, EncoderOptions, Frame
-from vpxrc.layered import LOG2_STEP, nearest_q
-from vpxrc.policies import MULTI_LAYER
+from vpxrc.encoder import FIRST_PASS_FIELDS, Decision, EncoderOptions, Frame, UpdateType
 from vpxrc.policy import Episode, Policy
+from vpxrc.quantizer import MULTI_LAYER, nearest_q
 from vpxrc.temporal_dependency import MAX_FRAMES, Dependency, Version, analyse, modelled
 
-_KEY, _LEAF, _GOLDEN, _ARF, _OVERLAY = range(5)
 # Budgeted apart; golden frames go with ARFs, overlays with leaves.
-_KINDS = (_KEY, _ARF, _LEAF)
+_KINDS: tuple[int, ...] = (UpdateType.KEY, UpdateType.ARF, UpdateType.LEAF)
 _USUAL_GROUP = 12  # frames, where a group of one says nothing of the next one's length
 _NEAR_END = 12  # frames
 _KEY_MOVE = 1.0  # the most that the base moves at a key frame
@@ -155,6 +153,7 @@ class Tpl(Policy):
         # What a frame costs at the coarseness that goes with its error.
         self._effort = 2 ** (self._log_error * (p.effort - p.slope * p.complexity))
         self._episode = episode
+        self._log2_step = episode.log2_step
         self._target = episode.target_bits * (1.0 - p.margin)
         self._spent = 0.0
         self._rows = 0
@@ -166,7 +165,7 @@ class Tpl(Policy):
         self._paid = dict.fromkeys(_KINDS, 0.0)
         self._expected = dict.fromkeys(_KINDS, 0.0)
         # Bits of the groups before, if nothing came after each, and the effort they stand for.
-        self._past_bits = {_ARF: 0.0, _LEAF: 0.0}
+        self._past_bits: dict[int, float] = {UpdateType.ARF: 0.0, UpdateType.LEAF: 0.0}
         self._past_effort = 0.0
         self._key_bits = 0.0  # the model's, of the last key frame if nothing depended on it
         self._key_bits_after = 0.0  # of all key frames after the group
@@ -176,7 +175,7 @@ class Tpl(Policy):
         """Return the base minus the frame's step."""
         p = self._parameters
         if frame.coding_index == 0:
-            self._base = LOG2_STEP[frame.libvpx_q_high] + p.start_step
+            self._base = self._log2_step[frame.libvpx_q_high] + p.start_step
         self._account()
         if frame.group_index != self._group_index:  # position 0 may be an ARF shown again
             if self._group_index >= 0:
@@ -186,25 +185,34 @@ class Tpl(Policy):
         else:
             self._move_base(frame)
         group, position = self._group, frame.group_position
-        q_index = nearest_q(self._base + group.shift - group.steps[position])
+        q_index = self._nearest_q(self._base + group.shift - group.steps[position])
         group.bases[position] = self._base
-        if frame.update_type == _ARF and frame.layer_depth == 1:
+        if frame.update_type == UpdateType.ARF and frame.layer_depth == 1:
             self._arf_q = q_index
         scale = None
         place = int(group.places[position])
-        is_mapped = frame.takes_superblock_scale and frame.update_type == _ARF and place >= 0
+        is_mapped = (
+            frame.takes_superblock_scale and frame.update_type == UpdateType.ARF and place >= 0
+        )
         if p.superblock_strength and is_mapped and group.dependency is not None:
             scale = group.dependency.superblock_scale(place, p.superblock_strength)
-        factors = {_KEY: p.key_lambda, _ARF: p.arf_lambda, _LEAF: p.leaf_lambda}
+        factors: dict[int, float] = {
+            UpdateType.KEY: p.key_lambda,
+            UpdateType.ARF: p.arf_lambda,
+            UpdateType.LEAF: p.leaf_lambda,
+        }
         return Decision(q_index, factors[int(group.kinds[position])], scale)
 
     def overruled(self, frame: Frame, decision: Decision) -> None:
         """Book the frame at the base that the quantiser step taken stands for."""
         group, position = self._group, frame.group_position
-        own = nearest_q(group.bases[position] + group.shift - group.steps[position])
-        group.bases[position] += LOG2_STEP[decision.q_index] - LOG2_STEP[own]
-        if frame.update_type == _ARF and frame.layer_depth == 1:
+        own = self._nearest_q(group.bases[position] + group.shift - group.steps[position])
+        group.bases[position] += self._log2_step[decision.q_index] - self._log2_step[own]
+        if frame.update_type == UpdateType.ARF and frame.layer_depth == 1:
             self._arf_q = decision.q_index
+
+    def _nearest_q(self, log2_step: float) -> int:
+        return nearest_q(log2_step, self._log2_step)
 
     # The model
 
@@ -213,7 +221,7 @@ class Tpl(Policy):
         group = self._group = self._describe_group(frame)
         types = self._episode.group.update_type[group.coded]
         layers = self._episode.group.layer_depth[group.coded]
-        guess = {_KEY: 2.0, _GOLDEN: 1.5, _ARF: 2.0}
+        guess: dict[int, float] = {UpdateType.KEY: 2.0, UpdateType.GOLDEN: 1.5, UpdateType.ARF: 2.0}
         labels = [(int(t), int(d)) for t, d in zip(types, layers, strict=True)]
         steps = np.array(
             [self._usual_steps.get((t, d), guess.get(t, 0.0) / max(d, 1)) for t, d in labels]
@@ -221,10 +229,10 @@ class Tpl(Policy):
         # Where nothing is known yet, the steps and the base have to find each other.
         is_first = not self._past_effort
         for _ in range(3 if is_first else 1):
-            if len(group.coded) >= 2 or types[0] == _KEY:
+            if len(group.coded) >= 2 or types[0] == UpdateType.KEY:
                 steps = self._run_model(steps)
             elif self._past_effort:
-                group.shares[group.coded] = self._past_bits[_LEAF] / self._past_effort
+                group.shares[group.coded] = self._past_bits[UpdateType.LEAF] / self._past_effort
             group.steps[group.coded] = steps
             self._look_ahead()
             self._move_base(frame, free=is_first and len(group.coded) >= 2)
@@ -236,12 +244,14 @@ class Tpl(Policy):
         coded, places, references = modelled(group, frames, MAX_FRAMES - self._parameters.tail)
         first, last = group.first_show_index, int(group.show_index[coded].max())
         inside = slice(first + 1, last + 1) if last > first else slice(first, first + 1)
-        is_arf = np.isin(types, (_ARF, _GOLDEN))
+        is_arf = np.isin(types, (UpdateType.ARF, UpdateType.GOLDEN))
         return _Group(
             coded=coded,
             places=places,
             references=references,
-            kinds=np.select([is_arf, types == _KEY], [_ARF, _KEY], _LEAF),
+            kinds=np.select(
+                [is_arf, types == UpdateType.KEY], [UpdateType.ARF, UpdateType.KEY], UpdateType.LEAF
+            ),
             first=first,
             last=last,
             end=min(frames, self._shown + frame.frames_to_key),
@@ -250,7 +260,7 @@ class Tpl(Policy):
             steps=np.zeros(group.size),
             shares=np.zeros(group.size),
             bases=np.zeros(group.size),
-            bits={_ARF: 0.0, _LEAF: 0.0},
+            bits={UpdateType.ARF: 0.0, UpdateType.LEAF: 0.0},
         )
 
     def _run_model(self, steps: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -261,8 +271,8 @@ class Tpl(Policy):
         types = plan.update_type[group.coded]
         shown = plan.show_index[group.coded].tolist()
         references = group.references.tolist()
-        q = [nearest_q(base - p.provisional * step) for step in steps]
-        if types[0] == _OVERLAY and self._arf_q > 0:
+        q = [self._nearest_q(base - p.provisional * step) for step in steps]
+        if types[0] == UpdateType.OVERLAY and self._arf_q > 0:
             q[0] = self._arf_q  # the same picture
         weights = [1.0] * count
         # The groups that follow are not planned yet: one frame each, as far apart as this one's
@@ -290,21 +300,25 @@ class Tpl(Policy):
             q,
             version=p.version,
             weights=weights,
-            lambda_q_index=nearest_q(base),
+            lambda_q_index=self._nearest_q(base),
         )
         strengths = np.select(
-            [types == _KEY, (types == _ARF) & (plan.layer_depth[group.coded] > 1), types == _LEAF],
+            [
+                types == UpdateType.KEY,
+                (types == UpdateType.ARF) & (plan.layer_depth[group.coded] > 1),
+                types == UpdateType.LEAF,
+            ],
             [p.key_strength, p.inner_strength, p.leaf_strength],
             p.arf_strength,
         )
         steps = -dependency.q_offset()[:count] * strengths
-        if types[0] == _OVERLAY:
+        if types[0] == UpdateType.OVERLAY:
             steps[0] = 0.0
         # The steps have changed since the model took its q.
         bits = dependency.rate.sum(axis=(1, 2))[:count]
-        moved = LOG2_STEP[dependency.q_index[:count]] - (base - steps)
+        moved = self._log2_step[dependency.q_index[:count]] - (base - steps)
         shares = bits * 2 ** (p.slope * (moved + self._base))
-        if types[0] == _OVERLAY:
+        if types[0] == UpdateType.OVERLAY:
             shares[0] = 0.0  # paid as the ARF that it shows
         group.shares[group.coded] = shares
         return steps
@@ -321,8 +335,14 @@ class Tpl(Policy):
         group, frames = self._group, self._episode.video.num_frames
         reach = group.length * (1 + p.tail)
         kinds = group.kinds[group.coded]
-        strengths = {_KEY: p.key_strength, _ARF: p.arf_strength}
-        followers = {_KEY: group.end - group.first, _ARF: max(group.end - group.last, 1)}
+        strengths: dict[int, float] = {
+            UpdateType.KEY: p.key_strength,
+            UpdateType.ARF: p.arf_strength,
+        }
+        followers: dict[int, int] = {
+            UpdateType.KEY: group.end - group.first,
+            UpdateType.ARF: max(group.end - group.last, 1),
+        }
         for kind, count in followers.items():
             if group.dependency is not None and kind in kinds:
                 share = min(1.0, max(count, 1) / reach)
@@ -336,19 +356,21 @@ class Tpl(Policy):
             importance = 1 + self._potential.get(kind, 0.0) * share
             return np.asarray(importance ** (0.5 * strengths[kind] * p.slope))
 
-        if kinds[0] == _KEY:
-            self._key_bits = float(group.shares[group.coded[0]] / growth(_KEY, followers[_KEY]))
+        if kinds[0] == UpdateType.KEY:
+            self._key_bits = float(
+                group.shares[group.coded[0]] / growth(UpdateType.KEY, followers[UpdateType.KEY])
+            )
         distance = max(self._episode.options.key_frame_max_distance, 1)
         keys = np.arange(group.end, frames, distance)  # as libvpx plans them
         sizes = np.minimum(distance, frames - keys)
-        self._key_bits_after = float(np.sum(self._key_bits * growth(_KEY, sizes)))
+        self._key_bits_after = float(np.sum(self._key_bits * growth(UpdateType.KEY, sizes)))
         after = np.arange(group.last + 1, frames)
         left = np.append(keys, frames)[np.searchsorted(keys, after, side="right")] - after
         effort = self._effort[after]
-        group.growth = float(growth(_ARF, followers[_ARF]))
+        group.growth = float(growth(UpdateType.ARF, followers[UpdateType.ARF]))
         group.effort_after = {
-            _ARF: float((effort * growth(_ARF, left)).sum()),
-            _LEAF: float(effort.sum()),
+            UpdateType.ARF: float((effort * growth(UpdateType.ARF, left)).sum()),
+            UpdateType.LEAF: float(effort.sum()),
         }
 
     def _account(self) -> None:
@@ -366,12 +388,12 @@ class Tpl(Policy):
             self._paid[kind] += bits
             self._expected[kind] += group.shares[position] * 2 ** (-slope * base)
             group.shares[position] = 0.0
-            if kind != _KEY:
+            if kind != UpdateType.KEY:
                 group.bits[kind] += bits * 2 ** (slope * base)
 
     def _remember(self, group: _Group) -> None:
         """Take a finished group for what later ones will cost; those before it fade."""
-        growth = {_ARF: group.growth, _LEAF: 1.0}
+        growth: dict[int, float] = {UpdateType.ARF: group.growth, UpdateType.LEAF: 1.0}
         for kind, bits in group.bits.items():
             self._past_bits[kind] = _MEMORY * (self._past_bits[kind] + bits / growth[kind])
         if sum(self._past_bits.values()):
@@ -380,7 +402,8 @@ class Tpl(Policy):
     def _cost(self, kind: int) -> float:
         """Return real bits over the model's."""
         p = self._parameters
-        start = {_KEY: p.key_cost, _ARF: p.arf_cost, _LEAF: p.leaf_cost}[kind]
+        costs = (p.key_cost, p.arf_cost, p.leaf_cost)
+        start = dict(zip(_KINDS, costs, strict=True))[kind]
         weight = p.prior * self._target / self._episode.video.num_frames
         return (self._paid[kind] + weight) / (self._expected[kind] + weight / start)
 
@@ -388,12 +411,12 @@ class Tpl(Policy):
         """Return the base at which what is left to code takes what is left of the budget."""
         p, group = self._parameters, self._group
         here = {kind: self._cost(kind) * group.shares[group.kinds == kind].sum() for kind in _KINDS}
-        growth = {_ARF: group.growth, _LEAF: 1.0}
+        growth: dict[int, float] = {UpdateType.ARF: group.growth, UpdateType.LEAF: 1.0}
         after = sum(
             (self._past_bits[kind] + (group.bits[kind] + here[kind]) / growth[kind]) * effort
             for kind, effort in group.effort_after.items()
         ) / (self._past_effort + group.effort)
-        bits = sum(here.values()) + after + self._cost(_KEY) * self._key_bits_after
+        bits = sum(here.values()) + after + self._cost(UpdateType.KEY) * self._key_bits_after
         budget = max(self._target - self._spent, 1e-3 * self._target)
         return float(np.log2(max(bits, 1e-9) / budget) / p.slope)
 

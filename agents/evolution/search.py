@@ -24,7 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vpxrc.agents.evolution.trajectory import Follow, Record, Trajectory
-from vpxrc.encoder import EncodeLog, EncoderOptions
+from vpxrc.encoder import EncodeLog, EncoderOptions, UpdateType
 from vpxrc.errors import InputError
 from vpxrc.files import atomic_write
 from vpxrc.metrics import measure, more_bits, psnr
@@ -40,7 +40,6 @@ DIRECTIONS: tuple[Direction, ...] = (
 )
 ANCHOR_TARGETS = (0.7, 1.0, 1.4)  # of the target, for libvpx-vbr's curve
 
-_KEY, _LEAF, _GOLDEN, _ARF = range(4)
 _BLOCK_FRAMES = 8  # shown; a group of fewer goes with the one before
 _PHASES = {"key": 1, "frame": 4}  # every n-th unit is moved at once; 2 where not named
 _FULL_STEP = 0.8  # of the way to the parabola's minimum: neighbours move as well
@@ -516,9 +515,11 @@ def blocks(t: Trajectory) -> NDArray[np.int64]:
 
 def _units(t: Trajectory, direction: Direction) -> NDArray[np.int64]:
     """Return what of a direction each coded frame is moved with, from 0; -1: it is not moved."""
-    is_base = (t.update_type == _GOLDEN) | ((t.update_type == _ARF) & (t.layer_depth <= 1))
-    is_inner = (t.update_type == _ARF) & (t.layer_depth > 1)
-    is_leaf, is_key = t.update_type == _LEAF, t.update_type == _KEY
+    is_base = (t.update_type == UpdateType.GOLDEN) | (
+        (t.update_type == UpdateType.ARF) & (t.layer_depth <= 1)
+    )
+    is_inner = (t.update_type == UpdateType.ARF) & (t.layer_depth > 1)
+    is_leaf, is_key = t.update_type == UpdateType.LEAF, t.update_type == UpdateType.KEY
     moved = {
         "level": np.ones(len(t), dtype=bool),
         "key": is_key,

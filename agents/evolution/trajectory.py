@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, Frame
 from vpxrc.errors import InputError
-from vpxrc.layered import LOG2_STEP, nearest_q
-from vpxrc.policies import MULTI_LAYER
 from vpxrc.policy import Episode, Policy
+from vpxrc.quantizer import LOG2_STEP, MULTI_LAYER, nearest_q
 
 _FRAME_FIELDS = ("show_index", "group_index", "group_position", "update_type", "layer_depth")
 
@@ -25,7 +24,7 @@ class Trajectory:
         show_index: Display index of the frame, int32 ``[T]``.
         group_index: Of its golden-frame group, int32 ``[T]``.
         group_position: In that group, int32 ``[T]``.
-        update_type: See ``vpxrc.encoder.UPDATE_TYPES``, int32 ``[T]``.
+        update_type: A :class:`vpxrc.UpdateType` each, int32 ``[T]``.
         layer_depth: 1 for the base layer of ARFs, int32 ``[T]``.
         step: log2 of the quantiser step, float64 ``[T]``; the q index is the nearest one.
         lambda_scale: Factor on lambda, float64 ``[T]``.
@@ -156,6 +155,7 @@ class Follow(Policy):
     def begin(self, episode: Episode) -> None:
         """Go back to the first frame."""
         self._position = 0
+        self._log2_step = episode.log2_step
 
     def decide(self, frame: Frame) -> Decision:
         """Return the decision of the trajectory's frame in this place, or of the nearest."""
@@ -172,7 +172,8 @@ class Follow(Policy):
             strangeness += 1_000 * np.abs(t.layer_depth - frame.layer_depth)
             at = int(strangeness.argmin())
         scale = t.superblock_scale[at] if same_place else None
-        return Decision(nearest_q(float(t.step[at])), float(t.lambda_scale[at]), scale)
+        q_index = nearest_q(float(t.step[at]), self._log2_step)
+        return Decision(q_index, float(t.lambda_scale[at]), scale)
 
 
 def _followed(options: EncoderOptions) -> EncoderOptions:

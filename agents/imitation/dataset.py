@@ -9,12 +9,10 @@ from numpy.typing import NDArray
 from vpxrc.agents.evolution import Follow, Trajectory
 from vpxrc.agents.imitation.features import Features, first_pass_features
 from vpxrc.agents.imitation.policy import Prior
-from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, Frame
-from vpxrc.layered import LOG2_STEP
+from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, Frame, UpdateType
 from vpxrc.policy import Episode, encode
 from vpxrc.video import Video
 
-_KEY, _LEAF, _GOLDEN, _ARF, _OVERLAY = range(5)
 # How far off its base a student may be, log2 step, and off the budget, log2 of what is left of it.
 JITTER = (0.35, 0.15)
 _LIMIT = 3.0  # of labels, log2
@@ -63,7 +61,13 @@ class Lesson:
 
 # What a step away from the best costs goes about with these: roughly the median curvatures of the
 # teacher's responses (docs/results/teacher), shared out over the frames of a group.
-_IMPORTANCE = {_KEY: 2.0, _LEAF: 0.1, _GOLDEN: 1.0, _ARF: 0.3, _OVERLAY: 0.1}
+_IMPORTANCE: dict[int, float] = {
+    UpdateType.KEY: 2.0,
+    UpdateType.LEAF: 0.1,
+    UpdateType.GOLDEN: 1.0,
+    UpdateType.ARF: 0.3,
+    UpdateType.OVERLAY: 0.1,
+}
 _BASE_ARF = 1.5
 
 
@@ -99,7 +103,7 @@ class _Tutor(Prior):
             shown = t.show_index[rows]
             first, last = shown.min(), shown.max()
             level = float(self._log_error[min(first + 1, last) : last + 1].mean())
-            leaves.append(t.step[rows & (t.update_type == _LEAF)])
+            leaves.append(t.step[rows & (t.update_type == UpdateType.LEAF)])
             where.append(np.full(len(leaves[-1]), self._parameters.complexity * level))
         steps = np.concatenate(leaves) - np.concatenate(where)
         # A clip of key frames alone has no leaves.
@@ -157,7 +161,7 @@ class _Tutor(Prior):
                 found = place < len(here)
                 found &= here["group_position"][np.minimum(place, len(here) - 1)] == positions
                 one = here[np.minimum(place, len(here) - 1)]
-                step = LOG2_STEP[one["q_index"]]
+                step = self._log2_step[one["q_index"]]
                 offset = step - note.prior
                 slope = self._parameters.slope
                 expected = note.shares * np.exp2(-slope * (self._clip_base + offset))
@@ -168,7 +172,7 @@ class _Tutor(Prior):
                 distortion[~found] = np.nan
                 kinds = one["update_type"]
                 weights = np.array([_IMPORTANCE[int(kind)] for kind in kinds])
-                weights[(kinds == _ARF) & (one["layer_depth"] <= 1)] = _BASE_ARF
+                weights[(kinds == UpdateType.ARF) & (one["layer_depth"] <= 1)] = _BASE_ARF
                 groups.append(
                     GroupLesson(
                         features=note.features,

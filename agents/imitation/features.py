@@ -5,11 +5,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.encoder import FIRST_PASS_FIELDS
+from vpxrc.encoder import FIRST_PASS_FIELDS, UpdateType
 from vpxrc.metrics import psnr
 from vpxrc.temporal_dependency import BLOCK, Dependency
 
-_KEY, _LEAF, _GOLDEN, _ARF, _OVERLAY = range(5)
+# Each has a column of FRAME.
+_UPDATE_TYPES = (
+    UpdateType.KEY,
+    UpdateType.LEAF,
+    UpdateType.GOLDEN,
+    UpdateType.ARF,
+    UpdateType.OVERLAY,
+)
 _WINDOWS = ((-32, -16), (-16, 0), (0, 16), (16, 32), (32, 64))  # frames around a group's ends
 _SMALL = 1e-4  # bits or squared error per sample, where a logarithm needs one
 
@@ -104,7 +111,7 @@ def frame_features(
     nearest = np.where(references >= 0, distances, 99).min(axis=1)
     span = max(int(shown.max() - shown.min()), 1)
     columns = [
-        *(kinds == kind for kind in range(5)),
+        *(kinds == kind for kind in _UPDATE_TYPES),
         layers / 4,
         prior / 2,
         np.log2(d.frame_importance[:n]) / 4,

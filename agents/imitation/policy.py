@@ -14,13 +14,12 @@ from vpxrc.agents.imitation.features import (
     group_features,
 )
 from vpxrc.agents.imitation.network import Network, Outputs
-from vpxrc.encoder import Decision, Frame
+from vpxrc.encoder import Decision, Frame, UpdateType
 from vpxrc.policy import Episode
 from vpxrc.tpl import Tpl, TplParameters
 
 CHECKPOINT = Path(__file__).with_name("imitation.safetensors")
 
-_KEY, _LEAF, _GOLDEN, _ARF, _OVERLAY = range(5)
 # Steps below the base at which the model is run, log2. They are the same in every group: the
 # model's answer to its own answer for the group before can run away (docs/temporal-dependency.md).
 KEY_STEP, ARF_STEP = 2.0, 1.5
@@ -37,9 +36,9 @@ class Prior(Tpl):
 
     def _run_model(self, steps: NDArray[np.float64]) -> NDArray[np.float64]:
         types, layers = self._kinds()
-        is_arf = (types == _ARF) | (types == _GOLDEN)
+        is_arf = (types == UpdateType.ARF) | (types == UpdateType.GOLDEN)
         fixed = np.select(
-            [types == _KEY, is_arf], [np.full(len(types), KEY_STEP), ARF_STEP / layers]
+            [types == UpdateType.KEY, is_arf], [np.full(len(types), KEY_STEP), ARF_STEP / layers]
         )
         return super()._run_model(fixed)
 

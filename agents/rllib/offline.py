@@ -21,7 +21,7 @@ from vpxrc.agents.evolution.teach import (
     stored_trajectory,
 )
 from vpxrc.datasets import Clip
-from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, EncodeSession, Frame
+from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, EncodeSession, Frame, UpdateType
 from vpxrc.envs.planned import (
     OBSERVATION,
     REFERENCES,
@@ -33,12 +33,10 @@ from vpxrc.envs.planned import (
 from vpxrc.envs.rewards import GainReward, Reward, StepReward
 from vpxrc.errors import InputError
 from vpxrc.files import atomic_write, cache_dir, digest, sha256_file
-from vpxrc.layered import LOG2_STEP
 from vpxrc.policy import Episode as PolicyEpisode
 from vpxrc.policy import Policy, encode, make_policy
 from vpxrc.video import Video
 
-_LEAF = 1
 _NEIGHBOUR = 0.75  # of the target: the second point of a slope where there is but one target
 
 
@@ -315,13 +313,15 @@ class _Beside(Policy):
         return self._plan.options(options)
 
     def begin(self, episode: PolicyEpisode) -> None:
+        self._log2_step = episode.log2_step
         self._plan.begin(episode)
         self._follow.begin(episode)
 
     def decide(self, frame: Frame) -> Decision:
         planned, wanted = self._plan.decide(frame), self._follow.decide(frame)
         q_index = planned.q_index if planned.q_index >= 0 else frame.libvpx_q_index
-        self.differences.append(float(LOG2_STEP[wanted.q_index] - LOG2_STEP[q_index]))
+        step = self._log2_step
+        self.differences.append(float(step[wanted.q_index] - step[q_index]))
         self.rows.append((frame.coding_index, frame.group_index, frame.update_type))
         if wanted.q_index != planned.q_index:
             self._plan.overruled(frame, wanted)
@@ -347,7 +347,10 @@ def _labels(
     for group in np.unique(groups):
         error = np.zeros(len(moves))
         # An overlay repeats what is there already, at whatever q.
-        for members, own in ((types == _LEAF, moves[:, 0]), (is_reference, moves.sum(axis=1))):
+        for members, own in (
+            (types == UpdateType.LEAF, moves[:, 0]),
+            (is_reference, moves.sum(axis=1)),
+        ):
             mine = members & (groups == group)
             if mine.any():
                 error += (own - differences[mine].mean()) ** 2

@@ -2,10 +2,18 @@
 
 import dataclasses
 
-from vpxrc import Decision, EncodeLog, EncoderOptions, Frame, Policy
-from vpxrc.layered import LOG2_STEP, nearest_q
+from vpxrc import (
+    Decision,
+    EncodeLog,
+    EncoderOptions,
+    Episode,
+    Frame,
+    Policy,
+    UpdateType,
+    nearest_q,
+)
 
-KEY, ARF = 0, 3  # update types
+KEY, ARF = UpdateType.KEY, UpdateType.ARF
 # Below the base, in log2 of the quantiser step: key frames, then ARFs by layer.
 STEPS = {KEY: 2.5, (ARF, 1): 1.5, (ARF, 2): 0.5, (ARF, 3): 0.4}
 
@@ -29,11 +37,15 @@ class Pyramid(Policy):
         """Return the options with all layers of alternate reference frames."""
         return dataclasses.replace(options, auto_alt_ref=6)
 
+    def begin(self, episode: Episode) -> None:
+        """Start an encode."""
+        self._log2_step = episode.log2_step
+
     def decide(self, frame: Frame) -> Decision:
         """Return the base less the layer's step."""
         kind = frame.update_type
         step = STEPS.get(kind, STEPS.get((kind, frame.layer_depth), 0.3 if kind == ARF else 0.0))
-        return Decision(nearest_q(LOG2_STEP[self._base] - step))
+        return Decision(nearest_q(self._log2_step[self._base] - step, self._log2_step))
 
     @property
     def _base(self) -> int:
