@@ -56,7 +56,7 @@ def plain(video: Video, options: EncoderOptions) -> list[tuple[bytes, int]]:
     fps = video.fps
     return _native.run_plain_second_pass(
         *(video.frames, video.width, video.height, fps.numerator, fps.denominator),
-        options.native(),
+        options,
         first_pass_stats(video, options),
     )
 

@@ -51,17 +51,9 @@ struct Packet {
   int64_t pts;
 };
 
-// One row of the encode log: a coded frame, or one shown again. Plain data: it becomes a numpy
-// record.
+// One row of the encode log: a frame that was coded or shown again. numpy reads it as a record.
 struct FrameRecord {
-  int32_t coding_index;
-  int32_t show_index;
-  int32_t group_index;
-  int32_t group_position;
-  int32_t update_type;
-  int32_t layer_depth;
-  int32_t is_key;
-  int32_t is_shown;
+  vpxrc_place place;
   int32_t is_shown_again;  // nothing coded: q_index, tpl_q_index and rdmult are -1
   int32_t q_index;
   int32_t tpl_q_index;     // provisional q of the last TPL pass; -1 = none
@@ -84,8 +76,7 @@ struct Decision {
   std::vector<int32_t> recode_trace;  // of a logged frame, for an exact replay; else empty
 };
 
-// TPL statistics of a group: [frames][rows][cols][VPXRC_TPL_FIELDS]; rows of frames without are
-// NaN.
+// TPL statistics of a group, [frames][rows][cols][VPXRC_TPL_FIELDS]; NaN for frames without.
 struct TplStats {
   int frames = 0;
   int rows = 0;
@@ -125,7 +116,7 @@ class EncodeSession {
 
   // Waits until the encoder needs an answer, is done or has failed; kRunning where timeout_s goes
   // by without a frame coded, so that an encode without hand-overs may take as long as it likes.
-  State wait(double timeout_s);
+  State wait(double timeout_s) const;
   // Frames coded so far; may be asked for at any time.
   int64_t progress() const;
   void answer_group(std::vector<int16_t> plan);

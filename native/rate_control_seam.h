@@ -51,16 +51,21 @@ typedef struct vpxrc_group {
   int32_t references[VPXRC_MAX_GROUP][3]; /* last, golden, altref: group position, -1 = before it */
 } vpxrc_group;
 
+/* Which frame of the encode it is. The log's first columns, in this order. */
+typedef struct vpxrc_place {
+  int32_t coding_index;   /* frames shown again count, and have -1 */
+  int32_t show_index;     /* display index of the source frame */
+  int32_t group_index;    /* number of the golden-frame group within the encode */
+  int32_t group_position; /* in the group, in coding order */
+  int32_t update_type;
+  int32_t layer_depth; /* 0 key and golden, 1 base ARF, larger for deeper layers */
+  int32_t is_key;
+  int32_t is_shown; /* 0 for an ARF */
+} vpxrc_place;
+
 /* A frame about to be coded. */
 typedef struct vpxrc_frame {
-  int32_t coding_index;
-  int32_t show_index;
-  int32_t group_index;
-  int32_t group_position;
-  int32_t update_type;
-  int32_t layer_depth;
-  int32_t is_key;
-  int32_t is_shown;
+  vpxrc_place place;
   int32_t tpl_q_index;               /* provisional q of the last TPL pass for it; -1 = none */
   int32_t reference_coding_index[3]; /* last, golden, altref; -1 = none */
   int32_t libvpx_q_index;            /* what libvpx's own rate control would take */
@@ -92,14 +97,7 @@ typedef struct vpxrc_plane {
 
 /* A frame that was coded or shown again. */
 typedef struct vpxrc_result {
-  int32_t coding_index;
-  int32_t show_index;
-  int32_t group_index;
-  int32_t group_position;
-  int32_t update_type;
-  int32_t layer_depth;
-  int32_t is_key;
-  int32_t is_shown;
+  vpxrc_place place;
   int32_t is_shown_again; /* nothing coded: an ARF becomes visible */
   int32_t q_index;        /* -1 where shown again, like the next three */
   int32_t tpl_q_index;    /* -1 also without TPL */
