@@ -28,7 +28,7 @@ double thread_cpu_seconds() {
   return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
 }
 
-// Owns a vpx_codec_ctx_t; every failure throws libvpx's own words.
+// Owns a vpx_codec_ctx_t. Every failure throws std::runtime_error with libvpx's own words.
 class Codec {
  public:
   Codec(const Source &source, const EncoderOptions &options, vpx_enc_pass pass,
@@ -166,8 +166,8 @@ std::optional<int64_t> ReadyQueue::pop(double timeout_s) {
   return id;
 }
 
-// What the session and its thread share. The thread writes while kRunning, the session's owner
-// reads (and answers) in every other state: the mutex around `state` orders the two.
+// The data that a session and its thread share. The thread writes in state kRunning, the owner of
+// the session reads and answers in every other state; the mutex around `state` orders the two.
 struct EncodeSession::Core {
   Source source;
   EncoderOptions options;
@@ -208,7 +208,7 @@ struct EncodeSession::Core {
     if (queue != nullptr) queue->push(id);
   }
 
-  // Hands over in the given state and comes back when answered. False when closing.
+  // Waits in the given state for an answer. Returns false where the session closes instead.
   bool hand_over(State next) {
     const auto start = Clock::now();
     enter(next);
@@ -231,7 +231,7 @@ struct EncodeSession::Core {
     changed.notify_all();
   }
 
-  // The seam's callbacks: on the encoder's thread, 0 to go on.
+  // The seam's callbacks. They run on the encoder's thread; 0 lets it go on.
   static int on_first_pass(void *user, const double *stats, int num_frames) {
     auto *const core = static_cast<Core *>(user);
     core->first_pass.assign(stats, stats + size_t(num_frames) * VPXRC_FIRST_PASS_FIELDS);

@@ -57,13 +57,13 @@ typedef struct seam_state {
   int num_groups;
   int16_t plan[VPXRC_MAX_GROUP]; /* provisional q indices of the current group */
   int has_plan;
-  int has_trace; /* of the frame at hand */
+  int has_trace; /* the frame at hand has one */
   int32_t trace[VPXRC_TRACE_FIELDS];
   int deciding;    /* the next get_encodeframe_decision is the real one */
-  int tpl_q_index; /* of the frame at hand; -1 = none */
+  int tpl_q_index; /* the TPL pass's for the frame at hand; -1 = none */
   int last_group_size;
   int had_tpl;          /* the current group's TPL pass has run */
-  int kept_layer_depth; /* of the frame at hand, while libvpx is shown another; -1 = none */
+  int kept_layer_depth; /* the frame's own, while libvpx is shown another; -1 = none */
 } seam_state;
 
 static VP9_COMP *encoder_of(EXT_RATECTRL *rc) {
@@ -99,8 +99,7 @@ vpx_codec_err_t vpxrc_seam_attach(vpx_codec_ctx_t *codec, vpxrc_controller *cont
   vpx_rc_funcs_t funcs;
   memset(&funcs, 0, sizeof(funcs));
   /* VPX_RC_RDMULT makes libvpx announce each frame; the answer VPX_DEFAULT_RDMULT changes nothing.
-   * send_tpl_gop_stats stays NULL: with it libvpx runs TPL for more groups than it does by itself.
-   */
+   * send_tpl_gop_stats stays NULL, because with it libvpx runs TPL for more groups than without. */
   funcs.rc_type = VPX_RC_RDMULT | (controller->observe ? 0 : VPX_RC_QP);
   funcs.send_firstpass_stats = unused_first_pass;
   funcs.update_encodeframe_result = unused_result;
@@ -356,10 +355,10 @@ static double own_superblock_scale(VP9_COMP *cpi, int q_index, int sb_row, int s
   return (double)VPXMAX(1, clamp(adaptive, frame_rdmult / 2, frame_rdmult * 3 / 2)) / frame_rdmult;
 }
 
-/* libvpx reads the map at the base layer only. While a frame is coded only setup_frame() of
- * vp9_encoder.c looks at its layer depth too, and only whether an ARF lies deeper than
- * kDeepestSharedContext; so it is shown one that has the map read. The rate control's update comes
- * after the result. */
+/* Makes libvpx read the map, which it does at the base layer only: shows it layer depth 1 while the
+ * frame is coded. Besides the map only setup_frame() of vp9_encoder.c looks at the depth then, and
+ * only whether an ARF lies deeper than kDeepestSharedContext. The rate control is updated after the
+ * result, which puts the true depth back. */
 static void take_superblock_scale(VP9_COMP *cpi, seam_state *state) {
   GF_GROUP *const gf = &cpi->twopass.gf_group;
   if (gf->layer_depth[gf->index] <= 1) return;
@@ -367,8 +366,8 @@ static void take_superblock_scale(VP9_COMP *cpi, seam_state *state) {
   gf->layer_depth[gf->index] = 1;
 }
 
-/* The TPL pass asks for every frame of the group; answered from the plan, else as libvpx estimates.
- */
+/* Answers the TPL pass, which asks for every frame of the group: by the plan, else by libvpx's own
+ * estimate. */
 static void answer_tpl_query(VP9_COMP *cpi, const seam_state *state, int position,
                              vpx_rc_encodeframe_decision_t *decision) {
   const GF_GROUP *const gf = &cpi->twopass.gf_group;
@@ -476,8 +475,7 @@ vpx_codec_err_t vp9_extrc_update_encodeframe_result(EXT_RATECTRL *rc, int64_t bi
   return controller->result(controller->user, &result) ? VPX_CODEC_ERROR : VPX_CODEC_OK;
 }
 
-/* Group structure and key frames stay libvpx's: VPX_RC_GOP is never set, so these are not called.
- */
+/* Never called: VPX_RC_GOP is not set, so groups and key frames stay libvpx's. */
 vpx_codec_err_t vp9_extrc_get_gop_decision(EXT_RATECTRL *rc, vpx_rc_gop_decision_t *decision) {
   (void)rc, (void)decision;
   return VPX_CODEC_INVALID_PARAM;

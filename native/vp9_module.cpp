@@ -1,4 +1,4 @@
-// The bindings of vpxrc._native: the encoder and the temporal dependency model.
+// The module vpxrc._native: the bindings of the encoder. dependency_bindings.cpp has the model's.
 //
 // Every call that may wait releases the GIL.
 #include <pybind11/numpy.h>
@@ -6,7 +6,6 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -15,8 +14,8 @@
 #include <utility>
 #include <vector>
 
+#include "bindings.hpp"
 #include "encode_session.hpp"
-#include "temporal_dependency.hpp"
 #include "vpx/vpx_codec.h"
 
 namespace py = pybind11;
@@ -24,20 +23,10 @@ using namespace pybind11::literals;
 
 namespace {
 
-using Frames = py::array_t<uint8_t, py::array::c_style>;
+using vpxrc::array_of;
+using vpxrc::Frames;
+using vpxrc::source_of;
 using Scales = py::array_t<float, py::array::c_style | py::array::forcecast>;
-
-vpxrc::Source source_of(const Frames &frames, int width, int height, int fps_num, int fps_den) {
-  vpxrc::Source source{frames.data(), 0, width, height, fps_num, fps_den};
-  if (width < 1 || height < 1 || fps_num < 1 || fps_den < 1)
-    throw std::invalid_argument("width, height and frame rate must be positive");
-  if (frames.ndim() != 2 || size_t(frames.shape(1)) != source.frame_bytes())
-    throw std::invalid_argument("frames must be uint8 [num_frames, " +
-                                std::to_string(source.frame_bytes()) + "], C-contiguous");
-  source.num_frames = int(frames.shape(0));
-  if (source.num_frames < 1) throw std::invalid_argument("no frames");
-  return source;
-}
 
 // An attribute of a Python object, as a T. Throws TypeError where it is something else.
 template <typename T>
@@ -115,11 +104,6 @@ py::list packet_list(const std::vector<vpxrc::Packet> &packets) {
   py::list out;
   for (const auto &packet : packets) out.append(py::make_tuple(py::bytes(packet.data), packet.pts));
   return out;
-}
-
-template <typename T>
-py::array_t<T> array_of(const std::vector<T> &values, const std::vector<py::ssize_t> &shape) {
-  return py::array_t<T>(shape, values.data());
 }
 
 // An EncodeSession that owns the frames it reads. It closes without the GIL. Where the encoder's
@@ -262,63 +246,6 @@ py::list plain_second_pass(const Frames &frames, int width, int height, int fps_
     packets = vpxrc::run_plain_second_pass(source, native, first_pass_stats);
   }
   return packet_list(packets);
-}
-
-py::dict temporal_dependency(const Frames &frames, int width, int height,
-                             const std::vector<int> &show_index,
-                             const std::vector<std::array<int, 3>> &references,
-                             const std::vector<int> &q_index, const std::vector<double> &weights,
-                             bool reconstructed, int lambda_q_index, const std::string &level) {
-  const vpxrc::Source source = source_of(frames, width, height, 1, 1);
-  const size_t n = show_index.size();
-  const auto refuse = [](const std::string &words) { throw py::value_error(words); };
-  const auto check = [&refuse](const char *name, int q) {
-    if (q < 1 || q > 255) refuse(name + (" " + std::to_string(q)) + " is not in 1..255");
-  };
-  if (width < vpxrc::kBlock || height < vpxrc::kBlock)
-    refuse("a picture of " + std::to_string(width) + "x" + std::to_string(height) +
-           " is smaller than a block of 16x16");
-  if (n < 2) refuse("a group of " + std::to_string(n) + " frame(s): nothing depends on anything");
-  if (n > 127) refuse("a group of " + std::to_string(n) + " frames; at most 127");
-  if (references.size() != n || q_index.size() != n || weights.size() != n)
-    refuse("show_index, references, q_index and weights differ in length");
-  const vpxrc::BlockKernels *const kernels = vpxrc::block_kernels(level);
-  if (kernels == nullptr) refuse("this processor has no level '" + level + "'");
-  check("lambda_q_index", lambda_q_index);
-  std::vector<vpxrc::DependencyFrame> group(n);
-  for (size_t i = 0; i < n; ++i) {
-    if (show_index[i] < 0 || show_index[i] >= source.num_frames)
-      refuse("show_index " + std::to_string(show_index[i]) + " is outside the clip");
-    check("q_index", q_index[i]);
-    if (!std::isfinite(weights[i]) || weights[i] <= 0) refuse("weights must be above 0 and finite");
-    group[i] = {source.frame(show_index[i]), {-1, -1, -1}, q_index[i], weights[i]};
-    for (size_t r = 0; r < 3; ++r) {
-      if (references[i][r] < -1 || references[i][r] >= int(i))
-        refuse("frame " + std::to_string(i) + " references " + std::to_string(references[i][r]) +
-               ", which is not coded before it");
-      group[i].references[r] = references[i][r];
-    }
-  }
-  vpxrc::Dependency d;
-  {
-    const py::gil_scoped_release release;
-    d = vpxrc::temporal_dependency(group, width, height, reconstructed, lambda_q_index, *kernels);
-  }
-  const std::vector<py::ssize_t> blocks{d.frames, d.rows, d.cols};
-  py::dict out;
-  out["intra_cost"] = array_of(d.intra_cost, blocks);
-  out["inter_cost"] = array_of(d.inter_cost, blocks);
-  out["reference"] = array_of(d.reference, blocks);
-  out["mv"] = array_of(d.mv, {d.frames, d.rows, d.cols, 2});
-  out["source_rate"] = array_of(d.source_rate, blocks);
-  out["source_distortion"] = array_of(d.source_distortion, blocks);
-  out["rate"] = array_of(d.rate, blocks);
-  out["distortion"] = array_of(d.distortion, blocks);
-  out["dep_rate"] = array_of(d.dep_rate, blocks);
-  out["dep_distortion"] = array_of(d.dep_distortion, blocks);
-  out["importance"] = array_of(d.importance, blocks);
-  out["frame_importance"] = array_of(d.frame_importance, {d.frames});
-  return out;
 }
 
 void bind_constants(py::module_ &m) {
@@ -478,7 +405,7 @@ void bind_session(py::module_ &m) {
 
   py::class_<Session>(m, "Session", R"(One second-pass encode on its own native thread.
 
-While the encoder runs, reading the properties raises RuntimeError, except for state and progress.)")
+Reading a property while the encoder runs raises RuntimeError, except for state and progress.)")
       .def(py::init<Frames, int, int, int, int, const py::object &, const py::bytes &, bool, bool,
                     bool, const std::optional<std::vector<py::object>> &,
                     std::shared_ptr<vpxrc::ReadyQueue>, int64_t>(),
@@ -540,26 +467,6 @@ NaN for frames without. None before group position 1 and where libvpx runs no TP
                              "Processor time of the encoder's thread in seconds.");
 }
 
-void bind_model(py::module_ &m) {
-  m.def("kernel_levels", &vpxrc::kernel_levels,
-        "Return the levels of vector instructions that this processor has, the fastest first.");
-  m.def("temporal_dependency", &temporal_dependency, "frames"_a.noconvert(), "width"_a, "height"_a,
-        py::kw_only(), "show_index"_a, "references"_a, "q_index"_a, "weights"_a, "reconstructed"_a,
-        "lambda_q_index"_a, "level"_a, R"(Run the temporal dependency model (arXiv 2108.11586).
-
-frames is I420, uint8 [num_frames, frame_bytes], of width x height samples, at least 16x16. The N
-frames of the group, 2 to 127, are given in coding order: show_index [N] in frames, references
-[N, 3] positions of earlier ones (-1 = none), q_index [N] in 1..255, weights [N] above 0. The model
-is the paper's with reconstructed, else libvpx's. lambda_q_index, 1..255, has the lambda that turns
-bits into squared error. level is "best" or one of kernel_levels(), which all give the same result.
-
-Returns a dict of arrays per 16x16 block, [N, rows, cols]: int32 intra_cost, inter_cost (SATD),
-source_rate, rate (bits), source_distortion, distortion (squared error), mv ([N, rows, cols, 2],
-row and column in quarter samples); int8 reference (position, -1 = intra); float64 dep_rate (bits),
-dep_distortion (squared error), importance; and float64 frame_importance [N]. Raises ValueError
-where an argument is out of range.)");
-}
-
 }  // namespace
 
 PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
@@ -567,5 +474,5 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
   bind_types(m);
   bind_passes(m);
   bind_session(m);
-  bind_model(m);
+  vpxrc::bind_model(m);
 }
