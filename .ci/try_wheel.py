@@ -37,7 +37,8 @@ def main() -> None:
     for name in ("libvpx-vbr", "tpl", "imitation"):
         options = vpxrc.EncoderOptions(target_bitrate=200, cpu_used=5)
         log = vpxrc.encode(video, options, vpxrc.make_policy(name))
-        decoded = summarize(measure(log.stream, video, ["psnr"]), WIDTH, HEIGHT)
+        frames = measure(log.options.decode(log.stream, log.clip), video, ["psnr"])
+        decoded = summarize(frames, WIDTH, HEIGHT)
         assert abs(decoded["psnr"] - log.psnr) < 1e-6, (decoded, log.psnr)
         print(f"{name}: {log.bitrate:.0f} kbit/s, {log.psnr:.2f} dB")
 

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
-from vpxrc.encoder import Decision, EncoderOptions, EncodeSession, Frame, Group
+from vpxrc.encoder import Decision, EncodeSession, Frame
 from vpxrc.envs.planned import OBSERVATION, Move, PlannedConfig, PlannedEpisode, make_plan
 from vpxrc.errors import InputError
-from vpxrc.policy import Episode, Policy
+from vpxrc.policy import Episode, PolicyWrapper
 
 
-class PlannedPolicy(Policy):
+class PlannedPolicy(PolicyWrapper):
     """A plan whose decisions are moved by what :meth:`choose` makes of the observation.
 
     What it codes is, byte for byte, what the environment codes under the same actions.
@@ -35,9 +35,8 @@ class PlannedPolicy(Policy):
     """
 
     def __init__(self, config: PlannedConfig) -> None:
+        super().__init__(make_plan(config.plan))
         self.config = config
-        self._plan = plan = make_plan(config.plan)
-        self.training_clips = plan.training_clips
 
     @abstractmethod
     def choose(self, observation: NDArray[np.float32]) -> int | Move:
@@ -50,19 +49,11 @@ class PlannedPolicy(Policy):
             Index of one of ``config.actions``, or a (level, reference) of its own.
         """
 
-    def options(self, options: EncoderOptions) -> EncoderOptions:
-        """Return the plan's options."""
-        return self._plan.options(options)
-
     def begin(self, episode: Episode) -> None:
         """Start a clip."""
         self._relay = _Relay(episode._session)
         session = cast(EncodeSession, self._relay)
-        self._episode = PlannedEpisode(session, self._plan, self.config)
-
-    def plan_group(self, group: Group) -> ArrayLike | None:
-        """Return the plan's word on the group."""
-        return self._plan.plan_group(group)
+        self._episode = PlannedEpisode(session, self.policy, self.config)
 
     def decide(self, frame: Frame) -> Decision:
         """Return the plan's decision, moved."""
@@ -70,10 +61,6 @@ class PlannedPolicy(Policy):
         if observation is not None:
             self._episode.act(self.choose(observation))
         return self._relay.decision
-
-    def overruled(self, frame: Frame, decision: Decision) -> None:
-        """Tell the plan."""
-        self._plan.overruled(frame, decision)
 
 
 class _Relay:

@@ -86,8 +86,7 @@ def paired(a: Callable[[], object], b: Callable[[], object], pairs: int) -> dict
 
 def q_indices(video: Video, options: EncoderOptions) -> list[int]:
     with EncodeSession(video, options, observe=True) as session:
-        records = session.log().records
-    return records[records["is_shown_again"] == 0]["q_index"].tolist()
+        return session.log().coded["q_index"].tolist()
 
 
 def environment(video: Video, options: EncoderOptions, dependency: bool = False) -> RateControlEnv:

@@ -40,8 +40,9 @@ class SameQ(Policy):
     """Takes the q of a log, and lambda from one of the rows."""
 
     def __init__(self, log: EncodeLog, row: str) -> None:
-        coded = log.records[log.records["is_shown_again"] == 0]
-        self._q = {(int(r["show_index"]), bool(r["is_shown"])): int(r["q_index"]) for r in coded}
+        self._q = {
+            (int(r["show_index"]), bool(r["is_shown"])): int(r["q_index"]) for r in log.coded
+        }
         self._row = row
         self.strangers = 0  # frames that the log does not have
 
@@ -100,7 +101,11 @@ def run(clip: Clip, bitrate: int) -> list[dict[str, Any]]:
     for row in ROWS:
         policy = SameQ(log, row)
         coded = encode(video, options, policy)
-        quality = summarize(measure(coded.stream, video, METRICS), video.width, video.height)
+        quality = summarize(
+            measure(coded.options.decode(coded.stream, coded.clip), video, METRICS),
+            video.width,
+            video.height,
+        )
         results.append(
             {
                 "clip": clip.name,

@@ -81,7 +81,7 @@ class Evolution(_Search):
         before = self._encodes
         _, log = self._land()
         total, self._encodes = self._encodes, before
-        return _point(log, self._search.quality), total
+        return _point(self._video, log, self._search.quality), total
 
 
 def run(clip: Clip, bitrate: int, budgets: Sequence[int]) -> list[dict[str, Any]]:

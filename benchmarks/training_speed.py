@@ -25,7 +25,16 @@ from typing import Any
 import pandas as pd
 import psutil
 
-from vpxrc import Decision, EncodeLog, EncoderOptions, encode, make_policy
+from vpxrc import (
+    Decision,
+    EncodeLog,
+    EncoderOptions,
+    Policy,
+    PolicyWrapper,
+    Video,
+    encode,
+    make_policy,
+)
 from vpxrc.agents.muzero.actor import Job, Task, play
 from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.training import Purpose, _Run, train
@@ -52,18 +61,23 @@ def purpose() -> Purpose:
     return Purpose(tasks(), PlannedConfig(PLAN), "augmented")
 
 
-def recorded(task: Task) -> tuple[EncodeLog, list[Decision]]:
-    """The plan's encode and its decisions."""
-    policy, decisions = make_policy(PLAN), list[Decision]()
-    decide = policy.decide
+class Kept(PolicyWrapper):
+    """A policy, with its decisions kept."""
 
-    def keep(frame: Frame) -> Decision:
-        decisions.append(decide(frame))
-        return decisions[-1]
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy)
+        self.decisions: list[Decision] = []
 
-    # On this one object, since a subclass would have to know every policy's class.
-    policy.decide = keep  # type: ignore[method-assign]
-    return encode(task.clip.open(), task.options, policy), decisions
+    def decide(self, frame: Frame) -> Decision:
+        self.decisions.append(super().decide(frame))
+        return self.decisions[-1]
+
+
+def recorded(task: Task) -> tuple[Video, EncodeLog, list[Decision]]:
+    """A clip, the plan's encode of it and the decisions."""
+    video, policy = task.clip.open(), Kept(make_policy(PLAN))
+    log = encode(video, task.options, policy)
+    return video, log, policy.decisions
 
 
 def alone(encodes: int) -> None:
@@ -72,10 +86,10 @@ def alone(encodes: int) -> None:
     wall, cpu, frames = time.perf_counter(), time.process_time(), 0
     pool = SessionPool()
     for number in range(encodes):
-        log, decisions = work[number % len(work)]
+        video, log, decisions = work[number % len(work)]
         while len(pool) >= 2:
             frames += finish_one(pool)
-        pool.open(log.video, log.options, script=decisions)
+        pool.open(video, log.options, script=decisions)
     while len(pool):
         frames += finish_one(pool)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -156,7 +170,7 @@ def learner(episodes: int) -> dict[str, float]:
         "result_bytes": len(pickle.dumps(result)) / len(result),
         "network_bytes": len(pickle.dumps(network)),
         "decisions": sum(len(one.actions) for one in result) / len(result),
-        "frames": sum(len(one.log().records) for one in result) / len(result),
+        "frames": sum(len(one.log.records) for one in result) / len(result),
     }
 
 

@@ -131,7 +131,7 @@ class Episode:
             self.log = log = self.session.log()
             self.session.close()
             info.update(
-                clip=log.video.name,
+                clip=log.clip.name,
                 target_bitrate=options.target_bitrate,
                 psnr=log.psnr,
                 psnr_overall=log.psnr_overall,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from vpxrc.encoder import (
     FIRST_PASS_FIELDS,
+    MAX_PSNR,
     RECORD_DTYPE,
     TPL_FIELDS,
     UPDATE_TYPES,
@@ -28,7 +29,6 @@ from vpxrc.encoder import (
     UpdateType,
 )
 from vpxrc.errors import InputError
-from vpxrc.metrics import MAX_PSNR
 from vpxrc.temporal_dependency import BLOCK, analyse, modelled
 from vpxrc.video import Video
 

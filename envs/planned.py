@@ -22,6 +22,9 @@ from vpxrc.encoder import (
     Frame,
     State,
     UpdateType,
+    coded_rows,
+    psnr,
+    shown_rows,
 )
 from vpxrc.envs.episode import Clips, Episode, Targets, Tasks
 from vpxrc.envs.observations import (
@@ -34,7 +37,6 @@ from vpxrc.envs.observations import (
 )
 from vpxrc.envs.rewards import PsnrReward, Reward, StepReward
 from vpxrc.errors import EncoderError, InputError, PolicyError, VpxrcError
-from vpxrc.metrics import psnr
 from vpxrc.policy import Episode as PolicyEpisode
 from vpxrc.policy import Policy, make_policy
 from vpxrc.quantizer import LOG2_STEP, nearest_q
@@ -100,11 +102,6 @@ def make_plan(spec: str) -> Policy:
     if plan.observes:
         raise InputError(f"policy {spec!r} decides nothing itself: it cannot be a plan")
     return plan
-
-
-def session_arguments(plan: Policy) -> dict[str, Any]:
-    """Return what a session for this plan is opened with, besides clip and options."""
-    return {"plan_groups": type(plan).plan_group is not Policy.plan_group}
 
 
 def moved(
@@ -405,7 +402,7 @@ class _Sight:
         step = float(log2_step[q_index])
         # The last group that has frames of the kind.
         is_reference = np.isin(rows["update_type"], REFERENCES) == _is_reference(frame)
-        alike = rows[is_reference & (rows["is_shown_again"] == 0)]
+        alike = coded_rows(rows[is_reference])
         before = alike[alike["group_index"] == alike["group_index"].max(initial=-1)]
         over = step - float(log2_step[before["q_index"]].mean()) if len(before) else 0.0
         return {
@@ -425,15 +422,15 @@ class _Sight:
             levels = np.atleast_1d(psnr(part["sse_y"] / o.pixels))
             return _mean(levels - overall) / 8 if o.num_shown else 0.0
 
-        coded = rows[rows["is_shown_again"] == 0]
+        coded = coded_rows(rows)
         current = coded[coded["group_index"] == self._group_index]
         earlier = coded["group_index"][: len(coded) - len(current)]
         before = rows[rows["group_index"] == earlier.max(initial=-1)]
-        shown = before[before["is_shown"] != 0]
+        shown = shown_rows(before)
         bits = 0.0
         if len(shown):
             bits = math.log2(max(int(before["bits"].sum()), 1) / len(shown) / per_frame)
-        before = before[before["is_shown_again"] == 0]
+        before = coded_rows(before)
         is_reference = np.isin(before["update_type"], REFERENCES)
         return {
             "before_bits": bits / 2,
@@ -441,7 +438,7 @@ class _Sight:
             "before_reference_q_index": _mean(before["q_index"][is_reference]) / 255,
             "before_leaf_q_index": _mean(before["q_index"][~is_reference]) / 255,
             "current_bits": int(current["bits"].sum()) / (per_frame * self._length),
-            "current_psnr": quality(current[current["is_shown"] != 0]),
+            "current_psnr": quality(shown_rows(current)),
             "coded_bits": _mean(np.log(np.maximum(coded["bits"][-1:], 1) / o.pixels)) / 10,
             "coded_psnr": quality(coded[-1:]),
         }
@@ -481,8 +478,8 @@ class PlannedEpisode(Episode):
     ``advance`` whenever it is at rest. Where it gives an observation, answer with ``act``.
 
     Args:
-        session: The encode, with the plan's own options (``plan.options``) and, where the plan has
-            a word on groups (:func:`session_arguments`), ``plan_groups``.
+        session: The encode, with the plan's own options (``plan.options``) and with
+            ``plan_groups`` where ``plan.plans_groups``.
         plan: The policy; it can serve one episode at a time.
         config: What is decided. Its ``plan`` is not read.
 
@@ -917,12 +914,11 @@ class PlannedRateControlEnv(gymnasium.Env[Flat, Any]):
         super().reset(seed=seed)
         video, encoder_options = self._tasks.draw(self.np_random, options)
         self.close()
-        session = EncodeSession(
+        session = self._plan.options(encoder_options).open(
             video,
-            self._plan.options(encoder_options),
             keep_reconstruction=self.render_mode is not None,
             timeout=self.timeout,
-            **session_arguments(self._plan),
+            plan_groups=self._plan.plans_groups,
         )
         self._episode = PlannedEpisode(session, self._plan, self.config)
         self._paid = 0.0
@@ -974,7 +970,7 @@ class PlannedRateControlEnv(gymnasium.Env[Flat, Any]):
             return 0.0
         session, (first, last) = episode.session, episode.steps[-1]
         rows = session.records(first)[: last - first]
-        share = self.reward.share(session.video, session.options, rows)
+        share = self.reward.share(session.video.format, session.options, rows)
         self._paid += share
         return share
 

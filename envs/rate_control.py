@@ -10,7 +10,7 @@ from gymnasium import logger, spaces
 from gymnasium.error import InvalidAction, ResetNeeded
 from numpy.typing import NDArray
 
-from vpxrc.encoder import DEFAULT_TIMEOUT, Decision, EncodeSession
+from vpxrc.encoder import DEFAULT_TIMEOUT, Decision
 from vpxrc.envs.episode import Clips, Episode, Targets, Tasks
 from vpxrc.envs.observations import DEFAULT_MAX_FRAMES, Arrays, empty_arrays, observation_space
 from vpxrc.envs.rewards import PsnrReward, Reward
@@ -282,9 +282,8 @@ class RateControlEnv(gymnasium.Env[Arrays, Any]):
         super().reset(seed=seed)
         video, encoder_options = self._tasks.draw(self.np_random, options)
         self.close()
-        session = EncodeSession(
+        session = encoder_options.open(
             video,
-            encoder_options,
             keep_reconstruction=self.render_mode is not None,
             timeout=self.timeout,
         )

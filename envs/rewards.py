@@ -11,10 +11,9 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.encoder import EncodeLog, EncoderOptions
+from vpxrc.encoder import MAX_PSNR, EncodeLog, EncoderOptions, psnr, shown_rows
 from vpxrc.errors import InputError
-from vpxrc.metrics import MAX_PSNR, psnr
-from vpxrc.video import Video
+from vpxrc.video import ClipFormat
 
 
 class Reward(Protocol):
@@ -43,11 +42,11 @@ class Reward(Protocol):
 class StepReward(Reward, Protocol):
     """A reward that can be paid step by step, where an environment's steps are parts of the log."""
 
-    def share(self, video: Video, options: EncoderOptions, rows: NDArray[np.void]) -> float:
+    def share(self, clip: ClipFormat, options: EncoderOptions, rows: NDArray[np.void]) -> float:
         """Return what a step is worth, as far as it is known when the step is over.
 
         Args:
-            video: The clip.
+            clip: The clip.
             options: Of the encode.
             rows: Of the log, dtype ``RECORD_DTYPE``: what came of the step.
         """
@@ -100,7 +99,7 @@ class LagrangianReward:
 
 
 def _pair(log: EncodeLog) -> tuple[str, int]:
-    return log.video.content_hash, log.options.target_bitrate
+    return log.clip.content_hash, log.options.target_bitrate
 
 
 def _check_price(price: float) -> None:
@@ -295,14 +294,14 @@ class GainReward:
         """
         if slope is not None and not _FLAT <= slope < math.inf:
             raise InputError(f"slope must be finite and at least {_FLAT}, not {slope}")
-        shown = log.records[log.records["is_shown"] != 0]
-        quality = np.zeros(log.video.num_frames)
-        quality[shown["show_index"]] = _frame_psnr(log.video, shown)
-        spread = np.zeros(log.video.num_frames)
+        shown = log.shown
+        quality = np.zeros(log.clip.num_frames)
+        quality[shown["show_index"]] = _frame_psnr(log.clip, shown)
+        spread = np.zeros(log.clip.num_frames)
         groups = _groups(log.records)
         for group in np.unique(groups):
             rows = log.records[groups == group]
-            inside = rows["show_index"][rows["is_shown"] != 0]
+            inside = shown_rows(rows)["show_index"]
             spread[inside] = rows["bits"].sum() / max(len(inside), 1)
         clip, target = _pair(log)
         self._references.setdefault(clip, {})[target] = _Reference(
@@ -315,26 +314,26 @@ class GainReward:
         Raises:
             InputError: The clip has no reference, or no slope.
         """
-        reference, slope = self._find(log.video, log.options.target_bitrate)
+        reference, slope = self._find(log.clip, log.options.target_bitrate)
         if log.overshoot > self.tolerance:
             return -100.0 * (log.overshoot - self.tolerance)
         saved = (log.psnr - float(reference.psnr.mean())) / slope
         saved -= math.log2(log.bits / reference.bits)
         return float(100.0 * (1.0 - 2.0**-saved))
 
-    def share(self, video: Video, options: EncoderOptions, rows: NDArray[np.void]) -> float:
+    def share(self, clip: ClipFormat, options: EncoderOptions, rows: NDArray[np.void]) -> float:
         """Return what a step adds, in percent of the clip's bits.
 
         Args:
-            video: The clip.
+            clip: The clip.
             options: Of the encode.
             rows: Of the log, dtype ``RECORD_DTYPE``.
 
         Raises:
             InputError: The clip has no reference, or no slope.
         """
-        reference, slope = self._find(video, options.target_bitrate)
-        return _share(reference, slope, video, rows, _bits_there(reference, rows))
+        reference, slope = self._find(clip, options.target_bitrate)
+        return _share(reference, slope, clip, rows, _bits_there(reference, rows))
 
     def per_step(self, log: EncodeLog, steps: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
         """Return each step's share of the value.
@@ -354,7 +353,7 @@ class GainReward:
         Raises:
             InputError: The clip has no reference, or no slope.
         """
-        reference, slope = self._find(log.video, log.options.target_bitrate)
+        reference, slope = self._find(log.clip, log.options.target_bitrate)
         rows = log.records
         shares = np.zeros(len(steps))
         groups = rows["group_index"][[first for first, _ in steps]]
@@ -369,15 +368,15 @@ class GainReward:
                 there = ratio * int(part["bits"].sum())
                 if has_all:
                     there = _bits_there(reference, part)
-                shares[place] = _share(reference, slope, log.video, part, there)
+                shares[place] = _share(reference, slope, log.clip, part, there)
         shares[-1] += self(log) - shares.sum()
         return shares.astype(np.float32)
 
-    def _find(self, video: Video, target: int) -> tuple[_Reference, float]:
+    def _find(self, clip: ClipFormat, target: int) -> tuple[_Reference, float]:
         """Return the reference at the nearest target, and the slope of the curve there."""
-        curve = self._references.get(video.content_hash)
+        curve = self._references.get(clip.content_hash)
         if not curve:
-            raise InputError(f"{video.name}: no reference encode to compare with")
+            raise InputError(f"{clip.name}: no reference encode to compare with")
         nearest = min(curve, key=lambda other: (abs(math.log(other / target)), other))
         reference = curve[nearest]
         if reference.slope is not None:
@@ -389,7 +388,7 @@ class GainReward:
         rise = float(high.psnr.mean() - low.psnr.mean())
         if distance < _CLOSE or rise < _FLAT * distance:
             raise InputError(
-                f"{video.name}: {len(points)} reference encodes give no slope at {target} kbit/s"
+                f"{clip.name}: {len(points)} reference encodes give no slope at {target} kbit/s"
             )
         return reference, rise / distance
 
@@ -425,26 +424,26 @@ class GainReward:
             )
 
 
-def _frame_psnr(video: Video, rows: NDArray[np.void]) -> NDArray[np.float64]:
+def _frame_psnr(clip: ClipFormat, rows: NDArray[np.void]) -> NDArray[np.float64]:
     """Return the luma PSNR of coded frames, in dB, as :attr:`vpxrc.EncodeLog.psnr` has it."""
-    return np.asarray(psnr(rows["sse_y"] / (video.width * video.height)), np.float64)
+    return np.asarray(psnr(rows["sse_y"] / clip.pixels), np.float64)
 
 
 def _share(
-    reference: _Reference, slope: float, video: Video, rows: NDArray[np.void], there: float
+    reference: _Reference, slope: float, clip: ClipFormat, rows: NDArray[np.void], there: float
 ) -> float:
     """Return what rows of a log add to the gain, in percent of the reference's bits.
 
     Args:
         reference: The reference.
         slope: dB per log2 bits.
-        video: The clip.
+        clip: The clip.
         rows: Of the log.
         there: The reference's bits for the same.
     """
-    shown = rows[rows["is_shown"] != 0]
-    better = _frame_psnr(video, shown) - reference.psnr[shown["show_index"]]
-    quality = math.log(2) * float(better.sum()) / video.num_frames / slope
+    shown = shown_rows(rows)
+    better = _frame_psnr(clip, shown) - reference.psnr[shown["show_index"]]
+    quality = math.log(2) * float(better.sum()) / clip.num_frames / slope
     return 100.0 * (quality - (float(rows["bits"].sum()) - there) / reference.bits)
 
 
@@ -453,7 +452,7 @@ def _bits_there(reference: _Reference, rows: NDArray[np.void]) -> float:
     keys = _bits_by_frame(rows).keys()
     if keys <= reference.rows.keys():
         return float(sum(reference.rows[key] for key in keys))
-    return float(reference.spread[rows["show_index"][rows["is_shown"] != 0]].sum())
+    return float(reference.spread[shown_rows(rows)["show_index"]].sum())
 
 
 def _bits_by_frame(rows: NDArray[np.void]) -> dict[_Key, int]:

@@ -30,8 +30,8 @@ from vpxrc import (
 )
 from vpxrc.datasets import load_clips
 from vpxrc.encoder import FIRST_PASS_FIELDS, RECORD_DTYPE, TPL_FIELDS, State, first_pass_stats
-from vpxrc.metrics import decode
 from vpxrc.policies import ConstantQ, LibvpxQ, LibvpxVbr, Replay
+from vpxrc.video import decode_vp9
 
 OPTIONS = EncoderOptions(target_bitrate=60, cpu_used=4, auto_alt_ref=6)
 
@@ -102,7 +102,7 @@ def test_one_decision_per_coded_frame_and_every_frame_is_shown_once(carphone, la
     policy = Layers()
     log = encode(carphone, OPTIONS, policy)
     records = log.records
-    coded = records[records["is_shown_again"] == 0]
+    coded = log.coded
     assert [f.coding_index for f in policy.frames] == coded["coding_index"].tolist()
     assert coded["coding_index"].tolist() == np.flatnonzero(records["is_shown_again"] == 0).tolist()
     assert [f.show_index for f in policy.frames] == coded["show_index"].tolist()
@@ -110,7 +110,7 @@ def test_one_decision_per_coded_frame_and_every_frame_is_shown_once(carphone, la
     assert shown.tolist() == list(range(carphone.num_frames))
     assert (coded["q_index"] == 100).all()
     assert (records["is_shown_again"] != 0).any() == (layers > 1)
-    assert decode(log.stream, carphone.width, carphone.height).shape == carphone.frames.shape
+    assert decode_vp9(log.stream, carphone.width, carphone.height).shape == carphone.frames.shape
     # Nothing of the stream is unaccounted for but the indices of packets with several frames.
     assert 0 <= log.bits - records["bits"].sum() < 0.01 * log.bits
 
@@ -198,7 +198,7 @@ def test_libvpxs_own_choice_is_what_it_takes(carphone):
     log = encode(carphone, options, Recorder(-1))
     with EncodeSession(carphone, options, observe=True) as session:
         assert log.stream == session.log().stream
-    coded = log.records[log.records["is_shown_again"] == 0]
+    coded = log.coded
     assert (coded["q_index"] == coded["libvpx_q_index"]).all()
 
 
@@ -506,7 +506,7 @@ def test_reconstruction_is_what_the_decoder_shows(video):
             if last["is_shown"]:
                 planes = [plane.ravel() for plane in session.reconstruction]
                 shown[int(last["show_index"])] = np.concatenate(planes)
-        decoded = decode(session.log().stream, video.width, video.height)
+        decoded = decode_vp9(session.log().stream, video.width, video.height)
     assert len(shown) > 10
     for index, frame in shown.items():
         assert np.array_equal(frame, decoded[index])
@@ -516,9 +516,9 @@ def test_reconstruction_is_what_the_decoder_shows(video):
 def test_odd_sizes(width, height):
     clip = make_video(width, height, 8)
     log = encode(clip, OPTIONS, Recorder(60))
-    decoded = decode(log.stream, width, height).astype(np.int64)
+    decoded = decode_vp9(log.stream, width, height).astype(np.int64)
     difference = decoded - clip.frames
-    shown = log.records[log.records["is_shown"] != 0]
+    shown = log.shown
     total = sum(int(shown[name].sum()) for name in ("sse_y", "sse_u", "sse_v"))
     assert total == int((difference**2).sum())
 

@@ -34,10 +34,9 @@ from vpxrc.envs import (
     SelfCompetition,
     observations,
 )
-from vpxrc.metrics import decode
 from vpxrc.policies import ConstantQ
 from vpxrc.temporal_dependency import analyse
-from vpxrc.video import frame_bytes
+from vpxrc.video import decode_vp9, frame_bytes
 
 IDS = ("vpxrc/RateControl-v1", "vpxrc/RateControlContinuous-v1")
 CLIPS = [make_video(num_frames=14, seed=seed, name=f"clip{seed}") for seed in range(3)]
@@ -477,7 +476,7 @@ def test_render_is_the_decoded_frame():
     done = False
     while not done:
         *_, done, _, info = env.step(60)
-    frame = decode(info["log"].stream, 64, 48)[0]
+    frame = decode_vp9(info["log"].stream, 64, 48)[0]
     luma = frame[: 64 * 48].reshape(48, 64).astype(float)
     u, v = (frame[64 * 48 :].reshape(2, 24, 32).astype(float) - 128).repeat(2, 1).repeat(2, 2)
     # BT.601, limited range, by the standard's coefficients

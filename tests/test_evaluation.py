@@ -18,7 +18,7 @@ import pytest
 from vpxrc import EncoderOptions, Policy, encode, evaluation, make_policy, report
 from vpxrc.datasets import load_clips
 from vpxrc.errors import EncoderError, InputError, OutputError, PolicyError
-from vpxrc.metrics import decode
+from vpxrc.video import decode_vp9
 
 AGENT, BASELINE = "libvpx-vbr-mlarf", "libvpx-vbr"
 BITRATES = [20, 40, 80, 160]
@@ -67,7 +67,7 @@ def test_rows_are_what_an_encode_by_hand_gives(folder, result):
         size = sum(len(packet) for packet, _ in log.packets)
         assert row["bitrate"] == pytest.approx(8 * size / (24 / 25) / 1000, rel=1e-12)
         assert row["overshoot"] == pytest.approx(row["bitrate"] / 40 - 1, rel=1e-12)
-        decoded = decode(log.stream, video.width, video.height)
+        decoded = decode_vp9(log.stream, video.width, video.height)
         luma = np.square(decoded[:, : 96 * 80].astype(float) - video.frames[:, : 96 * 80])
         by_hand = np.mean(10 * np.log10(255**2 / luma.mean(axis=1)))
         assert row["psnr"] == pytest.approx(by_hand, rel=1e-12)

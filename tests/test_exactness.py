@@ -59,11 +59,11 @@ def all_exact(video, layers, speed, oracle):
         observe(video, dataclasses.replace(options, tpl=False)),
     )
     checks = [
-        check_oracle(with_tpl, oracle),
-        check_oracle(without, oracle),
-        check_replay(with_tpl),
-        check_replay(without),
-        check_psnr(with_tpl),
+        check_oracle(video, with_tpl, oracle),
+        check_oracle(video, without, oracle),
+        check_replay(video, with_tpl),
+        check_replay(video, without),
+        check_psnr(video, with_tpl),
     ]
     assert [check for check in checks if not check.passed] == []
 

@@ -402,7 +402,7 @@ def test_the_group_before_is_a_whole_group():
     log = encode(sample("carphone", 48), EncoderOptions(target_bitrate=80), watch)
     opens = log.records[log.records["group_position"] == 0]
     assert opens["is_shown_again"].any()
-    per_frame = 1000 * 80 * log.video.duration / log.video.num_frames * (1 - PRIOR.margin)
+    per_frame = 1000 * 80 * log.clip.duration / log.clip.num_frames * (1 - PRIOR.margin)
     for group, features in list(watch.groups.items())[1:]:
         before = log.records[log.records["group_index"] == group - 1]
         rate = before["bits"].sum() / (before["is_shown"] != 0).sum() / per_frame
@@ -478,7 +478,7 @@ def test_what_a_network_says_is_what_is_decided(tmp_path, monkeypatch):
     recorders = [Record(Imitation(path)), Record(Prior(still_base))]
     recorders[0]._policy._parameters = still_base
     logs = [encode(video, options, recorder) for recorder in recorders]
-    coded = [log.records[log.records["is_shown_again"] == 0] for log in logs]
+    coded = [log.coded for log in logs]
     first = [rows["group_index"] == 0 for rows in coded]
     assert (coded[0]["update_type"][first[0]] == coded[1]["update_type"][first[1]]).all()
     # Only the first group has no frame without a say (an overlay is coded as its ARF was).

@@ -39,7 +39,7 @@ from vpxrc.envs import (
     PlannedRateControlContinuousEnv,
     PlannedRateControlEnv,
 )
-from vpxrc.envs.planned import COLUMNS, _Sight, make_plan, moved, session_arguments
+from vpxrc.envs.planned import COLUMNS, _Sight, make_plan, moved
 from vpxrc.tpl import Tpl
 from vpxrc.video import frame_bytes
 
@@ -84,7 +84,7 @@ def play(env, seed=None, action=None, **options):
 def run(video, plan, config, choose, target=60, **options):
     """One episode by hand; ``choose`` gives the action, of the decision's number."""
     options = plan.options(EncoderOptions(target_bitrate=target, cpu_used=8, **options))
-    with EncodeSession(video, options, **session_arguments(plan)) as session:
+    with options.open(video, plan_groups=plan.plans_groups) as session:
         episode = PlannedEpisode(session, plan, config)
         while episode.log is None:
             if episode.advance() is not None:
@@ -93,7 +93,7 @@ def run(video, plan, config, choose, target=60, **options):
 
 
 def coded(log):
-    return log.records[log.records["is_shown_again"] == 0]
+    return log.coded
 
 
 class Recorded(Tpl):
@@ -242,7 +242,7 @@ def test_many_sessions_in_a_pool_are_as_one_after_the_other():
     for video in CLIPS:
         plan = make_plan(config.plan)
         options = plan.options(EncoderOptions(target_bitrate=60, cpu_used=8))
-        session_id = pool.open(video, options, **session_arguments(plan))
+        session_id = pool.open(video, options, plan_groups=plan.plans_groups)
         plans[session_id] = plan
     while len(episodes) < len(CLIPS) or any(e.log is None for e in episodes.values()):
         session_id, session = pool.next()
@@ -255,7 +255,7 @@ def test_many_sessions_in_a_pool_are_as_one_after_the_other():
             episode.act((5 * len(episode.moves) + 3) % 9)
     pool.close()
     for episode in episodes.values():
-        expected = alone[episode.log.video.name]
+        expected = alone[episode.log.clip.name]
         assert episode.log.stream == expected.log.stream
         assert episode.steps == expected.steps and episode.moves == expected.moves
 
@@ -316,7 +316,7 @@ def test_rewards_come_at_the_end_or_by_step(clip):
         assert sum(rewards) == pytest.approx(reward(info["log"]))
         episode, log = env.unwrapped._episode, info["log"]
         for paid, (first, last) in zip(rewards[:-1], episode.steps, strict=False):
-            assert paid == reward.share(log.video, log.options, log.records[first:last])
+            assert paid == reward.share(log.clip, log.options, log.records[first:last])
         if decisions == "group":
             assert rewards == pytest.approx(reward.per_step(log, episode.steps), abs=1e-5)
         _, rewards, _ = play(env, 0, 0)

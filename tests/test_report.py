@@ -19,10 +19,12 @@ from test_cli import run as run_cli
 from vpxrc import report
 from vpxrc.comparison import compare
 from vpxrc.datasets import load_clips
+from vpxrc.encoder import psnr
 from vpxrc.errors import InputError
 from vpxrc.evaluation import Evaluation, compare_curves
-from vpxrc.metrics import bd_rate, decode, psnr
+from vpxrc.metrics import bd_rate
 from vpxrc.page import Page, Plot, picture
+from vpxrc.video import decode_vp9
 
 AGENT, BASELINE = "libvpx-vbr-mlarf", "libvpx-vbr"
 RATES = (20, 40, 80, 160)
@@ -148,7 +150,7 @@ def test_the_viewer_shows_the_streams(clips, study):
         check_pictures(source["pictures"], video.frames[viewed["frames"]])
         for stream in coded:
             row = rows.loc[clip, stream["name"], MIDDLE]
-            frames = decode(study / "encodes" / f"{row['key']}.ivf", *SIZE)[viewed["frames"]]
+            frames = decode_vp9(study / "encodes" / f"{row['key']}.ivf", *SIZE)[viewed["frames"]]
             check_pictures(stream["pictures"], frames)
             luma = slice(SIZE[0] * SIZE[1])
             errors = frames[:, luma].astype(float) - video.frames[viewed["frames"], luma]

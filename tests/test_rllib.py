@@ -347,7 +347,7 @@ def lesson(tmp_path_factory):
     options = record.options(EncoderOptions(target_bitrate=TAUGHT, cpu_used=8))
     log = encode(video, options, record)
     table = Trajectory.of(log, record.decisions).to_pandas()
-    rows = log.records[log.records["is_shown_again"] == 0]
+    rows = log.coded
     for name in ("q_index", "is_shown", "bits", "sse_y", "sse_u", "sse_v"):
         table[name] = rows[name]
     path = folder / f"made-64x48-{TAUGHT}.json"

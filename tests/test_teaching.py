@@ -19,8 +19,7 @@ from vpxrc.agents.evolution import SearchOptions
 from vpxrc.agents.evolution.teach import learn, lessons, results, scaled
 from vpxrc.cli import teaching, training
 from vpxrc.datasets import Clip, load_clips
-from vpxrc.metrics import decode
-from vpxrc.video import write_y4m
+from vpxrc.video import decode_vp9, write_y4m
 
 VPXRC = [sys.executable, "-m", "vpxrc"]
 
@@ -231,7 +230,7 @@ def test_effort_is_the_most_encodes(tmp_path, monkeypatch, effort):
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
     assert facts["encodes"] == len(made) <= effort
-    assert len(decode(output, 96, 80)) == 50
+    assert len(decode_vp9(output, 96, 80)) == 50
     if effort == 1:
         plain = encode(made[0][0], EncoderOptions(30, cpu_used=5), make_policy("constant-q:150"))
         assert output.read_bytes() == plain.stream

@@ -77,7 +77,7 @@ def test_without_strength_all_frames_are_alike():
         max_move=1e-9,
     )
     log = encode(sample("carphone", 60), EncoderOptions(target_bitrate=80), Tpl(flat))
-    coded = log.records[log.records["is_shown_again"] == 0]
+    coded = log.coded
     assert len(np.unique(coded["q_index"])) == 1
 
 

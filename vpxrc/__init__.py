@@ -19,7 +19,7 @@ from vpxrc.errors import (
     PolicyError,
     VpxrcError,
 )
-from vpxrc.policy import Episode, Policy, encode, make_policy, policy_names
+from vpxrc.policy import Episode, Policy, PolicyWrapper, encode, make_policy, policy_names
 from vpxrc.quantizer import LOG2_STEP, nearest_q
 from vpxrc.video import Video, open_video, video_from_frames
 
@@ -39,6 +39,7 @@ __all__ = [
     "OutputError",
     "Policy",
     "PolicyError",
+    "PolicyWrapper",
     "SessionPool",
     "UpdateType",
     "Video",

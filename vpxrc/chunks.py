@@ -180,7 +180,7 @@ class ChunkedEncode:
             packets += [(data, pts + chunk.start) for data, pts in chunk.log.packets]
         logs = [chunk.log for chunk in self.chunks]
         return EncodeLog(
-            video=self._video,
+            clip=self._video.format,
             options=dataclasses.replace(
                 logs[0].options, target_bitrate=self._options.target_bitrate
             ),
@@ -205,7 +205,7 @@ class ChunkedEncode:
         # What was asked for first.
         shares = np.array(
             [
-                1000 * tried[0][0] * chunk.log.video.duration
+                1000 * tried[0][0] * chunk.log.clip.duration
                 for tried, chunk in zip(self._tried, self.chunks, strict=True)
             ]
         )
@@ -259,10 +259,11 @@ class ChunkedEncode:
                     part = _Part.of(self._video, *self._bounds[index : index + 2])
                 jobs.append(_Job(index, part, options, self._encode, counts_file, place))
             with self._watch(counts, total):
-                for job, coded in self._coded(jobs):
-                    self._found[job.index, targets[job.index]] = self._chunk(job, *coded)
+                for job, log in self._coded(jobs):
+                    chunk = Chunk(self._bounds[job.index], job.options, log)
+                    self._found[job.index, targets[job.index]] = chunk
 
-    def _coded(self, jobs: list["_Job"]) -> Iterator[tuple["_Job", tuple[str, dict[str, Any]]]]:
+    def _coded(self, jobs: list["_Job"]) -> Iterator[tuple["_Job", EncodeLog]]:
         if min(self._jobs, len(jobs)) == 1:
             yield from ((job, _run(job)) for job in jobs)
             return
@@ -270,14 +271,6 @@ class ChunkedEncode:
         jobs.sort(key=lambda job: self._bounds[job.index] - self._bounds[job.index + 1])
         with open_workers(min(self._jobs, len(jobs))) as workers:
             yield from workers.unordered(_run, jobs)
-
-    def _chunk(self, job: "_Job", content_hash: str, coded: dict[str, Any]) -> Chunk:
-        part = job.part
-        if isinstance(part, Video):
-            return Chunk(0, job.options, EncodeLog(video=part, **coded))
-        frames = self._video.frames[part.start : part.stop]
-        video = Video(part.name, frames, *part.geometry, content_hash)
-        return Chunk(part.start, job.options, EncodeLog(video=video, **coded))
 
     @contextmanager
     def _watch(self, counts: NDArray[np.int64], total: int) -> Iterator[None]:
@@ -538,8 +531,8 @@ class _Job:
     place: int
 
 
-def _run(job: _Job) -> tuple[str, dict[str, Any]]:
-    """Return the content hash of a chunk and its log's fields, but for the frames."""
+def _run(job: _Job) -> EncodeLog:
+    """Encode a chunk."""
     counts = np.memmap(job.counts, np.int64, mode="r+")
 
     def count(done: int) -> None:
@@ -548,6 +541,4 @@ def _run(job: _Job) -> tuple[str, dict[str, Any]]:
     video = job.part.open() if isinstance(job.part, _Part) else job.part
     log = job.encode(video, job.options, count)
     count(video.num_frames)
-    fields = {field.name: getattr(log, field.name) for field in dataclasses.fields(log)}
-    del fields["video"]
-    return video.content_hash, fields
+    return log

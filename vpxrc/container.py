@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
-import ffmpeg
-
 from vpxrc.errors import InputError, OutputError
 from vpxrc.files import atomic_write
 from vpxrc.video import Colours, run_ffmpeg
@@ -23,7 +21,7 @@ COLOUR_SPACES = {
 
 
 def ivf_bytes(
-    packets: Iterable[tuple[bytes, int]], width: int, height: int, fps: Fraction
+    packets: Iterable[tuple[bytes, int]], width: int, height: int, fps: Fraction, fourcc: str
 ) -> bytes:
     """Return an IVF file, byte for byte what ``vpxenc --ivf`` makes of the same packets.
 
@@ -32,6 +30,7 @@ def ivf_bytes(
         width: Luma width in pixels, 1..65535.
         height: Luma height in pixels, 1..65535.
         fps: Frames per second; the time base is its inverse.
+        fourcc: The codec in four characters, such as ``VP90``.
 
     Raises:
         InputError: The geometry does not fit IVF's header.
@@ -46,7 +45,7 @@ def ivf_bytes(
         b"DKIF",
         0,  # version
         32,  # bytes of this header
-        b"VP90",
+        fourcc.encode(),
         width,
         height,
         fps.numerator,
@@ -55,20 +54,6 @@ def ivf_bytes(
         0,  # unused
     )
     return b"".join([header, *body])
-
-
-def write_ivf(
-    path: str | Path, packets: Iterable[tuple[bytes, int]], width: int, height: int, fps: Fraction
-) -> None:
-    """Write :func:`ivf_bytes` to a file.
-
-    Raises:
-        InputError: The geometry does not fit IVF's header.
-        OutputError: The file cannot be written.
-    """
-    data = ivf_bytes(packets, width, height, fps)
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(data)
 
 
 def write_webm(
@@ -89,6 +74,8 @@ def write_webm(
         OutputError: ffmpeg cannot read the packets or cannot write the file.
         MissingDependencyError: There is no ffmpeg.
     """
+    import ffmpeg  # where it is needed: `import vpxrc` stays quick
+
     with atomic_write(path) as temporary:
         # bitexact leaves out the random identifier and ffmpeg's version.
         streams = [ffmpeg.input("pipe:", format="ivf")]

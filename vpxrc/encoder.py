@@ -6,20 +6,22 @@ import json
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from vpxrc import _native
 from vpxrc.container import ivf_bytes
 from vpxrc.errors import EncoderError, EncoderTimeoutError, InputError, PolicyError
 from vpxrc.files import atomic_write, cache_dir
-from vpxrc.metrics import psnr
-from vpxrc.quantizer import LOG2_STEP
-from vpxrc.video import Video, split_planes
+from vpxrc.quantizer import LOG2_STEP, MULTI_LAYER
+from vpxrc.video import ClipFormat, Video, decode_vp9, split_planes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 State = _native.State
 Frame = _native.Frame
@@ -62,6 +64,9 @@ UPDATE_TYPES: dict[int, str] = {
     UpdateType.SHOWN_AGAIN: "show-existing",
 }
 
+MAX_PSNR = 100.0  # libvpx's, and what it answers where there is no error at all
+
+BITS_PER_PIXEL = 0.06  # a middling quality
 # Slower than any frame of any size should be coded; a stuck encoder is an error, never a hang.
 DEFAULT_TIMEOUT = 600.0
 
@@ -85,6 +90,8 @@ class EncoderOptions:
             (constant quality at ``cq_level``).
         cq_level: Quality of the ``cq`` and ``q`` modes, libvpx's 0..63 scale.
     """
+
+    fourcc: ClassVar[str] = "VP90"  # the codec, in the header of an IVF file
 
     target_bitrate: int = 256
     cpu_used: int = 2
@@ -121,6 +128,59 @@ class EncoderOptions:
         if self.rate_control not in ("vbr", "cq", "q"):
             raise InputError(f"rate_control must be 'vbr', 'cq' or 'q', not {self.rate_control!r}")
 
+    @classmethod
+    def for_clip(
+        cls, video: Video, target_bitrate: int | None = None, **options: Any
+    ) -> "EncoderOptions":
+        """Return options with a target that suits the size of a clip, where none is given.
+
+        Args:
+            video: The clip.
+            target_bitrate: Target in kbit/s; by default ``BITS_PER_PIXEL``, a middling quality.
+            **options: Other fields.
+
+        Raises:
+            InputError: An option is out of range.
+        """
+        if target_bitrate is None:
+            pixels = video.width * video.height * float(video.fps)
+            target_bitrate = max(1, round(BITS_PER_PIXEL * pixels / 1000))
+        return cls(target_bitrate=target_bitrate, **options)
+
+    def for_control(self) -> "EncoderOptions":
+        """Return the options under which a policy decides every frame by itself.
+
+        That is VBR, which shapes the golden-frame groups and gives an estimate of q, with all
+        layers of alternate reference frames.
+        """
+        return dataclasses.replace(self, rate_control="vbr", auto_alt_ref=MULTI_LAYER)
+
+    def open(self, video: Video, **arguments: Any) -> "EncodeSession":
+        """Start an encode with these options.
+
+        Args:
+            video: The clip.
+            **arguments: Those of :class:`EncodeSession`.
+        """
+        return EncodeSession(video, self, **arguments)
+
+    def decode(self, stream: bytes | Path, clip: ClipFormat) -> NDArray[np.uint8]:
+        """Decode a stream by a program that is not the encoder's: ffmpeg's own VP9 decoder.
+
+        Args:
+            stream: An IVF or WebM file, or its bytes.
+            clip: The clip, which has the stream's size.
+
+        Returns:
+            uint8 ``[num_frames, frame_bytes]``, rows as in :class:`vpxrc.Video`: exactly the frames
+            that are shown.
+
+        Raises:
+            EncoderError: The stream cannot be decoded or has another size.
+            MissingDependencyError: There is no ffmpeg.
+        """
+        return decode_vp9(stream, clip.width, clip.height)
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -147,8 +207,10 @@ class Decision:
 class EncodeLog:
     """Everything that one finished encode gave.
 
+    It travels between processes: of the clip it has the format, not the frames.
+
     Attributes:
-        video: The clip.
+        clip: Name, size, rate, length and hash of the clip.
         options: The encoder's options.
         records: One row per coded frame and per frame shown again, dtype ``RECORD_DTYPE``: indices
             (coding, show, group, position in the group), ``update_type`` (an ``UpdateType``),
@@ -163,7 +225,7 @@ class EncodeLog:
         encodes: Second passes spent on this result, searches included.
     """
 
-    video: Video
+    clip: ClipFormat
     options: EncoderOptions
     records: NDArray[np.void]
     packets: list[tuple[bytes, int]]
@@ -177,7 +239,7 @@ class EncodeLog:
         if not isinstance(other, EncodeLog):
             return NotImplemented
         return (
-            self.video.content_hash == other.video.content_hash
+            self.clip.content_hash == other.clip.content_hash
             and self.options == other.options
             and self.packets == other.packets
             and len(self.records) == len(other.records)
@@ -191,11 +253,30 @@ class EncodeLog:
         """Return a hash of the stream."""
         return hash(self.stream)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: what is cached beside them can be made again."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @cached_property
+    def coded(self) -> NDArray[np.void]:
+        """The rows of ``records`` that were coded, read-only: all but the frames shown again."""
+        return _read_only(coded_rows(self.records))
+
+    @cached_property
+    def shown(self) -> NDArray[np.void]:
+        """The rows of ``records`` that show a frame of the clip, read-only, in order of coding."""
+        return _read_only(shown_rows(self.records))
+
+    @property
+    def fourcc(self) -> str:
+        """The codec in four characters, as the header of an IVF file has it."""
+        return self.options.fourcc
+
     @cached_property
     def stream(self) -> bytes:
         """The stream as an IVF file."""
-        video = self.video
-        return ivf_bytes(self.packets, video.width, video.height, video.fps)
+        clip = self.clip
+        return ivf_bytes(self.packets, clip.width, clip.height, clip.fps, self.fourcc)
 
     @property
     def bits(self) -> int:
@@ -205,7 +286,7 @@ class EncodeLog:
     @property
     def bitrate(self) -> float:
         """Achieved bitrate in kbit/s."""
-        return self.bits / self.video.duration / 1000.0
+        return self.bits / self.clip.duration / 1000.0
 
     @property
     def overshoot(self) -> float:
@@ -215,18 +296,19 @@ class EncodeLog:
     @property
     def psnr(self) -> float:
         """Mean over the shown frames of the luma PSNR in dB, each at most 100."""
-        shown = self.records[self.records["is_shown"] != 0]
-        return float(psnr(shown["sse_y"] / (self.video.width * self.video.height)).mean())
+        return float(psnr(self.shown["sse_y"] / self.clip.pixels).mean())
 
     @property
     def psnr_overall(self) -> float:
         """PSNR in dB of the mean squared error over all planes of all shown frames."""
-        shown = self.records[self.records["is_shown"] != 0]
+        shown = self.shown
         total = shown["sse_y"].sum() + shown["sse_u"].sum() + shown["sse_v"].sum()
-        return float(psnr(np.asarray(total / (len(shown) * self.video.frame_bytes))))
+        return float(psnr(np.asarray(total / (len(shown) * self.clip.frame_bytes))))
 
-    def to_pandas(self) -> pd.DataFrame:
+    def to_pandas(self) -> "pd.DataFrame":
         """Return the records as a table, with ``update_type`` in words."""
+        import pandas as pd  # slow to import, and most users of an encoder need no tables
+
         columns = {name: self.records[name] for name in RECORD_DTYPE.names or ()}
         trace = columns.pop("recode_trace")
         table = pd.DataFrame(columns)
@@ -235,6 +317,42 @@ class EncodeLog:
             table[name] = table[name].astype(bool)
         table["recode_trace"] = trace.tolist()
         return table
+
+
+def coded_rows(records: NDArray[np.void]) -> NDArray[np.void]:
+    """Return the rows that were coded; of a whole log they are ``EncodeLog.coded``.
+
+    Args:
+        records: Rows of a log, dtype ``RECORD_DTYPE``.
+    """
+    coded: NDArray[np.void] = records[records["is_shown_again"] == 0]
+    return coded
+
+
+def shown_rows(records: NDArray[np.void]) -> NDArray[np.void]:
+    """Return the rows that show a frame of the clip; of a whole log they are ``EncodeLog.shown``.
+
+    Args:
+        records: Rows of a log, dtype ``RECORD_DTYPE``.
+    """
+    shown: NDArray[np.void] = records[records["is_shown"] != 0]
+    return shown
+
+
+def _read_only(rows: NDArray[np.void]) -> NDArray[np.void]:
+    rows.flags.writeable = False
+    return rows
+
+
+def psnr(mse: ArrayLike) -> NDArray[np.float64]:
+    """Return the PSNR in dB of mean squared errors of 8-bit samples, at most 100.
+
+    Args:
+        mse: Any shape, each at least 0.
+    """
+    lowest = 255**2 / 10 ** (MAX_PSNR / 10)
+    result = 10 * np.log10(255**2 / np.maximum(mse, lowest))
+    return np.asarray(result, dtype=np.float64)
 
 
 class EncodeSession:
@@ -432,7 +550,7 @@ class EncodeSession:
         if self._state != State.DONE:
             raise EncoderError(f"{self._where()}: the encode is not over")
         return EncodeLog(
-            video=self.video,
+            clip=self.video.format,
             options=self.options,
             records=self._native.records(),
             packets=self._native.packets,
@@ -462,8 +580,8 @@ class SessionPool:
     def open(self, video: Video, options: EncoderOptions, **arguments: Any) -> int:
         """Start a session and return its id."""
         session_id, self._next_id = self._next_id, self._next_id + 1
-        self._sessions[session_id] = EncodeSession(
-            video, options, queue=self._queue, id=session_id, timeout=self._timeout, **arguments
+        self._sessions[session_id] = options.open(
+            video, queue=self._queue, id=session_id, timeout=self._timeout, **arguments
         )
         return session_id
 

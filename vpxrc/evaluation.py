@@ -367,7 +367,7 @@ def _run(job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
         wall, cpu = time.perf_counter(), time.process_time()
         log = encode(video, job.options, policy)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        quality = measure(log.stream, video, job.metrics)
+        quality = measure(log.options.decode(log.stream, log.clip), video, job.metrics)
     except VpxrcError as error:
         raise type(error)(f"{job}: {error}") from error
     except Exception as error:

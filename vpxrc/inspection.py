@@ -17,17 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from vpxrc.encoder import (
     UPDATE_TYPES,
-    Decision,
     EncodeLog,
     EncoderOptions,
-    Frame,
     Group,
     UpdateType,
 )
 from vpxrc.errors import InputError
 from vpxrc.files import atomic_write
 from vpxrc.policies import Replay
-from vpxrc.policy import Episode, Policy, encode
+from vpxrc.policy import Episode, Policy, PolicyWrapper, encode
 from vpxrc.report import COLOURS
 from vpxrc.temporal_dependency import BLOCK, Dependency, Version, analyse
 from vpxrc.video import Video
@@ -75,10 +73,12 @@ class Inspection:
     """An encode and the model of each of its groups.
 
     Attributes:
+        video: The clip.
         log: The encode.
         groups: Those with at least two frames to model, in order.
     """
 
+    video: Video
     log: EncodeLog
     groups: list[GroupModel]
 
@@ -95,15 +95,13 @@ class Inspection:
         """
         if not 0 <= index < self.num_groups:
             raise InputError(
-                f"{self.log.video.name}: there is no group {index}: the encode has "
+                f"{self.video.name}: there is no group {index}: the encode has "
                 f"{self.num_groups}, counted from 0"
             )
         for group in self.groups:
             if group.index == index:
                 return group
-        raise InputError(
-            f"{self.log.video.name}: group {index} has fewer than two frames, so no model"
-        )
+        raise InputError(f"{self.video.name}: group {index} has fewer than two frames, so no model")
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -145,10 +143,12 @@ def inspect(
         groups = recorder.groups_of(encode(video, log.options, recorder, progress=progress))
     else:
         groups = recorder.groups_of(log)
-    models = [model for group in groups if (model := _model(log, group, version)) is not None]
+    models = [
+        model for group in groups if (model := _model(video, log, group, version)) is not None
+    ]
     if not models:
         raise InputError(f"{video.name}: no group has two frames, so there is nothing to model")
-    return Inspection(log, models)
+    return Inspection(video, log, models)
 
 
 def write(inspection: Inspection, group: int, folder: Path) -> list[Path]:
@@ -166,7 +166,7 @@ def write(inspection: Inspection, group: int, folder: Path) -> list[Path]:
         InputError: There is no such group.
         OutputError: A file cannot be written.
     """
-    chosen, video = inspection.group(group), inspection.log.video
+    chosen, video = inspection.group(group), inspection.video
     paths = []
     for name, figure in (
         ("importance.png", _importance_picture(chosen, video)),
@@ -185,39 +185,32 @@ def write(inspection: Inspection, group: int, folder: Path) -> list[Path]:
 # The model
 
 
-class _Recorder(Policy):
-    """Delegates to a policy and keeps the groups that it meets."""
+class _Recorder(PolicyWrapper):
+    """Keeps the groups that a policy meets."""
 
     def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-        self.observes = policy.observes
+        super().__init__(policy)
         self._groups: list[Group] = []
         self._encodes: list[tuple[NDArray[np.void], list[Group]]] = []
 
-    def options(self, options: EncoderOptions) -> EncoderOptions:
-        return self._policy.options(options)
-
     def begin(self, episode: Episode) -> None:
         self._groups = []
-        self._policy.begin(episode)
+        super().begin(episode)
 
     def plan_group(self, group: Group) -> ArrayLike | None:
         self._groups.append(group)
-        return self._policy.plan_group(group)
-
-    def decide(self, frame: Frame) -> Decision:
-        return self._policy.decide(frame)
+        return super().plan_group(group)
 
     def review(self, log: EncodeLog) -> EncodeLog | None:
         self._encodes.append((log.records, self._groups))
-        return self._policy.review(log)
+        return super().review(log)
 
     def groups_of(self, log: EncodeLog) -> list[Group]:
         """Return the groups of the encode that was kept, of all that the policy tried."""
         return next(groups for records, groups in self._encodes if records is log.records)
 
 
-def _model(log: EncodeLog, group: Group, version: Version) -> GroupModel | None:
+def _model(video: Video, log: EncodeLog, group: Group, version: Version) -> GroupModel | None:
     rows = log.records[
         (log.records["group_index"] == group.index)
         & (log.records["update_type"] != UpdateType.SHOWN_AGAIN)
@@ -226,15 +219,15 @@ def _model(log: EncodeLog, group: Group, version: Version) -> GroupModel | None:
         return None
     q_index = rows["q_index"].copy()
     for n in np.flatnonzero(rows["is_shown_again"]):  # coded in the group before
-        shows_same = log.records["show_index"] == rows[n]["show_index"]
-        q_index[n] = log.records[shows_same & (log.records["is_shown_again"] == 0)]["q_index"][-1]
+        same = log.coded[log.coded["show_index"] == rows[n]["show_index"]]
+        q_index[n] = same["q_index"][-1]
     place = {int(position): n for n, position in enumerate(rows["group_position"])}
     references = [
         [place.get(int(reference), -1) for reference in group.references[position]]
         for position in place
     ]
     dependency = analyse(
-        log.video,
+        video,
         rows["show_index"],
         references,
         np.maximum(q_index, 1),  # 0 is lossless, which the model does not know
@@ -341,8 +334,7 @@ def _frames_picture(inspection: Inspection) -> Figure:
     panels[2].yaxis.set_major_formatter(FuncFormatter(_plain))
     names = [name for name in _LAYERS if name in found]
     figure.legend([found[name] for name in names], names, loc="outside right upper")
-    video = log.video
-    figure.suptitle(f"{video.name} at {log.bitrate:.0f} kbit/s")
+    figure.suptitle(f"{log.clip.name} at {log.bitrate:.0f} kbit/s")
     return figure
 
 

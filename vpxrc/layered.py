@@ -1,6 +1,5 @@
 """The policy ``layered``: fixed steps between layers, one base q, the bitrate met in one encode."""
 
-import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +7,7 @@ from numpy.typing import NDArray
 
 from vpxrc.encoder import FIRST_PASS_FIELDS, Decision, EncoderOptions, Frame, Group, UpdateType
 from vpxrc.policy import Episode, Policy
-from vpxrc.quantizer import MULTI_LAYER, nearest_q
+from vpxrc.quantizer import nearest_q
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Layered(Policy):
 
     def options(self, options: EncoderOptions) -> EncoderOptions:
         """Return the options in VBR mode (for its estimate of q) with all layers."""
-        return dataclasses.replace(options, rate_control="vbr", auto_alt_ref=MULTI_LAYER)
+        return options.for_control()
 
     def begin(self, episode: Episode) -> None:
         """Start a clip."""

@@ -17,59 +17,23 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import PchipInterpolator
 
+from vpxrc.encoder import psnr
 from vpxrc.errors import EncoderError, InputError
-from vpxrc.video import Video, frame_bytes, read_y4m_header, run_ffmpeg, split_planes
+from vpxrc.video import Video, frame_bytes, run_ffmpeg, split_planes
 
 METRICS = ("psnr", "ssim", "vmaf")
-MAX_PSNR = 100.0  # libvpx's, and what it answers where there is no error at all
 MIN_RATES = 4
 NUM_RESAMPLES = 10_000
 
 
-def decode(stream: bytes | Path, width: int, height: int) -> NDArray[np.uint8]:
-    """Decode a VP9 stream with ffmpeg's own decoder.
+def measure(
+    decoded: NDArray[np.uint8], video: Video, metrics: Sequence[str] = METRICS
+) -> pd.DataFrame:
+    """Compare decoded frames with their source, one by one.
 
     Args:
-        stream: An IVF or WebM file, or its bytes.
-        width: Luma width in pixels that the stream must have.
-        height: Luma height in pixels that the stream must have.
-
-    Returns:
-        uint8 ``[num_frames, frame_bytes]``, rows as in :class:`vpxrc.video.Video`: exactly the
-        frames that are shown, none repeated and none dropped.
-
-    Raises:
-        EncoderError: The stream cannot be decoded or has another size.
-        MissingDependencyError: There is no ffmpeg.
-    """
-    # The decoder by name: where ffmpeg was built without its own, libvpx would decode itself.
-    source = "pipe:" if isinstance(stream, bytes) else f"file:{stream}"
-    output = (
-        ffmpeg.input(source, **{"c:v": "vp9", "err_detect": "explode"})
-        .output("pipe:", format="yuv4mpegpipe", pix_fmt="yuv420p", fps_mode="passthrough")
-        .global_args("-xerror")
-    )
-    data = stream if isinstance(stream, bytes) else None
-    y4m = run_ffmpeg(output, EncoderError, "ffmpeg cannot decode the stream", data)
-    try:
-        header = y4m[: y4m.index(b"\n") + 1]
-        decoded_width, decoded_height, _ = read_y4m_header(header)
-    except ValueError:
-        raise EncoderError("ffmpeg cannot decode the stream: it has no frames") from None
-    if (decoded_width, decoded_height) != (width, height):
-        raise EncoderError(
-            f"the stream is {decoded_width}x{decoded_height}, its source {width}x{height}"
-        )
-    marker = len(b"FRAME\n")
-    rows = np.frombuffer(y4m, np.uint8, offset=len(header))
-    return rows.reshape(-1, marker + frame_bytes(width, height))[:, marker:]
-
-
-def measure(stream: bytes | Path, video: Video, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
-    """Compare a stream with its source, frame by frame.
-
-    Args:
-        stream: An IVF or WebM file, or its bytes.
+        decoded: uint8 ``[num_frames, frame_bytes]``, as :meth:`vpxrc.EncoderOptions.decode` returns
+            them.
         video: The source.
         metrics: Which of ``psnr``, ``ssim`` and ``vmaf``; VMAF takes most of the time.
 
@@ -84,18 +48,18 @@ def measure(stream: bytes | Path, video: Video, metrics: Sequence[str] = METRICS
 
     Raises:
         InputError: A metric's name is unknown.
-        EncoderError: The stream cannot be decoded, or its size or number of frames is not the
-            source's.
+        EncoderError: The number of frames or their size is not the source's.
         MissingDependencyError: There is no ffmpeg, or it has no libvmaf.
     """
     for metric in metrics:
         if metric not in METRICS:
             raise InputError(f"unknown metric {metric!r}: choose from {', '.join(METRICS)}")
-    decoded = decode(stream, video.width, video.height)
     if len(decoded) != video.num_frames:
         raise EncoderError(
             f"{video.name}: the stream shows {len(decoded)} frames, its source {video.num_frames}"
         )
+    if decoded.shape != video.frames.shape:
+        raise EncoderError(f"{video.name}: the stream's frames are not of its source's size")
     table = pd.DataFrame({"show_index": np.arange(len(decoded))})
     if "psnr" in metrics:
         errors = _mean_squared_errors(decoded, video)
@@ -137,17 +101,6 @@ def summarize(frames: pd.DataFrame, width: int, height: int) -> dict[str, float]
         if metric in frames:
             summary[metric] = float(frames[metric].mean())
     return summary
-
-
-def psnr(mse: ArrayLike) -> NDArray[np.float64]:
-    """Return the PSNR in dB of mean squared errors of 8-bit samples, at most 100.
-
-    Args:
-        mse: Any shape, each at least 0.
-    """
-    lowest = 255**2 / 10 ** (MAX_PSNR / 10)
-    result = 10 * np.log10(255**2 / np.maximum(mse, lowest))
-    return np.asarray(result, dtype=np.float64)
 
 
 @dataclass(frozen=True)

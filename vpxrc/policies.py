@@ -126,7 +126,7 @@ class Replay(Policy):
     def __init__(self, log: EncodeLog, exact: bool = True) -> None:
         self._options = log.options
         self._all = log.records
-        self._coded = log.records[log.records["is_shown_again"] == 0]
+        self._coded = log.coded
         self._exact = exact
         self._position = 0
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -76,11 +77,23 @@ class Policy:
 
     Attributes:
         observes: True where libvpx decides everything itself; ``decide`` is then not called.
+        plans_groups: Whether ``plan_group`` is asked; True in a class that overrides it.
         training_clips: Content hashes of the clips it was trained on; none may be in an evaluation.
     """
 
     observes: bool = False
+    plans_groups: bool = False
     training_clips: frozenset[str] = frozenset()
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Ask a class that overrides ``plan_group``, unless it says itself not to be asked."""
+        super().__init_subclass__(**arguments)
+        for base in cls.__mro__:
+            if "plans_groups" in vars(base):
+                break
+            if "plan_group" in vars(base):
+                cls.plans_groups = True
+                break
 
     def options(self, options: EncoderOptions) -> EncoderOptions:
         """Return the options to encode with, given those asked for (mode, layers, level)."""
@@ -92,7 +105,7 @@ class Policy:
     def plan_group(self, group: Group) -> ArrayLike | None:
         """Return provisional q indices for the group's TPL pass, or None for libvpx's estimate.
 
-        Asked before the group's first frame is decided, of policies that override it. ``[size]``,
+        Asked before the group's first frame is decided, where ``plans_groups``. ``[size]``,
         or ``[size + 1]`` with the overlay after the group; -1 leaves a frame to libvpx.
         """
         return None
@@ -110,6 +123,51 @@ class Policy:
     def review(self, log: EncodeLog) -> EncodeLog | None:
         """Look at a finished encode: return the log to keep, or None to encode once more."""
         return log
+
+
+class PolicyWrapper(Policy):
+    """Another policy, of which a subclass changes some methods; all others are the policy's own.
+
+    A subclass that overrides ``plan_group`` is asked for every group, as any policy is.
+
+    Args:
+        policy: The other policy.
+
+    Attributes:
+        policy: The other policy.
+    """
+
+    plans_groups = False  # as the policy has it, not because the method is there
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.observes = policy.observes
+        self.plans_groups = type(self).plans_groups or policy.plans_groups
+        self.training_clips = policy.training_clips
+
+    def options(self, options: EncoderOptions) -> EncoderOptions:
+        """Return the policy's options."""
+        return self.policy.options(options)
+
+    def begin(self, episode: Episode) -> None:
+        """Start the policy's encode."""
+        self.policy.begin(episode)
+
+    def plan_group(self, group: Group) -> ArrayLike | None:
+        """Return the policy's word on the group."""
+        return self.policy.plan_group(group)
+
+    def decide(self, frame: Frame) -> Decision:
+        """Return the policy's decision."""
+        return self.policy.decide(frame)
+
+    def overruled(self, frame: Frame, decision: Decision) -> None:
+        """Tell the policy."""
+        self.policy.overruled(frame, decision)
+
+    def review(self, log: EncodeLog) -> EncodeLog | None:
+        """Return what the policy makes of the encode."""
+        return self.policy.review(log)
 
 
 def encode(
@@ -130,7 +188,9 @@ def encode(
         progress: Called with the number of frames coded so far, at every decision.
 
     Returns:
-        The log that the policy keeps, with the number of encodes that it spent.
+        The log that the policy keeps, with the number of encodes that it spent. Its options are
+        those that the policy encoded with, so its overshoot is over the target in them; only a
+        policy that changes the target, as ``Replay`` does, has another one than was asked for.
 
     Raises:
         PolicyError: The policy raised or answered out of range.
@@ -142,7 +202,6 @@ def encode(
         encodes += 1
         kept = policy.review(log)
         if kept is not None:
-            # Whatever mode is underneath, the target asked for is what overshoot is measured by.
             return dataclasses.replace(kept, encodes=encodes)
 
 
@@ -153,12 +212,10 @@ def _encode_once(
     timeout: float,
     progress: Callable[[int], None] | None,
 ) -> EncodeLog:
-    plans = type(policy).plan_group is not Policy.plan_group
-    with EncodeSession(
+    with options.open(
         video,
-        options,
         observe=policy.observes,
-        plan_groups=plans and not policy.observes,
+        plan_groups=policy.plans_groups and not policy.observes,
         timeout=timeout,
     ) as session:
         try:

@@ -12,11 +12,12 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from vpxrc import page
+from vpxrc.encoder import psnr
 from vpxrc.evaluation import Clip, Evaluation, table
 from vpxrc.files import atomic_write, sha256_file
-from vpxrc.metrics import decode, mean_ci95, psnr
+from vpxrc.metrics import mean_ci95
 from vpxrc.page import Page, Plot
-from vpxrc.video import split_planes
+from vpxrc.video import decode_vp9, split_planes
 
 if TYPE_CHECKING:
     from vpxrc.comparison import Comparison
@@ -536,7 +537,7 @@ def _view(
             original = video.frames[numbers]
             streams.append(page.Shown("source", "", _pictures(original, width, height), []))
     for policy, path in paths.items():
-        frames = decode(path, width, height)[numbers]
+        frames = decode_vp9(path, width, height)[numbers]
         row = _row(evaluation, clip, policy, target)
         notes = []
         if original is not None:

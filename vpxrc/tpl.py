@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vpxrc.encoder import FIRST_PASS_FIELDS, Decision, EncoderOptions, Frame, UpdateType
 from vpxrc.policy import Episode, Policy
-from vpxrc.quantizer import MULTI_LAYER, nearest_q
+from vpxrc.quantizer import nearest_q
 from vpxrc.temporal_dependency import MAX_FRAMES, Dependency, Version, analyse, modelled
 
 # Budgeted apart; golden frames go with ARFs, overlays with leaves.
@@ -140,7 +140,7 @@ class Tpl(Policy):
 
     def options(self, options: EncoderOptions) -> EncoderOptions:
         """Return the options in VBR mode (for its estimate of q) with all layers."""
-        return dataclasses.replace(options, rate_control="vbr", auto_alt_ref=MULTI_LAYER)
+        return options.for_control()
 
     def begin(self, episode: Episode) -> None:
         """Start a clip."""

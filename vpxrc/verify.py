@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vpxrc import _native
 from vpxrc.container import ivf_bytes
-from vpxrc.encoder import EncodeLog, EncoderOptions, EncodeSession, first_pass_stats
+from vpxrc.encoder import EncodeLog, EncoderOptions, first_pass_stats
 from vpxrc.errors import InputError, PolicyError
 from vpxrc.files import cache_dir
 from vpxrc.metrics import measure, summarize
@@ -17,7 +17,6 @@ from vpxrc.policies import Replay
 from vpxrc.policy import encode
 from vpxrc.video import Video, write_y4m
 
-BITS_PER_PIXEL = 0.06  # a middling quality
 PSNR_TOLERANCE = 1e-9  # dB
 
 
@@ -60,24 +59,22 @@ def verify(
         EncoderError: An encode failed.
     """
     oracle = oracle_program(oracle)
-    if target_bitrate is None:
-        pixels = video.width * video.height * float(video.fps)
-        target_bitrate = max(1, round(BITS_PER_PIXEL * pixels / 1000))
     settings = [
-        EncoderOptions(target_bitrate=target_bitrate, cpu_used=speed, auto_alt_ref=layers)
+        EncoderOptions.for_clip(video, target_bitrate, cpu_used=speed, auto_alt_ref=layers)
         for speed in cpu_used
         for layers in auto_alt_ref
     ]
     for options in settings:
         for rate_control in ("vbr", "cq", "q"):
             log = observe(video, dataclasses.replace(options, rate_control=rate_control))
-            yield check_plain(log)
+            yield check_plain(video, log)
             if oracle is not None:
-                yield check_oracle(log, oracle)
+                yield check_oracle(video, log, oracle)
             if rate_control == "vbr":
-                yield check_replay(log)
-                yield check_psnr(log)
-        yield check_replay(observe(video, dataclasses.replace(options, tpl=False)))
+                yield check_replay(video, log)
+                yield check_psnr(video, log)
+        without_tpl = dataclasses.replace(options, tpl=False)
+        yield check_replay(video, observe(video, without_tpl))
 
 
 def oracle_program(path: Path | None = None) -> Path | None:
@@ -97,13 +94,12 @@ def oracle_program(path: Path | None = None) -> Path | None:
 
 def observe(video: Video, options: EncoderOptions) -> EncodeLog:
     """Return the log of libvpx's own rate control, as our observer sees it."""
-    with EncodeSession(video, options, observe=True) as session:
+    with options.open(video, observe=True) as session:
         return session.log()
 
 
-def check_plain(log: EncodeLog) -> Check:
+def check_plain(video: Video, log: EncodeLog) -> Check:
     """Compare an observed stream with the same libvpx in a loop with nothing attached."""
-    video = log.video
     packets = _native.run_plain_second_pass(
         video.frames,
         video.width,
@@ -113,11 +109,11 @@ def check_plain(log: EncodeLog) -> Check:
         log.options,
         first_pass_stats(video, log.options),
     )
-    plain = ivf_bytes(packets, video.width, video.height, video.fps)
+    plain = ivf_bytes(packets, video.width, video.height, video.fps, log.fourcc)
     return _same_stream("observed = plain libvpx", log, plain)
 
 
-def check_oracle(log: EncodeLog, oracle: Path) -> Check:
+def check_oracle(video: Video, log: EncodeLog, oracle: Path) -> Check:
     """Compare an observed stream, IVF header included, with what ``vpxenc`` writes.
 
     Raises:
@@ -125,18 +121,26 @@ def check_oracle(log: EncodeLog, oracle: Path) -> Check:
     """
     options = log.options
     arguments = [
-        *("--codec=vp9", "--passes=2", "--good", "--ivf", f"--end-usage={options.rate_control}"),
-        *(f"--target-bitrate={options.target_bitrate}", f"--cpu-used={options.cpu_used}"),
-        *(f"--auto-alt-ref={options.auto_alt_ref}", f"--lag-in-frames={options.lag_in_frames}"),
-        *(f"--kf-max-dist={options.key_frame_max_distance}", f"--threads={options.threads}"),
-        *(f"--min-q={options.min_quantizer}", f"--max-q={options.max_quantizer}"),
+        "--codec=vp9",
+        "--passes=2",
+        "--good",
+        "--ivf",
+        f"--end-usage={options.rate_control}",
+        f"--target-bitrate={options.target_bitrate}",
+        f"--cpu-used={options.cpu_used}",
+        f"--auto-alt-ref={options.auto_alt_ref}",
+        f"--lag-in-frames={options.lag_in_frames}",
+        f"--kf-max-dist={options.key_frame_max_distance}",
+        f"--threads={options.threads}",
+        f"--min-q={options.min_quantizer}",
+        f"--max-q={options.max_quantizer}",
         f"--enable-tpl={int(options.tpl)}",
     ]
     if options.rate_control != "vbr":
         arguments.append(f"--cq-level={options.cq_level}")
     with tempfile.TemporaryDirectory(prefix="vpxrc-") as folder:
         source, output = Path(folder, "source.y4m"), Path(folder, "output.ivf")
-        write_y4m(log.video, source)
+        write_y4m(video, source)
         command = [str(oracle.absolute()), *arguments, f"--output={output}", str(source)]
         try:
             subprocess.run(
@@ -148,16 +152,16 @@ def check_oracle(log: EncodeLog, oracle: Path) -> Check:
         return _same_stream("observed = vpxenc", log, output.read_bytes())
 
 
-def check_replay(log: EncodeLog) -> Check:
+def check_replay(video: Video, log: EncodeLog) -> Check:
     """Repeat a log through q control, exactly and by q and lambda alone."""
     name = "exact replay"
     try:
-        exact = encode(log.video, log.options, Replay(log))
+        exact = encode(video, log.options, Replay(log))
     except PolicyError as error:
         return Check(_name(name, log), False, str(error))
     check = _same_stream(name, log, exact.stream)
     try:
-        rough = encode(log.video, log.options, Replay(log, exact=False))
+        rough = encode(video, log.options, Replay(log, exact=False))
     except PolicyError as error:
         alone = str(error)
     else:
@@ -166,10 +170,13 @@ def check_replay(log: EncodeLog) -> Check:
     return dataclasses.replace(check, figure=figure)
 
 
-def check_psnr(log: EncodeLog) -> Check:
+def check_psnr(video: Video, log: EncodeLog) -> Check:
     """Compare the encoder's PSNR with that of the stream decoded by ffmpeg."""
-    video = log.video
-    decoded = summarize(measure(log.stream, video, ["psnr"]), video.width, video.height)
+    decoded = summarize(
+        measure(log.options.decode(log.stream, log.clip), video, ["psnr"]),
+        video.width,
+        video.height,
+    )
     gap = max(abs(log.psnr - decoded["psnr"]), abs(log.psnr_overall - decoded["psnr_overall"]))
     return Check(
         _name("encoder's PSNR = PSNR decoded by ffmpeg", log),
@@ -196,6 +203,6 @@ def _difference(replayed: EncodeLog, log: EncodeLog) -> str:
 def _name(what: str, log: EncodeLog) -> str:
     options = log.options
     return (
-        f"{what} [{log.video.name}, {options.rate_control}, cpu-used {options.cpu_used}, "
+        f"{what} [{log.clip.name}, {options.rate_control}, cpu-used {options.cpu_used}, "
         f"auto-alt-ref {options.auto_alt_ref}, TPL {'on' if options.tpl else 'off'}]"
     )

@@ -14,12 +14,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
-import ffmpeg
-import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.errors import InputError, MissingDependencyError, VpxrcError
+from vpxrc.errors import EncoderError, InputError, MissingDependencyError, VpxrcError
 from vpxrc.files import atomic_write, cache_dir, sha256_file
 
 CACHE_FORMAT = 1
@@ -35,6 +33,42 @@ TO_SDR = (
     "ffmpeg -i IN -vf zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable,"
     "zscale=t=bt709:m=bt709:r=tv,format=yuv420p -c:v ffv1 -c:a copy OUT.mkv"
 )
+
+
+@dataclass(frozen=True)
+class ClipFormat:
+    """All that is known of a clip but its frames.
+
+    Attributes:
+        name: What messages and tables call the clip.
+        width: Luma width in pixels; may be odd.
+        height: Luma height in pixels; may be odd.
+        fps: Frames per second, constant.
+        num_frames: Number of frames, at least 2.
+        content_hash: See :class:`Video`.
+    """
+
+    name: str
+    width: int
+    height: int
+    fps: Fraction
+    num_frames: int
+    content_hash: str
+
+    @property
+    def pixels(self) -> int:
+        """Luma pixels of one frame."""
+        return self.width * self.height
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one frame, chroma included."""
+        return frame_bytes(self.width, self.height)
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return float(self.num_frames / self.fps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +92,13 @@ class Video:
     height: int
     fps: Fraction
     content_hash: str
+
+    @property
+    def format(self) -> ClipFormat:
+        """All but the frames."""
+        return ClipFormat(
+            self.name, self.width, self.height, self.fps, self.num_frames, self.content_hash
+        )
 
     @property
     def num_frames(self) -> int:
@@ -221,6 +262,8 @@ def read_colours(path: str | Path) -> Colours:
     Raises:
         MissingDependencyError: There is no ffmpeg.
     """
+    import ffmpeg  # where it is needed: `import vpxrc` stays quick
+
     stream = ffmpeg.input(f"file:{path}")["V:0"].output(
         "pipe:", format="null", pix_fmt="yuv420p", vframes=1
     )
@@ -255,6 +298,8 @@ def resampling_rate(path: str | Path) -> Fraction | None:
     Raises:
         MissingDependencyError: There is no ffmpeg.
     """
+    import ffmpeg  # where it is needed: `import vpxrc` stays quick
+
     stream = ffmpeg.input(f"file:{path}")["V:0"].output("pipe:", format="framecrc", c="copy")
     with start_ffmpeg(stream, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as (process, log):
         table = process.communicate()[0].decode()
@@ -353,6 +398,8 @@ def ffmpeg_program() -> str:
     Raises:
         MissingDependencyError: There is no program.
     """
+    import imageio_ffmpeg  # as ffmpeg-python: where it is needed
+
     try:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError:
@@ -453,6 +500,47 @@ def first_error(messages: IO[bytes]) -> str:
     return "ffmpeg says nothing about it"
 
 
+def decode_vp9(stream: bytes | Path, width: int, height: int) -> NDArray[np.uint8]:
+    """Decode a VP9 stream with ffmpeg's own decoder.
+
+    Args:
+        stream: An IVF or WebM file, or its bytes.
+        width: Luma width in pixels that the stream must have.
+        height: Luma height in pixels that the stream must have.
+
+    Returns:
+        uint8 ``[num_frames, frame_bytes]``, rows as in :class:`Video`: exactly the frames that are
+        shown, none repeated and none dropped.
+
+    Raises:
+        EncoderError: The stream cannot be decoded or has another size.
+        MissingDependencyError: There is no ffmpeg.
+    """
+    import ffmpeg  # where it is needed: `import vpxrc` stays quick
+
+    # The decoder by name: where ffmpeg was built without its own, libvpx would decode itself.
+    source = "pipe:" if isinstance(stream, bytes) else f"file:{stream}"
+    output = (
+        ffmpeg.input(source, **{"c:v": "vp9", "err_detect": "explode"})
+        .output("pipe:", format="yuv4mpegpipe", pix_fmt="yuv420p", fps_mode="passthrough")
+        .global_args("-xerror")
+    )
+    data = stream if isinstance(stream, bytes) else None
+    y4m = run_ffmpeg(output, EncoderError, "ffmpeg cannot decode the stream", data)
+    try:
+        header = y4m[: y4m.index(b"\n") + 1]
+        decoded_width, decoded_height, _ = read_y4m_header(header)
+    except ValueError:
+        raise EncoderError("ffmpeg cannot decode the stream: it has no frames") from None
+    if (decoded_width, decoded_height) != (width, height):
+        raise EncoderError(
+            f"the stream is {decoded_width}x{decoded_height}, its source {width}x{height}"
+        )
+    marker = len(b"FRAME\n")
+    rows = np.frombuffer(y4m, np.uint8, offset=len(header))
+    return rows.reshape(-1, marker + frame_bytes(width, height))[:, marker:]
+
+
 def read_y4m_header(line: bytes) -> tuple[int, int, Fraction]:
     """Return width, height and frame rate from the first line of an 8-bit 4:2:0 Y4M stream.
 
@@ -498,6 +586,8 @@ def _decode_file(
     num_frames: int | None,
 ) -> dict[str, object]:
     """Decode a file into raw frames and return the description that goes beside them."""
+    import ffmpeg  # where it is needed: `import vpxrc` stays quick
+
     # "file:" keeps ffmpeg from reading a protocol or an option into the name. Errors end the
     # program instead of being concealed: a concealed frame would be a wrong source.
     source = ffmpeg.input(f"file:{path}", ss=start, err_detect="explode")

@@ -24,10 +24,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vpxrc.agents.evolution.trajectory import Follow, Record, Trajectory
-from vpxrc.encoder import EncodeLog, EncoderOptions, UpdateType
+from vpxrc.encoder import EncodeLog, EncoderOptions, UpdateType, psnr
 from vpxrc.errors import InputError
 from vpxrc.files import atomic_write
-from vpxrc.metrics import measure, more_bits, psnr
+from vpxrc.metrics import measure, more_bits
 from vpxrc.policies import libvpx_vbr
 from vpxrc.policy import Policy, encode
 from vpxrc.video import Video
@@ -134,7 +134,7 @@ def anchor_curve(
         encode(video, dataclasses.replace(options, target_bitrate=target), libvpx_vbr())
         for target in targets
     )
-    return tuple(_point(log, quality) for log in logs)
+    return tuple(_point(video, log, quality) for log in logs)
 
 
 def saved(anchors: tuple[Point, ...], point: Point, quality: str) -> float | None:
@@ -277,7 +277,7 @@ class _Search:
             trajectory=trajectory,
             log=dataclasses.replace(log, encodes=self._encodes),
             start=self._first,
-            found=_point(log, s.quality),
+            found=_point(self._video, log, s.quality),
             responses=pd.DataFrame(self._responses, columns=_RESPONSE),
             encodes=self._encodes,
         )
@@ -300,18 +300,24 @@ class _Search:
             trajectory = Trajectory.of(log, recorder.decisions)
         return trajectory, log
 
-    def _count(self) -> None:
-        self._encodes += 1
+    def _count(self, encodes: int = 1) -> None:
+        self._encodes += encodes
         if self._progress is not None:
             self._progress(self._encodes)
 
     def _begin(self) -> None:
         """Take the start's trajectory, and measure where it is on which slope."""
-        recorder = Record(self._start)
-        log = self._log = self._best_log = encode(self._video, self._options, recorder)
-        self._count()
-        self._trajectory = self._best = Trajectory.of(log, recorder.decisions)
-        self._first = _point(log, self._search.quality)
+        most = self._search.max_encodes
+        recorder = Record(self._start, most)
+        log = encode(self._video, self._options, recorder)
+        self._count(log.encodes)
+        trajectory = Trajectory.of(log, recorder.decisions)
+        if self._start.plans_groups and (most is None or self._encodes < most):
+            # A trajectory has no plans of groups, so what follows it is another encode.
+            trajectory, log = self._follow(trajectory)
+        self._trajectory = self._best = trajectory
+        self._log = self._best_log = log
+        self._first = _point(self._video, log, self._search.quality)
         self._start_bits, self._start_quality = log.bits, self._mean(log)
         self._best_score = 0.0
         self._bits_per_step, self._quality_per_bits = _USUAL_SLOPES
@@ -329,7 +335,7 @@ class _Search:
         return float(np.log2(log.bits / self._target_bits))
 
     def _mean(self, log: EncodeLog) -> float:
-        return float(_qualities(log, self._search.quality).sum())
+        return float(_qualities(self._video, log, self._search.quality).sum())
 
     def _score(self, log: EncodeLog) -> float:
         """Return the percent of bits more than the start's, at equal quality."""
@@ -382,7 +388,8 @@ class _Search:
         same = int(differs.argmax()) if differs.any() else count
         bits = (ours["bits"][:count] - theirs["bits"][:count]) / log.bits
         quality = self._search.quality
-        gained = _qualities(trial, quality, log)[:count] - _qualities(log, quality, log)[:count]
+        gained = _qualities(self._video, trial, quality, log)[:count]
+        gained = gained - _qualities(self._video, log, quality, log)[:count]
         cost = 100 * (bits - gained / self._quality_per_bits)
         sums = np.append(0.0, np.cumsum(cost))
         if same < max(len(ours), len(theirs)):
@@ -542,36 +549,44 @@ def _phases(t: Trajectory, direction: Direction) -> list[NDArray[np.bool_]]:
     return [chosen for chosen in phases if chosen.any()]
 
 
-def _qualities(log: EncodeLog, quality: Quality, near: EncodeLog | None = None) -> Any:
+def _qualities(
+    video: Video, log: EncodeLog, quality: Quality, near: EncodeLog | None = None
+) -> Any:
     """Return what each row of a log contributes to its quality; they add up to it.
 
     The PSNR of the mean error is taken along its tangent at ``near``.
     """
-    rows, video = log.records, log.video
+    rows = log.records
     shown = rows["is_shown"] != 0
     result = np.zeros(len(rows))
     frames = shown.sum()
     if quality == "psnr":
-        result[shown] = psnr(rows["sse_y"][shown] / (video.width * video.height)) / frames
+        result[shown] = psnr(rows["sse_y"][shown] / log.clip.pixels) / frames
     elif quality == "ssim":
         # Not kept: a log is measured where it is needed, and that is not often.
         order = np.argsort(rows["show_index"][shown])
         values = np.empty(frames)
-        values[order] = measure(log.stream, video, ["ssim"])["ssim"].to_numpy()
+        values[order] = _ssim(video, log)
         result[shown] = values / frames
     else:
         errors = sum(rows[name][shown] for name in ("sse_y", "sse_u", "sse_v"))
         if near is None:
             result[shown] = log.psnr_overall / frames
         else:
-            base = near.records[near.records["is_shown"] != 0]
+            base = near.shown
             mean = sum(base[name].sum() for name in ("sse_y", "sse_u", "sse_v")) / len(base)
             result[shown] = -10 / np.log(10) * errors / max(mean, 1.0) / frames
     return result
 
 
-def _point(log: EncodeLog, quality: Quality) -> Point:
+def _ssim(video: Video, log: EncodeLog) -> NDArray[np.float64]:
+    """Return the SSIM of every shown frame, by show index."""
+    decoded = log.options.decode(log.stream, log.clip)
+    return measure(decoded, video, ["ssim"])["ssim"].to_numpy()
+
+
+def _point(video: Video, log: EncodeLog, quality: Quality) -> Point:
     ssim = float("nan")
     if quality == "ssim":
-        ssim = float(measure(log.stream, log.video, ["ssim"])["ssim"].mean())
+        ssim = float(_ssim(video, log).mean())
     return Point(log.bitrate, log.psnr, log.psnr_overall, ssim)

@@ -217,7 +217,7 @@ def _savings(
 def _trajectory(found: SearchResult) -> pd.DataFrame:
     """Return the decisions beside what came of them."""
     table = found.trajectory.to_pandas()
-    rows = found.log.records[found.log.records["is_shown_again"] == 0]
+    rows = found.log.coded
     for name in _CODED:
         table[name] = rows[name]
     return table
@@ -328,7 +328,7 @@ def replay(result: dict[str, Any], clips: Sequence[Clip] | None = None) -> Check
     name = f"a lesson's replay [{video.name}, {size}, {options.target_bitrate} kbit/s]"
     if not trajectory.fits(log):
         return Check(name, False, "other frames are coded")
-    rows = log.records[log.records["is_shown_again"] == 0]
+    rows = log.coded
     same = np.logical_and.reduce([table[column].to_numpy() == rows[column] for column in _CODED])
     if same.all():
         return Check(name, True, f"{len(same)} coded frames, bits and errors identical")

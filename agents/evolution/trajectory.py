@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, Frame
 from vpxrc.errors import InputError
-from vpxrc.policy import Episode, Policy
-from vpxrc.quantizer import LOG2_STEP, MULTI_LAYER, nearest_q
+from vpxrc.policy import Episode, Policy, PolicyWrapper
+from vpxrc.quantizer import LOG2_STEP, nearest_q
 
 _FRAME_FIELDS = ("show_index", "group_index", "group_position", "update_type", "layer_depth")
 
@@ -47,7 +47,7 @@ class Trajectory:
     @classmethod
     def of(cls, log: EncodeLog, decisions: list[Decision]) -> Self:
         """Return the trajectory of a log and the decisions that made it."""
-        rows = log.records[log.records["is_shown_again"] == 0]
+        rows = log.coded
         return cls(
             **{name: rows[name].copy() for name in _FRAME_FIELDS},
             step=LOG2_STEP[rows["q_index"]],
@@ -57,7 +57,7 @@ class Trajectory:
 
     def fits(self, log: EncodeLog) -> bool:
         """Return whether a log has the trajectory's frames, in its groups and places."""
-        rows = log.records[log.records["is_shown_again"] == 0]
+        rows = log.coded
         return len(rows) == len(self) and all(
             np.array_equal(rows[name], getattr(self, name)) for name in _FRAME_FIELDS
         )
@@ -110,30 +110,48 @@ class Trajectory:
         return cls(**columns, superblock_scale=maps)
 
 
-class Record(Policy):
+class Record(PolicyWrapper):
     """Another policy, with its decisions kept.
 
+    Args:
+        policy: The policy.
+        most: The most encodes that it may ask for; None: as many as it asks for.
+
     Attributes:
-        decisions: Of the encode so far, in coding order.
+        decisions: Those of the encode that is running or was kept, in coding order.
     """
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+    def __init__(self, policy: Policy, most: int | None = None) -> None:
+        super().__init__(policy)
         self.decisions: list[Decision] = []
+        self._most = most
+        self._encodes: list[tuple[NDArray[np.void], list[Decision]]] = []
 
     def options(self, options: EncoderOptions) -> EncoderOptions:
         """Return the policy's options, in the mode and with the layers that are followed in."""
-        return _followed(self._policy.options(options))
+        return super().options(options).for_control()
 
     def begin(self, episode: Episode) -> None:
-        """Forget the decisions before."""
+        """Start on the decisions of another encode."""
         self.decisions = []
-        self._policy.begin(episode)
+        super().begin(episode)
 
     def decide(self, frame: Frame) -> Decision:
         """Return the policy's decision."""
-        self.decisions.append(self._policy.decide(frame))
+        self.decisions.append(super().decide(frame))
         return self.decisions[-1]
+
+    def review(self, log: EncodeLog) -> EncodeLog | None:
+        """Return the encode that the policy keeps, the last one where it may ask for no more."""
+        self._encodes.append((log.records, self.decisions))
+        kept = super().review(log)
+        if kept is None and len(self._encodes) == self._most:
+            kept = log
+        if kept is not None:
+            records = kept.records
+            self.decisions = next(made for of, made in self._encodes if of is records)
+            self._encodes = []
+        return kept
 
 
 class Follow(Policy):
@@ -150,7 +168,7 @@ class Follow(Policy):
 
     def options(self, options: EncoderOptions) -> EncoderOptions:
         """Return the options in VBR mode, which shapes the groups, with all layers."""
-        return _followed(options)
+        return options.for_control()
 
     def begin(self, episode: Episode) -> None:
         """Go back to the first frame."""
@@ -174,7 +192,3 @@ class Follow(Policy):
         scale = t.superblock_scale[at] if same_place else None
         q_index = nearest_q(float(t.step[at]), self._log2_step)
         return Decision(q_index, float(t.lambda_scale[at]), scale)
-
-
-def _followed(options: EncoderOptions) -> EncoderOptions:
-    return dataclasses.replace(options, rate_control="vbr", auto_alt_ref=MULTI_LAYER)

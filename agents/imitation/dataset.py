@@ -149,14 +149,13 @@ class _Tutor(Prior):
         return self._follow.decide(frame)
 
     def lessons(self, name: str, log: EncodeLog) -> list[Lesson]:
-        rows, video = log.records, log.video
+        rows, clip = log.coded, log.clip
         result = []
         for notes in self.notes:
             groups = []
             for note in notes:
                 positions = note.positions
-                mine = (rows["group_index"] == note.index) & (rows["is_shown_again"] == 0)
-                here = rows[mine]
+                here = rows[rows["group_index"] == note.index]
                 place = np.searchsorted(here["group_position"], positions)
                 found = place < len(here)
                 found &= here["group_position"][np.minimum(place, len(here) - 1)] == positions
@@ -167,7 +166,7 @@ class _Tutor(Prior):
                 expected = note.shares * np.exp2(-slope * (self._clip_base + offset))
                 bits = np.log2(np.maximum(one["bits"], 8.0) / np.maximum(expected, 8.0))
                 bits[note.shares <= 0] = np.nan  # overlays: paid as the frame they show
-                mse = np.maximum(one["sse_y"] / (video.width * video.height), 1e-3)
+                mse = np.maximum(one["sse_y"] / clip.pixels, 1e-3)
                 distortion = np.log2(mse / note.distortion)
                 distortion[~found] = np.nan
                 kinds = one["update_type"]
@@ -187,7 +186,7 @@ class _Tutor(Prior):
             result.append(
                 Lesson(
                     name,
-                    video.content_hash,
+                    clip.content_hash,
                     first_pass_features(log.first_pass),
                     tuple(groups),
                 )

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.encoder import FIRST_PASS_FIELDS, UpdateType
-from vpxrc.metrics import psnr
+from vpxrc.encoder import FIRST_PASS_FIELDS, UpdateType, coded_rows, psnr, shown_rows
 from vpxrc.temporal_dependency import BLOCK, Dependency
 
 # Each has a column of FRAME.
@@ -164,13 +163,13 @@ def group_features(
     """
     length = max(last - first, 1)
     per_frame = target_bits / num_frames
-    shown = records[records["is_shown"] != 0]
+    shown = shown_rows(records)
     before, quality = 0.0, 0.0
     if len(shown) > 1:
         # Position 0 of this group may be there already: an ARF of the one before, shown again.
-        coded = records[records["is_shown_again"] == 0]
+        coded = coded_rows(records)
         recent = records[records["group_index"] == coded["group_index"][-1]]
-        frames = max(int((recent["is_shown"] != 0).sum()), 1)
+        frames = max(len(shown_rows(recent)), 1)
         before = float(np.log2(max(recent["bits"].sum() / frames / per_frame, 1e-3)))
         all_of_it = psnr(shown["sse_y"] / pixels)
         quality = float(all_of_it[-frames:].mean() - all_of_it.mean())

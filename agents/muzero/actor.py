@@ -1,10 +1,8 @@
 """Playing: encodes under a network's search, a few at a time, in whatever process it is called."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +11,7 @@ from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.network import Array, Network
 from vpxrc.datasets import Clip
 from vpxrc.encoder import EncodeLog, EncoderOptions, SessionPool
-from vpxrc.envs.planned import PlannedConfig, PlannedEpisode, make_plan, session_arguments
+from vpxrc.envs.planned import PlannedConfig, PlannedEpisode, make_plan
 from vpxrc.policy import Policy, encode, make_policy
 from vpxrc.video import Video
 
@@ -47,15 +45,11 @@ class Encoded:
 
     Attributes:
         task: What was encoded.
-        result: The fields of its log but the video, which every process has.
+        log: Its log.
     """
 
     task: Task
-    result: dict[str, Any]
-
-    def log(self) -> EncodeLog:
-        """Return the log; the clip is opened."""
-        return EncodeLog(video=open_task(self.task), **self.result)
+    log: EncodeLog
 
 
 @dataclass(frozen=True)
@@ -84,9 +78,7 @@ def encode_all(job: ReferenceJob) -> list[Encoded]:
         EncoderError: An encode failed.
     """
     policy = make_policy(job.policy)
-    return [
-        Encoded(task, _fields(encode(open_task(task), task.options, policy))) for task in job.tasks
-    ]
+    return [Encoded(task, encode(open_task(task), task.options, policy)) for task in job.tasks]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +140,7 @@ def play(job: Job) -> list[Played]:
         for number, task in enumerate(job.tasks):
             plan = make_plan(job.planned.plan)
             options = plan.options(task.options)
-            session_id = pool.open(open_task(task), options, **session_arguments(plan))
+            session_id = pool.open(open_task(task), options, plan_groups=plan.plans_groups)
             rng = np.random.default_rng(job.seeds[number] if job.seeds else 0)
             runs[session_id] = _Run(task, plan, rng)
         waiting: dict[int, Array] = {}
@@ -188,18 +180,13 @@ class _Run:
         assert episode is not None and episode.log is not None  # the pool is empty
         return Played(
             self.task,
-            _fields(episode.log),
+            episode.log,
             np.stack(self.observations),
             np.array(self.actions, np.int32),
             np.stack(self.policies),
             np.array(self.values, np.float32),
             episode.steps,
         )
-
-
-def _fields(log: EncodeLog) -> dict[str, Any]:
-    names = [part.name for part in dataclasses.fields(log) if part.name != "video"]
-    return {name: getattr(log, name) for name in names}
 
 
 def _decide(job: Job, waiting: Sequence[tuple[_Run, Array]]) -> None:

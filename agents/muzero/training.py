@@ -36,7 +36,7 @@ from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.learner import Learner, learn
 from vpxrc.agents.muzero.network import Array, Network, Trained
 from vpxrc.agents.muzero.replay import Replay, Trajectory
-from vpxrc.encoder import EncodeLog, EncoderOptions
+from vpxrc.encoder import EncodeLog, EncoderOptions, coded_rows
 from vpxrc.envs.planned import OBSERVATION, PlannedConfig, make_plan
 from vpxrc.envs.rewards import GainReward, HistoricalOpponent, SelfCompetition, StepReward
 from vpxrc.errors import InputError, VpxrcError
@@ -330,7 +330,7 @@ class _Run:
     def measure(self, encoded: list[Encoded]) -> None:
         """Take in encodes of one clip that are to be measured against."""
         self._changed = True
-        logs = [one.log() for one in encoded]
+        logs = [one.log for one in encoded]
         if isinstance(self._reward, GainReward):
             _add_references(self._reward, logs)
         elif isinstance(self._reward, HistoricalOpponent):
@@ -342,7 +342,7 @@ class _Run:
         """Take in episodes, learn from them, and keep a state now and then."""
         if job.seeds:
             self._changed = True
-            self._learn_from(played, [one.log() for one in played])
+            self._learn_from(played, [one.log for one in played])
             self._save_now_and_then()
         else:  # the opponent's
             self.measure([*played])
@@ -376,7 +376,7 @@ class _Run:
             rewards = reward.per_step(log, steps)
             value, known = float(rewards.sum()), True
         else:
-            known = (log.video.content_hash, log.options.target_bitrate) in reward.table
+            known = (log.clip.content_hash, log.options.target_bitrate) in reward.table
             value = reward(log)
             rewards = np.zeros(len(steps), np.float32)
             rewards[-1] = value
@@ -591,10 +591,10 @@ def _add_references(reward: GainReward, logs: Sequence[EncodeLog]) -> None:
 
 def _trajectory(played: Played, log: EncodeLog, rewards: Array) -> Trajectory:
     """Return what the replay keeps of an episode."""
-    pixels = log.video.width * log.video.height
+    pixels = log.clip.pixels
     parts = [log.records[first:last] for first, last in played.steps]
     bits = np.array([part["bits"].sum() for part in parts])
-    coded = [part[part["is_shown_again"] == 0] for part in parts]
+    coded = [coded_rows(part) for part in parts]
     errors = np.array([part["sse_y"].mean() if len(part) else np.nan for part in coded])
     return Trajectory(
         observations=played.observations,

@@ -21,20 +21,19 @@ from vpxrc.agents.evolution.teach import (
     stored_trajectory,
 )
 from vpxrc.datasets import Clip
-from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, EncodeSession, Frame, UpdateType
+from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, Frame, UpdateType
 from vpxrc.envs.planned import (
     OBSERVATION,
     REFERENCES,
     PlannedConfig,
     PlannedEpisode,
     make_plan,
-    session_arguments,
 )
 from vpxrc.envs.rewards import GainReward, Reward, StepReward
 from vpxrc.errors import InputError
 from vpxrc.files import atomic_write, cache_dir, digest, sha256_file
 from vpxrc.policy import Episode as PolicyEpisode
-from vpxrc.policy import Policy, encode, make_policy
+from vpxrc.policy import Policy, PolicyWrapper, encode, make_policy
 from vpxrc.video import Video
 
 _NEIGHBOUR = 0.75  # of the target: the second point of a slope where there is but one target
@@ -79,7 +78,7 @@ def run(
     plan = make_plan(config.plan)
     observations: list[NDArray[np.float32]] = []
     actions: list[int] = []
-    with EncodeSession(video, plan.options(options), **session_arguments(plan)) as session:
+    with plan.options(options).open(video, plan_groups=plan.plans_groups) as session:
         episode = PlannedEpisode(session, plan, config)
         while (log := episode.log) is None:
             observation = episode.advance()
@@ -295,7 +294,7 @@ def _neighbour(options: EncoderOptions) -> EncoderOptions:
     return dataclasses.replace(options, target_bitrate=target)
 
 
-class _Beside(Policy):
+class _Beside(PolicyWrapper):
     """Follows a trajectory, with the plan beside it.
 
     Attributes:
@@ -304,28 +303,28 @@ class _Beside(Policy):
     """
 
     def __init__(self, plan: Policy, trajectory: Trajectory) -> None:
-        self._plan = plan
+        super().__init__(plan)
         self._follow = Follow(trajectory)
         self.differences: list[float] = []
         self.rows: list[tuple[int, int, int]] = []
 
-    def options(self, options: EncoderOptions) -> EncoderOptions:
-        return self._plan.options(options)
-
     def begin(self, episode: PolicyEpisode) -> None:
         self._log2_step = episode.log2_step
-        self._plan.begin(episode)
+        super().begin(episode)
         self._follow.begin(episode)
 
     def decide(self, frame: Frame) -> Decision:
-        planned, wanted = self._plan.decide(frame), self._follow.decide(frame)
+        planned, wanted = super().decide(frame), self._follow.decide(frame)
         q_index = planned.q_index if planned.q_index >= 0 else frame.libvpx_q_index
         step = self._log2_step
         self.differences.append(float(step[wanted.q_index] - step[q_index]))
         self.rows.append((frame.coding_index, frame.group_index, frame.update_type))
         if wanted.q_index != planned.q_index:
-            self._plan.overruled(frame, wanted)
+            self.overruled(frame, wanted)
         return wanted
+
+    def review(self, log: EncodeLog) -> EncodeLog:
+        return log  # the trajectory would be followed again, to the same end
 
 
 def _labels(

@@ -225,7 +225,7 @@ def encode(
         "chunks": [
             {
                 "first_frame": chunk.start,
-                "num_frames": chunk.log.video.num_frames,
+                "num_frames": chunk.log.clip.num_frames,
                 "target_bitrate": chunk.options.target_bitrate,
                 "bitrate": chunk.log.bitrate,
                 "psnr": chunk.log.psnr,

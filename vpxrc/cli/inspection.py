@@ -13,7 +13,6 @@ from vpxrc.errors import InputError
 from vpxrc.evaluation import check_writable
 from vpxrc.policy import make_policy
 from vpxrc.temporal_dependency import Version
-from vpxrc.verify import BITS_PER_PIXEL
 from vpxrc.video import Video
 
 MOST_IMPORTANT = 5  # frames that are named
@@ -54,10 +53,7 @@ def inspect(
     """  # noqa: D301 - typer wants the \b as it is
     chosen = make_policy(policy)
     video = _open(clip)
-    if bitrate is None:
-        pixels = video.width * video.height * float(video.fps)
-        bitrate = max(1, round(BITS_PER_PIXEL * pixels / 1000))
-    options = EncoderOptions(target_bitrate=bitrate, cpu_used=cpu_used)
+    options = EncoderOptions.for_clip(video, bitrate, cpu_used=cpu_used)
     check_writable(out)
     from vpxrc import inspection  # draws: takes as long to import as all else together
 
