@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
 from vpxrc import temporal_dependency
-from vpxrc.encoder import Decision, EncodeSession, Frame
+from vpxrc.encoder import Decision, Frame, Session
 from vpxrc.envs import episode as envs_episode
 from vpxrc.envs import observations as envs_observations
 from vpxrc.envs import planned as envs_planned
@@ -58,7 +58,7 @@ class PlannedPolicy(PolicyWrapper):
     def begin(self, episode: Episode) -> None:
         """Start a clip."""
         self._relay = _Relay(episode._session)
-        session = cast(EncodeSession, self._relay)
+        session = cast(Session, self._relay)
         self._episode = PlannedEpisode(session, self.policy, self.config)
 
     def decide(self, frame: Frame) -> Decision:
@@ -83,7 +83,7 @@ class _Relay:
 
     decision: Decision
 
-    def __init__(self, session: EncodeSession) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
 
     def __getattr__(self, name: str) -> Any:
