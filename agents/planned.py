@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
-from vpxrc.encoder import Decision, EncodeSession, Frame
+from vpxrc.encoder import Decision, Frame, Session
 from vpxrc.envs.planned import OBSERVATION, Move, PlannedConfig, PlannedEpisode, make_plan
 from vpxrc.errors import InputError
 from vpxrc.policy import Episode, PolicyWrapper
@@ -52,7 +52,7 @@ class PlannedPolicy(PolicyWrapper):
     def begin(self, episode: Episode) -> None:
         """Start a clip."""
         self._relay = _Relay(episode._session)
-        session = cast(EncodeSession, self._relay)
+        session = cast(Session, self._relay)
         self._episode = PlannedEpisode(session, self.policy, self.config)
 
     def decide(self, frame: Frame) -> Decision:
@@ -68,7 +68,7 @@ class _Relay:
 
     decision: Decision
 
-    def __init__(self, session: EncodeSession) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
 
     def __getattr__(self, name: str) -> Any:

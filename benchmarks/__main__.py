@@ -55,7 +55,11 @@ def tiny() -> Video:
 def plain(video: Video, options: EncoderOptions) -> list[tuple[bytes, int]]:
     fps = video.fps
     return _native.run_plain_second_pass(
-        *(video.frames, video.width, video.height, fps.numerator, fps.denominator),
+        video.frames,
+        video.width,
+        video.height,
+        fps.numerator,
+        fps.denominator,
         options,
         first_pass_stats(video, options),
     )

@@ -119,7 +119,9 @@ def training(jobs: int, episodes: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "agent.safetensors"
         train(
-            *(out, purpose(), CONFIG),
+            out,
+            purpose(),
+            CONFIG,
             clips=frozenset(),
             episodes=episodes,
             jobs=jobs,
@@ -152,8 +154,13 @@ def learner(episodes: int) -> dict[str, float]:
         config = dataclasses.replace(CONFIG, reuse=reuse)
         with tempfile.TemporaryDirectory() as folder:
             run = _Run(
-                *(Path(folder) / "agent.safetensors", purpose(), config, frozenset(), ENVS),
-                *("cpu", None),
+                Path(folder) / "agent.safetensors",
+                purpose(),
+                config,
+                frozenset(),
+                ENVS,
+                "cpu",
+                None,
             )
             network = run._latest()
             job = Job(tasks(), purpose().planned, network, config, ((0, 0), (0, 1)))

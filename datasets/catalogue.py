@@ -25,8 +25,27 @@ from vpxrc.video import Video, open_video, parse_fps
 
 MANIFEST = "MANIFEST.tsv"
 SUFFIXES = {
-    *(".264", ".265", ".avi", ".flv", ".h264", ".h265", ".ivf", ".m2ts", ".m4v", ".mkv", ".mov"),
-    *(".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv", ".y4m"),
+    ".264",
+    ".265",
+    ".avi",
+    ".flv",
+    ".h264",
+    ".h265",
+    ".ivf",
+    ".m2ts",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".mxf",
+    ".ogv",
+    ".ts",
+    ".webm",
+    ".wmv",
+    ".y4m",
 }
 DOWNLOAD_TIMEOUT = 60  # seconds without a byte
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpxrc.datasets import Clip, load_clips
-from vpxrc.encoder import EncodeLog, EncoderOptions, EncodeSession, State
+from vpxrc.encoder import EncodeLog, EncoderOptions, Session, State
 from vpxrc.envs.observations import TPL_COSTS, Arrays, Observer
 from vpxrc.errors import InputError
 from vpxrc.video import Video
@@ -109,7 +109,7 @@ class Episode:
         log: The log of the encode once it is complete, else None.
     """
 
-    def __init__(self, session: EncodeSession, arrays: Arrays, dependency: bool = True) -> None:
+    def __init__(self, session: Session, arrays: Arrays, dependency: bool = True) -> None:
         self.session = session
         self.log: EncodeLog | None = None
         self._observer = Observer(session, arrays, dependency)

@@ -23,9 +23,9 @@ from vpxrc.encoder import (
     RECORD_DTYPE,
     TPL_FIELDS,
     UPDATE_TYPES,
-    EncodeSession,
     Frame,
     Group,
+    Session,
     UpdateType,
 )
 from vpxrc.errors import InputError
@@ -558,7 +558,7 @@ class Observer:
             (importance is 1, and 1 bit per pixel).
     """
 
-    session: EncodeSession
+    session: Session
     video: Video
     pixels: int
     num_frames: int
@@ -577,7 +577,7 @@ class Observer:
     tpl_costs: NDArray[np.float64]
     modelled: NDArray[np.float64]
 
-    def __init__(self, session: EncodeSession, arrays: Arrays, dependency: bool = True) -> None:
+    def __init__(self, session: Session, arrays: Arrays, dependency: bool = True) -> None:
         self.session = session
         self.video = video = session.video
         self.pixels = video.width * video.height

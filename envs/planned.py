@@ -18,8 +18,8 @@ from vpxrc.encoder import (
     DEFAULT_TIMEOUT,
     FIRST_PASS_FIELDS,
     Decision,
-    EncodeSession,
     Frame,
+    Session,
     State,
     UpdateType,
     coded_rows,
@@ -143,9 +143,18 @@ _BOUND = 4.0  # of all columns
 _SMALL = 1e-4  # bits per pixel, where a logarithm needs one
 _WINDOWS = ((-32, -16), (-16, 0), (0, 16), (16, 32), (32, 64))  # frames around a group's ends
 _FIRST_PASS = (
-    *("intra_error", "coded_error", "sr_coded_error", "frame_noise_energy", "pcnt_inter"),
-    *("pcnt_motion", "pcnt_second_ref", "pcnt_neutral", "pcnt_intra_low", "intra_skip_pct"),
-    *("mv_row_abs", "mv_col_abs"),
+    "intra_error",
+    "coded_error",
+    "sr_coded_error",
+    "frame_noise_energy",
+    "pcnt_inter",
+    "pcnt_motion",
+    "pcnt_second_ref",
+    "pcnt_neutral",
+    "pcnt_intra_low",
+    "intra_skip_pct",
+    "mv_row_abs",
+    "mv_col_abs",
 )
 _FIRST_PASS_PLACES = [FIRST_PASS_FIELDS.index(name) for name in _FIRST_PASS]
 
@@ -460,7 +469,7 @@ def _actions(moves: Sequence[Move]) -> dict[str, float]:
 
 
 @contextmanager
-def _plans_errors(session: EncodeSession) -> Iterator[None]:
+def _plans_errors(session: Session) -> Iterator[None]:
     """Name clip and frame where the plan raises."""
     try:
         yield
@@ -491,7 +500,7 @@ class PlannedEpisode(Episode):
         moves: Per decision, (level, reference).
     """
 
-    def __init__(self, session: EncodeSession, plan: Policy, config: PlannedConfig) -> None:
+    def __init__(self, session: Session, plan: Policy, config: PlannedConfig) -> None:
         # Of any length: what depends on it is not observed.
         arrays = empty_arrays(observation_space(max(session.video.num_frames, 2)))
         super().__init__(session, arrays)

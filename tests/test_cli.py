@@ -17,8 +17,16 @@ from vpxrc.video import decode_vp9
 
 VPXRC = [sys.executable, "-m", "vpxrc"]
 COMMANDS = [
-    *("encode", "evaluate", "inspect", "verify", "doctor", "datasets", "demo"),
-    *("compare", "teach", "train"),
+    "encode",
+    "evaluate",
+    "inspect",
+    "verify",
+    "doctor",
+    "datasets",
+    "demo",
+    "compare",
+    "teach",
+    "train",
 ]
 
 

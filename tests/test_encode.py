@@ -427,7 +427,7 @@ def test_shares_add_up_and_follow_complexity(scenes):
 
 @pytest.mark.parametrize(
     "policy",
-    [*("libvpx-vbr", "libvpx-q-mlarf", "constant-q:120", "layered", "tpl", "imitation")],
+    ["libvpx-vbr", "libvpx-q-mlarf", "constant-q:120", "layered", "tpl", "imitation"],
 )
 def test_every_policy_works_in_chunks(scenes, policy):
     options = EncoderOptions(60, cpu_used=8)

@@ -49,9 +49,24 @@ def run(folder, out, agent=AGENT, **options):
 
 def command(folder, out, agent=AGENT, cpu_used=4):
     return [
-        *(*VPXRC, "evaluate", "--agent", agent, "--baseline", BASELINE, "--clips", str(folder)),
-        *("--bitrates", ",".join(map(str, BITRATES)), "--cpu-used", str(cpu_used), "--jobs", "2"),
-        *("--metrics", "psnr,ssim", "--out", str(out)),
+        *VPXRC,
+        "evaluate",
+        "--agent",
+        agent,
+        "--baseline",
+        BASELINE,
+        "--clips",
+        str(folder),
+        "--bitrates",
+        ",".join(map(str, BITRATES)),
+        "--cpu-used",
+        str(cpu_used),
+        "--jobs",
+        "2",
+        "--metrics",
+        "psnr,ssim",
+        "--out",
+        str(out),
     ]
 
 
@@ -107,8 +122,17 @@ def test_bd_rates_are_the_bjontegaard_packages(result):
 def test_summary_follows_the_contract(result):
     summary = json.loads((result.folder / "summary.json").read_text())
     assert list(summary) == [
-        *("agent", "libvpx", "cpu_used", "bitrates", "baselines", "constraint"),
-        *("encode_seconds", "encodes", "clips", "command", "versions"),
+        "agent",
+        "libvpx",
+        "cpu_used",
+        "bitrates",
+        "baselines",
+        "constraint",
+        "encode_seconds",
+        "encodes",
+        "clips",
+        "command",
+        "versions",
     ]
     call = f"evaluate('{AGENT}', ['{BASELINE}'], ['mandel', 'test'], {BITRATES}, "
     assert summary["command"].startswith(call)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from conftest import make_video
 
-from vpxrc import EncoderOptions, UpdateType, encode, make_policy
+from vpxrc import Decision, EncoderOptions, Policy, UpdateType, encode, make_policy
 from vpxrc.agents.evolution import (
     Follow,
     Point,
@@ -129,6 +129,51 @@ def test_a_start_is_recorded_as_it_will_be_followed(video):
     assert log.options.auto_alt_ref == 6
     trajectory = Trajectory.of(log, recorder.decisions)
     assert encode(video, OPTIONS, Follow(trajectory)).stream == log.stream
+
+
+class Searching(Policy):
+    """Has a word on groups, and tries three q of which the second is kept."""
+
+    def __init__(self):
+        self.groups = self.tried = 0
+        self.kept = None
+
+    def plan_group(self, group):
+        self.groups += 1
+        return [60] * group.size
+
+    def decide(self, frame):
+        return Decision(100 + self.tried, superblock_scale=None, lambda_scale=1 + self.tried / 4)
+
+    def review(self, log):
+        self.tried += 1
+        if self.tried == 2:
+            self.kept = log
+        return self.kept if self.tried == 3 else None
+
+
+def test_a_start_has_its_groups_and_its_own_search(video):
+    start = Searching()
+    recorder = Record(start)
+    log = encode(video, OPTIONS, recorder)
+    assert log.encodes == 3 and start.groups >= 3
+    assert set(log.coded["q_index"]) == {101}
+    # The decisions are those of the encode that was kept, not of the last one.
+    assert {decision.q_index for decision in recorder.decisions} == {101}
+    assert len(recorder.decisions) == len(log.coded)
+    assert encode(video, log.options, Searching()).stream == log.stream
+
+    # No more encodes than are allowed: the last one is kept then.
+    recorder = Record(Searching(), most=1)
+    log = encode(video, OPTIONS, recorder)
+    assert log.encodes == 1 and {decision.q_index for decision in recorder.decisions} == {100}
+
+
+def test_a_search_counts_the_starts_encodes(video):
+    found = search(video, OPTIONS, Searching(), dataclasses.replace(SHORT, max_encodes=4))
+    assert found.encodes <= 4
+    # What is kept is followed exactly, though the start planned its groups.
+    assert encode(video, OPTIONS, Follow(found.trajectory)).stream == found.log.stream
 
 
 # The search's arithmetic

@@ -42,9 +42,24 @@ def clips(tmp_path_factory):
 
 def command(clips, out):
     return [
-        *("evaluate", "--agent", AGENT, "--baseline", BASELINE, "--clips", str(clips)),
-        *("--bitrates", ",".join(map(str, RATES)), "--cpu-used", "5", "--metrics", "psnr"),
-        *("--jobs", "1", "--figures", "--out", str(out)),
+        "evaluate",
+        "--agent",
+        AGENT,
+        "--baseline",
+        BASELINE,
+        "--clips",
+        str(clips),
+        "--bitrates",
+        ",".join(map(str, RATES)),
+        "--cpu-used",
+        "5",
+        "--metrics",
+        "psnr",
+        "--jobs",
+        "1",
+        "--figures",
+        "--out",
+        str(out),
     ]
 
 

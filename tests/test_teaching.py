@@ -91,8 +91,14 @@ def test_teach(clips, tmp_path):
     lines = result.stdout.splitlines()
     rows = [re.split(r" *\| *", line.strip("| ")) for line in lines if line.startswith("|")]
     assert rows[0] == [
-        *("clip", "size", "kbit/s", "encodes"),
-        *("psnr, start", "psnr, found", "psnr_overall, start", "psnr_overall, found"),
+        "clip",
+        "size",
+        "kbit/s",
+        "encodes",
+        "psnr, start",
+        "psnr, found",
+        "psnr_overall, start",
+        "psnr_overall, found",
     ]
     assert [row[:3] for row in rows[2:4]] == [["one", "48x36", "40"], ["two", "48x36", "60"]]
     assert [row[0] for row in rows[4:]] == ["mean", "median"]

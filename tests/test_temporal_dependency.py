@@ -24,8 +24,14 @@ from vpxrc.video import frame_bytes
 
 VERSIONS = ("source", "reconstructed")
 INTEGERS = (
-    *("intra_cost", "inter_cost", "reference", "mv"),
-    *("source_rate", "source_distortion", "rate", "distortion"),
+    "intra_cost",
+    "inter_cost",
+    "reference",
+    "mv",
+    "source_rate",
+    "source_distortion",
+    "rate",
+    "distortion",
 )
 FLOATS = ("dep_rate", "dep_distortion", "importance", "frame_importance")
 CPU_FLAGS = {"sse4.1": "sse4_1", "avx2": "avx2"}
@@ -152,7 +158,10 @@ def test_equals_the_reference_over_a_pyramid_with_weights(name, version):
     luma = crop(name, start=10, every=3, height=70, width=100)
     video, q_index, weights = video_of(luma), [70, 80, 100, 130, 131], [0.5, 1.0, 3.0, 1.0, 7.25]
     ours = analyse(
-        *(video, PYRAMID_ORDER, PYRAMID, q_index),
+        video,
+        PYRAMID_ORDER,
+        PYRAMID,
+        q_index,
         version=version,
         weights=weights,
         lambda_q_index=110,

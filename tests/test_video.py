@@ -161,8 +161,15 @@ def test_a_phones_rotation_is_applied(media, tmp_path, degrees, turn):
 
 def test_scaling_keeps_the_aspect_and_is_lanczos(media):
     raw = ffmpeg(
-        *("-i", media / "clip.mp4", "-vf", "scale=48:40:flags=lanczos"),
-        *("-f", "rawvideo", "-pix_fmt", "yuv420p", "-"),
+        "-i",
+        media / "clip.mp4",
+        "-vf",
+        "scale=48:40:flags=lanczos",
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "yuv420p",
+        "-",
     )
     by_width = open_video(media / "clip.mp4", width=48)
     by_height = open_video(media / "clip.mp4", height=40)
@@ -200,8 +207,21 @@ def test_segments_and_frame_rates(media):
 def test_a_rate_for_frames_that_do_not_come_at_one(tmp_path, source, chosen, rate):
     path = tmp_path / "clip.mkv"
     ffmpeg(
-        *("-f", "lavfi", "-i", source, "-vf", f"select='{chosen}'", "-fps_mode", "vfr"),
-        *("-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", "ultrafast", path),
+        "-f",
+        "lavfi",
+        "-i",
+        source,
+        "-vf",
+        f"select='{chosen}'",
+        "-fps_mode",
+        "vfr",
+        "-c:v",
+        "libx264",
+        "-pix_fmt",
+        "yuv420p",
+        "-preset",
+        "ultrafast",
+        path,
     )
     assert resampling_rate(path) == rate
     if rate is not None:

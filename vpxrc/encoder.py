@@ -3,12 +3,13 @@
 import dataclasses
 import hashlib
 import json
+import threading
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 State = _native.State
-Frame = _native.Frame
-Group = _native.Group
 FIRST_PASS_FIELDS: tuple[str, ...] = _native.FIRST_PASS_FIELDS
 TPL_FIELDS: tuple[str, ...] = _native.TPL_FIELDS
 RECORD_DTYPE: np.dtype[np.void] = _native.FRAME_RECORD
@@ -39,10 +38,11 @@ class UpdateType(IntEnum):
         LEAF: An ordinary frame, which few or no other frames are predicted from.
         GOLDEN: A shown frame that starts a group without an alternate reference frame.
         ARF: An alternate reference frame: coded early, predicted from, not shown.
-        OVERLAY: The frame that shows the base ARF's picture, coded once more.
-        MID_OVERLAY: The same for an ARF of a deeper layer. libvpx shows the ARF itself instead
-            (``SHOWN_AGAIN``), so no log has it.
-        SHOWN_AGAIN: An ARF that is shown as it is: nothing is coded, and there is no decision.
+        OVERLAY: The frame that shows the base ARF's picture: coded once more or, with several
+            layers, the ARF as it is (``is_shown_again`` in the log).
+        MID_OVERLAY: The same for an ARF of a deeper layer. libvpx 1.17 never plans one.
+        SHOWN_AGAIN: An ARF of a deeper layer that is shown as it is: nothing is coded, and there is
+            no decision.
     """
 
     KEY = 0
@@ -69,6 +69,143 @@ MAX_PSNR = 100.0  # libvpx's, and what it answers where there is no error at all
 BITS_PER_PIXEL = 0.06  # a middling quality
 # Slower than any frame of any size should be coded; a stuck encoder is an error, never a hang.
 DEFAULT_TIMEOUT = 600.0
+
+
+class Frame(Protocol):
+    """A frame about to be coded."""
+
+    @property
+    def coding_index(self) -> int:
+        """Position in coding order; frames shown again count."""
+
+    @property
+    def show_index(self) -> int:
+        """Display index of its source frame."""
+
+    @property
+    def group_index(self) -> int:
+        """Number of its group within the encode."""
+
+    @property
+    def group_position(self) -> int:
+        """Its position in the group, in coding order."""
+
+    @property
+    def update_type(self) -> int:
+        """What it is for, an :class:`UpdateType`."""
+
+    @property
+    def layer_depth(self) -> int:
+        """0 key and golden, 1 base ARF, deeper layers above."""
+
+    @property
+    def is_key(self) -> bool:
+        """Whether it is a key frame."""
+
+    @property
+    def is_shown(self) -> bool:
+        """False for an ARF."""
+
+    @property
+    def tpl_q_index(self) -> int:
+        """Provisional q index of the last TPL pass for this frame; -1 = none."""
+
+    @property
+    def reference_coding_index(self) -> tuple[int, int, int]:
+        """Coding indices of the last, golden and altref reference; -1 = none."""
+
+    @property
+    def libvpx_q_index(self) -> int:
+        """What libvpx's own rate control would take, 0..255."""
+
+    @property
+    def libvpx_q_low(self) -> int:
+        """The lowest q index that libvpx would take."""
+
+    @property
+    def libvpx_q_high(self) -> int:
+        """The highest q index that libvpx would take."""
+
+    @property
+    def libvpx_rdmult(self) -> int:
+        """The frame's lambda at ``libvpx_q_index``."""
+
+    @property
+    def target_bits(self) -> int:
+        """Libvpx's target for the frame."""
+
+    @property
+    def gfu_boost(self) -> int:
+        """Libvpx's boost for golden and alternate reference frames."""
+
+    @property
+    def frames_to_key(self) -> int:
+        """Frames to the next key frame."""
+
+    @property
+    def has_tpl(self) -> bool:
+        """Whether the group's TPL statistics are there for it."""
+
+    @property
+    def takes_superblock_scale(self) -> bool:
+        """Whether a superblock map has an effect on this frame.
+
+        It does with TPL on, not at position 0 of a group, and on no ARF deeper than layer 3.
+        """
+
+    @property
+    def r0(self) -> float:
+        """intra_cost / mc_dep_cost over the frame, in (0, 1]; NaN without TPL."""
+
+
+class Group(Protocol):
+    """A golden-frame group, as the encoder planned it.
+
+    Position 0 is its key, golden or overlay frame. Arrays are int32 ``[size]``.
+    """
+
+    @property
+    def index(self) -> int:
+        """Number of the group within the encode."""
+
+    @property
+    def size(self) -> int:
+        """Frames, those shown again included."""
+
+    @property
+    def first_show_index(self) -> int:
+        """Display index of position 0."""
+
+    @property
+    def max_layer_depth(self) -> int:
+        """The deepest layer of the group."""
+
+    @property
+    def update_type(self) -> NDArray[np.int32]:
+        """What each frame is for, an :class:`UpdateType`."""
+
+    @property
+    def layer_depth(self) -> NDArray[np.int32]:
+        """0 key and golden, 1 base ARF, deeper layers above."""
+
+    @property
+    def show_index(self) -> NDArray[np.int32]:
+        """Display index of each frame."""
+
+    @property
+    def bit_allocation(self) -> NDArray[np.int32]:
+        """Libvpx's own allocation, bits."""
+
+    @property
+    def gfu_boost(self) -> NDArray[np.int32]:
+        """Libvpx's boosts for golden and alternate reference frames."""
+
+    @property
+    def references(self) -> NDArray[np.int32]:
+        """Positions of the last, golden and altref reference, ``[size, 3]``.
+
+        -1 is a frame before the group.
+        """
 
 
 @dataclass(frozen=True)
@@ -355,6 +492,84 @@ def psnr(mse: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(result, dtype=np.float64)
 
 
+class Session(Protocol):
+    """One encode that stops at every decision: what policies, pools and environments ask of it.
+
+    A context manager, which closes it. :class:`EncodeSession` is libvpx's.
+    """
+
+    def __enter__(self) -> Self:
+        """Return the session."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the session."""
+
+    @property
+    def video(self) -> Video:
+        """The clip."""
+
+    @property
+    def options(self) -> EncoderOptions:
+        """The encoder's options."""
+
+    @property
+    def state(self) -> State:
+        """What the session is doing; RUNNING only after a step that did not wait."""
+
+    @property
+    def progress(self) -> int:
+        """Frames coded so far, those shown again included; may be asked for at any time."""
+
+    @property
+    def frame(self) -> Frame | None:
+        """The frame that waits for a decision; None when none does."""
+
+    @property
+    def group(self) -> Group:
+        """The current group."""
+
+    @property
+    def tpl(self) -> NDArray[np.float64] | None:
+        """Statistics of libvpx's TPL pass over the current group; None where there are none."""
+
+    @property
+    def first_pass(self) -> NDArray[np.float64]:
+        """Statistics of the clip's frames, ``[num_frames, 26]`` (``FIRST_PASS_FIELDS``)."""
+
+    @property
+    def log2_step(self) -> NDArray[np.float64]:
+        """log2 of the quantiser step per q index, float64 ``[256]``, read-only."""
+
+    @property
+    def reconstruction(
+        self,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]] | None:
+        """Y, U and V of the frame coded last, where they were asked for."""
+
+    def records(self, start: int = 0) -> NDArray[np.void]:
+        """Return the log so far from row ``start``, dtype ``RECORD_DTYPE``."""
+
+    def wait(self) -> State:
+        """Wait for the next hand-over or the end."""
+
+    def step(self, decision: Decision) -> State:
+        """Answer the pending frame and wait for what comes next (unless a queue tells)."""
+
+    def step_group(self, plan: ArrayLike | None) -> State:
+        """Answer the pending group with provisional q indices, or None."""
+
+    def log(self) -> EncodeLog:
+        """Return the log of the finished encode."""
+
+    def close(self) -> None:
+        """End the encode wherever it is; idempotent."""
+
+
 class EncodeSession:
     """One second pass that stops at every decision, on a native thread of its own.
 
@@ -574,7 +789,7 @@ class SessionPool:
     def __init__(self, timeout: float = DEFAULT_TIMEOUT) -> None:
         self._queue = _native.ReadyQueue()
         self._timeout = timeout
-        self._sessions: dict[int, EncodeSession] = {}
+        self._sessions: dict[int, Session] = {}
         self._next_id = 0
 
     def open(self, video: Video, options: EncoderOptions, **arguments: Any) -> int:
@@ -585,7 +800,7 @@ class SessionPool:
         )
         return session_id
 
-    def next(self) -> tuple[int, EncodeSession]:
+    def next(self) -> tuple[int, Session]:
         """Return the id and session that has waited longest for an answer, or is over.
 
         Raises:
@@ -629,7 +844,39 @@ def _geometry(video: Video) -> tuple[NDArray[np.uint8], int, int, int, int]:
 
 # Options of the second pass alone: they do not change the first pass's statistics.
 _SECOND_PASS_ONLY = EncoderOptions()
-_first_pass_memory: dict[str, bytes] = {}
+
+
+class FirstPassMemory:
+    """First-pass statistics by key; those asked for longest ago are forgotten first.
+
+    Args:
+        most_bytes: Of all statistics together; the last ones are kept however large they are.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._stats: dict[str, bytes] = {}  # those asked for last are at the end
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> bytes | None:
+        """Return the statistics of a key, where they are still known."""
+        with self._lock:
+            stats = self._stats.pop(key, None)
+            if stats is not None:
+                self._stats[key] = stats
+            return stats
+
+    def put(self, key: str, stats: bytes) -> None:
+        """Take the statistics of a key in place of those before."""
+        with self._lock:
+            self._stats.pop(key, None)
+            self._stats[key] = stats
+            total = sum(map(len, self._stats.values()))
+            while total > self._most_bytes and len(self._stats) > 1:
+                total -= len(self._stats.pop(next(iter(self._stats))))
+
+
+_first_pass_memory = FirstPassMemory(64 * 2**20)  # some 300,000 frames
 
 
 def _first_pass_options(options: EncoderOptions) -> EncoderOptions:
@@ -650,7 +897,7 @@ def first_pass_key(video: Video, options: EncoderOptions) -> str:
 
 def keep_first_pass(key: str, stats: bytes) -> None:
     """Take statistics for :func:`first_pass_stats` of the clip and options with that key."""
-    _first_pass_memory[key] = stats
+    _first_pass_memory.put(key, stats)
 
 
 def first_pass_stats(video: Video, options: EncoderOptions) -> bytes:
@@ -663,10 +910,11 @@ def first_pass_stats(video: Video, options: EncoderOptions) -> bytes:
     """
     options = _first_pass_options(options)
     key = first_pass_key(video, options)
-    if key not in _first_pass_memory:
+    stats = _first_pass_memory.get(key)
+    if stats is None:
         path = cache_dir() / "first_pass" / f"{key}.bin"
         if path.is_file():
-            _first_pass_memory[key] = path.read_bytes()
+            stats = path.read_bytes()
         else:
             try:
                 stats = _native.run_first_pass(*_geometry(video), options)
@@ -674,5 +922,5 @@ def first_pass_stats(video: Video, options: EncoderOptions) -> bytes:
                 raise EncoderError(f"{video.name}: first pass: {error}") from error
             with atomic_write(path) as temporary:
                 temporary.write_bytes(stats)
-            _first_pass_memory[key] = stats
-    return _first_pass_memory[key]
+        _first_pass_memory.put(key, stats)
+    return stats

@@ -16,9 +16,9 @@ from vpxrc.encoder import (
     Decision,
     EncodeLog,
     EncoderOptions,
-    EncodeSession,
     Frame,
     Group,
+    Session,
     State,
 )
 from vpxrc.errors import InputError, PolicyError, VpxrcError
@@ -35,7 +35,7 @@ class Episode:
         options: The encoder's options with the target bitrate.
     """
 
-    def __init__(self, session: EncodeSession) -> None:
+    def __init__(self, session: Session) -> None:
         self.video = session.video
         self.options = session.options
         self._session = session

@@ -36,7 +36,13 @@ Quality = Literal["psnr", "psnr_overall", "ssim"]
 QUALITIES: tuple[Quality, ...] = ("psnr", "psnr_overall", "ssim")
 Direction = Literal["level", "key", "arf", "inner", "frame", "leaf_lambda", "arf_lambda"]
 DIRECTIONS: tuple[Direction, ...] = (
-    *("level", "key", "arf", "inner", "frame", "leaf_lambda", "arf_lambda"),
+    "level",
+    "key",
+    "arf",
+    "inner",
+    "frame",
+    "leaf_lambda",
+    "arf_lambda",
 )
 ANCHOR_TARGETS = (0.7, 1.0, 1.4)  # of the target, for libvpx-vbr's curve
 
@@ -456,11 +462,23 @@ def _trajectory(columns: dict[str, list[Any]]) -> Trajectory:
 
 
 _RESPONSE = [
-    *("round", "direction", "block", "first_row", "last_row", "gradient", "curvature", "move"),
+    "round",
+    "direction",
+    "block",
+    "first_row",
+    "last_row",
+    "gradient",
+    "curvature",
+    "move",
 ]
 _NUMBERS = [
-    *("_encodes", "_round", "_bits_per_step", "_quality_per_bits"),
-    *("_start_bits", "_start_quality", "_best_score"),
+    "_encodes",
+    "_round",
+    "_bits_per_step",
+    "_quality_per_bits",
+    "_start_bits",
+    "_start_quality",
+    "_best_score",
 ]
 
 

@@ -358,5 +358,13 @@ def bounds(found: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 _KEYS = {
-    *("clip", "content_hash", "width", "height", "start", "options", "search", "encodes", "saved"),
+    "clip",
+    "content_hash",
+    "width",
+    "height",
+    "start",
+    "options",
+    "search",
+    "encodes",
+    "saved",
 }

@@ -60,8 +60,16 @@ SECOND_TARGET, TYPICAL_SLOPE = 1.3, 3.0
 
 _FORMAT = 1
 _UNREADABLE = (
-    *(OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, IndexError),
-    *(pickle.UnpicklingError, SafetensorError, InputError),
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    pickle.UnpicklingError,
+    SafetensorError,
+    InputError,
 )
 # What the generators of a seed are for.
 _ORDER, _NOISE, _DRAWS = range(3)

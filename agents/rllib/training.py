@@ -450,8 +450,14 @@ def _figures(result: dict[str, Any]) -> dict[str, float]:
 
 
 _LEARNED = (
-    *("policy_loss", "vf_loss", "vf_explained_var", "entropy", "mean_kl_loss"),
-    *("qf_loss", "qf_mean", "alpha_value"),
+    "policy_loss",
+    "vf_loss",
+    "vf_explained_var",
+    "entropy",
+    "mean_kl_loss",
+    "qf_loss",
+    "qf_mean",
+    "alpha_value",
 )
 
 
