@@ -17,8 +17,8 @@ import vpxrc.agents
 import vpxrc.datasets
 import vpxrc.envs
 from vpxrc import _native
-from vpxrc.metrics import measure, summarize
-from vpxrc.video import frame_bytes
+from vpxrc.evaluation.quality import measure, summarize
+from vpxrc.media.frames import frame_bytes
 
 WIDTH, HEIGHT, FRAMES = 96, 80, 20
 

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from vpxrc import EncoderOptions, Policy, encode, metrics, open_video
+from vpxrc import EncoderOptions, Policy, encode, open_video
 from vpxrc.datasets import load_clips
-from vpxrc.files import atomic_write
-from vpxrc.layered import Layered, LayeredParameters
-from vpxrc.policies import libvpx_vbr
-from vpxrc.tpl import Tpl, TplParameters
+from vpxrc.evaluation import quality as metrics
+from vpxrc.policies.dependency import DependencyParameters, DependencyPolicy
+from vpxrc.policies.layered import Layered, LayeredParameters
+from vpxrc.policies.libvpx import libvpx_vbr
+from vpxrc.storage import atomic_write
 
 ANCHOR_BITRATES = (128, 192, 256, 384)  # kbit/s, of libvpx-vbr
 BITRATES = (160, 320)  # between them: two tell as much as four at half the price
@@ -32,7 +33,7 @@ FAR = 20.0  # percent; a clip that is further off counts as much
 QUALITIES = ("psnr", "psnr_overall")
 POLICIES: dict[str, tuple[type, Callable[[Any], Policy]]] = {
     "layered": (LayeredParameters, Layered),
-    "tpl": (TplParameters, Tpl),
+    "tpl": (DependencyParameters, DependencyPolicy),
 }
 # In the order in which they are searched, from the defaults.
 CANDIDATES: dict[str, list[tuple[str, list[Any]]]] = {

@@ -19,16 +19,16 @@ from typing import Any
 import pandas as pd
 
 from vpxrc import EncoderOptions, Policy, encode
-from vpxrc.agents.evolution.teach import scaled
 from vpxrc.agents.imitation.policy import PRIOR, Imitation, Prior
+from vpxrc.agents.teacher.lessons import scaled
 from vpxrc.cli.common import progress_bar
 from vpxrc.datasets import Clip, load_clips
-from vpxrc.encoder import Frame
-from vpxrc.files import atomic_write
-from vpxrc.metrics import bd_rate, mean_ci95
-from vpxrc.policies import libvpx_vbr, libvpx_vbr_mlarf
-from vpxrc.tpl import Tpl
-from vpxrc.workers import open_workers
+from vpxrc.encoder.types import Frame
+from vpxrc.evaluation.bd_rate import bd_rate, mean_ci95
+from vpxrc.parallel import open_workers
+from vpxrc.policies.dependency import DependencyPolicy
+from vpxrc.policies.libvpx import libvpx_vbr, libvpx_vbr_mlarf
+from vpxrc.storage import atomic_write
 
 QUALITIES = ("psnr", "psnr_overall")
 ANCHOR = "libvpx-vbr"
@@ -62,7 +62,7 @@ def policies(arguments: argparse.Namespace) -> dict[str, Any]:
         "without lambda": WithoutLambda,
         "without run-time controller": WithoutController,
         "without network (imitation-prior)": partial(Prior, PRIOR),
-        "tpl": Tpl,
+        "tpl": DependencyPolicy,
     }
 
 

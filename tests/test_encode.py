@@ -21,11 +21,14 @@ from conftest import make_video
 from typer.testing import CliRunner
 
 from vpxrc import EncoderOptions, cli, encode, make_policy, video_from_frames
-from vpxrc.chunks import ChunkedEncode, cut, encode_by, first_pass_table, key_frames, share
-from vpxrc.encoder import FIRST_PASS_FIELDS, first_pass_stats
+from vpxrc.encoder.first_pass import first_pass_stats, first_pass_table
+from vpxrc.encoder.key_frames import cut, key_frames
+from vpxrc.encoder.types import FIRST_PASS_FIELDS
 from vpxrc.errors import InputError
-from vpxrc.metrics import measure, summarize
-from vpxrc.video import TO_8_BITS, TO_SDR, decode_vp9, open_video
+from vpxrc.evaluation.quality import measure, summarize
+from vpxrc.media.decoding import decode_vp9, open_video
+from vpxrc.media.probing import TO_8_BITS, TO_SDR
+from vpxrc.transcoding.chunks import ChunkedEncode, encode_by, share
 
 QUICK = ("--cpu-used", 8, "--policy", "libvpx-vbr")
 VPXRC = [sys.executable, "-m", "vpxrc"]

@@ -13,7 +13,6 @@ from safetensors.numpy import save as save_tensors
 from test_tpl import noise, sample, still
 
 from vpxrc import LOG2_STEP, EncoderOptions, UpdateType, encode, make_policy, video_from_frames
-from vpxrc.agents.evolution import Follow, Record, Trajectory
 from vpxrc.agents.imitation import policy as policies
 from vpxrc.agents.imitation.dataset import JITTER, GroupLesson, Lesson, observe
 from vpxrc.agents.imitation.features import (
@@ -37,6 +36,7 @@ from vpxrc.agents.imitation.network import (
     inputs,
 )
 from vpxrc.agents.imitation.policy import PRIOR, Imitation, Prior
+from vpxrc.agents.teacher.trajectory import Follow, Record, Trajectory
 from vpxrc.errors import InputError
 
 STATE = GROUP_WIDTH + HIDDEN

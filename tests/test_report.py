@@ -16,15 +16,16 @@ from plotly.offline import get_plotlyjs
 from test_cli import complaint, make_video
 from test_cli import run as run_cli
 
-from vpxrc import report
-from vpxrc.comparison import compare
 from vpxrc.datasets import load_clips
-from vpxrc.encoder import psnr
+from vpxrc.encoder.log import psnr
 from vpxrc.errors import InputError
-from vpxrc.evaluation import Evaluation, compare_curves
-from vpxrc.metrics import bd_rate
-from vpxrc.page import Page, Plot, picture
-from vpxrc.video import decode_vp9
+from vpxrc.evaluation.bd_rate import bd_rate
+from vpxrc.evaluation.comparison import compare
+from vpxrc.evaluation.result import Evaluation
+from vpxrc.evaluation.tables import compare_curves
+from vpxrc.media.decoding import decode_vp9
+from vpxrc.reports import pages as report
+from vpxrc.reports.html import Page, Plot, picture
 
 AGENT, BASELINE = "libvpx-vbr-mlarf", "libvpx-vbr"
 RATES = (20, 40, 80, 160)

@@ -9,7 +9,7 @@ import pytest
 from conftest import make_video
 
 from vpxrc import EncodeLog, EncoderOptions, InputError, UpdateType, encode, make_policy
-from vpxrc.encoder import RECORD_DTYPE
+from vpxrc.encoder.types import RECORD_DTYPE
 from vpxrc.envs import GainReward, HistoricalOpponent, PsnrReward, SelfCompetition, StepReward
 
 VIDEO = make_video(num_frames=6)  # 64x48 at 30 frames per second: 0.2 s

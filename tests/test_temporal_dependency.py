@@ -19,8 +19,8 @@ from vpxrc import (
 )
 from vpxrc._native import ac_quantizer
 from vpxrc.datasets import load_clips
-from vpxrc.temporal_dependency import Dependency, analyse
-from vpxrc.video import frame_bytes
+from vpxrc.dependency import Dependency, analyse
+from vpxrc.media.frames import frame_bytes
 
 VERSIONS = ("source", "reconstructed")
 INTEGERS = (

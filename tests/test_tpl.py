@@ -10,9 +10,9 @@ from conftest import make_video
 
 from vpxrc import EncoderOptions, encode, make_policy, video_from_frames
 from vpxrc.datasets import load_clips
-from vpxrc.quantizer import LOG2_STEP
-from vpxrc.tpl import Tpl, TplParameters
-from vpxrc.video import frame_bytes
+from vpxrc.encoder.quantizer import LOG2_STEP
+from vpxrc.media.frames import frame_bytes
+from vpxrc.policies.dependency import DependencyParameters, DependencyPolicy
 
 FIT = Path(__file__).parents[1] / "benchmarks" / "fit_tpl.json"
 KEY, LEAF = 0, 1
@@ -48,7 +48,7 @@ def key_below_leaves(log):
 
 def test_the_defaults_are_what_the_fit_found():
     best = json.loads(FIT.read_text())["best"]
-    assert best == dataclasses.asdict(TplParameters())
+    assert best == dataclasses.asdict(DependencyParameters())
 
 
 @pytest.mark.parametrize("target", [50, 100])
@@ -61,7 +61,7 @@ def test_the_bitrate_is_met_in_one_encode(target):
 
 
 def test_what_much_depends_on_is_coded_finer():
-    policy = Tpl()
+    policy = DependencyPolicy()
     on_still = encode(still(), EncoderOptions(target_bitrate=40), policy)
     on_noise = encode(noise(), EncoderOptions(target_bitrate=400), policy)
     assert key_below_leaves(on_still) > 1.0
@@ -70,29 +70,31 @@ def test_what_much_depends_on_is_coded_finer():
 
 def test_without_strength_all_frames_are_alike():
     flat = dataclasses.replace(
-        TplParameters(),
+        DependencyParameters(),
         **dict.fromkeys(("key_strength", "arf_strength", "inner_strength", "leaf_strength"), 0.0),
         complexity=0.0,
         group_move=1e-9,
         max_move=1e-9,
     )
-    log = encode(sample("carphone", 60), EncoderOptions(target_bitrate=80), Tpl(flat))
+    log = encode(sample("carphone", 60), EncoderOptions(target_bitrate=80), DependencyPolicy(flat))
     coded = log.coded
     assert len(np.unique(coded["q_index"])) == 1
 
 
 def test_levers_change_the_stream():
     video, options = sample("carphone", 40), EncoderOptions(target_bitrate=80)
-    own = encode(video, options, Tpl())
+    own = encode(video, options, DependencyPolicy())
     for change in (
         {"superblock_strength": 0.0},
         {"leaf_lambda": 1.7},
         {"version": "source"},
         {"tail": 0},
     ):
-        other = encode(video, options, Tpl(dataclasses.replace(TplParameters(), **change)))
+        other = encode(
+            video, options, DependencyPolicy(dataclasses.replace(DependencyParameters(), **change))
+        )
         assert other.stream != own.stream, change
-    assert encode(video, options, Tpl()).stream == own.stream
+    assert encode(video, options, DependencyPolicy()).stream == own.stream
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_levers_change_the_stream():
     ids=["two frames", "a block and a column", "a cut"],
 )
 def test_odd_clips(video):
-    log = encode(video, EncoderOptions(target_bitrate=60), Tpl())
+    log = encode(video, EncoderOptions(target_bitrate=60), DependencyPolicy())
     assert np.isfinite(log.psnr)
 
 
@@ -111,7 +113,7 @@ def test_a_clip_that_opens_with_one_blank_frame():
     frames = video.frames.copy()
     frames[0] = 16
     opened = video_from_frames(frames, 96, 80, 30, name="blank first")
-    log = encode(opened, EncoderOptions(target_bitrate=300), Tpl())
+    log = encode(opened, EncoderOptions(target_bitrate=300), DependencyPolicy())
     assert log.overshoot < 0.3
 
 
@@ -119,6 +121,8 @@ def test_a_mean_that_is_all_zero():
     """A clip without any error in its first pass: nothing to divide by."""
     frames = np.full((30, frame_bytes(64, 64)), 128, np.uint8)
     log = encode(
-        video_from_frames(frames, 64, 64, 25, name="grey"), EncoderOptions(target_bitrate=50), Tpl()
+        video_from_frames(frames, 64, 64, 25, name="grey"),
+        EncoderOptions(target_bitrate=50),
+        DependencyPolicy(),
     )
     assert log.psnr > 50

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.agents.evolution import Follow, Trajectory
 from vpxrc.agents.imitation.features import Features, first_pass_features
 from vpxrc.agents.imitation.policy import Prior
-from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, Frame, UpdateType
-from vpxrc.policy import Episode, encode
-from vpxrc.video import Video
+from vpxrc.agents.teacher.trajectory import Follow, Trajectory
+from vpxrc.encoder.log import EncodeLog
+from vpxrc.encoder.options import EncoderOptions
+from vpxrc.encoder.types import Decision, Frame, UpdateType
+from vpxrc.media.frames import Video
+from vpxrc.policies.base import Episode, encode
 
 # How far off its base a student may be, log2 step, and off the budget, log2 of what is left of it.
 JITTER = (0.35, 0.15)

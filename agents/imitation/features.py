@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.complexity import WINDOWS, frames_inside, window_means
-from vpxrc.encoder import FIRST_PASS_FIELDS, UpdateType, coded_rows, psnr, shown_rows
-from vpxrc.temporal_dependency import BLOCK, Dependency
+from vpxrc.dependency import BLOCK, Dependency
+from vpxrc.encoder.complexity import WINDOWS, frames_inside, window_means
+from vpxrc.encoder.log import coded_rows, psnr, shown_rows
+from vpxrc.encoder.types import FIRST_PASS_FIELDS, UpdateType
 
 # Each has a column of FRAME.
 _UPDATE_TYPES = (

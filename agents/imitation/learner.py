@@ -29,7 +29,7 @@ from vpxrc.agents.imitation.network import (
     inputs,
 )
 from vpxrc.errors import InputError
-from vpxrc.files import atomic_write
+from vpxrc.storage import atomic_write
 
 _UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError)
 

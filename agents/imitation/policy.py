@@ -14,9 +14,9 @@ from vpxrc.agents.imitation.features import (
     group_features,
 )
 from vpxrc.agents.imitation.network import Network, Outputs
-from vpxrc.encoder import Decision, Frame, UpdateType
-from vpxrc.policy import Episode
-from vpxrc.tpl import Tpl, TplParameters
+from vpxrc.encoder.types import Decision, Frame, UpdateType
+from vpxrc.policies.base import Episode
+from vpxrc.policies.dependency import DependencyParameters, DependencyPolicy
 
 CHECKPOINT = Path(__file__).with_name("imitation.safetensors")
 
@@ -24,14 +24,14 @@ CHECKPOINT = Path(__file__).with_name("imitation.safetensors")
 # model's answer to its own answer for the group before can run away (docs/temporal-dependency.md).
 KEY_STEP, ARF_STEP = 2.0, 1.5
 # Mean PSNR wants nearly the same bits for all groups (a power of 1).
-PRIOR = TplParameters(complexity=0.75)
+PRIOR = DependencyParameters(complexity=0.75)
 TRUST = 0.8  # in the network's word on what is left of the budget, against the account's
 
 
-class Prior(Tpl):
+class Prior(DependencyPolicy):
     """Where imitation starts from: ``tpl`` with its model run at the same steps in all groups."""
 
-    def __init__(self, parameters: TplParameters = PRIOR) -> None:
+    def __init__(self, parameters: DependencyParameters = PRIOR) -> None:
         super().__init__(parameters)
 
     def _run_model(self, steps: NDArray[np.float64]) -> NDArray[np.float64]:
