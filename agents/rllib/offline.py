@@ -20,7 +20,7 @@ from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.types import Decision, Frame, UpdateType
 from vpxrc.envs.gain import GainReward
-from vpxrc.envs.residual.config import REFERENCES, ResidualConfig, make_plan
+from vpxrc.envs.residual.config import REFERENCES, ResidualConfig, make_base
 from vpxrc.envs.residual.episode import ResidualEpisode
 from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.envs.rewards import Reward, StepReward
@@ -71,7 +71,7 @@ def run(
         EncoderError: libvpx failed.
         InputError: The reward knows no such encode.
     """
-    plan = make_plan(config.plan)
+    plan = make_base(config.base)
     observations: list[NDArray[np.float32]] = []
     actions: list[int] = []
     with plan.options(options).open(video, plan_groups=plan.plans_groups) as session:
@@ -93,7 +93,7 @@ def run(
     return Episode(np.stack(observations), np.array(actions, np.int64), rewards), log
 
 
-def as_planned(frame: Frame) -> int:
+def no_offset(frame: Frame) -> int:
     """Return the action that moves nothing."""
     return 0
 
@@ -180,7 +180,7 @@ def survey(job: Survey) -> Surveyed:
     """
     video = job.clip if isinstance(job.clip, Video) else job.clip.open()
     asked = [EncoderOptions(target_bitrate=target, **job.options) for target in job.targets]
-    planned = [run(video, options, job.config, as_planned) for options in asked]
+    planned = [run(video, options, job.config, no_offset) for options in asked]
     observations = np.concatenate([episode.observations[:-1] for episode, _ in planned])
     logs = [log for _, log in planned]
     reward, complaint = GainReward(), ""
@@ -193,7 +193,7 @@ def survey(job: Survey) -> Surveyed:
             elif place < len(logs):
                 log = logs[place]
             else:
-                _, log = run(video, options, job.config, as_planned)
+                _, log = run(video, options, job.config, no_offset)
             reward.reference(log)
         try:
             for log in logs:
@@ -277,10 +277,10 @@ def demonstrate(job: Demonstration) -> list[Episode]:
     if job.contrast is not None:
         reward = GainReward()
         for asked in (options, _neighbour(options)):
-            reward.reference(run(video, asked, config, as_planned)[1])
+            reward.reference(run(video, asked, config, no_offset)[1])
         rng = np.random.default_rng(job.seed)
         count = len(config.actions)
-        choices += [as_planned, *[lambda frame: int(rng.integers(count))] * job.contrast]
+        choices += [no_offset, *[lambda frame: int(rng.integers(count))] * job.contrast]
     return [run(video, options, config, choose, reward)[0] for choose in choices]
 
 
@@ -327,7 +327,7 @@ def _labels(
     video: Video, options: EncoderOptions, config: ResidualConfig, trajectory: Trajectory
 ) -> Callable[[Frame], int]:
     """Return the moves nearest to a trajectory, by frame."""
-    beside = _Beside(make_plan(config.plan), trajectory)
+    beside = _Beside(make_base(config.base), trajectory)
     encode(video, options, beside)
     moves = np.array(config.actions)
     frames, groups, types = np.array(beside.rows).T
