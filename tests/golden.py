@@ -77,7 +77,7 @@ POLICIES = {  # neutral name: spec
     "libvpx-q-mlarf": "libvpx-q-mlarf",
     "constant-q": "constant-q:120",
     "layered": "layered",
-    "dependency": "tpl",
+    "dependency": "dependency",
     "imitation-prior": "imitation-prior",
     "imitation": "imitation",
 }

@@ -85,7 +85,7 @@ def lessons(
     options: EncoderOptions,
     folder: Path,
     *,
-    start: str = "tpl",
+    start: str = "dependency",
     search_options: SearchOptions | None = None,
     per_clip: int | None = None,
 ) -> list[Lesson]:

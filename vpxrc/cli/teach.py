@@ -71,7 +71,7 @@ def teach(
     Examples:
       vpxrc teach samples --bitrates 64,128 --out lessons
       vpxrc teach train/ --bitrates 40,60,85,120 --per-clip 1 --pixels 36864 --out lessons
-      vpxrc teach train/ --bitrates 64 --start tpl --quality psnr_overall --out bounds
+      vpxrc teach train/ --bitrates 64 --start dependency --quality psnr_overall --out bounds
     """  # noqa: D301 - typer wants the \b as it is
     searching = SearchOptions(quality, cast(tuple[Direction, ...], tuple(directions.split(","))))
     check_start(make_policy(start))

@@ -31,7 +31,7 @@ _ITERATIONS = {"ppo": 100, "sac": 200, "bc": 100, "marwil": 100}  # more learns 
 Decisions = Literal["group", "frame"]
 # Which agents read an option; those that are not here are read by all.
 _READ_BY: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("epochs", "no_auxiliary", "no_tpl_inputs"), ("imitation",)),
+    **dict.fromkeys(("epochs", "no_auxiliary", "no_dependency_inputs"), ("imitation",)),
     "clips": _BY_LESSONS,
     **dict.fromkeys(("bitrates", "pixels", "auto_alt_ref", "cpu_used", "reference"), _BY_ENCODING),
     **dict.fromkeys(
@@ -146,9 +146,11 @@ def train(
         bool,
         typer.Option("--no-auxiliary", help="imitation: learn the decisions alone, no more."),
     ] = False,
-    no_tpl_inputs: Annotated[
+    no_dependency_inputs: Annotated[
         bool,
-        typer.Option("--no-tpl-inputs", help="imitation: hide the temporal dependency model."),
+        typer.Option(
+            "--no-dependency-inputs", help="imitation: hide the temporal dependency model."
+        ),
     ] = False,
     cpu_used: CpuUsed = 2,
     auto_alt_ref: Annotated[
@@ -201,7 +203,7 @@ def train(
     if out.suffix != ".safetensors":
         raise InputError(f"{out}: a checkpoint's name ends in .safetensors")
     if agent == "imitation":
-        changes: dict[str, Any] = {"seed": seed, "tpl_inputs": not no_tpl_inputs}
+        changes: dict[str, Any] = {"seed": seed, "dependency_inputs": not no_dependency_inputs}
         if epochs is not None:
             changes["epochs"] = epochs
         if no_auxiliary:
