@@ -92,6 +92,10 @@ class EpisodePool(Generic[Seen]):
             self.end(key)
         self._pool.close()
 
+    def __contains__(self, key: int) -> bool:
+        """Return whether an episode is going on."""
+        return key in self._sessions
+
     def __len__(self) -> int:
         """Return how many episodes are going on."""
         return len(self._sessions)

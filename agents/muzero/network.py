@@ -137,7 +137,7 @@ class Trained:
 
     Attributes:
         network: The network.
-        residual: What it acts on.
+        residual: The base policy, the decision points and the offsets.
         config: How it searches and was trained.
         clips: Content hashes of the clips that it was trained on.
         options: Fields of ``EncoderOptions`` that shaped what it saw, by name.

@@ -1,4 +1,4 @@
-"""The MuZero policy: a base policy corrected by the network's own choice, or by a search in its model."""
+"""The MuZero policy: a base policy corrected by a network, alone or with a search in its model."""
 
 import dataclasses
 from functools import cache
