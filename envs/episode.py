@@ -21,7 +21,7 @@ class Controller(Protocol[Seen_co]):
     """Turns frames into observations and actions into decisions; it has no session.
 
     Attributes:
-        view: What is known of the encode.
+        view: What is known of the encode, up to the last decision point.
         pays_steps: Whether a :class:`StepReward` is paid step by step.
     """
 
@@ -45,7 +45,7 @@ class Controller(Protocol[Seen_co]):
         """
 
     def end(self) -> Seen_co:
-        """Return the observation when the stream is complete."""
+        """Update the view when the stream is complete, and return the observation."""
 
 
 class EncodeEpisode(Generic[Seen]):
@@ -97,11 +97,11 @@ class EncodeEpisode(Generic[Seen]):
             session.step_group(controller.plan_group(session.group))
             return None
         if session.state == State.DONE:
-            controller.view.update(None)
+            observation = controller.end()
             self._end_step()
             self._finish()
-            self._pending = controller.end()
-            return self._pending
+            self._pending = observation
+            return observation
         frame = session.frame
         if frame is None:
             raise EncoderError(f"{session.video.name}: the session is not at rest")

@@ -100,7 +100,8 @@ class ResidualController:
         return decision
 
     def end(self) -> Flat:
-        """Return the observation when the stream is complete: 0."""
+        """Update the view when the stream is complete, and return the observation: 0."""
+        self.view.update(None)
         return np.zeros(len(OBSERVATION), np.float32)
 
     def _offset(self, action: int | Offset) -> Offset:
