@@ -476,7 +476,7 @@ def test_what_a_network_says_is_what_is_decided(tmp_path, monkeypatch):
     video, options = sample("carphone", 48), EncoderOptions(target_bitrate=80)
     still_base = dataclasses.replace(SAME_COSTS, group_move=1e-9, max_move=1e-9)
     recorders = [Record(Imitation(path)), Record(Prior(still_base))]
-    recorders[0]._policy._parameters = still_base
+    recorders[0].policy._parameters = still_base
     logs = [encode(video, options, recorder) for recorder in recorders]
     coded = [log.coded for log in logs]
     first = [rows["group_index"] == 0 for rows in coded]
