@@ -1,4 +1,4 @@
-# make demo | test | lint | docs | bench | sanitize | clean. Everything installs itself into .venv first.
+# make demo | test | lint | types | docs | bench | sanitize | clean. Everything installs itself into .venv first.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
@@ -9,7 +9,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 NATIVE := $(shell find native -type f 2>/dev/null)
 
-.PHONY: demo test lint docs bench sanitize clean install system
+.PHONY: demo test lint types docs bench sanitize clean install system
 
 demo: $(INSTALLED)
 	$(BIN)/vpxrc demo
@@ -17,12 +17,16 @@ demo: $(INSTALLED)
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
 
-# In the package's own shape: mypy reads sources, and the four folders are one package only once installed.
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/typing && mkdir -p build/typing/vpxrc
-	ln -s $(CURDIR)/vpxrc/* $(wildcard $(CURDIR)/datasets $(CURDIR)/envs $(CURDIR)/agents) build/typing/vpxrc/
+	$(BIN)/codespell
+	$(BIN)/clang-format --dry-run -Werror $(filter %.c %.cpp %.h %.hpp,$(NATIVE))
+	$(MAKE) types
+
+# On the linked view of the package: mypy reads sources, and the folders are one package only once installed.
+types: $(INSTALLED)
+	$(BIN)/python tools/package_view.py
 	cd build/typing && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p vpxrc
 
 # The site, in build/site. A test builds it as well.

@@ -6,7 +6,6 @@ moves its decisions. As a policy an agent is that plan and a function of the obs
 
 import dataclasses
 import json
-import sys
 from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,14 +16,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
-from vpxrc import temporal_dependency
 from vpxrc.encoder import Decision, Frame, Session
-from vpxrc.envs import episode as envs_episode
-from vpxrc.envs import observations as envs_observations
-from vpxrc.envs import planned as envs_planned
 from vpxrc.envs.planned import OBSERVATION, Move, PlannedConfig, PlannedEpisode, make_plan
 from vpxrc.errors import InputError
-from vpxrc.policy import Episode, Policy, PolicyWrapper
+from vpxrc.policy import Episode, PolicyWrapper
 
 
 class PlannedPolicy(PolicyWrapper):
@@ -42,7 +37,6 @@ class PlannedPolicy(PolicyWrapper):
     def __init__(self, config: PlannedConfig) -> None:
         super().__init__(make_plan(config.plan))
         self.config = config
-        self.sources = plan_sources(self.policy)
 
     @abstractmethod
     def choose(self, observation: NDArray[np.float32]) -> int | Move:
@@ -67,15 +61,6 @@ class PlannedPolicy(PolicyWrapper):
         if observation is not None:
             self._episode.act(self.choose(observation))
         return self._relay.decision
-
-
-def plan_sources(plan: Policy) -> tuple[Path, ...]:
-    """Return the files that the course of a planned encode comes from, besides the agent's own."""
-    modules = {base.__module__ for base in type(plan).__mro__} - {"builtins"}
-    code = [getattr(sys.modules[name], "__file__", None) for name in sorted(modules)]
-    seen = (envs_planned, envs_observations, envs_episode, temporal_dependency)
-    code += [module.__file__ for module in seen]
-    return (*plan.sources, *(Path(file) for file in code if file))
 
 
 class _Relay:

@@ -60,7 +60,7 @@ def plain(video: Video, options: EncoderOptions) -> list[tuple[bytes, int]]:
         video.height,
         fps.numerator,
         fps.denominator,
-        options.native(),
+        options,
         first_pass_stats(video, options),
     )
 

@@ -10,6 +10,8 @@ import inspect
 import os
 import posixpath
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -28,9 +30,6 @@ from vpxrc.cli import app
 from vpxrc.policy import GROUP
 
 ROOT = Path(__file__).resolve().parents[1]
-# In the package's own shape, for mkdocstrings: it reads sources, and the four folders are one
-# package only once installed.
-SOURCES = ROOT / "build" / "docs-sources"
 # Files outside docs/ that are pages: path in the repository -> path in the site.
 EXTRA_PAGES = {
     **{
@@ -39,6 +38,7 @@ EXTRA_PAGES = {
     },
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "THIRD_PARTY.md": "third-party.md",
 }
 TERMINAL_WIDTH = "88"
@@ -54,18 +54,8 @@ ENVIRONMENTS = (
 
 
 def on_startup(**_: Any) -> None:
-    """Link the package's sources together."""
-    package = SOURCES / "vpxrc"
-    package.mkdir(parents=True, exist_ok=True)
-    parts = [*(ROOT / "vpxrc").iterdir(), *(ROOT / name for name in ("datasets", "envs", "agents"))]
-    for part in parts:
-        # Another build may be at the same: replacing is atomic.
-        temporary = package / f".{part.name}.{os.getpid()}"
-        temporary.symlink_to(part)
-        temporary.replace(package / part.name)
-    for link in package.iterdir():
-        if not link.name.startswith(".") and not link.exists():
-            link.unlink(missing_ok=True)  # what it led to has gone
+    """Link the package's sources together, for mkdocstrings."""
+    subprocess.run([sys.executable, str(ROOT / "tools" / "package_view.py")], check=True)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -14,6 +14,13 @@ from gymnasium import logger, spaces
 from gymnasium.error import InvalidAction, ResetNeeded
 from numpy.typing import NDArray
 
+from vpxrc.complexity import (
+    WINDOWS,
+    coded_error,
+    frames_inside,
+    log_complexity,
+    window_means,
+)
 from vpxrc.encoder import (
     DEFAULT_TIMEOUT,
     FIRST_PASS_FIELDS,
@@ -141,7 +148,6 @@ def _own_q(frame: Frame, planned: Decision) -> int:
 
 _BOUND = 4.0  # of all columns
 _SMALL = 1e-4  # bits per pixel, where a logarithm needs one
-_WINDOWS = ((-32, -16), (-16, 0), (0, 16), (16, 32), (32, 64))  # frames around a group's ends
 _FIRST_PASS = (
     "intra_error",
     "coded_error",
@@ -239,7 +245,7 @@ COLUMNS: dict[str, tuple[PlannedColumn, ...]] = {
         PlannedColumn("clip_spread", 0, 4, "the same over the clip / 2"),
         *(
             PlannedColumn(_window(*window), -4, 4, "`group_complexity` of these frames")
-            for window in _WINDOWS
+            for window in WINDOWS
         ),
     ),
     "first_pass": (
@@ -313,12 +319,9 @@ class _Sight:
         return np.asarray(np.clip(flat, _LOW, _HIGH), np.float32)
 
     def _see_clip(self) -> None:
-        error = self._observer.first_pass["coded_error"].copy()
-        error[0] = _mean(error[1:])  # intra there
-        error = np.maximum(error, 1e-2 * max(float(error.mean()), 1e-3))
-        log_error = np.log2(error)
-        self._log_error = log_error - log_error.mean()
-        effort = np.sqrt(error)
+        first_pass = self._observer.session.first_pass
+        self._log_error = log_complexity(first_pass)
+        effort = np.sqrt(coded_error(first_pass))
         self._effort = np.cumsum(effort) / effort.sum()
 
     def _see_group(self) -> dict[str, float]:
@@ -327,7 +330,7 @@ class _Sight:
         coded = (group.update_type != UpdateType.SHOWN_AGAIN) & (group.show_index < frames)
         first = group.first_show_index
         last = int(group.show_index[coded].max(initial=first))
-        inside = slice(first + 1, last + 1) if last > first else slice(first, first + 1)
+        inside = frames_inside(first, last)
         length = max(last - first, 1)
         known = coded & (o.modelled[:, 2] > 0)
         importance = np.log2(o.modelled[:, 0])
@@ -356,14 +359,12 @@ class _Sight:
             values[f"{kind}_importance"] = _mean(importance[members & known]) / 4
             values[f"{kind}_model_bits"] = math.log2(modelled.mean()) / 8 if len(modelled) else 0.0
             values[f"{kind}_allocation"] = _mean(np.log(allocation)) / 10
-        for low, high in _WINDOWS:
-            start = (first if low < 0 else last + 1) + low
-            part = log_error[max(start, 0) : max(start + high - low, 0)]
-            values[_window(low, high)] = _mean(part) / 2
+        for window, mean in zip(WINDOWS, window_means(log_error, first, last), strict=True):
+            values[_window(*window)] = mean / 2
         rest = slice(last + 1, frames) if last + 1 < frames else slice(0, frames)
-        for window, part in (("group", inside), ("rest", rest), ("clip", slice(0, frames))):
+        for where, part in (("group", inside), ("rest", rest), ("clip", slice(0, frames))):
             means = self._arrays["first_pass"][part][:, _FIRST_PASS_PLACES].mean(axis=0)
-            names = [f"{window}_{name}" for name in _FIRST_PASS]
+            names = [f"{where}_{name}" for name in _FIRST_PASS]
             values.update(zip(names, means.tolist(), strict=True))
         return values
 

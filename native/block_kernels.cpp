@@ -15,14 +15,14 @@
 namespace vpxrc {
 namespace {
 
-// A 16x16 matrix as the passes want it: rows, and rows in pairs side by side for multiply-add.
+// A 16x16 matrix as its rows, and as pairs of rows side by side, which multiply-add takes.
 struct Matrix {
   alignas(32) int16_t rows[kBlock][kBlock];
   alignas(32) int16_t pairs[kBlock / 2][kBlock][2];  // [p][k] = rows[2p][k], rows[2p + 1][k]
 };
 
 struct Transform {
-  Matrix dct;         // dct.rows[k][n]: basis k at sample n, times 256
+  Matrix dct;  // dct.rows[k][n]: basis k at sample n, times 256
   Matrix transposed;
 
   Transform() {
@@ -33,7 +33,7 @@ struct Transform {
             k == 0 ? 64.0 : 64.0 * std::sqrt(2.0) * std::cos((2 * n + 1) * k * pi / 32.0);
         dct.rows[k][n] = transposed.rows[n][k] = int16_t(std::lround(value));
       }
-    for (Matrix *m : { &dct, &transposed })
+    for (Matrix *m : {&dct, &transposed})
       for (int p = 0; p < kBlock / 2; ++p)
         for (int k = 0; k < kBlock; ++k)
           for (int i = 0; i < 2; ++i) m->pairs[p][k][i] = m->rows[2 * p + i][k];
@@ -42,9 +42,12 @@ struct Transform {
 
 const Transform kTransform;
 
-int16_t saturate(int value) { return int16_t(value < -32768 ? -32768 : value > 32767 ? 32767 : value); }
+int16_t saturate(int value) {
+  return int16_t(value < -32768 ? -32768 : value > 32767 ? 32767 : value);
+}
 
-// Bodies that the compiler vectorises itself, for whatever the function they are put into may use.
+// Bodies that the compiler vectorises itself, with the instructions that the function around them
+// may use.
 
 #define VPXRC_INLINE inline __attribute__((always_inline))
 
@@ -85,7 +88,7 @@ VPXRC_INLINE Quantised quantise_body(const int16_t *coefficients, int step, int1
     error += (value - rounded) * (value - rounded);  // each at most (5/8 step)^2: the sum fits
     dequantised[i] = int16_t(rounded);
   }
-  if (any == 0) return { 0, error >> 6, false };
+  if (any == 0) return {0, error >> 6, false};
   int bits = 0;
   for (int i = 0; i < kBlockSamples; ++i) {
     // floor(log2(level)) is the exponent of the float; that of level 0 is negative
@@ -93,7 +96,7 @@ VPXRC_INLINE Quantised quantise_body(const int16_t *coefficients, int step, int1
     const int cost = 4 + 2 * exponent;
     bits += cost > 0 ? cost : 0;
   }
-  return { bits, error >> 6, true };
+  return {bits, error >> 6, true};
 }
 
 // Scalar passes: out = (in * m + round) >> shift, and out = (m * in + round) >> shift.
@@ -139,7 +142,9 @@ int energy_scalar(const int16_t *r) { return energy_body(r); }
 void add_scalar(const uint8_t *p, const int16_t *r, uint8_t *out, ptrdiff_t stride) {
   add_body(p, r, out, stride);
 }
-Quantised quantise_scalar(const int16_t *c, int step, int16_t *d) { return quantise_body(c, step, d); }
+Quantised quantise_scalar(const int16_t *c, int step, int16_t *d) {
+  return quantise_body(c, step, d);
+}
 
 #ifdef VPXRC_X86
 
@@ -155,7 +160,7 @@ int pair_at(const int16_t *values) {
 VPXRC_SSE4 void rows_sse4(const int16_t *in, const Matrix &m, int round, int shift, int16_t *out) {
   const __m128i bias = _mm_set1_epi32(round), count = _mm_cvtsi32_si128(shift);
   for (int y = 0; y < kBlock; ++y, in += kBlock, out += kBlock) {
-    __m128i sum[4] = { bias, bias, bias, bias };
+    __m128i sum[4] = {bias, bias, bias, bias};
     for (int p = 0; p < kBlock / 2; ++p) {
       const __m128i pair = _mm_set1_epi32(pair_at(in + 2 * p));
       const auto *const row = reinterpret_cast<const __m128i *>(m.pairs[p]);
@@ -168,7 +173,8 @@ VPXRC_SSE4 void rows_sse4(const int16_t *in, const Matrix &m, int round, int shi
   }
 }
 
-VPXRC_SSE4 void columns_sse4(const int16_t *in, const Matrix &m, int round, int shift, int16_t *out) {
+VPXRC_SSE4 void columns_sse4(const int16_t *in, const Matrix &m, int round, int shift,
+                             int16_t *out) {
   const __m128i bias = _mm_set1_epi32(round), count = _mm_cvtsi32_si128(shift);
   for (int half = 0; half < kBlock; half += 8) {
     __m128i low[kBlock / 2], high[kBlock / 2];
@@ -203,12 +209,14 @@ VPXRC_AVX2 void rows_avx2(const int16_t *in, const Matrix &m, int round, int shi
       a = _mm256_add_epi32(a, _mm256_madd_epi16(pair, _mm256_load_si256(row)));
       b = _mm256_add_epi32(b, _mm256_madd_epi16(pair, _mm256_load_si256(row + 1)));
     }
-    const __m256i packed = _mm256_packs_epi32(_mm256_sra_epi32(a, count), _mm256_sra_epi32(b, count));
+    const __m256i packed =
+        _mm256_packs_epi32(_mm256_sra_epi32(a, count), _mm256_sra_epi32(b, count));
     _mm256_store_si256(reinterpret_cast<__m256i *>(out), _mm256_permute4x64_epi64(packed, 0xD8));
   }
 }
 
-VPXRC_AVX2 void columns_avx2(const int16_t *in, const Matrix &m, int round, int shift, int16_t *out) {
+VPXRC_AVX2 void columns_avx2(const int16_t *in, const Matrix &m, int round, int shift,
+                             int16_t *out) {
   const __m256i bias = _mm256_set1_epi32(round);
   const __m128i count = _mm_cvtsi32_si128(shift);
   __m256i low[kBlock / 2], high[kBlock / 2];
@@ -254,22 +262,22 @@ VPXRC_AVX2 Quantised quantise_avx2(const int16_t *c, int step, int16_t *d) {
 
 std::vector<BlockKernels> make_levels() {
   vpx_dsp_rtcd();
-  const BlockKernels scalar{ "scalar",
-                             subtract_scalar,
-                             energy_scalar,
-                             forward<rows_scalar, columns_scalar>,
-                             inverse<rows_scalar, columns_scalar>,
-                             quantise_scalar,
-                             add_scalar,
-                             vpx_sad16x16_c,
-                             vpx_sad32x32_c,
-                             vpx_sad16x16x4d_c,
-                             vpx_sad32x32x4d_c,
-                             vpx_hadamard_16x16_c,
-                             vpx_satd_c,
-                             vpx_sub_pixel_variance16x16_c,
-                             { { vpx_convolve_copy_c, vpx_convolve8_vert_c },
-                               { vpx_convolve8_horiz_c, vpx_convolve8_c } } };
+  const BlockKernels scalar{
+      "scalar",
+      subtract_scalar,
+      energy_scalar,
+      forward<rows_scalar, columns_scalar>,
+      inverse<rows_scalar, columns_scalar>,
+      quantise_scalar,
+      add_scalar,
+      vpx_sad16x16_c,
+      vpx_sad32x32_c,
+      vpx_sad16x16x4d_c,
+      vpx_sad32x32x4d_c,
+      vpx_hadamard_16x16_c,
+      vpx_satd_c,
+      vpx_sub_pixel_variance16x16_c,
+      {{vpx_convolve_copy_c, vpx_convolve8_vert_c}, {vpx_convolve8_horiz_c, vpx_convolve8_c}}};
   BlockKernels best = scalar;  // with libvpx's choices
   best.sad16 = vpx_sad16x16;
   best.sad32 = vpx_sad32x32;

@@ -28,7 +28,7 @@ double thread_cpu_seconds() {
   return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
 }
 
-// Owns a vpx_codec_ctx_t; every failure throws libvpx's own words.
+// Owns a vpx_codec_ctx_t. Every failure throws std::runtime_error with libvpx's own words.
 class Codec {
  public:
   Codec(const Source &source, const EncoderOptions &options, vpx_enc_pass pass,
@@ -57,8 +57,8 @@ class Codec {
       throw std::runtime_error(words());
     try {
       check(vpx_codec_control(&context_, VP8E_SET_CPUUSED, options.cpu_used));
-      check(vpx_codec_control(&context_, VP8E_SET_ENABLEAUTOALTREF,
-                              unsigned(options.auto_alt_ref)));
+      check(
+          vpx_codec_control(&context_, VP8E_SET_ENABLEAUTOALTREF, unsigned(options.auto_alt_ref)));
       check(vpx_codec_control(&context_, VP9E_SET_TPL, options.tpl ? 1 : 0));
       if (options.rate_control != RateControl::kVbr)
         check(vpx_codec_control(&context_, VP8E_SET_CQ_LEVEL, unsigned(options.cq_level)));
@@ -99,7 +99,8 @@ class Codec {
   // By hand, because vpx_img_wrap() pads the rows of odd widths.
   vpx_image_t *wrap(int index, vpx_image_t *image) const {
     uint8_t *const luma = const_cast<uint8_t *>(source_.frame(index));
-    vpx_img_wrap(image, VPX_IMG_FMT_I420, unsigned(source_.width), unsigned(source_.height), 1, luma);
+    vpx_img_wrap(image, VPX_IMG_FMT_I420, unsigned(source_.width), unsigned(source_.height), 1,
+                 luma);
     image->planes[VPX_PLANE_Y] = luma;
     image->planes[VPX_PLANE_U] = luma + size_t(source_.width) * source_.height;
     image->planes[VPX_PLANE_V] = image->planes[VPX_PLANE_U] + source_.chroma_bytes();
@@ -140,9 +141,9 @@ int64_t squared_error(const vpxrc_plane &a, const uint8_t *b, int b_stride) {
 
 void append(std::vector<Packet> &packets, const vpx_codec_cx_pkt_t &packet) {
   if (packet.kind == VPX_CODEC_CX_FRAME_PKT)
-    packets.push_back({std::string(static_cast<const char *>(packet.data.frame.buf),
-                                   packet.data.frame.sz),
-                       packet.data.frame.pts});
+    packets.push_back(
+        {std::string(static_cast<const char *>(packet.data.frame.buf), packet.data.frame.sz),
+         packet.data.frame.pts});
 }
 
 }  // namespace
@@ -165,8 +166,8 @@ std::optional<int64_t> ReadyQueue::pop(double timeout_s) {
   return id;
 }
 
-// What the session and its thread share. The thread writes while kRunning, the session's owner reads
-// (and answers) in every other state: the mutex around `state` orders the two.
+// The data that a session and its thread share. The thread writes in state kRunning, the owner of
+// the session reads and answers in every other state; the mutex around `state` orders the two.
 struct EncodeSession::Core {
   Source source;
   EncoderOptions options;
@@ -207,7 +208,7 @@ struct EncodeSession::Core {
     if (queue != nullptr) queue->push(id);
   }
 
-  // Hands over in the given state and comes back when answered. False when closing.
+  // Waits in the given state for an answer. Returns false where the session closes instead.
   bool hand_over(State next) {
     const auto start = Clock::now();
     enter(next);
@@ -230,7 +231,7 @@ struct EncodeSession::Core {
     changed.notify_all();
   }
 
-  // The seam's callbacks: on the encoder's thread, 0 to go on.
+  // The seam's callbacks. They run on the encoder's thread; 0 lets it go on.
   static int on_first_pass(void *user, const double *stats, int num_frames) {
     auto *const core = static_cast<Core *>(user);
     core->first_pass.assign(stats, stats + size_t(num_frames) * VPXRC_FIRST_PASS_FIELDS);
@@ -270,8 +271,8 @@ struct EncodeSession::Core {
       if (core->is_closing()) return 1;
       const auto &script = *core->control.script;
       if (core->script_position >= script.size()) {
-        core->error = "the script has " + std::to_string(script.size()) +
-                      " decisions, the encode needs more";
+        core->error =
+            "the script has " + std::to_string(script.size()) + " decisions, the encode needs more";
         return 1;
       }
       core->decision = script[core->script_position++];
@@ -280,7 +281,8 @@ struct EncodeSession::Core {
       if (!core->hand_over(State::kFrame)) return 1;
     }
     const Decision &decision = core->decision;
-    const size_t superblocks = size_t((core->source.width + 63) / 64) * ((core->source.height + 63) / 64);
+    const size_t superblocks =
+        size_t((core->source.width + 63) / 64) * ((core->source.height + 63) / 64);
     if (!decision.superblock_scale.empty() && decision.superblock_scale.size() != superblocks) {
       core->error = "superblock map of " + std::to_string(decision.superblock_scale.size()) +
                     " values, the frame has " + std::to_string(superblocks) + " superblocks";
@@ -290,7 +292,8 @@ struct EncodeSession::Core {
     out->lambda_scale = decision.lambda_scale;
     out->delta_q_uv = decision.delta_q_uv;
     if (!decision.recode_trace.empty()) out->recode_trace = decision.recode_trace.data();
-    if (!decision.superblock_scale.empty()) out->superblock_scale = decision.superblock_scale.data();
+    if (!decision.superblock_scale.empty())
+      out->superblock_scale = decision.superblock_scale.data();
     return 0;
   }
 
@@ -299,14 +302,7 @@ struct EncodeSession::Core {
     if (core->is_closing()) return 1;
     const bool decided = core->frame_decided;
     FrameRecord record{};
-    record.coding_index = result->coding_index;
-    record.show_index = result->show_index;
-    record.group_index = result->group_index;
-    record.group_position = result->group_position;
-    record.update_type = result->update_type;
-    record.layer_depth = result->layer_depth;
-    record.is_key = result->is_key;
-    record.is_shown = result->is_shown;
+    record.place = result->place;
     record.is_shown_again = result->is_shown_again;
     record.q_index = result->q_index;
     record.tpl_q_index = result->tpl_q_index;
@@ -317,9 +313,10 @@ struct EncodeSession::Core {
     record.lambda_scale = decided ? core->decision.lambda_scale : 1.0;
     record.bits = result->bits;
     core->frame_decided = false;
-    if (result->show_index >= 0 && result->show_index < core->source.num_frames) {
+    const int show_index = result->place.show_index;
+    if (show_index >= 0 && show_index < core->source.num_frames) {
       const Source &source = core->source;
-      const uint8_t *const y = source.frame(result->show_index);
+      const uint8_t *const y = source.frame(show_index);
       const uint8_t *const u = y + size_t(source.width) * source.height;
       const int chroma_stride = (source.width + 1) / 2;
       record.sse_y = squared_error(result->reconstruction[0], y, source.width);
@@ -344,14 +341,12 @@ struct EncodeSession::Core {
   void run() {
     const auto start = Clock::now();
     State last = State::kDone;
-    vpxrc_controller controller{this,     control.observe ? 1 : 0, on_first_pass,
-                                on_group, on_decide,               on_result};
+    vpxrc_controller controller{
+        this, control.observe ? 1 : 0, on_first_pass, on_group, on_decide, on_result};
     try {
       Codec codec(source, options, VPX_RC_LAST_PASS, &first_pass_stats);
       codec.check(vpxrc_seam_attach(codec.context(), &controller));
-      codec.encode_all([this](const vpx_codec_cx_pkt_t &packet) {
-        append(packets, packet);
-      });
+      codec.encode_all([this](const vpx_codec_cx_pkt_t &packet) { append(packets, packet); });
     } catch (const std::exception &failure) {
       last = State::kFailed;
       if (error.empty()) error = failure.what();
@@ -382,7 +377,7 @@ EncodeSession::EncodeSession(const Source &source, const EncoderOptions &options
 
 EncodeSession::~EncodeSession() { close(kDestructorGrace); }
 
-State EncodeSession::wait(double timeout_s) {
+State EncodeSession::wait(double timeout_s) const {
   std::unique_lock<std::mutex> lock(core_->mutex);
   int64_t before;
   do {
@@ -446,9 +441,7 @@ std::vector<Packet> run_plain_second_pass(const Source &source, const EncoderOpt
                                           const std::string &first_pass_stats) {
   std::vector<Packet> packets;
   Codec codec(source, options, VPX_RC_LAST_PASS, &first_pass_stats);
-  codec.encode_all([&packets](const vpx_codec_cx_pkt_t &packet) {
-    append(packets, packet);
-  });
+  codec.encode_all([&packets](const vpx_codec_cx_pkt_t &packet) { append(packets, packet); });
   return packets;
 }
 

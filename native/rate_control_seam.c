@@ -1,17 +1,18 @@
 /* libvpx's external-rate-control functions, implemented for vpxrc.
  *
  * A static link takes this object before the archive member with the same symbols
- * (vp9/encoder/vp9_ext_ratectrl.c), so these are the functions that the encoder calls. The EXT_RATECTRL
- * they are given is a member of the encoder (VP9_COMP), so its whole state is in reach.
+ * (vp9/encoder/vp9_ext_ratectrl.c), so these are the functions that the encoder calls. The
+ * EXT_RATECTRL they are given is a member of the encoder (VP9_COMP), so its whole state is in
+ * reach.
  *
  * Per coded frame the encoder calls, in this order:
  *   get_encodeframe_decision  once per frame of the group, in the TPL pass at group position 1
  *   get_frame_rdmult          once
  *   get_encodeframe_decision  once; not for frames that are shown again
  *   update_encodeframe_result once
- * The encoder tests the function pointers and the type flags in EXT_RATECTRL before it calls. Taking
- * get_encodeframe_decision away and giving it back steers which of its two paths libvpx takes: its own
- * TPL q estimates and TPL lambda, exactly as without us, or ours.
+ * The encoder tests the function pointers and the type flags in EXT_RATECTRL before it calls.
+ * Taking get_encodeframe_decision away and giving it back steers which of its two paths libvpx
+ * takes: its own TPL q estimates and TPL lambda, exactly as without us, or ours.
  */
 #include "rate_control_seam.h"
 
@@ -42,6 +43,13 @@ enum { kHighPrecisionMvQ = 200 };
 /* setup_frame() of vp9_encoder.c gives ARFs of layers up to here one frame context. */
 enum { kDeepestSharedContext = 3 };
 
+/* The statistics of a frame are doubles, one after the other, up to the layer's id. */
+_Static_assert(offsetof(FIRSTPASS_STATS, new_mv_count) ==
+                       (VPXRC_FIRST_PASS_FIELDS - 1) * sizeof(double) &&
+                   offsetof(FIRSTPASS_STATS, spatial_layer_id) ==
+                       VPXRC_FIRST_PASS_FIELDS * sizeof(double),
+               "first-pass statistics of this libvpx");
+
 _Static_assert(VPXRC_TRACE_FIELDS == 2 + SWITCHABLE_FILTERS, "filters of this libvpx");
 
 typedef struct seam_state {
@@ -49,13 +57,13 @@ typedef struct seam_state {
   int num_groups;
   int16_t plan[VPXRC_MAX_GROUP]; /* provisional q indices of the current group */
   int has_plan;
-  int has_trace; /* of the frame at hand */
+  int has_trace; /* the frame at hand has one */
   int32_t trace[VPXRC_TRACE_FIELDS];
   int deciding;    /* the next get_encodeframe_decision is the real one */
-  int tpl_q_index; /* of the frame at hand; -1 = none */
+  int tpl_q_index; /* the TPL pass's for the frame at hand; -1 = none */
   int last_group_size;
-  int had_tpl;     /* the current group's TPL pass has run */
-  int kept_layer_depth; /* of the frame at hand, while libvpx is shown another; -1 = none */
+  int had_tpl;          /* the current group's TPL pass has run */
+  int kept_layer_depth; /* the frame's own, while libvpx is shown another; -1 = none */
 } seam_state;
 
 static VP9_COMP *encoder_of(EXT_RATECTRL *rc) {
@@ -91,7 +99,7 @@ vpx_codec_err_t vpxrc_seam_attach(vpx_codec_ctx_t *codec, vpxrc_controller *cont
   vpx_rc_funcs_t funcs;
   memset(&funcs, 0, sizeof(funcs));
   /* VPX_RC_RDMULT makes libvpx announce each frame; the answer VPX_DEFAULT_RDMULT changes nothing.
-   * send_tpl_gop_stats stays NULL: with it libvpx runs TPL for more groups than it does by itself. */
+   * send_tpl_gop_stats stays NULL, because with it libvpx runs TPL for more groups than without. */
   funcs.rc_type = VPX_RC_RDMULT | (controller->observe ? 0 : VPX_RC_QP);
   funcs.send_firstpass_stats = unused_first_pass;
   funcs.update_encodeframe_result = unused_result;
@@ -133,17 +141,8 @@ vpx_codec_err_t vp9_extrc_send_firstpass_stats(EXT_RATECTRL *rc, const FIRST_PAS
   double *const rows = vpx_malloc(sizeof(*rows) * VPXRC_FIRST_PASS_FIELDS * (n > 0 ? n : 1));
   if (rows == NULL) return VPX_CODEC_MEM_ERROR;
   double *row = rows;
-  for (int i = 0; i < n; ++i, row += VPXRC_FIRST_PASS_FIELDS) {
-    const FIRSTPASS_STATS *const s = &info->stats[i];
-    const double fields[VPXRC_FIRST_PASS_FIELDS] = {
-      s->frame, s->weight, s->intra_error, s->coded_error, s->sr_coded_error, s->frame_noise_energy,
-      s->pcnt_inter, s->pcnt_motion, s->pcnt_second_ref, s->pcnt_neutral, s->pcnt_intra_low,
-      s->pcnt_intra_high, s->intra_skip_pct, s->intra_smooth_pct, s->inactive_zone_rows,
-      s->inactive_zone_cols, s->MVr, s->mvr_abs, s->MVc, s->mvc_abs, s->MVrv, s->MVcv,
-      s->mv_in_out_count, s->duration, s->count, s->new_mv_count
-    };
-    memcpy(row, fields, sizeof(fields));
-  }
+  for (int i = 0; i < n; ++i, row += VPXRC_FIRST_PASS_FIELDS)
+    memcpy(row, &info->stats[i], sizeof(*row) * VPXRC_FIRST_PASS_FIELDS);
   const vpxrc_controller *const controller = state_of(rc)->controller;
   const int failed = controller->first_pass(controller->user, rows, n);
   vpx_free(rows);
@@ -190,8 +189,8 @@ int vpxrc_seam_tpl(const void *encoder, int position, int *rows, int *cols, doub
 int vpxrc_ac_quantizer(int q_index) { return vp9_ac_quant(q_index, 0, VPX_BITS_8); }
 
 /* Sum over the mode-info units of a rectangle, clipped to the frame. */
-static void sum_tpl(const VP9_COMP *cpi, const TplDepFrame *frame, int row0, int col0, int size_rows,
-                    int size_cols, int64_t *intra_cost, int64_t *mc_dep_cost) {
+static void sum_tpl(const VP9_COMP *cpi, const TplDepFrame *frame, int row0, int col0,
+                    int size_rows, int size_cols, int64_t *intra_cost, int64_t *mc_dep_cost) {
   const int row1 = VPXMIN(row0 + size_rows, cpi->common.mi_rows);
   const int col1 = VPXMIN(col0 + size_cols, cpi->common.mi_cols);
   *intra_cost = *mc_dep_cost = 0;
@@ -217,7 +216,7 @@ static void plan_references(const GF_GROUP *gf, vpxrc_group *out) {
   int depth = 0;
   int last = 0, golden = 0, altref = gf->update_type[0] == KF_UPDATE ? 0 : -1;
   for (int i = 0; i < out->size; ++i) {
-    const int refs[3] = { last, golden, altref };
+    const int refs[3] = {last, golden, altref};
     for (int r = 0; r < 3; ++r) out->references[i][r] = i == 0 ? -1 : refs[r];
     if (i == 0) continue;
     switch (gf->update_type[i]) {
@@ -287,24 +286,33 @@ vpx_codec_err_t vp9_extrc_get_frame_rdmult(EXT_RATECTRL *rc, int show_index, int
   return VPX_CODEC_OK;
 }
 
-static void describe_frame(VP9_COMP *cpi, seam_state *state, vpxrc_frame *frame) {
+static vpxrc_place place_of(const VP9_COMP *cpi, const seam_state *state) {
   const VP9_COMMON *const cm = &cpi->common;
   const GF_GROUP *const gf = &cpi->twopass.gf_group;
-  const RefCntBuffer *const buffer = get_ref_cnt_buffer(cm, cm->new_fb_idx);
+  const int again = cm->show_existing_frame;
+  const vpxrc_place place = {
+      .coding_index = again ? -1 : cm->current_frame_coding_index,
+      .show_index = again ? (int)cm->current_video_frame
+                          : get_ref_cnt_buffer(cm, cm->new_fb_idx)->frame_index,
+      .group_index = state->num_groups - 1,
+      .group_position = gf->index,
+      .update_type = gf->update_type[gf->index],
+      .layer_depth = gf->layer_depth[gf->index],
+      .is_key = cm->frame_type == KEY_FRAME,
+      .is_shown = again || cm->show_frame,
+  };
+  return place;
+}
+
+static void describe_frame(VP9_COMP *cpi, const seam_state *state, vpxrc_frame *frame) {
+  const GF_GROUP *const gf = &cpi->twopass.gf_group;
   RefCntBuffer *references[MAX_INTER_REF_FRAMES];
   int bottom = 0, top = 0;
   memset(frame, 0, sizeof(*frame));
-  frame->coding_index = cm->current_frame_coding_index;
-  frame->show_index = buffer->frame_index;
-  frame->group_index = state->num_groups - 1;
-  frame->group_position = gf->index;
-  frame->update_type = gf->update_type[gf->index];
-  frame->layer_depth = gf->layer_depth[gf->index];
-  frame->is_key = cm->frame_type == KEY_FRAME;
-  frame->is_shown = cm->show_frame;
+  frame->place = place_of(cpi, state);
   frame->tpl_q_index = state->tpl_q_index;
   for (int i = 0; i < MAX_INTER_REF_FRAMES; ++i) frame->reference_coding_index[i] = -1;
-  if (!frame->is_key) {
+  if (!frame->place.is_key) {
     get_ref_frame_bufs(cpi, references);
     for (int i = 0; i < MAX_INTER_REF_FRAMES; ++i)
       if (references[i] != NULL)
@@ -317,14 +325,14 @@ static void describe_frame(VP9_COMP *cpi, seam_state *state, vpxrc_frame *frame)
   frame->target_bits = cpi->rc.this_frame_target;
   frame->gfu_boost = cpi->multi_layer_arf ? gf->gfu_boost[gf->index] : cpi->rc.gfu_boost;
   frame->frames_to_key = cpi->rc.frames_to_key;
-  frame->has_tpl = group_has_tpl(cpi) && gf->index < MAX_ARF_GOP_SIZE &&
-                   cpi->tpl_stats[gf->index].is_valid;
+  frame->has_tpl =
+      group_has_tpl(cpi) && gf->index < MAX_ARF_GOP_SIZE && cpi->tpl_stats[gf->index].is_valid;
   /* get_rdmult_delta() in vp9_encodeframe.c reads the scale under these conditions, and at layer
    * depths up to 1: see take_superblock_scale() */
-  frame->takes_superblock_scale = gf->index >= 1 && gf->index < MAX_ARF_GOP_SIZE &&
-                                  cpi->sf.enable_tpl_model && cpi->tpl_stats[gf->index].is_valid &&
-                                  (frame->update_type != ARF_UPDATE ||
-                                   frame->layer_depth <= kDeepestSharedContext);
+  frame->takes_superblock_scale =
+      gf->index >= 1 && gf->index < MAX_ARF_GOP_SIZE && cpi->sf.enable_tpl_model &&
+      cpi->tpl_stats[gf->index].is_valid &&
+      (frame->place.update_type != ARF_UPDATE || frame->place.layer_depth <= kDeepestSharedContext);
   frame->r0 = frame->has_tpl ? frame_r0(cpi, &cpi->tpl_stats[gf->index]) : NAN;
 }
 
@@ -333,7 +341,8 @@ static void describe_frame(VP9_COMP *cpi, seam_state *state, vpxrc_frame *frame)
 static double own_superblock_scale(VP9_COMP *cpi, int q_index, int sb_row, int sb_col, double r0) {
   const int position = cpi->twopass.gf_group.index;
   VP9_COMMON *const cm = &cpi->common;
-  if (position < 1 || position >= MAX_ARF_GOP_SIZE || !cpi->tpl_stats[position].is_valid) return 1.0;
+  if (position < 1 || position >= MAX_ARF_GOP_SIZE || !cpi->tpl_stats[position].is_valid)
+    return 1.0;
   int64_t intra_cost, mc_dep_cost;
   sum_tpl(cpi, &cpi->tpl_stats[position], sb_row * MI_BLOCK_SIZE, sb_col * MI_BLOCK_SIZE,
           MI_BLOCK_SIZE, MI_BLOCK_SIZE, &intra_cost, &mc_dep_cost);
@@ -346,9 +355,10 @@ static double own_superblock_scale(VP9_COMP *cpi, int q_index, int sb_row, int s
   return (double)VPXMAX(1, clamp(adaptive, frame_rdmult / 2, frame_rdmult * 3 / 2)) / frame_rdmult;
 }
 
-/* libvpx reads the map at the base layer only. While a frame is coded only setup_frame() of vp9_encoder.c
- * looks at its layer depth too, and only whether an ARF lies deeper than kDeepestSharedContext; so it is
- * shown one that has the map read. The rate control's update comes after the result. */
+/* Makes libvpx read the map, which it does at the base layer only: shows it layer depth 1 while the
+ * frame is coded. Besides the map only setup_frame() of vp9_encoder.c looks at the depth then, and
+ * only whether an ARF lies deeper than kDeepestSharedContext. The rate control is updated after the
+ * result, which puts the true depth back. */
 static void take_superblock_scale(VP9_COMP *cpi, seam_state *state) {
   GF_GROUP *const gf = &cpi->twopass.gf_group;
   if (gf->layer_depth[gf->index] <= 1) return;
@@ -356,7 +366,8 @@ static void take_superblock_scale(VP9_COMP *cpi, seam_state *state) {
   gf->layer_depth[gf->index] = 1;
 }
 
-/* The TPL pass asks for every frame of the group; answered from the plan, else as libvpx estimates. */
+/* Answers the TPL pass, which asks for every frame of the group: by the plan, else by libvpx's own
+ * estimate. */
 static void answer_tpl_query(VP9_COMP *cpi, const seam_state *state, int position,
                              vpx_rc_encodeframe_decision_t *decision) {
   const GF_GROUP *const gf = &cpi->twopass.gf_group;
@@ -387,7 +398,7 @@ vpx_codec_err_t vp9_extrc_get_encodeframe_decision(EXT_RATECTRL *rc, int gop_ind
 
   vpxrc_frame frame;
   describe_frame(cpi, state, &frame);
-  vpxrc_decision answer = { VPXRC_LIBVPX_Q, 0, NULL, 1.0, NULL };
+  vpxrc_decision answer = {VPXRC_LIBVPX_Q, 0, NULL, 1.0, NULL};
   const vpxrc_controller *const controller = state->controller;
   if (controller->decide(controller->user, cpi, &frame, &answer)) {
     vpx_free(decision->sb_params_list); /* libvpx leaves by longjmp and would leak it */
@@ -405,7 +416,8 @@ vpx_codec_err_t vp9_extrc_get_encodeframe_decision(EXT_RATECTRL *rc, int gop_ind
     listen_for_decisions(rc, 0); /* libvpx applies its own TPL lambda, exactly */
     return VPX_CODEC_OK;
   }
-  if (answer.superblock_scale != NULL && frame.takes_superblock_scale) take_superblock_scale(cpi, state);
+  if (answer.superblock_scale != NULL && frame.takes_superblock_scale)
+    take_superblock_scale(cpi, state);
   const int position = gop_index;
   const int has_own = position >= 1 && position < MAX_ARF_GOP_SIZE &&
                       cpi->tpl_stats[position].is_valid && answer.superblock_scale == NULL;
@@ -422,16 +434,17 @@ vpx_codec_err_t vp9_extrc_get_encodeframe_decision(EXT_RATECTRL *rc, int gop_ind
   return VPX_CODEC_OK;
 }
 
-vpx_codec_err_t vp9_extrc_update_encodeframe_result(EXT_RATECTRL *rc, int64_t bit_count, int q_index) {
+vpx_codec_err_t vp9_extrc_update_encodeframe_result(EXT_RATECTRL *rc, int64_t bit_count,
+                                                    int q_index) {
   if (rc == NULL || !rc->ready) return VPX_CODEC_OK;
   VP9_COMP *const cpi = encoder_of(rc);
   seam_state *const state = state_of(rc);
   const VP9_COMMON *const cm = &cpi->common;
   GF_GROUP *const gf = &cpi->twopass.gf_group;
-  if (state->kept_layer_depth >= 0) gf->layer_depth[gf->index] = (unsigned char)state->kept_layer_depth;
+  if (state->kept_layer_depth >= 0)
+    gf->layer_depth[gf->index] = (unsigned char)state->kept_layer_depth;
   state->kept_layer_depth = -1;
-  const RefCntBuffer *const buffer = get_ref_cnt_buffer(cm, cm->new_fb_idx);
-  const YV12_BUFFER_CONFIG *const picture = &buffer->buf;
+  const YV12_BUFFER_CONFIG *const picture = &get_ref_cnt_buffer(cm, cm->new_fb_idx)->buf;
   const int again = cm->show_existing_frame;
   if (state->has_trace) {
     cpi->max_mv_magnitude = (unsigned)state->trace[1];
@@ -440,26 +453,21 @@ vpx_codec_err_t vp9_extrc_update_encodeframe_result(EXT_RATECTRL *rc, int64_t bi
   }
   state->has_trace = 0;
   const vpxrc_result result = {
-    .coding_index = again ? -1 : cm->current_frame_coding_index,
-    .show_index = again ? (int)cm->current_video_frame : buffer->frame_index,
-    .group_index = state->num_groups - 1,
-    .group_position = gf->index,
-    .update_type = gf->update_type[gf->index],
-    .layer_depth = gf->layer_depth[gf->index],
-    .is_key = cm->frame_type == KEY_FRAME,
-    .is_shown = again || cm->show_frame,
-    .is_shown_again = again,
-    .q_index = again ? -1 : q_index,
-    .tpl_q_index = again ? -1 : state->tpl_q_index,
-    .rdmult = again ? -1 : cpi->rd.RDMULT,
-    .recode_trace = { cm->allow_high_precision_mv, (int)cpi->max_mv_magnitude,
-                      cpi->interp_filter_selected[0][0], cpi->interp_filter_selected[0][1],
-                      cpi->interp_filter_selected[0][2] },
-    .bits = bit_count,
-    .reconstruction = {
-        { picture->y_buffer, picture->y_stride, picture->y_crop_width, picture->y_crop_height },
-        { picture->u_buffer, picture->uv_stride, picture->uv_crop_width, picture->uv_crop_height },
-        { picture->v_buffer, picture->uv_stride, picture->uv_crop_width, picture->uv_crop_height } },
+      .place = place_of(cpi, state),
+      .is_shown_again = again,
+      .q_index = again ? -1 : q_index,
+      .tpl_q_index = again ? -1 : state->tpl_q_index,
+      .rdmult = again ? -1 : cpi->rd.RDMULT,
+      .recode_trace = {cm->allow_high_precision_mv, (int)cpi->max_mv_magnitude,
+                       cpi->interp_filter_selected[0][0], cpi->interp_filter_selected[0][1],
+                       cpi->interp_filter_selected[0][2]},
+      .bits = bit_count,
+      .reconstruction = {{picture->y_buffer, picture->y_stride, picture->y_crop_width,
+                          picture->y_crop_height},
+                         {picture->u_buffer, picture->uv_stride, picture->uv_crop_width,
+                          picture->uv_crop_height},
+                         {picture->v_buffer, picture->uv_stride, picture->uv_crop_width,
+                          picture->uv_crop_height}},
   };
   /* Between frames the pointer decides who answers the TPL pass of the next group position. */
   if (!state->controller->observe) listen_for_decisions(rc, state->has_plan);
@@ -467,7 +475,7 @@ vpx_codec_err_t vp9_extrc_update_encodeframe_result(EXT_RATECTRL *rc, int64_t bi
   return controller->result(controller->user, &result) ? VPX_CODEC_ERROR : VPX_CODEC_OK;
 }
 
-/* Group structure and key frames stay libvpx's: VPX_RC_GOP is never set, so these are not called. */
+/* Never called: VPX_RC_GOP is not set, so groups and key frames stay libvpx's. */
 vpx_codec_err_t vp9_extrc_get_gop_decision(EXT_RATECTRL *rc, vpx_rc_gop_decision_t *decision) {
   (void)rc, (void)decision;
   return VPX_CODEC_INVALID_PARAM;

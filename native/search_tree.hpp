@@ -1,9 +1,9 @@
 // The trees of Gumbel MuZero's search (Danihelka et al., "Policy improvement by planning with
-// Gumbel", ICLR 2022), one per state of a batch. The model is the caller's: select() says which
-// action of which node it is asked next, expand() takes its answer.
+// Gumbel", ICLR 2022), one per state of a batch. The caller has the model: select() says which
+// action of which node to ask it about next, expand() takes the answer.
 //
-// What is chosen is what mctx 0.0.71's gumbel_muzero_policy with
-// qtransform_completed_by_mix_value chooses: float32, its formulas in its order of operations.
+// The choices are those of mctx 0.0.71's gumbel_muzero_policy with
+// qtransform_completed_by_mix_value: float32, its formulas in its order of operations.
 #pragma once
 
 #include <cstddef>
@@ -13,16 +13,16 @@
 namespace vpxrc {
 
 struct SearchSettings {
-  int batch = 1;           // trees
-  int actions = 1;         // of every node
-  int width = 1;           // of an embedding
+  int batch = 1;    // trees
+  int actions = 1;  // of every node
+  int width = 1;    // of an embedding
   int simulations = 1;
-  int max_depth = 1;       // edges from the root; a deeper node is evaluated again, not passed
-  int max_considered = 16; // actions of the root that sequential halving starts with
+  int max_depth = 1;        // edges from the root; a deeper node is evaluated again, not passed
+  int max_considered = 16;  // actions of the root that sequential halving starts with
   float value_scale = 0.1f;
   float maxvisit_init = 50.0f;
-  bool rescale = true;     // Q-values to 0..1 before they are scaled
-  bool mixed_value = true; // an unvisited action's value; else the network's value of the node
+  bool rescale = true;      // Q-values to 0..1 before they are scaled
+  bool mixed_value = true;  // an unvisited action's value; else the network's value of the node
 };
 
 // The caller has checked: sizes of at least 1, every number finite, in every tree a valid action.
@@ -90,16 +90,16 @@ class SearchTree {
   int nodes_per_tree_;
   int simulation_ = 0;
   bool selected_ = false;
-  std::vector<Node> nodes_;         // [batch][nodes]
-  std::vector<Edge> edges_;         // [batch][nodes][actions]
-  std::vector<float> embeddings_;   // [batch][nodes][width]
-  std::vector<float> gumbel_;       // [batch][actions]
-  std::vector<uint8_t> invalid_;    // [batch][actions]
+  std::vector<Node> nodes_;                              // [batch][nodes]
+  std::vector<Edge> edges_;                              // [batch][nodes][actions]
+  std::vector<float> embeddings_;                        // [batch][nodes][width]
+  std::vector<float> gumbel_;                            // [batch][actions]
+  std::vector<uint8_t> invalid_;                         // [batch][actions]
   std::vector<std::vector<int32_t>> considered_visits_;  // by number of actions considered
   std::vector<int32_t> num_considered_;                  // [batch]
-  std::vector<int32_t> parent_;     // [batch]: where select() ended
+  std::vector<int32_t> parent_;                          // [batch]: where select() ended
   std::vector<int32_t> action_;
-  std::vector<float> qvalues_;      // [actions]: what complete() and scale() work on
+  std::vector<float> qvalues_;        // [actions]: what complete() and scale() work on
   std::vector<float> probabilities_;  // [actions]
 };
 

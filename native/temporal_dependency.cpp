@@ -17,7 +17,8 @@ namespace {
 
 constexpr int kLarge = 32;    // blocks of the first motion search
 constexpr int kOutside = 16;  // samples that a predicted block may lie outside the picture
-constexpr int kBorder = 32;   // kOutside, one more sample of the bilinear filter, three or four of the 8-tap
+// Room for kOutside, one more sample of the bilinear filter and three or four of the 8-tap one.
+constexpr int kBorder = 32;
 constexpr int kReferences = 3;
 
 struct Mv {
@@ -26,16 +27,18 @@ struct Mv {
   bool operator==(const Mv &other) const { return row == other.row && col == other.col; }
 };
 
-constexpr Mv kNeighbours[4] = { { -1, 0 }, { 0, -1 }, { 0, 1 }, { 1, 0 } };
+constexpr Mv kNeighbours[4] = {{-1, 0}, {0, -1}, {0, 1}, {1, 0}};
 
 struct Geometry {
-  int rows, cols;          // in blocks
-  int height, width;       // in samples, whole blocks
+  int rows, cols;     // in blocks
+  int height, width;  // in samples, whole blocks
   int stride;
 
   Geometry(int picture_width, int picture_height)
-      : rows((picture_height + kBlock - 1) / kBlock), cols((picture_width + kBlock - 1) / kBlock),
-        height(rows * kBlock), width(cols * kBlock),
+      : rows((picture_height + kBlock - 1) / kBlock),
+        cols((picture_width + kBlock - 1) / kBlock),
+        height(rows * kBlock),
+        width(cols * kBlock),
         stride((width + 2 * kBorder + kBorder - 1) / kBorder * kBorder) {}
 };
 
@@ -68,7 +71,8 @@ class Plane {
       std::memset(at(y, -kBorder), *at(y, 0), kBorder);
       std::memset(at(y, width), *at(y, width - 1), size_t(right));
     }
-    for (int y = 1; y <= kBorder; ++y) std::memcpy(at(-y, -kBorder), at(0, -kBorder), size_t(stride()));
+    for (int y = 1; y <= kBorder; ++y)
+      std::memcpy(at(-y, -kBorder), at(0, -kBorder), size_t(stride()));
     for (int y = height; y < geometry_->height + kBorder; ++y)
       std::memcpy(at(y, -kBorder), at(height - 1, -kBorder), size_t(stride()));
   }
@@ -80,10 +84,11 @@ class Plane {
 
 double lambda_of(int q_index) {
   const double step = vpxrc_ac_quantizer(q_index);
-  return 4.3 * step * step / 2048;  // libvpx's rdmult over 2^7 and the 16 of its distortions
+  // libvpx's rdmult over 2^7, and over 16 for the unit of its distortions
+  return 4.3 * step * step / 2048;
 }
 
-// Block motion search of one frame in one other, on the original samples.
+// Motion search of one block of a frame in another frame, on the original samples.
 template <int Size>
 struct Search {
   const Geometry &geometry;
@@ -99,7 +104,7 @@ struct Search {
            x + mv.col >= -kOutside && x + mv.col + Size <= geometry.width + kOutside;
   }
 
-  // The samples that differ, and a little for the vector, so that flat areas do not wander.
+  // Absolute differences plus a small cost of the vector, so that flat areas do not wander.
   int total(unsigned sad, Mv mv) const {
     return int(sad) + Size / 8 * (std::abs(mv.row) + std::abs(mv.col));
   }
@@ -126,14 +131,14 @@ struct Search {
       Mv mvs[4];
       bool usable[4];
       for (int i = 0; i < 4; ++i) {
-        mvs[i] = { centre.row + step * kNeighbours[i].row, centre.col + step * kNeighbours[i].col };
+        mvs[i] = {centre.row + step * kNeighbours[i].row, centre.col + step * kNeighbours[i].col};
         usable[i] = allowed(mvs[i]);
         const Mv mv = usable[i] ? mvs[i] : centre;
         there[i] = reference.at(y + mv.row, x + mv.col);
       }
       uint32_t sads[4];
-      (Size == kLarge ? kernels.sad32_of4 : kernels.sad16_of4)(source.at(y, x), source.stride(), there,
-                                                              reference.stride(), sads);
+      (Size == kLarge ? kernels.sad32_of4 : kernels.sad16_of4)(source.at(y, x), source.stride(),
+                                                               there, reference.stride(), sads);
       for (int i = 0; i < 4; ++i)
         if (usable[i]) take(total(sads[i], mvs[i]), mvs[i]);
       if (best == centre) return;
@@ -154,7 +159,7 @@ std::vector<Found> search_frame(const Geometry &geometry, const BlockKernels &ke
   for (int r = 0; r < large_rows; ++r) {
     for (int c = 0; c < large_cols; ++c) {
       Mv *const here = &large[size_t(r) * large_cols + c];
-      Search<kLarge> search{ geometry, kernels, source, reference, r * kLarge, c * kLarge, {} };
+      Search<kLarge> search{geometry, kernels, source, reference, r * kLarge, c * kLarge, {}};
       search.try_one({});
       if (c > 0) search.try_one(here[-1]);
       if (r > 0) search.try_one(here[-large_cols]);
@@ -167,13 +172,13 @@ std::vector<Found> search_frame(const Geometry &geometry, const BlockKernels &ke
   for (int r = 0; r < geometry.rows; ++r) {
     for (int c = 0; c < geometry.cols; ++c) {
       Found *const here = &found[size_t(r) * geometry.cols + c];
-      Search<kBlock> search{ geometry, kernels, source, reference, r * kBlock, c * kBlock, {} };
+      Search<kBlock> search{geometry, kernels, source, reference, r * kBlock, c * kBlock, {}};
       search.try_one(large[size_t(r / 2) * large_cols + c / 2]);
       search.try_one({});
       if (c > 0) search.try_one(here[-1].mv);
       if (r > 0) search.try_one(here[-geometry.cols].mv);
       for (int step = 2; step >= 1; step /= 2) search.refine(step);
-      *here = { search.best, search.cost };
+      *here = {search.best, search.cost};
     }
   }
   return found;
@@ -203,12 +208,12 @@ void predict_intra(const Plane &plane, IntraMode mode, int y, int x, uint8_t *ou
 }
 
 // mv in quarter samples
-void predict_inter(const Plane &plane, const BlockKernels &kernels, int y, int x, Mv mv, uint8_t *out) {
+void predict_inter(const Plane &plane, const BlockKernels &kernels, int y, int x, Mv mv,
+                   uint8_t *out) {
   const int x_phase = (mv.col & 3) * 4, y_phase = (mv.row & 3) * 4;  // sixteenths
-  kernels.convolve[x_phase != 0][y_phase != 0](plane.at(y + (mv.row >> 2), x + (mv.col >> 2)),
-                                               plane.stride(), out, kBlock,
-                                               vp9_filter_kernels[EIGHTTAP], x_phase, 16, y_phase, 16,
-                                               kBlock, kBlock);
+  kernels.convolve[x_phase != 0][y_phase != 0](
+      plane.at(y + (mv.row >> 2), x + (mv.col >> 2)), plane.stride(), out, kBlock,
+      vp9_filter_kernels[EIGHTTAP], x_phase, 16, y_phase, 16, kBlock, kBlock);
 }
 
 struct Coded {
@@ -220,18 +225,21 @@ class Model {
  public:
   Model(const std::vector<DependencyFrame> &frames, int width, int height, bool reconstructed,
         const BlockKernels &kernels)
-      : frames_(frames), geometry_(width, height), reconstructed_(reconstructed), kernels_(kernels) {
+      : frames_(frames),
+        geometry_(width, height),
+        reconstructed_(reconstructed),
+        kernels_(kernels) {
     const size_t blocks = size_t(geometry_.rows) * geometry_.cols;
     const size_t total = blocks * frames.size();
     out_.frames = int(frames.size());
     out_.rows = geometry_.rows;
     out_.cols = geometry_.cols;
-    for (auto *field : { &out_.intra_cost, &out_.inter_cost, &out_.source_rate,
-                         &out_.source_distortion, &out_.rate, &out_.distortion })
+    for (auto *field : {&out_.intra_cost, &out_.inter_cost, &out_.source_rate,
+                        &out_.source_distortion, &out_.rate, &out_.distortion})
       field->assign(total, 0);
     out_.reference.assign(total, -1);
     out_.mv.assign(2 * total, 0);
-    for (auto *field : { &out_.dep_rate, &out_.dep_distortion, &out_.importance })
+    for (auto *field : {&out_.dep_rate, &out_.dep_distortion, &out_.importance})
       field->assign(total, 0.0);
     out_.frame_importance.assign(frames.size(), 1.0);
     for (const DependencyFrame &frame : frames) {
@@ -258,8 +266,8 @@ class Model {
     for (int slot = 0; slot < kReferences; ++slot) {
       const int *const all = frame.references;
       if (all[slot] >= 0 && std::find(all, all + slot, all[slot]) == all + slot)
-        found[slot] = search_frame(geometry_, kernels_, sources_[size_t(n)],
-                                   sources_[size_t(all[slot])]);
+        found[slot] =
+            search_frame(geometry_, kernels_, sources_[size_t(n)], sources_[size_t(all[slot])]);
     }
     for (int row = 0; row < geometry_.rows; ++row)
       for (int col = 0; col < geometry_.cols; ++col) analyse_block(n, row, col, found);
@@ -281,7 +289,7 @@ class Model {
 
     int intra_cost = std::numeric_limits<int>::max();
     IntraMode intra_mode = kDc;
-    for (const IntraMode mode : { kDc, kVertical, kHorizontal }) {
+    for (const IntraMode mode : {kDc, kVertical, kHorizontal}) {
       predict_intra(source, mode, y, x, prediction_);
       const int cost = satd(samples, source.stride(), prediction_);
       if (cost < intra_cost) {
@@ -293,7 +301,8 @@ class Model {
     int slot = -1;
     const size_t block = size_t(row) * geometry_.cols + col;
     for (int s = 0; s < kReferences; ++s)
-      if (!found[s].empty() && (slot < 0 || found[s][block].cost < found[slot][block].cost)) slot = s;
+      if (!found[s].empty() && (slot < 0 || found[s][block].cost < found[slot][block].cost))
+        slot = s;
     int inter_cost = intra_cost;
     Mv mv;
     if (slot >= 0) {
@@ -324,24 +333,26 @@ class Model {
     }
     kernels_.subtract(samples, source.stride(), prediction_, residual_);
     real = code(frame.q_index);
-    if (coded_) kernels_.inverse(dequantised_, residual_);
-    else std::memset(residual_, 0, sizeof(residual_));
+    if (coded_)
+      kernels_.inverse(dequantised_, residual_);
+    else
+      std::memset(residual_, 0, sizeof(residual_));
     kernels_.add(prediction_, residual_, out, reconstruction.stride());
     if (!is_inter) original = real;
     out_.source_rate[i] = original.bits;
     out_.source_distortion[i] = std::max(1, original.distortion);
     out_.rate[i] = std::max(original.bits, real.bits);
-    out_.distortion[i] = std::max({ 1, original.distortion, real.distortion });
+    out_.distortion[i] = std::max({1, original.distortion, real.distortion});
   }
 
   // The best vector in quarter samples near a whole one, by bilinear prediction as libvpx searches.
   Mv refine(const Plane &source, const Plane &reference, int y, int x, Mv whole) {
-    Mv best{ 4 * whole.row, 4 * whole.col };
+    Mv best{4 * whole.row, 4 * whole.col};
     uint32_t least = difference(source, reference, y, x, best);
     for (int step = 2; step >= 1; --step) {
       const Mv centre = best;
       for (const Mv &side : kNeighbours) {
-        const Mv mv{ centre.row + step * side.row, centre.col + step * side.col };
+        const Mv mv{centre.row + step * side.row, centre.col + step * side.col};
         const int top = y + (mv.row >> 2), left = x + (mv.col >> 2);
         if (top < -kOutside || top + kBlock + 1 > geometry_.height + kOutside || left < -kOutside ||
             left + kBlock + 1 > geometry_.width + kOutside)
@@ -363,19 +374,19 @@ class Model {
     return sse;
   }
 
-  // Rate and distortion of residual_; leaves what is coded of it in dequantised_, if coded_.
+  // Rate and distortion of residual_. Leaves its coded coefficients in dequantised_, if coded_.
   Coded code(int q_index) {
     const int step = vpxrc_ac_quantizer(q_index);
     const int energy = kernels_.energy(residual_);
-    const Coded skipped{ 1, energy };
+    const Coded skipped{1, energy};
     coded_ = false;
-    // No coefficient is larger than 8 times the residual's norm, and a little for rounding.
+    // No coefficient is larger than 8 times the residual's norm plus a little for rounding.
     const double room = step - ((3 * step) >> 3) - 2;
     if (room > 0 && 67.5 * energy < room * room) return skipped;
     kernels_.forward(residual_, coefficients_);
     const Quantised quantised = kernels_.quantise(coefficients_, step, dequantised_);
     const double lambda = lambda_of(q_index);
-    const Coded coded{ 1 + quantised.bits, quantised.distortion };
+    const Coded coded{1 + quantised.bits, quantised.distortion};
     coded_ = quantised.any &&
              coded.distortion + lambda * coded.bits < skipped.distortion + lambda * skipped.bits;
     return coded_ ? coded : skipped;
@@ -392,9 +403,10 @@ class Model {
           const double real = out_.distortion[i], original = out_.source_distortion[i];
           const double share = (real - original) / real, kept = original / real;
           distortion = weight * (real - original) + share * out_.dep_distortion[i];
-          rate = weight * (out_.rate[i] - out_.source_rate[i]) -
-                 kBlockSamples / 2.0 *
-                     std::log2(kept + (1 - kept) * std::exp2(-2 * out_.dep_rate[i] / kBlockSamples));
+          rate =
+              weight * (out_.rate[i] - out_.source_rate[i]) -
+              kBlockSamples / 2.0 *
+                  std::log2(kept + (1 - kept) * std::exp2(-2 * out_.dep_rate[i] / kBlockSamples));
         } else {
           distortion = (weight * out_.intra_cost[i] + out_.dep_distortion[i]) *
                        (1 - double(out_.inter_cost[i]) / out_.intra_cost[i]);
@@ -404,7 +416,7 @@ class Model {
     }
   }
 
-  // Adds to the blocks that the reference of block i overlaps, by area.
+  // Adds to the blocks that the reference of block i overlaps, in proportion to area.
   void spread(size_t i, int row, int col, double rate, double distortion) {
     const int reference = out_.reference[i];
     const int y = row * kBlock + ((out_.mv[2 * i] + 2) >> 2);
@@ -454,7 +466,8 @@ class Model {
 }  // namespace
 
 Dependency temporal_dependency(const std::vector<DependencyFrame> &frames, int width, int height,
-                               bool reconstructed, int lambda_q_index, const BlockKernels &kernels) {
+                               bool reconstructed, int lambda_q_index,
+                               const BlockKernels &kernels) {
   return Model(frames, width, height, reconstructed, kernels).run(lambda_q_index);
 }
 

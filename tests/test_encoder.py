@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import inspect
 import os
 import threading
 import time
@@ -21,11 +22,13 @@ from vpxrc import (
     Policy,
     PolicyError,
     SessionPool,
+    _native,
+    _search,
     encode,
     video_from_frames,
 )
 from vpxrc.datasets import load_clips
-from vpxrc.encoder import FIRST_PASS_FIELDS, TPL_FIELDS, State, first_pass_stats
+from vpxrc.encoder import FIRST_PASS_FIELDS, RECORD_DTYPE, TPL_FIELDS, State, first_pass_stats
 from vpxrc.policies import ConstantQ, LibvpxQ, LibvpxVbr, Replay
 from vpxrc.video import decode_vp9
 
@@ -56,6 +59,37 @@ class Recorder(Policy):
 
 
 # What is presented
+
+
+def test_a_record_of_the_log_is_what_stored_logs_have():
+    place = ["coding_index", "show_index", "group_index", "group_position"]
+    place += ["update_type", "layer_depth", "is_key", "is_shown"]
+    whole = ["is_shown_again", "q_index", "tpl_q_index", "libvpx_q_index", "rdmult", "target_bits"]
+    fields = [(name, "<i4") for name in place + whole] + [("lambda_scale", "<f8")]
+    fields += [(name, "<i8") for name in ("bits", "sse_y", "sse_u", "sse_v")]
+    fields += [("recode_trace", "<i4", (5,))]
+    assert np.dtype(fields, align=True) == RECORD_DTYPE
+    assert RECORD_DTYPE.itemsize == 120
+
+
+@pytest.mark.parametrize("module", [_native, _search])
+def test_everything_bound_has_a_docstring(module):
+    classes = [value for value in vars(module).values() if inspect.isclass(value)]
+    if State in classes:
+        classes.remove(State)  # pybind11 writes an enumeration's members into its docstring
+    functions = [value for value in vars(module).values() if inspect.isbuiltin(value)]
+    assert classes
+    for bound in classes:
+        assert bound.__doc__, bound
+        for name, member in vars(bound).items():
+            if isinstance(member, property):
+                assert member.__doc__, f"{bound.__name__}.{name}"
+            elif not name.startswith("_") or name == "__init__":
+                functions.append(member)
+    for bound in functions:
+        signature, *words = (getattr(bound, "__doc__", None) or "").strip().splitlines()
+        if signature.startswith(f"{bound.__name__}("):  # pybind11 writes that itself
+            assert any(words), signature
 
 
 @pytest.mark.parametrize("layers", [0, 1, 6])
@@ -286,7 +320,8 @@ def test_a_script_equals_the_same_decisions_handed_over(carphone):
     [
         (Decision(256), "q_index 256 is not in 0..255"),
         (Decision(-2), "q_index -2"),
-        (Decision(float("nan")), "incompatible"),
+        (Decision(float("nan")), "q_index cannot be nan"),
+        (Decision(100, lambda_scale="1"), "lambda_scale cannot be '1'"),
         (Decision(100, lambda_scale=0.0), r"lambda_scale must be in \(0, 64\]"),
         (Decision(100, lambda_scale=float("nan")), "lambda_scale"),
         (Decision(100, delta_q_uv=16), "delta_q_uv"),

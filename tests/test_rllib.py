@@ -4,6 +4,7 @@ import dataclasses
 import ipaddress
 import json
 import math
+import pickle
 import subprocess
 import sys
 from contextlib import suppress
@@ -228,7 +229,6 @@ def test_ppo_learns_in_processes_of_its_own(clip, tmp_path):
     policy = Rllib(out)
     assert overshoot(policy, clip) < overshoot(make_policy("constant-q:120"), clip) - 0.1
     assert policy.training_clips == {clip.content_hash}
-    assert out in policy.sources
     assert told["iterations"] == 12 and told["clips"] == 1 and not told["left_out"]
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == [out.name]
 
@@ -406,6 +406,30 @@ def test_episodes_are_kept_as_they_were(tmp_path):
     path.write_bytes(b"nonsense")
     with pytest.raises(InputError, match="cannot read"):
         read_episodes(path)
+
+
+@pytest.mark.usefixtures("rllib", "cached")
+@pytest.mark.parametrize("algorithm", ["bc", "marwil"])
+def test_learning_from_lessons_goes_on(lesson, tmp_path, monkeypatch, algorithm):
+    monkeypatch.setattr(training, "STATE_EVERY", 0.0)
+    path, clip, _ = lesson
+    out = tmp_path / "agent.safetensors"
+    arguments = {"config": MOVED, "lessons": [path], "options": {"contrast": 1}, "seed": 2}
+
+    def stop(number, figures):
+        if number == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(out, clip, algorithm, iterations=9, progress=stop, **arguments)
+    (place,) = (tmp_path / "agent.state").glob("2/learner_group/learner/rl_module/default_policy")
+    then = exported(algorithm, pickle.loads((place / "module_state.pkl").read_bytes()))
+    figures, _ = trained(out, clip, algorithm, iterations=2, **arguments)
+    assert not figures
+    for name, tensor in load_file(out).items():
+        np.testing.assert_array_equal(tensor, then[name])
+    trained(out, clip, algorithm, iterations=1, **arguments)
+    assert not np.array_equal(load_file(out)["layers.0.weight"], then["layers.0.weight"])
 
 
 @pytest.mark.usefixtures("rllib", "cached")

@@ -348,7 +348,7 @@ def test_what_is_seen_survives_the_cache(taught, tmp_path, monkeypatch):
     made = []
     observe = training.observe
     monkeypatch.setattr(training, "observe", lambda *a: made.append(observe(*a)) or made[-1])
-    path = training._cache_path(result, training._code())
+    path = training._cache_path(result, "code")
     sight = training._Sight(result, clip, path)
     assert training._read(path) is None
     assert training._see(sight) == training._see(sight) == clip.open().content_hash
@@ -365,7 +365,8 @@ def test_what_is_seen_survives_the_cache(taught, tmp_path, monkeypatch):
     path.write_text("nonsense")
     assert training._read(path) is None
     other = {**result, "options": {**result["options"], "cpu_used": 3}}
-    assert training._cache_path(other, training._code()) != path
+    assert training._cache_path(other, "code") != path
+    assert training._cache_path(result, "other code") != path
 
 
 def test_what_train_refuses(taught, clips, trainable, monkeypatch):

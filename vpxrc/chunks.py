@@ -20,6 +20,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from vpxrc.complexity import coded_error
 from vpxrc.encoder import (
     FIRST_PASS_FIELDS,
     EncodeLog,
@@ -357,13 +358,9 @@ def share(
         stats: First-pass statistics of the clip, ``[num_frames, 26]``.
         bounds: First frames of the chunks, and the number of frames.
         target_bitrate: Of the whole, kbit/s.
-        power: Of a frame's error, that its bits go with.
+        power: Exponent of the error in the bits that a frame gets.
     """
-    error = (stats[:, FIRST_PASS_FIELDS.index("coded_error")]).copy()
-    if len(error) > 1:
-        error[0] = error[1:].mean()  # intra there
-    error *= stats[:, FIRST_PASS_FIELDS.index("weight")]
-    error = np.maximum(error, 1e-2 * max(error.mean(), 1e-3))
+    error = coded_error(stats, weighted=True)
     frames = np.diff(bounds)
     effort = np.add.reduceat(error**power, bounds[:-1])
     exact = target_bitrate * len(error) * effort / effort.sum() / frames

@@ -318,22 +318,6 @@ class EncoderOptions:
         """
         return decode_vp9(stream, clip.width, clip.height)
 
-    def native(self) -> Any:
-        """Return the options as the extension takes them."""
-        return _native.EncoderOptions(
-            target_bitrate=self.target_bitrate,
-            cpu_used=self.cpu_used,
-            lag_in_frames=self.lag_in_frames,
-            auto_alt_ref=self.auto_alt_ref,
-            tpl=self.tpl,
-            threads=self.threads,
-            key_frame_max_distance=self.key_frame_max_distance,
-            min_quantizer=self.min_quantizer,
-            max_quantizer=self.max_quantizer,
-            rate_control=getattr(_native.RateControl, self.rate_control),
-            cq_level=self.cq_level,
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -630,16 +614,14 @@ class EncodeSession:
         self._wait = timeout if queue is None else 0.0
         self._state = State.RUNNING
         self._records: NDArray[np.void] | None = None
-        # In the order of Decision's fields, which is the extension's.
-        native_script = None if script is None else [_fields(decision) for decision in script]
         self._native = _native.Session(
             *_geometry(video),
-            options.native(),
+            options,
             first_pass_stats(video, options),
             observe=observe,
             plan_groups=plan_groups,
             keep_reconstruction=keep_reconstruction,
-            script=native_script,
+            script=script,
             queue=queue,
             id=id,
         )
@@ -695,14 +677,7 @@ class EncodeSession:
             EncoderTimeoutError: See ``wait``.
         """
         try:
-            state = self._native.step(
-                decision.q_index,
-                decision.lambda_scale,
-                decision.superblock_scale,
-                decision.delta_q_uv,
-                decision.recode_trace,
-                self._wait,
-            )
+            state = self._native.step(decision, self._wait)
         except (ValueError, TypeError) as error:
             raise PolicyError(f"{self._where()}: {error}") from error
         except RuntimeError as error:
@@ -862,10 +837,6 @@ class SessionPool:
         return len(self._sessions)
 
 
-def _fields(decision: Decision) -> tuple[Any, ...]:
-    return tuple(getattr(decision, field.name) for field in dataclasses.fields(decision))
-
-
 def _geometry(video: Video) -> tuple[NDArray[np.uint8], int, int, int, int]:
     fps = video.fps
     return video.frames, video.width, video.height, fps.numerator, fps.denominator
@@ -946,7 +917,7 @@ def first_pass_stats(video: Video, options: EncoderOptions) -> bytes:
             stats = path.read_bytes()
         else:
             try:
-                stats = _native.run_first_pass(*_geometry(video), options.native())
+                stats = _native.run_first_pass(*_geometry(video), options)
             except RuntimeError as error:
                 raise EncoderError(f"{video.name}: first pass: {error}") from error
             with atomic_write(path) as temporary:

@@ -6,31 +6,27 @@ same command, killed at any point, goes on where it was.
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import io
 import json
 import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import imageio_ffmpeg
 import pandas as pd
 
 from vpxrc import _native
 from vpxrc.encoder import EncoderOptions, first_pass_stats
 from vpxrc.errors import EncoderError, InputError, PolicyError, VpxrcError
-from vpxrc.files import atomic_write, sha256_file
+from vpxrc.files import atomic_write, digest
 from vpxrc.metrics import METRICS, MIN_RATES, bd_rate, mean_ci95, measure, summarize
 from vpxrc.policy import Policy, encode, make_policy
+from vpxrc.provenance import causes, versions
 from vpxrc.video import Video
 from vpxrc.workers import open_workers
 
-CACHE_FORMAT = 1
 QUALITIES = {"psnr": ("psnr", "psnr_overall"), "ssim": ("ssim",), "vmaf": ("vmaf",)}
 QUALITY_NAMES = {"psnr": "PSNR", "psnr_overall": "overall PSNR", "ssim": "SSIM", "vmaf": "VMAF"}
 CLIP_COLUMNS = ("clip", "width", "height", "fps", "num_frames", "content_hash")
@@ -77,21 +73,20 @@ class Evaluation:
 class _Job:
     """One encode.
 
-    ``cause`` is everything that changes its result; the hash of it names the result's files.
+    ``key``, a hash of everything that changes its result, names the result's files.
     """
 
     clip: Clip
     policy: str
     options: EncoderOptions
     metrics: tuple[str, ...]
-    cause: str
+    key: str
     folder: Path
 
     @property
     def path(self) -> Path:
         """The result's row, which is written last; frames and stream lie beside it."""
-        key = hashlib.sha256(self.cause.encode()).hexdigest()
-        return self.folder / f"{key}.json"
+        return self.folder / f"{self.key}.json"
 
     def __str__(self) -> str:
         """What progress and errors call it."""
@@ -165,9 +160,9 @@ def evaluate(
         if not allow_training_clips:
             _check_overlap(made, clips, contents)
         check_writable(folder)
-        causes = {spec: _cause(spec, policy, metrics) for spec, policy in made.items()}
+        code = {spec: causes(spec, metrics=metrics) for spec in policies}
         work = [
-            _Job(clip, spec, wanted, tuple(metrics), _key(causes[spec], content, wanted), folder)
+            _Job(clip, spec, wanted, tuple(metrics), _key(code[spec], content, wanted), folder)
             for clip, content in zip(clips, contents, strict=True)
             for spec in policies
             for wanted in asked
@@ -294,17 +289,6 @@ def bd_rate_figures(comparisons: pd.DataFrame) -> dict[str, Any]:
     return dataclasses.asdict(mean_ci95(usable["percent"].astype(float)))
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of everything that a result depends on."""
-    return {
-        "vpxrc": importlib.metadata.version("vpxrc"),
-        "libvpx": _native.LIBVPX_VERSION,
-        "ffmpeg": imageio_ffmpeg.get_ffmpeg_version(),
-        "python": platform.python_version(),
-        "numpy": importlib.metadata.version("numpy"),
-    }
-
-
 def check_writable(folder: Path) -> None:
     """Make the folder where it is missing, before hours of work and not after.
 
@@ -359,32 +343,8 @@ def _check_overlap(policies: dict[str, Policy], clips: Sequence[Clip], contents:
             raise InputError(f"{spec} was trained on clips of this evaluation: {', '.join(shared)}")
 
 
-def _cause(spec: str, policy: Policy, metrics: Sequence[str]) -> dict[str, Any]:
-    """Return what changes the results of a policy, apart from the clip and the options.
-
-    Releases are told apart by version; between them, the extension and the modules of the policy's
-    classes are, so that an edited policy is never answered from the cache.
-    """
-    modules = {base.__module__ for base in type(policy).__mro__} - {"builtins"}
-    code = {name: getattr(sys.modules[name], "__file__", None) for name in sorted(modules)}
-    argument = Path(spec.partition(":")[2] or os.devnull)
-    files = sorted(argument.rglob("*")) if argument.is_dir() else [argument]
-    return {
-        "format": CACHE_FORMAT,
-        "vpxrc": importlib.metadata.version("vpxrc"),
-        "libvpx": _native.LIBVPX_SHA256,
-        "native": sha256_file(_native.__file__),
-        "ffmpeg": imageio_ffmpeg.get_ffmpeg_version(),
-        "metrics": sorted(metrics),
-        "policy": spec,
-        "code": {name: file and sha256_file(file) for name, file in code.items()},
-        "files": [sha256_file(file) for file in (*files, *policy.sources) if file.is_file()],
-    }
-
-
-def _key(cause: dict[str, Any], content: str, options: EncoderOptions) -> str:
-    whole = {**cause, "clip": content, "options": dataclasses.asdict(options)}
-    return json.dumps(whole, sort_keys=True)
+def _key(code: dict[str, Any], content: str, options: EncoderOptions) -> str:
+    return digest([code, content, dataclasses.asdict(options)])
 
 
 # In the worker processes

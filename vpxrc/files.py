@@ -1,11 +1,13 @@
 """The cache folder, atomic writes and checksums."""
 
 import hashlib
+import json
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from vpxrc.errors import InputError, OutputError
 
@@ -65,3 +67,8 @@ def sha256_file(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 in hexadecimal of anything that JSON takes; the order of keys is none."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.encoder import FIRST_PASS_FIELDS, Decision, EncoderOptions, Frame, Group, UpdateType
+from vpxrc.complexity import coded_error
+from vpxrc.encoder import Decision, EncoderOptions, Frame, Group, UpdateType
 from vpxrc.policy import Episode, Policy
 from vpxrc.quantizer import nearest_q
 
@@ -68,8 +69,7 @@ class Layered(Policy):
     def begin(self, episode: Episode) -> None:
         """Start a clip."""
         p = self._parameters
-        error = episode.first_pass[:, FIRST_PASS_FIELDS.index("coded_error")].copy()
-        error[0] = error[1:].mean()  # intra there: key_cost stands for the key frame
+        error = coded_error(episode.first_pass, floor=0.0)  # key_cost stands for the key frame
         self._effort = np.maximum(error, 1e-3) / max(error.mean(), 1e-3)  # per shown frame
         self._episode = episode
         self._log2_step = episode.log2_step

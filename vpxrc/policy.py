@@ -1,9 +1,11 @@
 """Policies: what decides how each frame is coded, and the loop that runs one over a clip."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,14 +79,11 @@ class Policy:
         observes: True where libvpx decides everything itself; ``decide`` is then not called.
         plans_groups: Whether ``plan_group`` is asked; True in a class that overrides it.
         training_clips: Content hashes of the clips it was trained on; none may be in an evaluation.
-        sources: Files that its decisions come from besides the modules of its classes: an
-            evaluation's results are kept until one of them changes.
     """
 
     observes: bool = False
     plans_groups: bool = False
     training_clips: frozenset[str] = frozenset()
-    sources: tuple[Path, ...] = ()
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Ask a class that overrides ``plan_group``, unless it says itself not to be asked."""
@@ -238,6 +237,38 @@ def _encode_once(
         return session.log()
 
 
+@dataclass(frozen=True)
+class MadePolicy:
+    """A policy that :func:`make_policy` has made.
+
+    Attributes:
+        spec: The spec that it was made from.
+        module: Name of the module that its entry point names.
+        policy: The policy.
+    """
+
+    spec: str
+    module: str
+    policy: Policy
+
+
+_traced: ContextVar[list[MadePolicy] | None] = ContextVar("traced", default=None)
+
+
+@contextmanager
+def trace_policies() -> Iterator[list[MadePolicy]]:
+    """Yield a list to which every policy is added that :func:`make_policy` makes in the block.
+
+    A policy that makes others, as a checkpoint's plan, comes after them.
+    """
+    made: list[MadePolicy] = []
+    token = _traced.set(made)
+    try:
+        yield made
+    finally:
+        _traced.reset(token)
+
+
 def policy_names() -> list[str]:
     """Return the names of all installed policies."""
     return sorted(entry.name for entry in entry_points(group=GROUP))
@@ -256,11 +287,15 @@ def make_policy(spec: str) -> Policy:
     found = entry_points(group=GROUP, name=name)
     if not found:
         raise InputError(f"unknown policy {name!r}: choose from {', '.join(policy_names())}")
-    factory = next(iter(found)).load()
+    entry = next(iter(found))
+    factory = entry.load()
     try:
         policy = factory(argument) if argument else factory()
     except TypeError as error:
         raise InputError(f"policy {spec!r}: {error}") from error
     if not isinstance(policy, Policy):
         raise InputError(f"policy {name!r} is not a vpxrc.Policy")
+    traced = _traced.get()
+    if traced is not None:
+        traced.append(MadePolicy(spec, entry.module, policy))
     return policy

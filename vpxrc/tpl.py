@@ -2,13 +2,12 @@
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vpxrc import quantizer, temporal_dependency
-from vpxrc.encoder import FIRST_PASS_FIELDS, Decision, EncoderOptions, Frame, UpdateType
+from vpxrc.complexity import frames_inside, log_complexity
+from vpxrc.encoder import Decision, EncoderOptions, Frame, UpdateType
 from vpxrc.policy import Episode, Policy
 from vpxrc.quantizer import nearest_q
 from vpxrc.temporal_dependency import MAX_FRAMES, Dependency, Version, analyse, modelled
@@ -139,7 +138,6 @@ class Tpl(Policy):
 
     def __init__(self, parameters: TplParameters | None = None) -> None:
         self._parameters = parameters or TplParameters()
-        self.sources = (Path(temporal_dependency.__file__), Path(quantizer.__file__))
 
     def options(self, options: EncoderOptions) -> EncoderOptions:
         """Return the options in VBR mode (for its estimate of q) with all layers."""
@@ -148,11 +146,7 @@ class Tpl(Policy):
     def begin(self, episode: Episode) -> None:
         """Start a clip."""
         p = self._parameters
-        error = episode.first_pass[:, FIRST_PASS_FIELDS.index("coded_error")].copy()
-        error[0] = error[1:].mean()  # intra there
-        error = np.maximum(error, 1e-2 * max(error.mean(), 1e-3))
-        self._log_error = np.log2(error)  # per shown frame
-        self._log_error -= self._log_error.mean()
+        self._log_error = log_complexity(episode.first_pass)
         # What a frame costs at the coarseness that goes with its error.
         self._effort = 2 ** (self._log_error * (p.effort - p.slope * p.complexity))
         self._episode = episode
@@ -246,7 +240,7 @@ class Tpl(Policy):
         types = group.update_type
         coded, places, references = modelled(group, frames, MAX_FRAMES - self._parameters.tail)
         first, last = group.first_show_index, int(group.show_index[coded].max())
-        inside = slice(first + 1, last + 1) if last > first else slice(first, first + 1)
+        inside = frames_inside(first, last)
         is_arf = np.isin(types, (UpdateType.ARF, UpdateType.GOLDEN))
         return _Group(
             coded=coded,

@@ -106,7 +106,7 @@ def check_plain(video: Video, log: EncodeLog) -> Check:
         video.height,
         video.fps.numerator,
         video.fps.denominator,
-        log.options.native(),
+        log.options,
         first_pass_stats(video, log.options),
     )
     plain = ivf_bytes(packets, video.width, video.height, video.fps, log.fourcc)

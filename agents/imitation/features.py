@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vpxrc.complexity import WINDOWS, frames_inside, window_means
 from vpxrc.encoder import FIRST_PASS_FIELDS, UpdateType, coded_rows, psnr, shown_rows
 from vpxrc.temporal_dependency import BLOCK, Dependency
 
@@ -16,7 +17,6 @@ _UPDATE_TYPES = (
     UpdateType.ARF,
     UpdateType.OVERLAY,
 )
-_WINDOWS = ((-32, -16), (-16, 0), (0, 16), (16, 32), (32, 64))  # frames around a group's ends
 _SMALL = 1e-4  # bits or squared error per sample, where a logarithm needs one
 
 FRAME = (
@@ -53,7 +53,7 @@ GROUP = (
     "budget",
     "group_before",
     "psnr_before",
-    *(f"complexity_{low}_{high}" for low, high in _WINDOWS),
+    *(f"complexity_{low}_{high}" for low, high in WINDOWS),
 )
 FIRST_PASS = (
     "coded_error",
@@ -215,15 +215,10 @@ def group_features(
         before = float(np.log2(max(recent["bits"].sum() / frames / per_frame, 1e-3)))
         all_of_it = psnr(shown["sse_y"] / pixels)
         quality = float(all_of_it[-frames:].mean() - all_of_it.mean())
-    ahead = []
-    for low, high in _WINDOWS:
-        start = (last + 1 if low >= 0 else first) + low
-        window = log_error[max(start, 0) : max(start + high - low, 0)]
-        ahead.append(float(window.mean()) if len(window) else 0.0)
     # Positive: more is left than the clip's average for the frames that are left.
     left = max(num_frames - len(shown), 1)
     budget = np.log2(max((target_bits - spent) / left / per_frame, 1e-2))
-    inside = log_error[first + 1 : last + 1] if last > first else log_error[first : first + 1]
+    inside = log_error[frames_inside(first, last)]
     return np.array(
         [
             length / 16,
@@ -240,7 +235,7 @@ def group_features(
             budget,
             before / 2,
             quality / 8,
-            *(value / 2 for value in ahead),
+            *(value / 2 for value in window_means(log_error, first, last)),
         ],
         dtype=np.float32,
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.agents.imitation import features, network
 from vpxrc.agents.imitation.features import (
     Features,
     first_pass_features,
@@ -98,7 +97,6 @@ class Imitation(Prior):
         path = Path(checkpoint)
         self._network = _load(path, path.stat().st_mtime if path.is_file() else 0.0)
         self.training_clips = self._network.clips
-        self.sources += (path, Path(features.__file__), Path(network.__file__))
 
     def begin(self, episode: Episode) -> None:
         """Start a clip."""

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.agents.muzero import config, network, search
 from vpxrc.agents.muzero.network import Trained
 from vpxrc.agents.planned import PlannedPolicy
 from vpxrc.encoder import EncoderOptions
@@ -37,7 +36,6 @@ class MuZero(PlannedPolicy):
         super().__init__(trained.planned)
         self._simulations = simulations
         self.training_clips |= trained.clips
-        self.sources += (path, *(Path(str(m.__file__)) for m in (config, network, search)))
 
     def options(self, options: EncoderOptions) -> EncoderOptions:
         """Return the options that it was trained with, as far as they shape what it sees."""

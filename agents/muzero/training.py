@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from vpxrc import provenance
 from vpxrc.agents.muzero.actor import (
     Encoded,
     Job,
@@ -40,7 +41,7 @@ from vpxrc.envs.planned import OBSERVATION, PlannedConfig, make_plan
 from vpxrc.envs.rewards import GainReward, HistoricalOpponent, SelfCompetition, StepReward
 from vpxrc.errors import InputError, VpxrcError
 from vpxrc.evaluation import check_writable
-from vpxrc.files import atomic_write
+from vpxrc.files import atomic_write, digest
 from vpxrc.policy import make_policy
 from vpxrc.workers import open_workers
 
@@ -149,7 +150,9 @@ def train(
 
     Beside it, in place of its suffix, ``.state`` has what the same call goes on from, after a kill
     or with more episodes: ``current`` in it is the last whole one, with the reward's table in
-    ``ema.json``. ``.curve.parquet`` has a row per iteration, which is one result of a worker:
+    ``ema.json``. It holds encodes to measure against, so another vpxrc, or a plan whose code or
+    files have changed, refuses it. ``.curve.parquet`` has a row per iteration, which is one result
+    of a worker:
 
     ``iteration``, ``episodes``, ``decisions``, ``updates``, ``seconds`` (so far); ``win_rate``
     (over the last 200 episodes: against the average, the opponent, or for ``gain`` the reference);
@@ -261,6 +264,8 @@ class _Run:
         self._count = {"episodes": 0, "decisions": 0, "frames": 0, "opponents": 0}
         self._generation = 0
         self._before = 0.0  # seconds of the runs before this one
+        references = [] if purpose.reference is None else [purpose.reference]
+        self._code = digest(provenance.causes(purpose.planned.plan, *references))
         self._state = out.with_suffix(".state")
         if (self._state / "current").exists():
             self._load()
@@ -457,6 +462,7 @@ class _Run:
         purpose = self._purpose
         settings = {
             "format": _FORMAT,
+            "code": self._code,
             "observation": OBSERVATION,
             "planned": dataclasses.asdict(purpose.planned),
             "config": dataclasses.asdict(self._config),

@@ -1,7 +1,6 @@
 """Episodes without an agent: the plan's own, and the teacher's in terms of moves."""
 
 import dataclasses
-import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Iterable
@@ -14,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vpxrc import _native
 from vpxrc.agents.evolution import Follow, Trajectory
 from vpxrc.agents.evolution.teach import (
     TRAJECTORY,
@@ -22,7 +20,6 @@ from vpxrc.agents.evolution.teach import (
     result_options,
     stored_trajectory,
 )
-from vpxrc.agents.planned import plan_sources
 from vpxrc.datasets import Clip
 from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, Frame, UpdateType
 from vpxrc.envs.planned import (
@@ -34,7 +31,7 @@ from vpxrc.envs.planned import (
 )
 from vpxrc.envs.rewards import GainReward, Reward, StepReward
 from vpxrc.errors import InputError
-from vpxrc.files import atomic_write, cache_dir, sha256_file
+from vpxrc.files import atomic_write, cache_dir, digest, sha256_file
 from vpxrc.policy import Episode as PolicyEpisode
 from vpxrc.policy import Policy, PolicyWrapper, encode, make_policy
 from vpxrc.video import Video
@@ -120,7 +117,7 @@ class Survey:
         config: The problem.
         reference: Spec of the policy that a gain is counted from; None: the plan.
         gain: Whether gains are to be counted at all.
-        code: See :func:`code`.
+        code: Hash of the code and the files that the encodes depend on.
     """
 
     clip: Clip | Video
@@ -235,7 +232,7 @@ class Demonstration:
         contrast: Episodes of random moves, to judge the teacher's by their gains, beside the
             plan's. None: the teacher's alone, and all rewards are 0.
         seed: Of those.
-        code: See :func:`code`.
+        code: Hash of the code and the files that the encodes depend on.
     """
 
     result: dict[str, Any]
@@ -397,17 +394,6 @@ def read_episodes(path: str | Path) -> list[Episode]:
         ]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
-
-
-def code(config: PlannedConfig) -> str:
-    """Return what tells this vpxrc, as far as it changes an encode under the plan, from others."""
-    files = (*plan_sources(make_plan(config.plan)), Path(__file__), Path(_native.__file__))
-    return digest([sha256_file(file) for file in files])
-
-
-def digest(causes: Any) -> str:
-    """Return the SHA-256 of anything that JSON takes."""
-    return hashlib.sha256(json.dumps(causes, sort_keys=True).encode()).hexdigest()
 
 
 def _cache_path(kind: str, causes: Any) -> Path:

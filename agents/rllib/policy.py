@@ -171,7 +171,6 @@ class Rllib(PlannedPolicy):
             self._decider, config, clips = _load(path, changed)
         super().__init__(config)
         self.training_clips |= clips
-        self.sources += (path, Path(__file__)) if path.is_file() else (Path(__file__),)
 
     def choose(self, observation: Array) -> int | Move:
         """Return the best action by the network."""

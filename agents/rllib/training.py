@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as save_tensors
 
+from vpxrc import provenance
 from vpxrc.agents.evolution.teach import find_clip, results
 from vpxrc.agents.planned import checkpoint_metadata
 from vpxrc.agents.rllib.config import ALGORITHMS, OFFLINE, RllibConfig, split_options
@@ -25,10 +26,8 @@ from vpxrc.agents.rllib.offline import (
     Demonstration,
     Survey,
     Surveyed,
-    code,
     contents,
     demonstrate,
-    digest,
     read_episodes,
     survey,
     write_episodes,
@@ -41,7 +40,7 @@ from vpxrc.envs.planned import (
 )
 from vpxrc.envs.rewards import GainReward, Reward, SelfCompetition
 from vpxrc.errors import EncoderError, InputError, MissingDependencyError, OutputError, VpxrcError
-from vpxrc.files import atomic_write
+from vpxrc.files import atomic_write, digest
 from vpxrc.video import Video
 from vpxrc.workers import Workers, open_workers
 
@@ -137,6 +136,7 @@ def train(
                 [algorithm, dataclasses.asdict(config), dataclasses.asdict(own), seed],
                 [sorted(course.contents), list(target_bitrates), encoder_options],
                 [path.name for path in course.episodes],
+                course.code,
             ]
         )
         try:
@@ -157,6 +157,7 @@ class _Course:
         episodes: Files of episodes, of an offline algorithm.
         left_out: Clips that no gain can be counted on, with the reason.
         environment: Arguments of the environment, of an online one.
+        code: Hash of the code and the files that its encodes depend on.
     """
 
     def __init__(
@@ -170,6 +171,8 @@ class _Course:
     ) -> None:
         self.name, self.config, self.own = name, config, own
         self.runners, self.seed, self.device = runners, seed, device
+        references = [] if own.reference is None else [own.reference]
+        self.code = digest(provenance.causes(config.plan, *references))
         self.clips = 0
         self.contents: frozenset[str] = frozenset()
         self.episodes: list[Path] = []
@@ -196,13 +199,8 @@ class _Course:
         if len({clip.name for clip in clips}) < len(clips):
             raise InputError("the names of the clips must differ")
         hashes = dict(workers.unordered(contents, clips))
-        gain, told = own.reward == "gain", code(config)
-        jobs = [
-            Survey(
-                clip, hashes[clip][0], tuple(targets), options, config, own.reference, gain, told
-            )
-            for clip in clips
-        ]
+        facts = (options, config, own.reference, own.reward == "gain", self.code)
+        jobs = [Survey(clip, hashes[clip][0], tuple(targets), *facts) for clip in clips]
         missing = [job for job in jobs if not job.path.is_file()]
         for job, surveyed in workers.unordered(survey, missing):
             surveyed.write(job.path)
@@ -245,10 +243,11 @@ class _Course:
         if not lessons:
             raise InputError(f"{self.name} needs lessons of `vpxrc teach`")
         known = [clip for clip in clips if isinstance(clip, Clip)] or None
-        told = code(self.config)
         contrast = own.contrast if self.name == "marwil" else None
         jobs = [
-            Demonstration(result, find_clip(result, known), self.config, contrast, self.seed, told)
+            Demonstration(
+                result, find_clip(result, known), self.config, contrast, self.seed, self.code
+            )
             for place in lessons
             for result in results(place)
         ]
@@ -383,7 +382,12 @@ class _State:
     def restore(self, algorithm: Any, number: int) -> None:
         """Go on from an iteration's state."""
         place = (self._folder / str(number)).absolute()
-        algorithm.restore_from_path(str(place))
+        if algorithm.env_runner_group is None:
+            # The algorithm's own method hands the weights to the runners that bc and marwil lack.
+            checkpoints: Any = importlib.import_module("ray.rllib.utils.checkpoints")
+            checkpoints.Checkpointable.restore_from_path(algorithm, str(place))
+        else:
+            algorithm.restore_from_path(str(place))
         buffer = place / "replay.pkl"
         if buffer.is_file():  # RLlib leaves it out
             algorithm.local_replay_buffer.set_state(pickle.loads(buffer.read_bytes()))

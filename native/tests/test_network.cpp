@@ -1,5 +1,5 @@
-// The agent's networks against the same in double precision, one number after the other, and with
-// every size of vectors; under the sanitizers.
+// The agent's networks under the sanitizers, with every size of vectors, against the same formulas
+// in double precision, one number after the other.
 #include "network.hpp"
 
 #include <algorithm>
@@ -57,10 +57,19 @@ struct Example {
   Layer scale, represent1, represent2, dynamics1, dynamics2, reward, predict1, policy, value;
 
   Example(size_t n, size_t a, size_t h, size_t w)
-      : observations(n), actions(a), hidden(h), width(w), scale(random, n, 1),
-        represent1(random, w, n), represent2(random, h, w), dynamics1(random, w, h + a),
-        dynamics2(random, h, w), reward(random, 1, w), predict1(random, w, h),
-        policy(random, a, w), value(random, 1, w) {}
+      : observations(n),
+        actions(a),
+        hidden(h),
+        width(w),
+        scale(random, n, 1),
+        represent1(random, w, n),
+        represent2(random, h, w),
+        dynamics1(random, w, h + a),
+        dynamics2(random, h, w),
+        reward(random, 1, w),
+        predict1(random, w, h),
+        policy(random, a, w),
+        value(random, 1, w) {}
 
   Network network(bool wide) const {
     vpxrc::NetworkParameters p{};
@@ -104,7 +113,7 @@ Answers ask(const Network &network, const Floats &observations, const std::vecto
             Network::Workspace &space) {
   const size_t batch = taken.size(), policy = batch * network.actions();
   const size_t numbers = batch * network.hidden();
-  Answers a{Floats(numbers), Floats(policy), Floats(batch), Floats(batch),
+  Answers a{Floats(numbers), Floats(policy), Floats(batch),  Floats(batch),
             Floats(policy),  Floats(batch),  Floats(numbers)};
   network.represent(batch, observations.data(), a.states.data(), space);
   network.predict(batch, a.states.data(), a.logits.data(), a.value.data(), space);

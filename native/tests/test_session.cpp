@@ -1,4 +1,4 @@
-// The native room under AddressSanitizer and UBSan: `make sanitize`. Python's tests compare with
+// The native code under AddressSanitizer and UBSan: `make sanitize`. Python's tests compare with
 // libvpx's own programs; these walk every path of the C and C++ code on small, odd-sized clips.
 #include <algorithm>
 #include <cstdio>
@@ -69,8 +69,7 @@ State run(EncodeSession &session, Decide decide) {
 
 void observed_equals_plain_and_replays(const Clip &clip, const EncoderOptions &options) {
   const std::string stats = vpxrc::run_first_pass(clip.source, options);
-  const std::string plain =
-      stream_of(vpxrc::run_plain_second_pass(clip.source, options, stats));
+  const std::string plain = stream_of(vpxrc::run_plain_second_pass(clip.source, options, stats));
   EncodeSession observer(clip.source, options, stats, Control{true, false, true, {}}, nullptr, 0);
   CHECK(observer.wait(kPatience) == State::kDone);
   CHECK(stream_of(observer.packets()) == plain);
@@ -80,7 +79,7 @@ void observed_equals_plain_and_replays(const Clip &clip, const EncoderOptions &o
   std::vector<Decision> script;
   int shown = 0;
   for (const auto &record : observer.records()) {
-    shown += record.is_shown;
+    shown += record.place.is_shown;
     if (record.is_shown_again) continue;
     Decision decision{record.q_index, 1.0, {}, 0, {}};
     decision.recode_trace.assign(record.recode_trace, record.recode_trace + VPXRC_TRACE_FIELDS);
@@ -88,12 +87,14 @@ void observed_equals_plain_and_replays(const Clip &clip, const EncoderOptions &o
   }
   CHECK(shown == clip.source.num_frames);
   if (!options.tpl) {
-    EncodeSession replay(clip.source, options, stats, Control{false, false, false, script}, nullptr, 0);
+    EncodeSession replay(clip.source, options, stats, Control{false, false, false, script}, nullptr,
+                         0);
     CHECK(replay.wait(kPatience) == State::kDone);
     CHECK(stream_of(replay.packets()) == plain);
   }
   script.pop_back();
-  EncodeSession too_short(clip.source, options, stats, Control{false, false, false, script}, nullptr, 0);
+  EncodeSession too_short(clip.source, options, stats, Control{false, false, false, script},
+                          nullptr, 0);
   CHECK(too_short.wait(kPatience) == State::kFailed);
   CHECK(too_short.error().find("script") != std::string::npos);
 }
@@ -107,10 +108,11 @@ void every_lever(const Clip &clip, EncoderOptions options) {
   const State state = run(session, [&](const EncodeSession &at) {
     with_tpl += !at.tpl().values.empty();
     const vpxrc_frame &frame = at.frame();
-    CHECK(frame.show_index >= 0 && frame.show_index < clip.source.num_frames);
+    const vpxrc_place &place = frame.place;
+    CHECK(place.show_index >= 0 && place.show_index < clip.source.num_frames);
     CHECK(frame.libvpx_q_index >= 0 && frame.libvpx_q_index <= 255);
-    Decision decision{60 + 5 * frame.layer_depth, frame.coding_index % 2 ? 1.0 : 1.2, {}, -3, {}};
-    if (frame.coding_index % 3 == 0) decision.superblock_scale.assign(superblocks, 0.8f);
+    Decision decision{60 + 5 * place.layer_depth, place.coding_index % 2 ? 1.0 : 1.2, {}, -3, {}};
+    if (place.coding_index % 3 == 0) decision.superblock_scale.assign(superblocks, 0.8f);
     return decision;
   });
   CHECK(state == State::kDone);
@@ -185,8 +187,9 @@ void model_is_the_same_at_every_level(const Clip &clip) {
   const vpxrc::Source &source = clip.source;
   std::vector<vpxrc::DependencyFrame> frames;
   for (int n = 0; n < source.num_frames; ++n)
-    frames.push_back({ source.frame(n), { n - 1, n > 2 ? 0 : -1, n > 3 ? n - 3 : -1 }, 1 + n * 7, 1.0 });
-  for (const bool reconstructed : { false, true }) {
+    frames.push_back(
+        {source.frame(n), {n - 1, n > 2 ? 0 : -1, n > 3 ? n - 3 : -1}, 1 + n * 7, 1.0});
+  for (const bool reconstructed : {false, true}) {
     const auto run = [&](const std::string &level) {
       return vpxrc::temporal_dependency(frames, source.width, source.height, reconstructed, 150,
                                         *vpxrc::block_kernels(level));

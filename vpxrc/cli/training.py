@@ -1,7 +1,6 @@
 """The command ``train``: agents that learn from lessons, or by encoding."""
 
 import dataclasses
-import hashlib
 import json
 import math
 import time
@@ -29,8 +28,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-import vpxrc
-from vpxrc import _native, agents
+from vpxrc import provenance
 from vpxrc.agents.evolution import Trajectory
 from vpxrc.agents.evolution.teach import (
     TRAJECTORY,
@@ -52,7 +50,7 @@ from vpxrc.encoder import EncoderOptions
 from vpxrc.envs.planned import Move, PlannedConfig
 from vpxrc.errors import InputError, MissingDependencyError, OutputError
 from vpxrc.evaluation import check_writable
-from vpxrc.files import atomic_write, cache_dir, sha256_file
+from vpxrc.files import atomic_write, cache_dir, digest, sha256_file
 from vpxrc.workers import open_workers
 
 if TYPE_CHECKING:
@@ -585,7 +583,7 @@ def _imitation(
     torch.set_num_threads(1)  # the network is small; and the sums come out the same everywhere
     config = LearnerConfig(**changes)
     known = load_clips(clips) if clips else None
-    code = _code()
+    code = digest(provenance.causes())
     sights = [
         _Sight(result, find_clip(result, known), _cache_path(result, code))
         for folder in folders
@@ -596,7 +594,7 @@ def _imitation(
         seen, contents = _see_all(sights, jobs, bar)
         learner = Learner(seen, config)
         # A state is of these lessons and this configuration only.
-        key = _digest([[sight.path.name for sight in sights], dataclasses.asdict(config)])
+        key = digest([[sight.path.name for sight in sights], dataclasses.asdict(config)])
         state = out.with_name(f"{out.name}.{key[:12]}.state")
         if state.is_file():
             learner.load_state(state)
@@ -695,24 +693,11 @@ def _read(path: Path) -> tuple[Lesson, ...] | None:
     return seen
 
 
-def _cache_path(result: dict[str, Any], code: list[str]) -> Path:
+def _cache_path(result: dict[str, Any], code: str) -> Path:
     trajectory = result["path"].with_suffix(TRAJECTORY)
     causes = [result[name] for name in ("clip", "content_hash", "options")]
-    name = _digest([code, sha256_file(trajectory), *causes])
+    name = digest([code, sha256_file(trajectory), *causes])
     return cache_dir() / "lessons" / f"{name}.safetensors"
-
-
-def _code() -> list[str]:
-    """Return what tells this vpxrc, as far as it changes what an agent sees, from every other."""
-    core, learned = (Path(str(module.__file__)).parent for module in (vpxrc, agents))
-    files = [*core.glob("*.py"), Path(_native.__file__)]
-    for agent in ("evolution", "imitation"):
-        files += (learned / agent).glob("*.py")
-    return [sha256_file(file) for file in sorted(files) if file.name != "learner.py"]
-
-
-def _digest(causes: Any) -> str:
-    return hashlib.sha256(json.dumps(causes).encode()).hexdigest()
 
 
 def _arrays(value: Any, name: str) -> Iterator[tuple[str, NDArray[Any]]]:
