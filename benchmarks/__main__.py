@@ -30,9 +30,10 @@ from vpxrc import (
     video_from_frames,
 )
 from vpxrc.datasets import load_clips
-from vpxrc.encoder import State, first_pass_stats
+from vpxrc.encoder.first_pass import first_pass_stats
+from vpxrc.encoder.types import State
 from vpxrc.envs import RateControlEnv
-from vpxrc.video import frame_bytes
+from vpxrc.media.frames import frame_bytes
 
 OPTIONS = EncoderOptions(
     target_bitrate=150, cpu_used=2, auto_alt_ref=6, rate_control="q", cq_level=40

@@ -21,12 +21,23 @@ import cma
 import numpy as np
 
 from vpxrc import EncodeLog, EncoderOptions, make_policy
-from vpxrc.agents.evolution import Point, SearchOptions, anchor_curve, saved, search
-from vpxrc.agents.evolution.search import _LANDINGS, Direction, _point, _Search, _units, blocks
-from vpxrc.agents.evolution.teach import scaled
+from vpxrc.agents.teacher import search
+from vpxrc.agents.teacher.lessons import scaled
+from vpxrc.agents.teacher.search import (
+    _LANDINGS,
+    Direction,
+    Point,
+    SearchOptions,
+    _point,
+    _Search,
+    _units,
+    anchor_curve,
+    blocks,
+    saved,
+)
 from vpxrc.cli.common import progress_bar
 from vpxrc.datasets import Clip, load_clips
-from vpxrc.files import atomic_write
+from vpxrc.storage import atomic_write
 
 START = "imitation-prior"
 BUDGETS = (10, 20, 38, 80, 160, 320)  # encodes; 38 is about what our search takes by default

@@ -40,9 +40,10 @@ from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.training import Purpose, _Run, train
 from vpxrc.cli.common import progress_bar
 from vpxrc.datasets import load_clips
-from vpxrc.encoder import Frame, SessionPool
-from vpxrc.envs.planned import PlannedConfig
-from vpxrc.files import atomic_write
+from vpxrc.encoder.session import SessionPool
+from vpxrc.encoder.types import Frame
+from vpxrc.envs.residual.config import ResidualConfig
+from vpxrc.storage import atomic_write
 
 PLAN = "imitation"
 TARGETS = (40, 60)
@@ -58,7 +59,7 @@ def tasks() -> tuple[Task, ...]:
 
 
 def purpose() -> Purpose:
-    return Purpose(tasks(), PlannedConfig(PLAN), "augmented")
+    return Purpose(tasks(), ResidualConfig(PLAN), "augmented")
 
 
 class Kept(PolicyWrapper):

@@ -20,8 +20,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vpxrc.errors import InputError, MissingDependencyError
-from vpxrc.files import atomic_write, cache_dir, sha256_file
-from vpxrc.video import Video, open_video, parse_fps
+from vpxrc.media.decoding import open_video
+from vpxrc.media.frames import Video, parse_fps
+from vpxrc.storage import atomic_write, cache_dir, sha256_file
 
 MANIFEST = "MANIFEST.tsv"
 SUFFIXES = {
@@ -57,7 +58,7 @@ class Clip:
     Attributes:
         name: Unique in a set.
         source: Path, URL or ``package://`` address of the file.
-        width: Scale to this width in pixels; see :func:`vpxrc.video.open_video` for this and the
+        width: Scale to this width in pixels; see :func:`vpxrc.open_video` for this and the
             next four. None leaves the file's own.
         height: Scale to this height in pixels.
         fps: Resample to this frame rate.
@@ -81,7 +82,7 @@ class Clip:
         """Return the clip's frames, downloading and decoding the file where the cache has not.
 
         Args:
-            cache: Cache folder; :func:`vpxrc.files.cache_dir` by default.
+            cache: Cache folder; :func:`vpxrc.storage.cache_dir` by default.
 
         Raises:
             InputError: The file is missing, cannot be downloaded, has another checksum or is not a

@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 import vpxrc
 import vpxrc.envs
 from vpxrc.cli import app
-from vpxrc.policy import GROUP
+from vpxrc.policies.registry import GROUP
 
 ROOT = Path(__file__).resolve().parents[1]
 # Files outside docs/ that are pages: path in the repository -> path in the site.
@@ -45,8 +45,8 @@ TERMINAL_WIDTH = "88"
 ENVIRONMENTS = (
     "RateControlEnv",
     "RateControlContinuousEnv",
-    "PlannedRateControlEnv",
-    "PlannedRateControlContinuousEnv",
+    "ResidualRateControlEnv",
+    "ResidualRateControlContinuousEnv",
 )
 
 
@@ -150,7 +150,7 @@ def spaces() -> str:
 
 
 def planned_size() -> str:
-    """Return a sentence on the observation of ``PlannedRateControlEnv``."""
+    """Return a sentence on the observation of ``ResidualRateControlEnv``."""
     return f"The planned environments have {len(vpxrc.envs.OBSERVATION)} numbers in one vector."
 
 

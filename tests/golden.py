@@ -47,15 +47,18 @@ from safetensors.numpy import save as save_tensors
 
 # --- What may move or be renamed: all of vpxrc that is used here, under the tests' own names ---
 from vpxrc import EncoderOptions, encode, make_policy, video_from_frames
-from vpxrc.agents.evolution import SearchOptions, Trajectory, search
+from vpxrc.agents.checkpoints import checkpoint_metadata
 from vpxrc.agents.imitation.dataset import observe as imitation_lessons
 from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.network import Network as MuZeroNetwork
 from vpxrc.agents.muzero.network import Trained as MuZeroTrained
 from vpxrc.agents.muzero.network import shapes as muzero_shapes
-from vpxrc.agents.planned import checkpoint_metadata
 from vpxrc.agents.rllib.policy import FORMAT as RLLIB_FORMAT
+from vpxrc.agents.teacher import search
+from vpxrc.agents.teacher.search import SearchOptions
+from vpxrc.agents.teacher.trajectory import Trajectory
 from vpxrc.datasets import load_clips
+from vpxrc.dependency import analyse
 from vpxrc.envs import (  # registers the environments too
     OBSERVATION,
     GainReward,
@@ -64,9 +67,8 @@ from vpxrc.envs import (  # registers the environments too
     PsnrReward,
     SelfCompetition,
 )
-from vpxrc.envs import PlannedConfig as ResidualConfig
-from vpxrc.policies import Replay
-from vpxrc.temporal_dependency import analyse
+from vpxrc.envs import ResidualConfig as ResidualConfig
+from vpxrc.policies.replay import Replay
 
 POLICIES = {  # neutral name: spec
     "libvpx-vbr": "libvpx-vbr",
@@ -75,13 +77,13 @@ POLICIES = {  # neutral name: spec
     "libvpx-q-mlarf": "libvpx-q-mlarf",
     "constant-q": "constant-q:120",
     "layered": "layered",
-    "dependency": "tpl",
+    "dependency": "dependency",
     "imitation-prior": "imitation-prior",
     "imitation": "imitation",
 }
 DIRECT, DIRECT_CONTINUOUS, RESIDUAL, RESIDUAL_CONTINUOUS = (
     *("vpxrc/RateControl-v1", "vpxrc/RateControlContinuous-v1"),
-    *("vpxrc/PlannedRateControl-v0", "vpxrc/PlannedRateControlContinuous-v0"),
+    *("vpxrc/ResidualRateControl-v0", "vpxrc/ResidualRateControlContinuous-v0"),
 )
 BASE, OFFSETS = "plan", "moves"  # arguments of the residual environments and of their config
 NOT_COMPARED = ("key", "encode_seconds", "cpu_seconds")  # columns of encodes.parquet

@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 
 from vpxrc import cli
 from vpxrc.datasets import load_clips
-from vpxrc.metrics import METRICS
-from vpxrc.verify import Check
-from vpxrc.video import decode_vp9
+from vpxrc.evaluation import verify as verification
+from vpxrc.evaluation.quality import METRICS
+from vpxrc.evaluation.verify import Check
+from vpxrc.media.decoding import decode_vp9
 
 VPXRC = [sys.executable, "-m", "vpxrc"]
 COMMANDS = [
@@ -113,7 +114,7 @@ def test_evaluate(clip, tmp_path):
 @pytest.mark.parametrize(("passed", "code"), [(True, 0), (False, 1)])
 def test_verify_says_it_by_exit_code(clip, monkeypatch, passed, code):
     checks = [Check("first", True, "identical"), Check("second", passed, "3 bytes")]
-    monkeypatch.setattr(cli.encoding.vpxrc.verify, "verify", lambda *_: iter(checks))
+    monkeypatch.setattr(verification, "verify", lambda *_: iter(checks))
     result = run("verify", clip)
     assert result.exit_code == code
     assert f"{'pass' if passed else 'FAIL'}  second: 3 bytes" in result.stdout

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from vpxrc.complexity import (
+from vpxrc.encoder.complexity import (
     WINDOWS,
     coded_error,
     frames_inside,
     log_complexity,
     window_means,
 )
-from vpxrc.encoder import FIRST_PASS_FIELDS
+from vpxrc.encoder.types import FIRST_PASS_FIELDS
 
 
 def first_pass(errors, weights=None):

@@ -7,8 +7,8 @@ from fractions import Fraction
 import imageio_ffmpeg
 import pytest
 
-from vpxrc.container import ivf_bytes, write_webm
 from vpxrc.errors import InputError, OutputError
+from vpxrc.media.muxing import ivf_bytes, write_webm
 
 FPS = Fraction(30000, 1001)
 

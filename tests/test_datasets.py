@@ -12,8 +12,8 @@ import pytest
 
 from vpxrc.datasets import Clip, catalogue, clip_sets, load_clips
 from vpxrc.errors import InputError, MissingDependencyError
-from vpxrc.files import sha256_file
-from vpxrc.video import Video, video_from_frames, write_y4m
+from vpxrc.media.frames import Video, video_from_frames, write_y4m
+from vpxrc.storage import sha256_file
 
 SHARED = Path(__file__).parents[2] / "shared" / "clips"
 

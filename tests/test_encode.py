@@ -21,11 +21,14 @@ from conftest import make_video
 from typer.testing import CliRunner
 
 from vpxrc import EncoderOptions, cli, encode, make_policy, video_from_frames
-from vpxrc.chunks import ChunkedEncode, cut, encode_by, first_pass_table, key_frames, share
-from vpxrc.encoder import FIRST_PASS_FIELDS, first_pass_stats
+from vpxrc.encoder.first_pass import first_pass_stats, first_pass_table
+from vpxrc.encoder.key_frames import cut, key_frames
+from vpxrc.encoder.types import FIRST_PASS_FIELDS
 from vpxrc.errors import InputError
-from vpxrc.metrics import measure, summarize
-from vpxrc.video import TO_8_BITS, TO_SDR, decode_vp9, open_video
+from vpxrc.evaluation.quality import measure, summarize
+from vpxrc.media.decoding import decode_vp9, open_video
+from vpxrc.media.probing import TO_8_BITS, TO_SDR
+from vpxrc.transcoding.chunks import ChunkedEncode, encode_by, share
 
 QUICK = ("--cpu-used", 8, "--policy", "libvpx-vbr")
 VPXRC = [sys.executable, "-m", "vpxrc"]
@@ -355,7 +358,7 @@ def test_bad_options(clip, tmp_path, options, words):
 # Sizes
 
 
-@pytest.mark.parametrize("policy", ["libvpx-vbr", "tpl"])
+@pytest.mark.parametrize("policy", ["libvpx-vbr", "dependency"])
 @pytest.mark.parametrize("size", [0.02, 0.06])
 def test_a_file_fits_a_size(scenes_file, tmp_path, policy, size):
     output = tmp_path / "out.webm"
@@ -427,7 +430,7 @@ def test_shares_add_up_and_follow_complexity(scenes):
 
 @pytest.mark.parametrize(
     "policy",
-    ["libvpx-vbr", "libvpx-q-mlarf", "constant-q:120", "layered", "tpl", "imitation"],
+    ["libvpx-vbr", "libvpx-q-mlarf", "constant-q:120", "layered", "dependency", "imitation"],
 )
 def test_every_policy_works_in_chunks(scenes, policy):
     options = EncoderOptions(60, cpu_used=8)

@@ -28,9 +28,12 @@ from vpxrc import (
     video_from_frames,
 )
 from vpxrc.datasets import load_clips
-from vpxrc.encoder import FIRST_PASS_FIELDS, RECORD_DTYPE, TPL_FIELDS, State, first_pass_stats
-from vpxrc.policies import ConstantQ, LibvpxQ, LibvpxVbr, Replay
-from vpxrc.video import decode_vp9
+from vpxrc.encoder.first_pass import first_pass_stats
+from vpxrc.encoder.types import FIRST_PASS_FIELDS, RECORD_DTYPE, TPL_FIELDS, State
+from vpxrc.media.decoding import decode_vp9
+from vpxrc.policies.constant import ConstantQ
+from vpxrc.policies.libvpx import LibvpxQ, LibvpxVbr
+from vpxrc.policies.replay import Replay
 
 OPTIONS = EncoderOptions(target_bitrate=60, cpu_used=4, auto_alt_ref=6)
 

@@ -15,10 +15,12 @@ import pandas as pd
 import psutil
 import pytest
 
-from vpxrc import EncoderOptions, Policy, encode, evaluation, make_policy, report
+from vpxrc import EncoderOptions, Policy, encode, make_policy
 from vpxrc.datasets import load_clips
 from vpxrc.errors import EncoderError, InputError, OutputError, PolicyError
-from vpxrc.video import decode_vp9
+from vpxrc.evaluation import study as evaluation
+from vpxrc.media.decoding import decode_vp9
+from vpxrc.reports import pages as report
 
 AGENT, BASELINE = "libvpx-vbr-mlarf", "libvpx-vbr"
 BITRATES = [20, 40, 80, 160]

@@ -12,29 +12,32 @@ import pytest
 from conftest import make_video
 
 from vpxrc import Decision, EncoderOptions, Policy, UpdateType, encode, make_policy
-from vpxrc.agents.evolution import (
-    Follow,
+from vpxrc.agents.teacher import lessons as teach
+from vpxrc.agents.teacher import search
+from vpxrc.agents.teacher.lessons import Lesson, bounds, learn, lessons, replay, results, scaled
+from vpxrc.agents.teacher.search import (
     Point,
-    Record,
     SearchOptions,
-    Trajectory,
+    _next_offset,
+    _parabola,
+    _phases,
+    _Search,
+    _units,
     anchor_curve,
     saved,
-    search,
-    teach,
 )
-from vpxrc.agents.evolution.search import _next_offset, _parabola, _phases, _Search, _units
-from vpxrc.agents.evolution.teach import Lesson, bounds, learn, lessons, replay, results, scaled
+from vpxrc.agents.teacher.trajectory import Follow, Record, Trajectory
 from vpxrc.datasets import Clip, load_clips
-from vpxrc.encoder import RECORD_DTYPE, EncodeLog
+from vpxrc.encoder.log import EncodeLog
+from vpxrc.encoder.types import RECORD_DTYPE
 from vpxrc.errors import InputError
-from vpxrc.metrics import more_bits
-from vpxrc.policies import ConstantQ
-from vpxrc.video import write_y4m
+from vpxrc.evaluation.bd_rate import more_bits
+from vpxrc.media.frames import write_y4m
+from vpxrc.policies.constant import ConstantQ
 
 OPTIONS = EncoderOptions(target_bitrate=60, cpu_used=5)
 SHORT = SearchOptions(directions=("level", "arf"))
-MODULE = sys.modules["vpxrc.agents.evolution.search"]  # the package has the function by its name
+MODULE = sys.modules["vpxrc.agents.teacher.search"]  # the package has the function by its name
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +52,8 @@ def wide():
 
 @pytest.fixture(scope="module")
 def recorded(wide):
-    """An encode of ``tpl``, which has maps per superblock, and its trajectory."""
-    recorder = Record(make_policy("tpl"))
+    """An encode of ``dependency``, which has maps per superblock, and its trajectory."""
+    recorder = Record(make_policy("dependency"))
     log = encode(wide, OPTIONS, recorder)
     return log, Trajectory.of(log, recorder.decisions)
 
@@ -421,7 +424,7 @@ def test_a_lesson_is_learnt_once(taught, clip, counted):
     assert counted == []
     assert taught.stat().st_mtime_ns == before
     for changes, words in (
-        ({"start": "tpl"}, "another start:"),
+        ({"start": "dependency"}, "another start:"),
         ({"search_options": SearchOptions()}, "another search:"),
     ):
         with pytest.raises(InputError, match=words):

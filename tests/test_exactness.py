@@ -11,10 +11,11 @@ from conftest import SHARED_CLIPS
 
 from vpxrc import EncoderOptions, encode
 from vpxrc.datasets import load_clips
-from vpxrc.encoder import first_pass_stats
-from vpxrc.policies import LibvpxVbr, Replay
-from vpxrc.verify import check_oracle, check_psnr, check_replay, observe, oracle_program
-from vpxrc.video import write_y4m
+from vpxrc.encoder.first_pass import first_pass_stats
+from vpxrc.evaluation.verify import check_oracle, check_psnr, check_replay, observe, oracle_program
+from vpxrc.media.frames import write_y4m
+from vpxrc.policies.libvpx import LibvpxVbr
+from vpxrc.policies.replay import Replay
 
 EVAL_CLIPS = ("flutter_bee", "openh264_test_cif_I_CABAC_slice", "webrtc_mixed-content")
 SETTINGS = [(layers, speed) for layers in (1, 6) for speed in (1, 2, 4)]

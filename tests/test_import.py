@@ -35,4 +35,4 @@ def test_import_of_the_package_loads_nothing_heavy():
 
 
 def test_the_list_can_be_found_out():
-    assert "pandas" in loaded("import vpxrc.metrics")
+    assert "pandas" in loaded("import vpxrc.evaluation")

@@ -15,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.interpolate import PchipInterpolator
 
-from vpxrc.container import write_webm
-from vpxrc.encoder import psnr
+from vpxrc.encoder.log import psnr
 from vpxrc.errors import EncoderError, InputError, MissingDependencyError
-from vpxrc.metrics import bd_rate, mean_ci95, measure, summarize
-from vpxrc.video import decode_vp9, open_video, video_from_frames, write_y4m
+from vpxrc.evaluation.bd_rate import bd_rate, mean_ci95
+from vpxrc.evaluation.quality import measure, summarize
+from vpxrc.media.decoding import decode_vp9, open_video
+from vpxrc.media.frames import video_from_frames, write_y4m
+from vpxrc.media.muxing import write_webm
 
 WIDTH, HEIGHT, FRAMES = 177, 145, 20
 RATES = [100.0, 200.0, 400.0, 800.0]

@@ -20,10 +20,11 @@ from vpxrc import EncoderOptions, cli, encode, make_policy
 from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.replay import Replay, Trajectory
 from vpxrc.datasets import Clip
-from vpxrc.envs.planned import OBSERVATION, PlannedConfig
+from vpxrc.envs.residual.config import ResidualConfig
+from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.envs.rewards import SelfCompetition
 from vpxrc.errors import EncoderError, InputError
-from vpxrc.video import write_y4m
+from vpxrc.media.frames import write_y4m
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'vpxrc[agents]'")
 
@@ -306,7 +307,7 @@ def tasks(clips):
     return tuple(Task(Clip(name, str(clips / f"{name}.y4m")), options) for name in ("one", "two"))
 
 
-FRAMES = PlannedConfig("layered", "frame", ((0, 0), (0.4, 0), (-0.4, 0)))
+FRAMES = ResidualConfig("layered", "frame", ((0, 0), (0.4, 0), (-0.4, 0)))
 
 
 @pytest.fixture(scope="module")
@@ -362,7 +363,7 @@ def test_the_policy_plays_the_same_every_time(tasks, network, tmp_path):
     with pytest.raises(InputError, match="N simulations, above 0, not '0'"):
         MuZero(f"{path}@0")
     # What it saw in training is what it sees: the layers are the checkpoint's.
-    constant = PlannedConfig("constant-q:120", "frame", FRAMES.moves)
+    constant = ResidualConfig("constant-q:120", "frame", FRAMES.moves)
     Trained(network, constant, SMALL, frozenset(), {"auto_alt_ref": 6}).save(path)
     assert MuZero(path).options(options) == dataclasses.replace(options, auto_alt_ref=6)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from vpxrc import Decision, EncoderOptions, Policy, PolicyWrapper, encode, make_policy
-from vpxrc.policies import ConstantQ, Replay
+from vpxrc.policies.constant import ConstantQ
+from vpxrc.policies.replay import Replay
 
 OPTIONS = EncoderOptions(target_bitrate=60, cpu_used=5, auto_alt_ref=6)
 

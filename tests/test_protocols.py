@@ -11,15 +11,11 @@ import pytest
 
 import vpxrc
 from vpxrc import EncoderOptions, EncodeSession, Frame, Group, InputError, UpdateType, encode
-from vpxrc.encoder import (
-    FirstPassMemory,
-    Session,
-    coded_rows,
-    first_pass_stats,
-    psnr,
-    shown_rows,
-)
-from vpxrc.policies import ConstantQ, libvpx_vbr_mlarf
+from vpxrc.encoder.first_pass import FirstPassMemory, first_pass_stats
+from vpxrc.encoder.log import coded_rows, psnr, shown_rows
+from vpxrc.encoder.session import Session
+from vpxrc.policies.constant import ConstantQ
+from vpxrc.policies.libvpx import libvpx_vbr_mlarf
 
 OPTIONS = EncoderOptions(target_bitrate=60, cpu_used=5, auto_alt_ref=6)
 
@@ -163,5 +159,5 @@ def test_first_pass_statistics_are_forgotten_in_order():
 
 def test_forgotten_statistics_are_found_again(video, monkeypatch):
     before = first_pass_stats(video, OPTIONS)
-    monkeypatch.setattr("vpxrc.encoder._first_pass_memory", FirstPassMemory(0))
+    monkeypatch.setattr("vpxrc.encoder.first_pass._first_pass_memory", FirstPassMemory(0))
     assert first_pass_stats(video, OPTIONS) == before

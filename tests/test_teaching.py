@@ -14,14 +14,18 @@ from conftest import make_video
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from vpxrc import EncoderOptions, chunks, cli, encode, make_policy
-from vpxrc.agents.evolution import SearchOptions
-from vpxrc.agents.evolution.teach import learn, lessons, results, scaled
-from vpxrc.cli import teaching, training
+from vpxrc import EncoderOptions, cli, encode, make_policy
+from vpxrc.agents.imitation import training
+from vpxrc.agents.teacher.lessons import learn, lessons, results, scaled
+from vpxrc.agents.teacher.search import SearchOptions
 from vpxrc.datasets import Clip, load_clips
-from vpxrc.video import decode_vp9, write_y4m
+from vpxrc.media.decoding import decode_vp9
+from vpxrc.media.frames import write_y4m
+from vpxrc.transcoding import chunks
 
 VPXRC = [sys.executable, "-m", "vpxrc"]
+
+TEACH = sys.modules["vpxrc.cli.teach"]  # the package has the function by its name
 
 
 def run(*arguments):
@@ -122,7 +126,7 @@ def test_teach(clips, tmp_path):
     saved = [row["psnr_found"] for row in facts["lessons"]]
     assert facts["mean"]["psnr_found"] == pytest.approx(sum(saved) / 2)
     assert result.stdout == (out / "bounds.md").read_text()
-    command[command.index("layered")] = "tpl"
+    command[command.index("layered")] = "dependency"
     assert "another start: choose another folder" in complaint(*command, "--out", out)
 
 
@@ -137,11 +141,11 @@ def test_a_clip_without_a_curve_is_in_no_mean():
             "psnr_found": [2.0, float("nan")],
         }
     )
-    page = teaching._page(table, "tpl", 2, "vpxrc teach")
+    page = TEACH._page(table, "dependency", 2, "vpxrc teach")
     assert "| b | 2x2 | 10 | 40 | - | - |" in page
     assert "| mean |  |  | 35.0 | +1.0 | +2.0 |" in page
     assert "quality does not rise" in page
-    assert teaching._without_nan(table.to_dict("records"))[1]["psnr_start"] is None
+    assert TEACH._without_nan(table.to_dict("records"))[1]["psnr_start"] is None
 
 
 def test_a_terminated_teach_goes_on(clips, tmp_path):
@@ -158,7 +162,7 @@ def test_a_terminated_teach_goes_on(clips, tmp_path):
     assert [file.suffix for file in cut.iterdir()] == [".state"]
     assert run(*command).exit_code == 0
     given = scaled(Clip("one", str(clip)), None)
-    (lesson,) = lessons([given], [60], EncoderOptions(), whole, start=teaching.START)
+    (lesson,) = lessons([given], [60], EncoderOptions(), whole, start=TEACH.START)
     learn(lesson)
     names = {file.name for file in whole.iterdir()}
     assert {file.name for file in cut.iterdir()} == {*names, "bounds.md"}
@@ -225,7 +229,7 @@ def test_effort_is_the_most_encodes(tmp_path, monkeypatch, effort):
     sample = dataclasses.replace(load_clips("samples")[0], width=96, height=80, num_frames=50)
     write_y4m(sample.open(), source)
     made = []
-    module = sys.modules["vpxrc.agents.evolution.search"]
+    module = sys.modules["vpxrc.agents.teacher.search"]
     for place in (module, chunks):
         monkeypatch.setattr(
             place, "encode", lambda *a, **named: made.append(a) or encode(*a, **named)
@@ -326,13 +330,13 @@ def test_train_on_parts_of_what_there_is(taught, trainable, monkeypatch):
         lambda self, progress: configs.append(self.config) or train(self, progress),
     )
     out, board = trainable / "part.safetensors", trainable / "board"
-    parts = ("--no-auxiliary", "--no-tpl-inputs", "--seed", 7, "--epochs", 2, "--jobs", 1)
+    parts = ("--no-auxiliary", "--no-dependency-inputs", "--seed", 7, "--epochs", 2, "--jobs", 1)
     common = ("train", "--agent", "imitation", taught, "--out", out, *parts)
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     result = run(*common, "--tensorboard", board)
     assert result.exit_code == 0, result.output
     (config,) = configs
-    assert (config.auxiliary, config.tpl_inputs, config.seed) == (0.0, False, 7)
+    assert (config.auxiliary, config.dependency_inputs, config.seed) == (0.0, False, 7)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(board)).Reload()

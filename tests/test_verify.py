@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from vpxrc import EncoderOptions, verify
+from vpxrc import EncoderOptions
 from vpxrc.datasets import load_clips
 from vpxrc.errors import InputError
-from vpxrc.verify import check_oracle, check_plain, check_psnr, check_replay, observe
+from vpxrc.evaluation import verify
+from vpxrc.evaluation.verify import check_oracle, check_plain, check_psnr, check_replay, observe
 
 
 @pytest.fixture(scope="module")

@@ -14,17 +14,12 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from vpxrc import video as video_module
 from vpxrc.errors import InputError, MissingDependencyError, OutputError
-from vpxrc.files import atomic_write, cache_dir, sha256_file
-from vpxrc.video import (
-    Video,
-    open_video,
-    parse_fps,
-    resampling_rate,
-    video_from_frames,
-    write_y4m,
-)
+from vpxrc.media import decoding as video_module
+from vpxrc.media.decoding import open_video
+from vpxrc.media.frames import Video, parse_fps, video_from_frames, write_y4m
+from vpxrc.media.probing import resampling_rate
+from vpxrc.storage import atomic_write, cache_dir, sha256_file
 
 SHARED = Path(__file__).parents[2] / "shared" / "clips"
 
@@ -402,7 +397,7 @@ def test_an_explicit_cache_is_used(media, tmp_path, cache):
 
 
 def test_two_processes_open_a_clip_at_the_same_time(media, cache):
-    program = "import sys; from vpxrc.video import *; print(open_video(sys.argv[1]).content_hash)"
+    program = "import sys; from vpxrc.media import *; print(open_video(sys.argv[1]).content_hash)"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", program, str(media / "clip.mp4")], stdout=subprocess.PIPE

@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.network import Array, Network
 from vpxrc.datasets import Clip
-from vpxrc.encoder import EncodeLog, EncoderOptions, SessionPool
-from vpxrc.envs.planned import PlannedConfig, PlannedEpisode, make_plan
-from vpxrc.policy import Policy, encode, make_policy
-from vpxrc.video import Video
+from vpxrc.encoder.log import EncodeLog
+from vpxrc.encoder.options import EncoderOptions
+from vpxrc.encoder.session import SessionPool
+from vpxrc.envs.residual.config import ResidualConfig, make_plan
+from vpxrc.envs.residual.episode import ResidualEpisode
+from vpxrc.media.frames import Video
+from vpxrc.policies.base import Policy, encode
+from vpxrc.policies.registry import make_policy
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Job:
     """
 
     tasks: tuple[Task, ...]
-    planned: PlannedConfig
+    planned: ResidualConfig
     network: Network
     config: MuZeroConfig
     seeds: tuple[tuple[int, ...], ...] = ()
@@ -148,7 +152,7 @@ def play(job: Job) -> list[Played]:
             session_id, session = pool.next()
             run = runs[session_id]
             if run.episode is None:
-                run.episode = PlannedEpisode(session, run.plan, job.planned)
+                run.episode = ResidualEpisode(session, run.plan, job.planned)
             observation = run.episode.advance()
             if observation is not None:
                 waiting[session_id] = observation
@@ -169,7 +173,7 @@ class _Run:
     task: Task
     plan: Policy
     rng: np.random.Generator
-    episode: PlannedEpisode | None = None
+    episode: ResidualEpisode | None = None
     observations: list[Array] = field(default_factory=list)
     actions: list[int] = field(default_factory=list)
     policies: list[Array] = field(default_factory=list)

@@ -36,14 +36,16 @@ from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.learner import Learner, learn
 from vpxrc.agents.muzero.network import Array, Network, Trained
 from vpxrc.agents.muzero.replay import Replay, Trajectory
-from vpxrc.encoder import EncodeLog, EncoderOptions, coded_rows
-from vpxrc.envs.planned import OBSERVATION, PlannedConfig, make_plan
-from vpxrc.envs.rewards import GainReward, HistoricalOpponent, SelfCompetition, StepReward
+from vpxrc.encoder.log import EncodeLog, coded_rows
+from vpxrc.encoder.options import EncoderOptions
+from vpxrc.envs.gain import GainReward
+from vpxrc.envs.residual.config import ResidualConfig, make_plan
+from vpxrc.envs.residual.observation import OBSERVATION
+from vpxrc.envs.rewards import HistoricalOpponent, SelfCompetition, StepReward
 from vpxrc.errors import InputError, VpxrcError
-from vpxrc.evaluation import check_writable
-from vpxrc.files import atomic_write, digest
-from vpxrc.policy import make_policy
-from vpxrc.workers import open_workers
+from vpxrc.parallel import open_workers
+from vpxrc.policies.registry import make_policy
+from vpxrc.storage import atomic_write, check_writable, digest
 
 RewardName = Literal["gain", "strict", "augmented", "opponent"]
 REWARDS: tuple[str, ...] = get_args(RewardName)
@@ -102,7 +104,7 @@ class Purpose:
     """
 
     tasks: tuple[Task, ...]
-    planned: PlannedConfig
+    planned: ResidualConfig
     reward: RewardName = "gain"
     overshoot_price: float | None = None
     reference: str | None = None
@@ -174,7 +176,7 @@ def train(
         jobs: Workers.
         envs: Encodes at the same time in each.
         ray: None for processes of this machine, else an address; see
-            :func:`vpxrc.workers.open_workers`.
+            :func:`vpxrc.parallel.open_workers`.
         device: Of the learner, ``cpu`` or ``cuda``.
         progress: Told after each result.
 

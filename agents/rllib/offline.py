@@ -13,28 +13,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vpxrc.agents.evolution import Follow, Trajectory
-from vpxrc.agents.evolution.teach import (
-    TRAJECTORY,
-    open_clip,
-    result_options,
-    stored_trajectory,
-)
+from vpxrc.agents.teacher.lessons import TRAJECTORY, open_clip, result_options, stored_trajectory
+from vpxrc.agents.teacher.trajectory import Follow, Trajectory
 from vpxrc.datasets import Clip
-from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, Frame, UpdateType
-from vpxrc.envs.planned import (
-    OBSERVATION,
-    REFERENCES,
-    PlannedConfig,
-    PlannedEpisode,
-    make_plan,
-)
-from vpxrc.envs.rewards import GainReward, Reward, StepReward
+from vpxrc.encoder.log import EncodeLog
+from vpxrc.encoder.options import EncoderOptions
+from vpxrc.encoder.types import Decision, Frame, UpdateType
+from vpxrc.envs.gain import GainReward
+from vpxrc.envs.residual.config import REFERENCES, ResidualConfig, make_plan
+from vpxrc.envs.residual.episode import ResidualEpisode
+from vpxrc.envs.residual.observation import OBSERVATION
+from vpxrc.envs.rewards import Reward, StepReward
 from vpxrc.errors import InputError
-from vpxrc.files import atomic_write, cache_dir, digest, sha256_file
-from vpxrc.policy import Episode as PolicyEpisode
-from vpxrc.policy import Policy, PolicyWrapper, encode, make_policy
-from vpxrc.video import Video
+from vpxrc.media.frames import Video
+from vpxrc.policies.base import Episode as PolicyEpisode
+from vpxrc.policies.base import Policy, encode
+from vpxrc.policies.registry import make_policy
+from vpxrc.policies.wrapper import PolicyWrapper
+from vpxrc.storage import atomic_write, cache_dir, digest, sha256_file
 
 _NEIGHBOUR = 0.75  # of the target: the second point of a slope where there is but one target
 
@@ -57,7 +53,7 @@ class Episode:
 def run(
     video: Video,
     options: EncoderOptions,
-    config: PlannedConfig,
+    config: ResidualConfig,
     choose: Callable[[Frame], int],
     reward: Reward | None = None,
 ) -> tuple[Episode, EncodeLog]:
@@ -79,7 +75,7 @@ def run(
     observations: list[NDArray[np.float32]] = []
     actions: list[int] = []
     with plan.options(options).open(video, plan_groups=plan.plans_groups) as session:
-        episode = PlannedEpisode(session, plan, config)
+        episode = ResidualEpisode(session, plan, config)
         while (log := episode.log) is None:
             observation = episode.advance()
             if observation is not None:
@@ -124,7 +120,7 @@ class Survey:
     content: str
     targets: tuple[int, ...]
     options: dict[str, Any]
-    config: PlannedConfig
+    config: ResidualConfig
     reference: str | None
     gain: bool
     code: str
@@ -226,7 +222,7 @@ class Demonstration:
     """A trajectory of the teacher's that is to be shown in terms of moves.
 
     Attributes:
-        result: One of ``vpxrc.agents.evolution.teach.results``.
+        result: One of ``vpxrc.agents.teacher.lessons.results``.
         clip: Its clip, at its own size.
         config: The problem.
         contrast: Episodes of random moves, to judge the teacher's by their gains, beside the
@@ -237,7 +233,7 @@ class Demonstration:
 
     result: dict[str, Any]
     clip: Clip
-    config: PlannedConfig
+    config: ResidualConfig
     contrast: int | None
     seed: int
     code: str
@@ -328,7 +324,7 @@ class _Beside(PolicyWrapper):
 
 
 def _labels(
-    video: Video, options: EncoderOptions, config: PlannedConfig, trajectory: Trajectory
+    video: Video, options: EncoderOptions, config: ResidualConfig, trajectory: Trajectory
 ) -> Callable[[Frame], int]:
     """Return the moves nearest to a trajectory, by frame."""
     beside = _Beside(make_plan(config.plan), trajectory)

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as save_tensors
 
 from vpxrc import provenance
-from vpxrc.agents.evolution.teach import find_clip, results
-from vpxrc.agents.planned import checkpoint_metadata
+from vpxrc.agents.checkpoints import checkpoint_metadata
 from vpxrc.agents.rllib.config import ALGORITHMS, OFFLINE, RllibConfig, split_options
 from vpxrc.agents.rllib.offline import (
     Demonstration,
@@ -33,16 +32,16 @@ from vpxrc.agents.rllib.offline import (
     write_episodes,
 )
 from vpxrc.agents.rllib.policy import FORMAT, PROBLEM, exported, problem
+from vpxrc.agents.teacher.lessons import find_clip, results
 from vpxrc.datasets import Clip
-from vpxrc.envs.planned import (
-    OBSERVATION,
-    PlannedConfig,
-)
-from vpxrc.envs.rewards import GainReward, Reward, SelfCompetition
+from vpxrc.envs.gain import GainReward
+from vpxrc.envs.residual.config import ResidualConfig
+from vpxrc.envs.residual.observation import OBSERVATION
+from vpxrc.envs.rewards import Reward, SelfCompetition
 from vpxrc.errors import EncoderError, InputError, MissingDependencyError, OutputError, VpxrcError
-from vpxrc.files import atomic_write, digest
-from vpxrc.video import Video
-from vpxrc.workers import Workers, open_workers
+from vpxrc.media.frames import Video
+from vpxrc.parallel import Workers, open_workers
+from vpxrc.storage import atomic_write, digest
 
 COMPONENTS = "vpxrc.agents.rllib.components"  # imports Ray
 STATE_EVERY = 120.0  # seconds between two states of a training
@@ -57,7 +56,7 @@ def train(
     algorithm: str,
     out: Path,
     *,
-    config: PlannedConfig,
+    config: ResidualConfig,
     clips: Sequence[Clip | Video],
     target_bitrates: Sequence[int],
     options: dict[str, Any],
@@ -88,7 +87,7 @@ def train(
             updates. Of bc and marwil: an update.
         runners: Processes that encode; 0: this one, for ppo and sac.
         seed: Of everything random.
-        ray: A Ray address as :func:`vpxrc.workers.open_workers` takes it; None starts one here,
+        ray: A Ray address as :func:`vpxrc.parallel.open_workers` takes it; None starts one here,
             which ends with the training. Every machine needs vpxrc and the clips.
         lessons: Folders or files of ``vpxrc teach``, for bc and marwil.
         device: Of the learner: ``cpu`` or ``cuda``.
@@ -163,7 +162,7 @@ class _Course:
     def __init__(
         self,
         name: str,
-        config: PlannedConfig,
+        config: ResidualConfig,
         own: RllibConfig,
         runners: int,
         seed: int,

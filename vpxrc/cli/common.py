@@ -1,5 +1,6 @@
-"""What the commands share."""
+"""Options and helpers that the commands share."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -17,8 +18,11 @@ from vpxrc.errors import InputError
 
 DEFAULT_POLICY = "imitation"  # one encode, and it meets the bitrate; the README has its figures
 
+CORES = len(os.sched_getaffinity(0))
+
 CpuUsed = Annotated[int, typer.Option(help="libvpx's speed, 0 (slowest) to 8.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and no progress.")]
+Jobs = Annotated[int, typer.Option(help="Encodes at the same time.")]
 
 
 def numbers(name: str, text: str) -> list[int]:
