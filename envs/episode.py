@@ -97,11 +97,11 @@ class EncodeEpisode(Generic[Seen]):
             session.step_group(controller.plan_group(session.group))
             return None
         if session.state == State.DONE:
-            observation = controller.end()
+            last = controller.end()
             self._end_step()
             self._finish()
-            self._pending = observation
-            return observation
+            self._pending = last
+            return last
         frame = session.frame
         if frame is None:
             raise EncoderError(f"{session.video.name}: the session is not at rest")
