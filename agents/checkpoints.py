@@ -14,18 +14,16 @@ from vpxrc.envs.residual.config import ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.errors import InputError
 
-# Checkpoints
-
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What a file of an agent has.
+    """The contents of an agent's file.
 
     Attributes:
-        tensors: By name.
-        config: The problem that it was trained on.
+        tensors: The arrays, by name.
+        config: The problem that the agent was trained on.
         clips: Content hashes of the clips that it was trained on.
-        settings: All that is written beside the tensors, by name.
+        settings: Everything that is written beside the tensors, by name.
     """
 
     tensors: dict[str, NDArray[Any]]
@@ -37,13 +35,13 @@ class Checkpoint:
 def checkpoint_metadata(
     form: str, config: ResidualConfig, clips: Iterable[str], **settings: str
 ) -> dict[str, str]:
-    """Return what is written beside the tensors; :func:`read_checkpoint` checks it.
+    """Return the settings to write beside the tensors; :func:`read_checkpoint` checks them.
 
     Args:
         form: Name and version of the agent's format.
-        config: The problem that it was trained on.
+        config: The problem that the agent was trained on.
         clips: Content hashes of the clips that it was trained on.
-        settings: More, by name.
+        settings: Further settings, by name.
     """
     return {
         "format": form,
@@ -59,10 +57,10 @@ def read_checkpoint(path: str | Path, form: str) -> Checkpoint:
 
     Args:
         path: A safetensors file.
-        form: What :func:`checkpoint_metadata` was given.
+        form: The name and version that :func:`checkpoint_metadata` was given.
 
     Raises:
-        InputError: It cannot be read, is none, or is another agent's or version's.
+        InputError: The file cannot be read, is no checkpoint, or is another agent's or version's.
     """
     try:
         data = Path(path).read_bytes()
@@ -82,16 +80,16 @@ def read_checkpoint(path: str | Path, form: str) -> Checkpoint:
 
 
 def residual_config(text: str, path: str | Path) -> ResidualConfig:
-    """Return the problem that was written as JSON.
+    """Return the problem that a JSON text describes.
 
     Args:
         text: ``dataclasses.asdict`` of it in JSON.
-        path: What to call it in an error.
+        path: The file's name in an error.
 
     Raises:
-        InputError: It is none.
+        InputError: The text describes no problem.
     """
     try:
         return ResidualConfig(**json.loads(text))
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: not the settings of a planned problem: {error}") from error
+        raise InputError(f"{path}: not the settings of a residual problem: {error}") from error

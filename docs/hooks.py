@@ -149,9 +149,9 @@ def spaces() -> str:
     return "\n".join(rows)
 
 
-def planned_size() -> str:
+def residual_size() -> str:
     """Return a sentence on the observation of ``ResidualRateControlEnv``."""
-    return f"The planned environments have {len(vpxrc.envs.OBSERVATION)} numbers in one vector."
+    return f"The residual environments have {len(vpxrc.envs.OBSERVATION)} numbers in one vector."
 
 
 def commands() -> str:
@@ -197,5 +197,5 @@ def _properties(kind: type) -> str:
 
 GENERATED: dict[str, Callable[[], str]] = {
     function.__name__: function
-    for function in (environments, spaces, planned_size, commands, policies, frame, group)
+    for function in (environments, spaces, residual_size, commands, policies, frame, group)
 }

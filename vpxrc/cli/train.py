@@ -18,7 +18,7 @@ from vpxrc.cli.common import CORES, CpuUsed, Json, gather_clips, numbers, progre
 from vpxrc.cli.teach import Jobs
 from vpxrc.datasets import Clip
 from vpxrc.encoder.options import EncoderOptions
-from vpxrc.envs.residual.config import Move, ResidualConfig
+from vpxrc.envs.residual.config import Offset, ResidualConfig
 from vpxrc.errors import InputError, MissingDependencyError
 from vpxrc.parallel import open_workers
 
@@ -39,8 +39,8 @@ _READ_BY: dict[str, tuple[str, ...]] = {
     ),
     "iterations": _RLLIB,
     "reward": _BY_ENCODING,
-    "moves": ("muzero", "ppo", "bc", "marwil"),  # sac has a continuum
-    **dict.fromkeys(("decisions", "plan", "ray", "device", "settings"), ("muzero", *_RLLIB)),
+    "offsets": ("muzero", "ppo", "bc", "marwil"),  # sac has a continuum
+    **dict.fromkeys(("decisions", "base", "ray", "device", "settings"), ("muzero", *_RLLIB)),
 }
 
 
@@ -103,24 +103,25 @@ def train(
     reference: Annotated[
         str | None,
         typer.Option(
-            metavar="SPEC", help="What gain and opponent measure against; the plan by default."
+            metavar="SPEC",
+            help="What gain and opponent measure against; the base policy by default.",
         ),
     ] = None,
-    plan: Annotated[
+    base: Annotated[
         str,
         typer.Option(
             metavar="SPEC",
-            help="The policy that is moved; constant-q:120 for control from scratch.",
+            help="The policy whose decisions are corrected; constant-q:120 to learn from scratch.",
         ),
-    ] = ResidualConfig().plan,
+    ] = ResidualConfig().base,
     decisions: Annotated[
         str, typer.Option(metavar="group|frame", help="One per golden-frame group, or per frame.")
     ] = ResidualConfig().decisions,
-    moves: Annotated[
+    offsets: Annotated[
         str | None,
         typer.Option(
             metavar="L:R,...",
-            help="The actions: log2 of the step for all frames, and besides for those that others "
+            help="The actions: log2 of the step, added for all frames and for those that others "
             "depend on. The first is 0:0.",
         ),
     ] = None,
@@ -154,7 +155,10 @@ def train(
     ] = False,
     cpu_used: CpuUsed = 2,
     auto_alt_ref: Annotated[
-        int, typer.Option(help="Layers of alternate reference frames, where the plan has no say.")
+        int,
+        typer.Option(
+            help="Layers of alternate reference frames, where the base policy does not set them."
+        ),
     ] = EncoderOptions().auto_alt_ref,
     jobs: Jobs = CORES,
     envs: Annotated[
@@ -190,10 +194,10 @@ def train(
       vpxrc teach train/ --bitrates 64,128 --start imitation:imitation.safetensors --out lessons2
       vpxrc train --agent imitation lessons lessons2 --out imitation2.safetensors
     \b
-    MuZero moves what another policy decides, or decides everything itself:
+    MuZero corrects the decisions of another policy, or decides everything itself:
       vpxrc train --agent muzero train/ --bitrates 40,60,85,120 --per-clip 1 --pixels 36864 \\
         --episodes 3000 --out muzero.safetensors
-      vpxrc train --agent muzero train/ --bitrates 64 --plan constant-q:120 --auto-alt-ref 6 \\
+      vpxrc train --agent muzero train/ --bitrates 64 --base constant-q:120 --auto-alt-ref 6 \\
         --decisions frame --reward strict --minutes 600 --out scratch.safetensors
       vpxrc evaluate --agent muzero:muzero.safetensors --baseline imitation ...
     """  # noqa: D301 - typer wants the \b as it is
@@ -217,7 +221,7 @@ def train(
             inputs=inputs,
             bitrates=None if bitrates is None else numbers("bitrates", bitrates),
             pixels=pixels,
-            planned=ResidualConfig(plan, cast(Decisions, decisions), _moves(moves)),
+            residual=ResidualConfig(base, cast(Decisions, decisions), _offsets(offsets)),
             settings=dict(_setting(text) for text in settings or []),
             options=EncoderOptions(cpu_used=cpu_used, auto_alt_ref=auto_alt_ref),
             reward=reward,
@@ -251,12 +255,12 @@ def _check_read(context: typer.Context, agent: str) -> None:
             raise InputError(f"{option} is not for {agent}, but for {', '.join(readers)}")
 
 
-# Agents that move the decisions of a plan
+# Agents that correct the decisions of a base policy
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """What the command line says of an agent that moves a plan's decisions.
+    """The command line's words on an agent that corrects a base policy's decisions.
 
     Attributes:
         agent: Its name.
@@ -264,11 +268,11 @@ class _Asked:
         inputs: Clips or lessons.
         bitrates: Targets in kbit/s.
         pixels: What larger clips are scaled to.
-        planned: What it acts on.
+        residual: The base policy, the decision points and the offsets.
         settings: Fields of its configuration, by name.
         options: The encoder's, but for the target.
         reward: Its name.
-        reference: What gains are counted from; None for the plan.
+        reference: What gains are counted from; None for the base policy.
         seed: Of everything random.
         jobs: Encodes, or workers, at the same time.
         ray: Address of a Ray cluster.
@@ -282,7 +286,7 @@ class _Asked:
     inputs: list[str]
     bitrates: list[int] | None
     pixels: int | None
-    planned: ResidualConfig
+    residual: ResidualConfig
     settings: dict[str, Any]
     options: EncoderOptions
     reward: str
@@ -345,14 +349,14 @@ def _muzero(
             f"training needs {error.name}: pip install 'vpxrc[agents]'"
         ) from error
     values = {"simulations": simulations, "seed": asked.seed, **asked.settings}
-    if asked.planned.plan.partition(":")[0] == "constant-q":
-        values.setdefault("as_planned", None)  # the plan is no better than any other move
+    if asked.residual.base.partition(":")[0] == "constant-q":
+        values.setdefault("base_share", None)  # its decision is no better than any other
     config = _configured(MuZeroConfig, values)
     given, _ = gather_clips(asked.inputs, asked.hidden)
     work = lessons(given, asked.rates(), asked.options, asked.out, per_clip=per_clip)
     purpose = training.Purpose(
         tuple(Task(lesson.clip, lesson.options) for lesson in work),
-        asked.planned,
+        asked.residual,
         cast(training.RewardName, asked.reward),
         overshoot_price,
         asked.reference,
@@ -384,7 +388,7 @@ def _muzero(
         )
     figures = [
         f"{name.replace('_', ' ')} {result[name]:+.3f}"
-        for name in ("episode_return", "win_rate", "overshoot", "as_planned")
+        for name in ("episode_return", "win_rate", "overshoot", "kept")
         if result[name] is not None
     ]
     words = (
@@ -430,7 +434,7 @@ def _rllib(asked: _Asked, iterations: int, clips: list[str] | None) -> tuple[dic
         result = training.train(
             asked.agent,
             asked.out,
-            config=asked.planned,
+            config=asked.residual,
             clips=known,
             target_bitrates=rates,
             options=options,
@@ -446,8 +450,8 @@ def _rllib(asked: _Asked, iterations: int, clips: list[str] | None) -> tuple[dic
     return result, f"{asked.out}: {iterations} iterations; {figures}"
 
 
-def _moves(text: str | None) -> tuple[Move, ...] | None:
-    """Return the moves of ``LEVEL:REFERENCE,...``.
+def _offsets(text: str | None) -> tuple[Offset, ...] | None:
+    """Return the offsets of ``LEVEL:REFERENCE,...``.
 
     Raises:
         InputError: It is something else.
@@ -459,7 +463,7 @@ def _moves(text: str | None) -> tuple[Move, ...] | None:
         return tuple((float(level), float(reference)) for level, reference in pairs)
     except ValueError:
         raise InputError(
-            f"--moves takes LEVEL:REFERENCE pairs with commas between, not {text!r}"
+            f"--offsets takes LEVEL:REFERENCE pairs with commas between, not {text!r}"
         ) from None
 
 
@@ -486,6 +490,6 @@ def _configured(kind: type[MuZeroConfig], values: dict[str, Any]) -> MuZeroConfi
             raise InputError(f"--set: no {name!r}; there are {', '.join(fields)}")
         whole = isinstance(fields[name], int)
         number = isinstance(value, int) or (isinstance(value, float) and not whole)
-        if not number and not (value is None and name == "as_planned"):
+        if not number and not (value is None and name == "base_share"):
             raise InputError(f"--set: {name} takes {'an integer' if whole else 'a number'}")
     return kind(**values)
