@@ -7,25 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
 
+from vpxrc.agents.tensors import read_tensors
 from vpxrc.envs.residual.config import ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.errors import InputError
 
-# Checkpoints
-
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What a file of an agent has.
+    """The contents of a checkpoint.
 
     Attributes:
-        tensors: By name.
+        tensors: The parameters of the networks, by name.
         config: The problem that it was trained on.
         clips: Content hashes of the clips that it was trained on.
-        settings: All that is written beside the tensors, by name.
+        settings: Everything that is written beside the tensors, by name.
     """
 
     tensors: dict[str, NDArray[Any]]
@@ -64,15 +61,7 @@ def read_checkpoint(path: str | Path, form: str) -> Checkpoint:
     Raises:
         InputError: It cannot be read, is none, or is another agent's or version's.
     """
-    try:
-        data = Path(path).read_bytes()
-        tensors = load_tensors(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: bfloat16
-        raise InputError(f"{path}: not a checkpoint of an agent") from error
-    settings = header.get("__metadata__", {})
+    tensors, settings = read_tensors(path)
     expected = {"format": form, "observation": " ".join(OBSERVATION)}
     for name, value in expected.items():
         if settings.get(name) != value:
