@@ -85,7 +85,15 @@ def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Rate control for libvpx's VP9 two-pass encoder, frame by frame."""
+    """Learned rate control for libvpx's VP9 two-pass encoder.
+
+    A policy chooses the quantiser of every frame. `vpxrc COMMAND --help` has examples.
+
+    \b
+    Examples:
+      vpxrc demo
+      vpxrc encode holiday.mp4 -b 400 -o holiday.webm
+    """  # noqa: D301 - typer wants the \b as it is
     if version:
         print(f"vpxrc {importlib.metadata.version('vpxrc')}")
         raise typer.Exit

@@ -12,11 +12,13 @@ from vpxrc.datasets import clip_sets, load_clips
 
 def datasets(
     spec: Annotated[
-        str, typer.Argument(help="A set's name, a folder, a video file or a catalogue.")
+        str, typer.Argument(help="The name of a set, a folder, a video file or a catalogue.")
     ] = "samples",
     as_json: Json = False,
 ) -> None:
-    """List the clips of a set, a folder or a catalogue (.toml, .csv), without opening them.
+    """List the clips of a set, a folder or a catalogue.
+
+    A catalogue is a .toml or .csv file. The clips themselves are not opened.
 
     \b
     Examples:

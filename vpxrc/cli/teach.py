@@ -65,10 +65,11 @@ def teach(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Search for the best decisions for every clip and target: lessons for agents, and a bound.
+    """Search for the best decisions of clips: lessons for agents.
 
-    A command that was interrupted or killed continues where it was when it is run again. At the
-    end bounds.md in the folder shows the bits that each search saved against libvpx-vbr.
+    There is a search for every clip and target. At the end bounds.md in the folder shows the bits
+    that each search saved against libvpx-vbr, a bound for agents. A command that was interrupted or
+    killed continues where it was when it is run again.
 
     \b
     Examples:

@@ -44,6 +44,10 @@ class ByAgent(TyperGroup):
                 raise InputError(f"{option} is not for {name}, but for {', '.join(readers)}")
         return super().parse_args(ctx, ["--agent", name, name, *rest])
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the words after the command's name in its usage."""
+        return ["--agent NAME", "INPUTS...", "--out FILE", "[OPTIONS]"]
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the agent's command, called as the user calls it."""
         name, command, rest = super().resolve_command(ctx, args)
@@ -82,9 +86,7 @@ def _split(args: list[str]) -> tuple[str | None, list[str]]:
     return name, rest
 
 
-app = typer.Typer(
-    cls=ByAgent, options_metavar="--agent NAME", subcommand_metavar="INPUTS... --out FILE [OPTIONS]"
-)
+app = typer.Typer(cls=ByAgent)
 
 
 @app.callback()
@@ -97,9 +99,10 @@ def train(
         ),
     ],
 ) -> None:
-    """Train an agent: on the lessons of `vpxrc teach`, or by encoding clips.
+    """Train an agent, from lessons or by encoding clips.
 
-    A command that was interrupted or killed continues where it was when it is run again.
+    The lessons are those of `vpxrc teach`. A command that was interrupted or killed continues where
+    it was when it is run again.
 
     \b
     Examples:

@@ -36,7 +36,7 @@ def imitation(
     tensorboard: TensorBoard = None,
     as_json: Json = False,
 ) -> None:
-    """Imitate the teacher: learn its decisions from lessons.
+    """Imitate the decisions of the teacher, learned from lessons.
 
     A command that was interrupted or killed continues where it was when it is run again.
 

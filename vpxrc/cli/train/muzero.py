@@ -102,7 +102,10 @@ def muzero(
     tensorboard: TensorBoard = None,
     as_json: Json = False,
 ) -> None:
-    """Correct another policy's decisions, or take them all, by a search with a learned model.
+    """Correct a policy's decisions by a tree search (MuZero).
+
+    The search looks ahead in a model that is learned along with it. Over `--plan constant-q:120`
+    the agent takes every decision itself.
 
     A command that was interrupted or killed continues where it was when it is run again.
 

@@ -49,7 +49,8 @@ Pixels = Annotated[
 Reference = Annotated[
     str | None,
     typer.Option(
-        metavar="SPEC", help="The policy that rewards compare with. By default, the plan itself."
+        metavar="SPEC",
+        help="The policy that rewards are counted from. By default, the plan itself.",
     ),
 ]
 Plan = Annotated[
@@ -79,7 +80,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Change a setting of MuZeroConfig or RllibConfig; repeatable.",
+        help="Change a field of the agent's MuZeroConfig or RllibConfig; repeatable.",
     ),
 ]
 AutoAltRef = Annotated[

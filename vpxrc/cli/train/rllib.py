@@ -72,9 +72,10 @@ def ppo(
     tensorboard: TensorBoard = None,
     as_json: Json = False,
 ) -> None:
-    """Correct another policy's decisions by PPO (RLlib), with a few actions to choose from.
+    """Correct a policy's decisions by a few step sizes (PPO).
 
-    A command that was interrupted or killed continues where it was when it is run again.
+    RLlib trains it. A command that was interrupted or killed continues where it was when it is run
+    again.
 
     \b
     Example:
@@ -119,9 +120,10 @@ def sac(
     tensorboard: TensorBoard = None,
     as_json: Json = False,
 ) -> None:
-    """Correct another policy's decisions by SAC (RLlib), by any amount.
+    """Correct a policy's decisions by any amount (SAC).
 
-    A command that was interrupted or killed continues where it was when it is run again.
+    RLlib trains it. A command that was interrupted or killed continues where it was when it is run
+    again.
 
     \b
     Example:
@@ -162,9 +164,10 @@ def bc(
     tensorboard: TensorBoard = None,
     as_json: Json = False,
 ) -> None:
-    """Clone the teacher's behaviour (RLlib): learn its corrections of another policy.
+    """Learn the teacher's corrections of a policy (BC).
 
-    A command that was interrupted or killed continues where it was when it is run again.
+    RLlib trains it. A command that was interrupted or killed continues where it was when it is run
+    again.
 
     \b
     Example:
@@ -203,9 +206,10 @@ def marwil(
     tensorboard: TensorBoard = None,
     as_json: Json = False,
 ) -> None:
-    """Learn from the teacher's decisions, weighted by what they gained (RLlib's MARWIL).
+    """Learn these corrections weighted by their gain (MARWIL).
 
-    A command that was interrupted or killed continues where it was when it is run again.
+    RLlib trains it. A command that was interrupted or killed continues where it was when it is run
+    again.
 
     \b
     Example:
