@@ -24,8 +24,9 @@ def compare(
 ) -> None:
     """Lay finished evaluations side by side.
 
-    Only the clips that all of them have are compared. The agent of each study is compared with the baselines that all studies share. The agent of the
-    first study is also compared with every other policy of any study.
+    Only the clips that all of them have are compared. The agent of each study is compared with the
+    baselines that all studies share. The agent of the first study is also compared with every other
+    policy of any study.
 
     \b
     Examples:

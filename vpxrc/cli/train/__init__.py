@@ -1,5 +1,6 @@
 """The command ``train``: an agent that ``--agent`` names, each with options of its own."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ from vpxrc.cli.train.muzero import muzero
 from vpxrc.cli.train.rllib import bc, marwil, ppo, sac
 from vpxrc.errors import InputError
 
-AGENTS = {
+AGENTS: dict[str, Callable[..., None]] = {
     "imitation": imitation,
     "muzero": muzero,
     "ppo": ppo,
@@ -65,8 +66,8 @@ class ByAgent(TyperGroup):
         shared = set(self._options(first)).intersection(*map(self._options, others))
         with formatter.section("Options of every agent"):
             options = self.commands[first].params
-            rows = [option.get_help_record(ctx) for option in options if shared & {*option.opts}]
-            formatter.write_dl(rows)
+            records = [option.get_help_record(ctx) for option in options if shared & {*option.opts}]
+            formatter.write_dl([record for record in records if record is not None])
 
     def _options(self, agent: str) -> list[str]:
         return [
