@@ -14,7 +14,7 @@ class LearnerConfig:
         decay: Weight decay.
         dropout: Dropout rate of the embeddings.
         auxiliary: Weight of the losses of bits, distortion and excess against the offsets'.
-        tpl_inputs: Whether the network sees the temporal dependency model.
+        dependency_inputs: Whether the network sees the temporal dependency model.
         members: Number of networks, which start from different seeds; their outputs are averaged.
         seed: Seed of the parameters, the order of the lessons and the dropout.
     """
@@ -25,6 +25,6 @@ class LearnerConfig:
     decay: float = 3e-2
     dropout: float = 0.3
     auxiliary: float = 0.2
-    tpl_inputs: bool = True
+    dependency_inputs: bool = True
     members: int = 4
     seed: int = 0

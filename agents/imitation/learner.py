@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vpxrc.agents.imitation.config import LearnerConfig
 from vpxrc.agents.imitation.dataset import Lesson
-from vpxrc.agents.imitation.features import FIRST_PASS, FRAME, GROUP, TPL_INPUTS
+from vpxrc.agents.imitation.features import DEPENDENCY_INPUTS, FIRST_PASS, FRAME, GROUP
 from vpxrc.agents.imitation.network import (
     FIRST_PASS_WIDTH,
     FORMAT,
@@ -200,7 +200,7 @@ class Learner:
 
     def _normalise(self) -> None:
         data = self._data
-        hidden = () if self.config.tpl_inputs else TPL_INPUTS
+        hidden = () if self.config.dependency_inputs else DEPENDENCY_INPUTS
         rows = torch.cat([torch.from_numpy(lesson.first_pass) for lesson in self.lessons])
         for name, values, columns in (
             ("frame", data["frames"][data["frame_mask"] > 0], FRAME),

@@ -10,8 +10,7 @@ import typer
 from vpxrc.agents.teacher.lessons import bounds, lessons
 from vpxrc.agents.teacher.search import Direction, Quality, SearchOptions, check_start
 from vpxrc.agents.teacher.teaching import teach as run_searches
-from vpxrc.cli.common import CORES, CpuUsed, Jobs, Json, numbers, watched
-from vpxrc.datasets import load_clips
+from vpxrc.cli.common import CORES, CpuUsed, Jobs, Json, gather_clips, numbers, watched
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.policies.registry import make_policy
 from vpxrc.storage import atomic_write
@@ -75,12 +74,12 @@ def teach(
     Examples:
       vpxrc teach samples --bitrates 64,128 --out lessons
       vpxrc teach train/ --bitrates 40,60,85,120 --per-clip 1 --pixels 36864 --out lessons
-      vpxrc teach train/ --bitrates 64 --start tpl --quality psnr_overall --out bounds
+      vpxrc teach train/ --bitrates 64 --start dependency --quality psnr_overall --out bounds
     """  # noqa: D301 - typer wants the \b as it is
     searching = SearchOptions(quality, cast(tuple[Direction, ...], tuple(directions.split(","))))
     check_start(make_policy(start))
     work = lessons(
-        load_clips(clips),
+        gather_clips(clips, as_json)[0],
         numbers("bitrates", bitrates),
         EncoderOptions(cpu_used=cpu_used),
         out.absolute(),

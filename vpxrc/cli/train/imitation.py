@@ -6,9 +6,8 @@ from typing import Annotated
 import typer
 
 from vpxrc.agents.imitation.config import LearnerConfig
-from vpxrc.cli.common import CORES, Jobs, Json, watched
+from vpxrc.cli.common import CORES, Jobs, Json, gather_clips, watched
 from vpxrc.cli.train.options import LessonClips, Lessons, Out, Seed, TensorBoard, needing
-from vpxrc.datasets import load_clips
 
 
 def imitation(
@@ -25,10 +24,10 @@ def imitation(
             help="Learn the decisions only, and not to predict bits and errors as well.",
         ),
     ] = False,
-    no_tpl_inputs: Annotated[
+    no_dependency_inputs: Annotated[
         bool,
         typer.Option(
-            "--no-tpl-inputs", help="Hide the temporal dependency model from the network."
+            "--no-dependency-inputs", help="Hide the temporal dependency model from the network."
         ),
     ] = False,
     jobs: Jobs = CORES,
@@ -54,10 +53,10 @@ def imitation(
     config = LearnerConfig(
         epochs=epochs,
         auxiliary=0.0 if no_auxiliary else LearnerConfig().auxiliary,
-        tpl_inputs=not no_tpl_inputs,
+        dependency_inputs=not no_dependency_inputs,
         seed=seed,
     )
-    known = load_clips(clips) if clips else None
+    known = gather_clips(clips, as_json)[0] if clips else None
     with watched(as_json, tensorboard) as progress:
         result = train(lessons, out, config, clips=known, jobs=jobs, progress=progress)
     if as_json:

@@ -9,7 +9,7 @@ import typer
 from vpxrc.agents.clips import size_clips
 from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.teacher.lessons import lessons
-from vpxrc.cli.common import CORES, CpuUsed, Jobs, Json, numbers, watched
+from vpxrc.cli.common import CORES, CpuUsed, Jobs, Json, gather_clips, numbers, watched
 from vpxrc.cli.train.options import (
     AUTO_ALT_REF,
     DECISIONS,
@@ -32,7 +32,6 @@ from vpxrc.cli.train.options import (
     problem,
     settings_of,
 )
-from vpxrc.datasets import load_clips
 from vpxrc.encoder.options import EncoderOptions
 
 SIMULATIONS = MuZeroConfig().simulations
@@ -124,7 +123,7 @@ def muzero(
         from vpxrc.agents.muzero.actor import Task
     config = MuZeroConfig.for_plan(planned.plan, own)
     options = EncoderOptions(cpu_used=cpu_used, auto_alt_ref=auto_alt_ref)
-    given = load_clips(clips)
+    given, _ = gather_clips(clips, as_json)
     work = lessons(given, targets, options, out, per_clip=per_clip)
     purpose = training.Purpose(
         tuple(Task(lesson.clip, lesson.options) for lesson in work),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vpxrc.agents.clips import size_clips
-from vpxrc.cli.common import CORES, CpuUsed, Jobs, Json, numbers, watched
+from vpxrc.cli.common import CORES, CpuUsed, Jobs, Json, gather_clips, numbers, watched
 from vpxrc.cli.train.options import (
     AUTO_ALT_REF,
     DECISIONS,
@@ -32,7 +32,6 @@ from vpxrc.cli.train.options import (
     problem,
     settings_of,
 )
-from vpxrc.datasets import load_clips
 from vpxrc.encoder.options import EncoderOptions
 
 Rounds = Annotated[
@@ -249,8 +248,8 @@ def _by_encoding(
     """Train on clips, and print what came of it; ``arguments`` are those of RLlib's training."""
     with needing("ray"):
         from vpxrc.agents.rllib.training import train
+    given, _ = gather_clips(clips, as_json)
     with watched(as_json, tensorboard) as progress:
-        given = load_clips(clips)
         sized = size_clips(given, pixels, jobs=arguments["runners"], progress=progress)
         known = [sized[clip].clip for clip in given]
         result = train(algorithm, clips=known, lessons=(), progress=progress, **arguments)
@@ -269,7 +268,7 @@ def _by_lessons(
     """Train on lessons, and print what came of it; ``arguments`` are those of RLlib's training."""
     with needing("ray"):
         from vpxrc.agents.rllib.training import train
-    known = load_clips(clips) if clips else []
+    known = gather_clips(clips, as_json)[0] if clips else []
     with watched(as_json, tensorboard) as progress:
         result = train(
             algorithm,
