@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
