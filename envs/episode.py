@@ -79,7 +79,7 @@ class Episode:
         video = self.session.video
         if planes is None:
             return np.zeros((video.height, video.width, 3), np.uint8)
-        return rgb(*planes)
+        return rgb(*planes, video.colours)
 
 
 def superblock_scale(

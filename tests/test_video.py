@@ -18,7 +18,7 @@ from vpxrc.errors import InputError, MissingDependencyError, OutputError
 from vpxrc.media import decoding as video_module
 from vpxrc.media.decoding import open_video
 from vpxrc.media.frames import Video, parse_fps, video_from_frames, write_y4m
-from vpxrc.media.probing import resampling_rate
+from vpxrc.media.probing import probe
 from vpxrc.storage import atomic_write, cache_dir, sha256_file
 
 SHARED = Path(__file__).parents[2] / "shared" / "clips"
@@ -218,17 +218,11 @@ def test_a_rate_for_frames_that_do_not_come_at_one(tmp_path, source, chosen, rat
         "ultrafast",
         path,
     )
-    assert resampling_rate(path) == rate
+    assert probe(path).resampling_rate == rate
     if rate is not None:
         last = ffmpeg("-i", path, "-c", "copy", "-f", "framecrc", "-").split(b"\n")
         ends = [int(row.split(b",")[2]) / 1000 for row in last if row and row[:1] != b"#"]
         assert open_video(path, fps=rate).duration == pytest.approx(max(ends), abs=2 / float(rate))
-
-
-def test_a_rate_of_what_is_no_video(tmp_path):
-    (tmp_path / "text.mp4").write_text("no video\n")
-    assert resampling_rate(tmp_path / "text.mp4") is None
-    assert resampling_rate(tmp_path / "none.mp4") is None
 
 
 def test_shared_clips_have_the_geometry_of_their_manifest():
