@@ -206,7 +206,7 @@ def transcode(
                 target_bitrate=_first_target(file, most_bytes), cpu_used=cpu_used
             )
         if two_pass_log is not None:
-            use_first_pass_file(two_pass_log, video, options)
+            use_first_pass_file(Path(two_pass_log), video, options)
         starts = _starts(video, options, chunk)
         job = ChunkedEncode(
             video,
