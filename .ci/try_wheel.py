@@ -34,7 +34,7 @@ def synthetic() -> vpxrc.Video:
 
 def main() -> None:
     video = synthetic()
-    for name in ("libvpx-vbr", "tpl", "imitation"):
+    for name in ("libvpx-vbr", "dependency", "imitation"):
         options = vpxrc.EncoderOptions(target_bitrate=200, cpu_used=5)
         log = vpxrc.encode(video, options, vpxrc.make_policy(name))
         frames = measure(log.options.decode(log.stream, log.clip), video, ["psnr"])

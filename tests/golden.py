@@ -77,7 +77,7 @@ POLICIES = {  # neutral name: spec
     "libvpx-q-mlarf": "libvpx-q-mlarf",
     "constant-q": "constant-q:120",
     "layered": "layered",
-    "dependency": "tpl",
+    "dependency": "dependency",
     "imitation-prior": "imitation-prior",
     "imitation": "imitation",
 }
@@ -434,7 +434,7 @@ def rewards(folder: Path) -> Entries:
         starts = [coded[n] for n in range(len(coded)) if n == 0 or whole[n] != whole[n - 1]]
         groups = list(zip(starts, [*starts[1:], len(log.records)], strict=True))
         steps += [gain.per_step(log, pairs), gain.per_step(log, groups)]
-        steps += [gain.share(video, log.options, log.records[a:b]) for a, b in groups]
+        steps += [gain.share(log.clip, log.options, log.records[a:b]) for a, b in groups]
     found["reward/gain/steps"] = entry(FLOAT, digest(steps))
     references = [[-1, -1, -1], [0, -1, -1], [0, 1, -1], [2, 1, -1], [3, 2, 1]]
     for version in ("reconstructed", "source"):

@@ -358,7 +358,7 @@ def test_bad_options(clip, tmp_path, options, words):
 # Sizes
 
 
-@pytest.mark.parametrize("policy", ["libvpx-vbr", "tpl"])
+@pytest.mark.parametrize("policy", ["libvpx-vbr", "dependency"])
 @pytest.mark.parametrize("size", [0.02, 0.06])
 def test_a_file_fits_a_size(scenes_file, tmp_path, policy, size):
     output = tmp_path / "out.webm"
@@ -430,7 +430,7 @@ def test_shares_add_up_and_follow_complexity(scenes):
 
 @pytest.mark.parametrize(
     "policy",
-    ["libvpx-vbr", "libvpx-q-mlarf", "constant-q:120", "layered", "tpl", "imitation"],
+    ["libvpx-vbr", "libvpx-q-mlarf", "constant-q:120", "layered", "dependency", "imitation"],
 )
 def test_every_policy_works_in_chunks(scenes, policy):
     options = EncoderOptions(60, cpu_used=8)

@@ -52,8 +52,8 @@ def wide():
 
 @pytest.fixture(scope="module")
 def recorded(wide):
-    """An encode of ``tpl``, which has maps per superblock, and its trajectory."""
-    recorder = Record(make_policy("tpl"))
+    """An encode of ``dependency``, which has maps per superblock, and its trajectory."""
+    recorder = Record(make_policy("dependency"))
     log = encode(wide, OPTIONS, recorder)
     return log, Trajectory.of(log, recorder.decisions)
 
@@ -424,7 +424,7 @@ def test_a_lesson_is_learnt_once(taught, clip, counted):
     assert counted == []
     assert taught.stat().st_mtime_ns == before
     for changes, words in (
-        ({"start": "tpl"}, "another start:"),
+        ({"start": "dependency"}, "another start:"),
         ({"search_options": SearchOptions()}, "another search:"),
     ):
         with pytest.raises(InputError, match=words):

@@ -51,7 +51,7 @@ GROUP_FIELDS = ("update_type", "layer_depth", "show_index", "first_show_index", 
 
 
 def make(env_id=IDS[0], **arguments):
-    arguments = {"clips": CLIPS, "target_bitrate": [40, 80], "plan": "tpl", **arguments}
+    arguments = {"clips": CLIPS, "target_bitrate": [40, 80], "plan": "dependency", **arguments}
     return gymnasium.make(env_id, cpu_used=8, **arguments)
 
 
@@ -117,7 +117,7 @@ class Recorded(DependencyPolicy):
 # The plan and its moves
 
 
-@pytest.mark.parametrize("plan", ["tpl", "imitation", "constant-q:120"])
+@pytest.mark.parametrize("plan", ["dependency", "imitation", "constant-q:120"])
 def test_as_planned_is_the_plan_itself(plan, clip):
     options = {"auto_alt_ref": 6, "cpu_used": 8}
     log = encode(clip, EncoderOptions(target_bitrate=60, **options), make_policy(plan))
@@ -196,7 +196,7 @@ def test_what_the_plan_leaves_to_libvpx_is_moved_from_there():
 def test_steps_are_a_partition_of_the_log(clip):
     for decisions in ("group", "frame"):
         episode = run(
-            clip, make_policy("tpl"), ResidualConfig(decisions=decisions), lambda n: n % 7
+            clip, make_policy("dependency"), ResidualConfig(decisions=decisions), lambda n: n % 7
         )
         rows = episode.log.records
         assert [first for first, _ in episode.steps] == [0, *(n for _, n in episode.steps[:-1])]
@@ -221,7 +221,7 @@ def test_the_budget_survives_moves_because_the_plan_is_told(monkeypatch):
         plan = DependencyPolicy()
         episode = run(video, plan, config, lambda n: move)
         assert abs(episode.log.overshoot) < 0.05
-        paid, expected = plan._paid, plan._expected
+        paid, expected = plan.budget.paid, plan.budget.expected
         return np.log2([paid[kind] / expected[kind] for kind in (UpdateType.KEY, UpdateType.ARF)])
 
     planned, told = costs((0.0, 0.0)), costs((0.3, 0.0))
@@ -236,7 +236,7 @@ def test_the_budget_survives_moves_because_the_plan_is_told(monkeypatch):
 
 
 def test_many_sessions_in_a_pool_are_as_one_after_the_other():
-    config = ResidualConfig(plan="tpl")
+    config = ResidualConfig(plan="dependency")
     alone = {
         video.name: run(video, make_plan(config.plan), config, lambda n: (5 * n + 3) % 9)
         for video in CLIPS
@@ -409,7 +409,7 @@ def test_configurations_are_checked_and_survive_json():
 
 
 def test_an_episode_refuses_what_it_cannot_do():
-    plan = make_policy("tpl")
+    plan = make_policy("dependency")
     with EncodeSession(CLIPS[0], plan.options(EncoderOptions(cpu_used=8))) as session:
         episode = ResidualEpisode(session, plan, ResidualConfig())
         with pytest.raises(InputError, match="no decision is pending"):
@@ -441,7 +441,7 @@ def test_observations_are_in_the_space_and_every_column_is_used(clip):
     assert all(-4 <= column.low < column.high <= 4 for column in ALL)
     seen = np.zeros(len(OBSERVATION), bool)
     for plan, decisions, video in (
-        ("tpl", "group", carphone(90)),
+        ("dependency", "group", carphone(90)),
         ("imitation", "frame", clip),
         ("constant-q:120", "frame", clip),
     ):
@@ -525,7 +525,7 @@ def test_bits_are_seen_relative_to_pixels_and_target(clip, monkeypatch):
 
     real = ResidualObserver.observation
     monkeypatch.setattr(ResidualObserver, "observation", look)
-    run(clip, make_policy("tpl"), ResidualConfig(decisions="frame"), lambda n: n % 7)
+    run(clip, make_policy("dependency"), ResidualConfig(decisions="frame"), lambda n: n % 7)
     assert len(seen) == 1
 
 

@@ -181,7 +181,7 @@ def plugin(tmp_path, monkeypatch):
 
 
 def test_another_packages_policy_is_in_the_key(plugin):
-    seen, own = [provenance.causes("fixed")], provenance.causes("tpl")
+    seen, own = [provenance.causes("fixed")], provenance.causes("dependency")
     names = ("policy.py", "__init__.py", "parts/helper.py", "parts/new.py")
     for name in [*(f"someplugin/{name}" for name in names), "thirdparty/base.py"]:
         with (plugin / name).open("a") as file:
@@ -191,7 +191,7 @@ def test_another_packages_policy_is_in_the_key(plugin):
     (plugin / "thirdparty/other.py").write_text("# no class of the policy is here\n")
     (plugin / "someplugin/words.txt").write_text("no module")
     assert provenance.causes("fixed") == seen[-1]
-    assert provenance.causes("tpl") == own
+    assert provenance.causes("dependency") == own
 
 
 @pytest.mark.parametrize("kind", ["fixed:{}", "fixed:{}@4"])

@@ -270,22 +270,22 @@ def better(table):
     """Another agent, which takes 10 % less."""
     agents = table["policy"] == AGENT
     return table.assign(
-        policy=table["policy"].where(~agents, "tpl"),
+        policy=table["policy"].where(~agents, "dependency"),
         bitrate=table["bitrate"].where(~agents, 0.9 * table["bitrate"]),
         stream_sha256=table["stream_sha256"].where(~agents, "other"),
     )
 
 
 def test_studies_side_by_side(study, copy, tmp_path):
-    change(copy, better, agent="tpl")
+    change(copy, better, agent="dependency")
     found = compare([study, copy])
     pairs = found.comparisons[["test", "anchor"]].drop_duplicates().to_numpy().tolist()
-    assert pairs == [[AGENT, BASELINE], ["tpl", BASELINE], [AGENT, "tpl"]]
-    between = found.comparisons.query("anchor == 'tpl'")
+    assert pairs == [[AGENT, BASELINE], ["dependency", BASELINE], [AGENT, "dependency"]]
+    between = found.comparisons.query("anchor == 'dependency'")
     assert between["percent"].tolist() == pytest.approx([100 / 0.9 - 100] * 4)
     own = read(study).encodes.query("clip == 'test'").groupby("policy")[["bitrate", "psnr"]]
     curves = {policy: rows.to_numpy().T for policy, rows in own}
-    row = found.comparisons.query("test == 'tpl' and clip == 'test' and metric == 'psnr'")
+    row = found.comparisons.query("test == 'dependency' and clip == 'test' and metric == 'psnr'")
     expected = bd_rate(*curves[BASELINE], 0.9 * curves[AGENT][0], curves[AGENT][1]).percent
     assert row["percent"].item() == pytest.approx(expected)
     assert found.notes == []
@@ -293,14 +293,14 @@ def test_studies_side_by_side(study, copy, tmp_path):
     out = tmp_path / "new" / "page.html"
     result = run_cli("compare", study, copy, "--out", out)
     assert result.exit_code == 0, result.output
-    assert re.search(rf"\| tpl +\| {BASELINE} ", result.stdout)
+    assert re.search(rf"\| dependency +\| {BASELINE} ", result.stdout)
     data = data_of(out)
-    assert [one["name"] for one in traces(data, 0, "test")] == [AGENT, BASELINE, "tpl"]
-    assert list(data["plots"]["plots-1"]["choices"]) == [BASELINE, "tpl"]
+    assert [one["name"] for one in traces(data, 0, "test")] == [AGENT, BASELINE, "dependency"]
+    assert list(data["plots"]["plots-1"]["choices"]) == [BASELINE, "dependency"]
     words = json.loads(run_cli("compare", study, copy, "--json").stdout)
     assert words["clips"] == ["mandel", "test"] and words["baselines"] == [BASELINE]
     assert words["bd_rate"][2]["psnr"]["mean"] == pytest.approx(100 / 0.9 - 100)
-    assert words["constraint"]["tpl"]["encodes"] == 1
+    assert words["constraint"]["dependency"]["encodes"] == 1
 
 
 def test_what_differs_is_said(study, copy):
@@ -309,16 +309,17 @@ def test_what_differs_is_said(study, copy):
     change(
         copy,
         lambda t: better(t).assign(cpu_used=4).query("clip == 'test'"),
-        agent="tpl",
+        agent="dependency",
         cpu_used=4,
         bitrates=rates,
         clips=[json.loads((copy / "summary.json").read_text())["clips"][1]],
     )
     found = compare([study, copy])
     assert found.clips == ["test"]
-    assert found.agents == {"first": AGENT, "second": "tpl"}
+    assert found.agents == {"first": AGENT, "second": "dependency"}
     assert f"{BASELINE} (first)" in set(found.encodes["policy"])
-    assert ["tpl", f"{BASELINE} (second)"] in found.comparisons[["test", "anchor"]].values.tolist()
+    pairs = found.comparisons[["test", "anchor"]].to_numpy().tolist()
+    assert ["dependency", f"{BASELINE} (second)"] in pairs
     assert "the studies differ in cpu-used: 5 in first; 4 in second" in found.notes
     assert any("targets in kbit/s: 20, 40, 80, 160 in first" in note for note in found.notes)
     assert "1 clip(s) of first are not in all studies, and left out" in found.notes
@@ -347,7 +348,11 @@ def test_bad_studies(study, copy, tmp_path):
 @pytest.mark.parametrize(
     ("encodes", "summary", "words"),
     [
-        (lambda t: t, {"baselines": {"tpl": {}}}, f"share no baseline: first has {BASELINE}; sec"),
+        (
+            lambda t: t,
+            {"baselines": {"dependency": {}}},
+            f"share no baseline: first has {BASELINE}; sec",
+        ),
         (
             lambda t: t.assign(content_hash="0"),
             {"clips": [{"clip": "test", "content_hash": "0"}]},

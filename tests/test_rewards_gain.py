@@ -162,11 +162,11 @@ def test_an_encode_that_is_the_reference_is_worth_nothing():
     reward = GainReward(tolerance=0.5)
     for target in (60, 80):
         logged = encode(
-            video, EncoderOptions(target_bitrate=target, cpu_used=8), make_policy("tpl")
+            video, EncoderOptions(target_bitrate=target, cpu_used=8), make_policy("dependency")
         )
         reward.reference(logged)
         assert len(logged.records) > video.num_frames  # it has ARFs
-    log = encode(video, options, make_policy("tpl"))
+    log = encode(video, options, make_policy("dependency"))
     assert log.overshoot < 0.5
     assert reward(log) == 0
     steps = [(n, n + 1) for n in range(len(log.records))]

@@ -126,7 +126,7 @@ def test_teach(clips, tmp_path):
     saved = [row["psnr_found"] for row in facts["lessons"]]
     assert facts["mean"]["psnr_found"] == pytest.approx(sum(saved) / 2)
     assert result.stdout == (out / "bounds.md").read_text()
-    command[command.index("layered")] = "tpl"
+    command[command.index("layered")] = "dependency"
     assert "another start: choose another folder" in complaint(*command, "--out", out)
 
 
@@ -141,7 +141,7 @@ def test_a_clip_without_a_curve_is_in_no_mean():
             "psnr_found": [2.0, float("nan")],
         }
     )
-    page = TEACH._page(table, "tpl", 2, "vpxrc teach")
+    page = TEACH._page(table, "dependency", 2, "vpxrc teach")
     assert "| b | 2x2 | 10 | 40 | - | - |" in page
     assert "| mean |  |  | 35.0 | +1.0 | +2.0 |" in page
     assert "quality does not rise" in page
@@ -330,13 +330,13 @@ def test_train_on_parts_of_what_there_is(taught, trainable, monkeypatch):
         lambda self, progress: configs.append(self.config) or train(self, progress),
     )
     out, board = trainable / "part.safetensors", trainable / "board"
-    parts = ("--no-auxiliary", "--no-tpl-inputs", "--seed", 7, "--epochs", 2, "--jobs", 1)
+    parts = ("--no-auxiliary", "--no-dependency-inputs", "--seed", 7, "--epochs", 2, "--jobs", 1)
     common = ("train", "--agent", "imitation", taught, "--out", out, *parts)
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     result = run(*common, "--tensorboard", board)
     assert result.exit_code == 0, result.output
     (config,) = configs
-    assert (config.auxiliary, config.tpl_inputs, config.seed) == (0.0, False, 7)
+    assert (config.auxiliary, config.dependency_inputs, config.seed) == (0.0, False, 7)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(board)).Reload()

@@ -26,8 +26,8 @@ from vpxrc.agents.teacher.lessons import (
     stored_trajectory,
 )
 from vpxrc.agents.teacher.trajectory import Trajectory
-from vpxrc.cli.common import progress_bar
-from vpxrc.datasets import Clip, load_clips
+from vpxrc.cli.common import gather_clips, progress_bar
+from vpxrc.datasets import Clip
 from vpxrc.errors import MissingDependencyError, OutputError
 from vpxrc.parallel import open_workers
 from vpxrc.storage import atomic_write, cache_dir, check_writable, digest, sha256_file
@@ -62,7 +62,7 @@ def train_imitation(
         ) from error
     torch.set_num_threads(1)  # the network is small; and the sums come out the same everywhere
     config = LearnerConfig(**changes)
-    known = load_clips(clips) if clips else None
+    known = gather_clips(clips, hidden)[0] if clips else None
     code = digest(provenance.causes())
     sights = [
         _Sight(result, find_clip(result, known), _cache_path(result, code))

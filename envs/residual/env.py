@@ -273,7 +273,9 @@ class ResidualRateControlEnv(gymnasium.Env[Flat, Any]):
     ```python
     >>> import gymnasium as gym
     >>> import vpxrc.envs
-    >>> env = gym.make("vpxrc/ResidualRateControl-v0", plan="tpl", decisions="group", cpu_used=4)
+    >>> env = gym.make(
+    ...     "vpxrc/ResidualRateControl-v0", plan="dependency", decisions="group", cpu_used=4
+    ... )
     ```
 
     What is the same as in `RateControlEnv` has its types there.
@@ -292,9 +294,9 @@ class ResidualRateControlEnv(gymnasium.Env[Flat, Any]):
     | `render_mode`    | `str`            | `None`         | `"rgb_array"`: the frame coded     |
     |                  |                  |                | last, as decoded; black at first   |
     | `timeout`        | `float`          | `600`          | seconds for a frame                |
-    | others           |                  |                | `vpxrc.EncoderOptions`; the plan   |
-    |                  |                  |                | may have its own, as `tpl` has for |
-    |                  |                  |                | `rate_control`, `auto_alt_ref`     |
+    | others           |                  |                | `vpxrc.EncoderOptions`; a plan may |
+    |                  |                  |                | set `rate_control`, `auto_alt_ref` |
+    |                  |                  |                | itself, as `dependency` does       |
 
     ## Version History
 

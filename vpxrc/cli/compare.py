@@ -29,7 +29,7 @@ def compare(
 
     \b
     Examples:
-      vpxrc compare study-of-tpl study-of-imitation
+      vpxrc compare study-of-dependency study-of-imitation
       vpxrc compare docs/results/*-eval --out build/compared.html
     """  # noqa: D301 - typer wants the \b as it is
     comparison = run_comparison(studies)

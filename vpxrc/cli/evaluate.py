@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vpxrc.cli.common import CORES, CpuUsed, Jobs, Json, numbers, progress_bar
-from vpxrc.datasets import load_clips
+from vpxrc.cli.common import CORES, CpuUsed, Jobs, Json, gather_clips, numbers, progress_bar
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.evaluation.quality import METRICS
 from vpxrc.evaluation.result import Evaluation
@@ -103,7 +102,7 @@ def run_study(
     hidden: bool,
 ) -> Evaluation:
     """Run a study with a progress bar, and draw its pictures and its page."""
-    found = load_clips(clips)
+    found, left_out = gather_clips(clips, hidden)
     with progress_bar(hidden) as bar:
         task = bar.add_task("opening the clips", total=None)
         evaluation = run_evaluation(
@@ -117,6 +116,7 @@ def run_study(
             jobs=jobs,
             ray=ray,
             allow_training_clips=allow_training_clips,
+            left_out=left_out,
             command=shlex.join(["vpxrc", *sys.argv[1:]]),
             progress=lambda done, total, last: bar.update(
                 task, completed=done, total=total, description=last

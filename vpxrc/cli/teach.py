@@ -14,8 +14,7 @@ import typer
 from vpxrc import _native
 from vpxrc.agents.teacher.lessons import bounds, learn, lessons, results, scaled
 from vpxrc.agents.teacher.search import Direction, Quality, SearchOptions, check_start
-from vpxrc.cli.common import CORES, CpuUsed, Json, numbers, progress_bar
-from vpxrc.datasets import load_clips
+from vpxrc.cli.common import CORES, CpuUsed, Json, gather_clips, numbers, progress_bar
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import OutputError
 from vpxrc.parallel import open_workers
@@ -71,11 +70,11 @@ def teach(
     Examples:
       vpxrc teach samples --bitrates 64,128 --out lessons
       vpxrc teach train/ --bitrates 40,60,85,120 --per-clip 1 --pixels 36864 --out lessons
-      vpxrc teach train/ --bitrates 64 --start tpl --quality psnr_overall --out bounds
+      vpxrc teach train/ --bitrates 64 --start dependency --quality psnr_overall --out bounds
     """  # noqa: D301 - typer wants the \b as it is
     searching = SearchOptions(quality, cast(tuple[Direction, ...], tuple(directions.split(","))))
     check_start(make_policy(start))
-    given = load_clips(clips)
+    given, _ = gather_clips(clips, as_json)
     rates = numbers("bitrates", bitrates)
     work = lessons(
         given,

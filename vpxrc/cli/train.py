@@ -14,9 +14,9 @@ from vpxrc.agents.imitation.training import train_imitation
 from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.scalars import open_board
 from vpxrc.agents.teacher.lessons import lessons, scaled
-from vpxrc.cli.common import CORES, CpuUsed, Json, numbers, progress_bar
+from vpxrc.cli.common import CORES, CpuUsed, Json, gather_clips, numbers, progress_bar
 from vpxrc.cli.teach import Jobs
-from vpxrc.datasets import Clip, load_clips
+from vpxrc.datasets import Clip
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.envs.residual.config import Move, ResidualConfig
 from vpxrc.errors import InputError, MissingDependencyError
@@ -31,7 +31,7 @@ _ITERATIONS = {"ppo": 100, "sac": 200, "bc": 100, "marwil": 100}  # more learns 
 Decisions = Literal["group", "frame"]
 # Which agents read an option; those that are not here are read by all.
 _READ_BY: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("epochs", "no_auxiliary", "no_tpl_inputs"), ("imitation",)),
+    **dict.fromkeys(("epochs", "no_auxiliary", "no_dependency_inputs"), ("imitation",)),
     "clips": _BY_LESSONS,
     **dict.fromkeys(("bitrates", "pixels", "auto_alt_ref", "cpu_used", "reference"), _BY_ENCODING),
     **dict.fromkeys(
@@ -146,9 +146,11 @@ def train(
         bool,
         typer.Option("--no-auxiliary", help="imitation: learn the decisions alone, no more."),
     ] = False,
-    no_tpl_inputs: Annotated[
+    no_dependency_inputs: Annotated[
         bool,
-        typer.Option("--no-tpl-inputs", help="imitation: hide the temporal dependency model."),
+        typer.Option(
+            "--no-dependency-inputs", help="imitation: hide the temporal dependency model."
+        ),
     ] = False,
     cpu_used: CpuUsed = 2,
     auto_alt_ref: Annotated[
@@ -201,7 +203,7 @@ def train(
     if out.suffix != ".safetensors":
         raise InputError(f"{out}: a checkpoint's name ends in .safetensors")
     if agent == "imitation":
-        changes: dict[str, Any] = {"seed": seed, "tpl_inputs": not no_tpl_inputs}
+        changes: dict[str, Any] = {"seed": seed, "dependency_inputs": not no_dependency_inputs}
         if epochs is not None:
             changes["epochs"] = epochs
         if no_auxiliary:
@@ -346,7 +348,7 @@ def _muzero(
     if asked.planned.plan.partition(":")[0] == "constant-q":
         values.setdefault("as_planned", None)  # the plan is no better than any other move
     config = _configured(MuZeroConfig, values)
-    given = load_clips(asked.inputs)
+    given, _ = gather_clips(asked.inputs, asked.hidden)
     work = lessons(given, asked.rates(), asked.options, asked.out, per_clip=per_clip)
     purpose = training.Purpose(
         tuple(Task(lesson.clip, lesson.options) for lesson in work),
@@ -403,13 +405,14 @@ def _rllib(asked: _Asked, iterations: int, clips: list[str] | None) -> tuple[dic
     options = dict(asked.settings)
     rates: list[int] = []
     places: list[Path] = []
+    wanted = clips or [] if asked.agent in _BY_LESSONS else asked.inputs
+    given = gather_clips(wanted, asked.hidden)[0] if wanted else []
     with progress_bar(asked.hidden) as bar, open_board(asked.tensorboard) as write:
         if asked.agent in _BY_LESSONS:
-            known = load_clips(clips) if clips else []
+            known = given
             places = [Path(place) for place in asked.inputs]
         else:
             rates = asked.rates()
-            given = load_clips(asked.inputs)
             sized = asked.sized(given, bar)
             known = [sized[clip][0] for clip in given]
             options |= {

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from vpxrc.agents.teacher.lessons import replay, results
-from vpxrc.cli.common import numbers
-from vpxrc.datasets import load_clips
+from vpxrc.cli.common import gather_clips, numbers
 from vpxrc.evaluation import verify as verification
 from vpxrc.evaluation.verify import Check
 
@@ -57,7 +56,7 @@ def verify(
         speeds, layers = numbers("cpu-used", cpu_used), numbers("auto-alt-ref", auto_alt_ref)
         checks = (
             check
-            for one in load_clips(clip)
+            for one in gather_clips(clip, hidden=False)[0]
             for check in verification.verify(one.open(), speeds, layers, bitrate, oracle)
         )
     failed = 0
@@ -71,6 +70,6 @@ def verify(
 
 
 def _replays(lessons: Path, clips: list[str] | None) -> Iterator[Check]:
-    found = load_clips(clips) if clips else None
+    found = gather_clips(clips, hidden=False)[0] if clips else None
     for result in results(lessons):
         yield replay(result, found)

@@ -42,7 +42,7 @@ class Comparison:
     """Studies side by side, on the clips that all of them have.
 
     A policy that gave the same streams in several studies is one; where it did not, the study's
-    name tells it apart, as in ``tpl (second)``.
+    name tells it apart, as in ``dependency (second)``.
 
     Attributes:
         studies: The studies, in the order given.

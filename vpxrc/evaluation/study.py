@@ -69,6 +69,7 @@ def evaluate(
     jobs: int = 1,
     ray: str | None = None,
     allow_training_clips: bool = False,
+    left_out: Sequence[str] = (),
     command: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Evaluation:
@@ -92,6 +93,8 @@ def evaluate(
             machine of the cluster needs this vpxrc, the policies, and the clips under the same
             paths; ``out`` is the caller's alone.
         allow_training_clips: Evaluate on clips that a policy was trained on.
+        left_out: Names of clips that should have been among these and could not be had; the summary
+            and the table say so.
         command: What the summary says that made it; by default this call.
         progress: Called with the encodes done, their total number and the last one's name.
 
@@ -148,6 +151,7 @@ def evaluate(
     comparisons = compare_curves(encodes, pairs, qualities)
     summary = {
         **_summarize(encodes, comparisons, policies, rates, options),
+        **({"left_out": list(left_out)} if left_out else {}),
         "command": command,
         "versions": versions(),
     }
