@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
 
+from vpxrc.agents.tensors import read_tensors
 from vpxrc.envs.residual.config import ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.errors import InputError
@@ -62,15 +61,7 @@ def read_checkpoint(path: str | Path, form: str) -> Checkpoint:
     Raises:
         InputError: The file cannot be read, is no checkpoint, or is another agent's or version's.
     """
-    try:
-        data = Path(path).read_bytes()
-        tensors = load_tensors(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: bfloat16
-        raise InputError(f"{path}: not a checkpoint of an agent") from error
-    settings = header.get("__metadata__", {})
+    tensors, settings = read_tensors(path)
     expected = {"format": form, "observation": " ".join(OBSERVATION)}
     for name, value in expected.items():
         if settings.get(name) != value:

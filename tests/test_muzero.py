@@ -609,7 +609,7 @@ def test_what_train_refuses(clips, tmp_path, monkeypatch):
         return complaint("train", "--agent", agent, clips, *out, *bitrates, *more)
 
     assert "choose from imitation, muzero, ppo" in refused(agent="none")
-    assert "muzero needs --bitrates" in refused(bitrates=())
+    assert "Missing option '--bitrates'" in refused(bitrates=())
     assert "unknown reward 'psnr': choose from gain, strict" in refused("--reward", "psnr")
     assert "unknown policy 'none'" in refused("--base", "none")
     assert "cannot be a base policy" in refused("--base", "libvpx-vbr")

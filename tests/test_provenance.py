@@ -14,7 +14,6 @@ from safetensors.numpy import save_file
 
 from vpxrc import EncoderOptions, _native, encode, make_policy, provenance
 from vpxrc.agents.checkpoints import checkpoint_metadata
-from vpxrc.agents.imitation import training as command
 from vpxrc.agents.imitation.policy import CHECKPOINT
 from vpxrc.agents.rllib.policy import FORMAT
 from vpxrc.agents.teacher.trajectory import Record, Trajectory
@@ -343,17 +342,19 @@ def cached(tmp_path, monkeypatch):
 
 def test_lessons_of_imitation_under_edited_code(edit, lesson, cached, tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="torch is not installed: pip install 'vpxrc[agents]'")
-    monkeypatch.setattr(command, "open_workers", in_this_process)
+    from vpxrc.agents.imitation import training
+    from vpxrc.agents.imitation.config import LearnerConfig
+
+    monkeypatch.setattr(training, "open_workers", in_this_process)
 
     def train():
-        out = tmp_path / "agent.safetensors"
-        command.train_imitation([lesson], out, {"epochs": 1}, None, 1, None, True)
+        training.train([lesson], tmp_path / "agent.safetensors", LearnerConfig(epochs=1))
         return kept(cached / "lessons")
 
     first = train()
     assert len(first) == 1
     edit(REPORT)
-    edit("cli/train.py")
+    edit("cli/train/__init__.py")
     assert train() == first
     edit(CODE)
     anew = train()
@@ -378,7 +379,7 @@ def test_a_state_of_muzero_under_edited_code(edit, clip, cached, tmp_path, monke
 
     assert train(1)["episodes"] == 1
     edit(REPORT)
-    edit("cli/train.py")
+    edit("cli/train/__init__.py")
     rewards = json.loads((tmp_path / "agent.state/current/ema.json").read_text())
     assert train(2)["episodes"] == 2
     assert json.loads((tmp_path / "agent.state/current/ema.json").read_text()) == rewards
@@ -435,7 +436,7 @@ def test_lessons_and_a_state_of_rllib_under_edited_code(
     assert len(first) == 1 and done == [1, 2, 3]
     stop = 4
     edit(REPORT)
-    edit("cli/train.py")
+    edit("cli/train/__init__.py")
     with pytest.raises(KeyboardInterrupt):
         train()
     assert kept(cached / "demonstrations") == first and done == [1, 2, 3, 3, 4]

@@ -199,7 +199,7 @@ def trained(out, clip, algorithm="ppo", *, config=SPENDING, **given):
         "ray": "local",
         "lessons": [],
         "device": "cpu",
-        "progress": figures.__setitem__,
+        "progress": lambda done, total, words, row: figures.__setitem__(done, row),
         **given,
     }
     return figures, train(algorithm, out, config=config, **arguments)
@@ -216,7 +216,7 @@ def test_ppo_learns_in_processes_of_its_own(clip, tmp_path):
     out = tmp_path / "ppo.safetensors"
     seen = []
 
-    def progress(number, figures):
+    def progress(number, total, words, figures):
         seen.append(figures)
         if number > 1:
             return
@@ -263,7 +263,7 @@ def test_a_killed_training_goes_on(clip, tmp_path, monkeypatch, algorithm):
     options |= {"warmup": 16, "steps": 16}
     arguments = {"options": options, "iterations": 4}
 
-    def stop(number, figures):
+    def stop(number, total, words, figures):
         if number == 3:
             raise KeyboardInterrupt
 
@@ -417,7 +417,7 @@ def test_learning_from_lessons_goes_on(lesson, tmp_path, monkeypatch, algorithm)
     out = tmp_path / "agent.safetensors"
     arguments = {"config": CORRECTED, "lessons": [path], "options": {"contrast": 1}, "seed": 2}
 
-    def stop(number, figures):
+    def stop(number, total, words, figures):
         if number == 3:
             raise KeyboardInterrupt
 

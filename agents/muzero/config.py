@@ -1,7 +1,10 @@
 """What the MuZero agent is made of and how it is trained, as one JSON-able object."""
 
+import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from vpxrc.errors import InputError
 
@@ -94,3 +97,30 @@ class MuZeroConfig:
                 raise InputError(f"{name} must be in {low}..{high}, not {value!r}")
         if self.base_share is not None and not 0 < self.base_share < 1:
             raise InputError(f"base_share must be in (0, 1), not {self.base_share!r}")
+
+    @classmethod
+    def for_base(cls, base: str, settings: Mapping[str, Any]) -> "MuZeroConfig":
+        """Return the configuration for correcting a policy.
+
+        Over ``constant-q`` the policy's own decision is no better than any other, so
+        ``base_share`` is None there unless the settings say otherwise.
+
+        Args:
+            base: Spec of the policy that is corrected.
+            settings: Fields that differ from the defaults, by name.
+
+        Raises:
+            InputError: There is no such field, or it takes no such value.
+        """
+        fields = {field.name: field.default for field in dataclasses.fields(cls)}
+        for name, value in settings.items():
+            if name not in fields:
+                raise InputError(f"MuZeroConfig has no {name!r}; there are {', '.join(fields)}")
+            whole = isinstance(fields[name], int)
+            number = isinstance(value, int) or (isinstance(value, float) and not whole)
+            if not number and not (value is None and name == "base_share"):
+                raise InputError(f"{name} takes {'an integer' if whole else 'a number'}")
+        values = dict(settings)
+        if base.partition(":")[0] == "constant-q":
+            values.setdefault("base_share", None)
+        return cls(**values)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,7 @@ from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.learner import Learner, learn
 from vpxrc.agents.muzero.network import Array, Network, Trained
 from vpxrc.agents.muzero.replay import Replay, Trajectory
+from vpxrc.agents.progress import Progress, silent
 from vpxrc.encoder.log import EncodeLog, coded_rows
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.envs.gain import GainReward
@@ -77,13 +78,6 @@ _UNREADABLE = (
 _ORDER, _NOISE, _DRAWS = range(3)
 
 Row = dict[str, float]
-
-
-class Progress(Protocol):
-    """What a caller of :func:`train` may be told by."""
-
-    def __call__(self, done: int, total: int | None, words: str, row: Row | None) -> None:
-        """Tell how far it is; ``row`` is a new one of the curve."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +140,7 @@ def train(
     envs: int = 4,
     ray: str | None = None,
     device: str = "cpu",
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Train an agent and write its checkpoint.
 
@@ -178,7 +172,7 @@ def train(
         ray: None for processes of this machine, else an address; see
             :func:`vpxrc.parallel.open_workers`.
         device: Of the learner, ``cpu`` or ``cuda``.
-        progress: Told after each result.
+        progress: Told after each result, with the new row of the curve.
 
     Returns:
         A summary that JSON takes.
@@ -242,7 +236,7 @@ class _Run:
         clips: frozenset[str],
         envs: int,
         device: str,
-        progress: Progress | None,
+        progress: Progress,
     ) -> None:
         self.episodes_wanted: int | None = None
         self.seconds_wanted: float | None = None
@@ -454,8 +448,7 @@ class _Run:
         return {"average_quality": float(quality), "average_overshoot": float(overshoot)}
 
     def _tell(self, done: int, total: int | None, words: str, row: Row | None) -> None:
-        if self._progress is not None:
-            self._progress(done, total, words, row)
+        self._progress(done, total, words, row)
 
     # What is kept
 
