@@ -49,7 +49,7 @@ _Audio = Annotated[
     bool,
     typer.Option(
         help="Take the first audio stream along into .webm: Opus and Vorbis as they are, all "
-        "else made Opus (64 kbit/s mono, 96 stereo).",
+        "else made Opus (64 kbit/s mono, 96 stereo)."
     ),
 ]
 _Fps = Annotated[
@@ -79,13 +79,11 @@ _TwoPassLog = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="File of libvpx's first-pass statistics of the whole video; it is written, or "
-        "read if it exists.",
+        help="File of libvpx's first-pass statistics of the video; written, or read if it exists.",
     ),
 ]
 _Log = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE.parquet", help="Write a table of all coded frames."),
+    Path | None, typer.Option(metavar="FILE.parquet", help="Write a table of all coded frames.")
 ]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 
