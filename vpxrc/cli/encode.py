@@ -41,8 +41,8 @@ _Effort = Annotated[
         metavar="N",
         min=1,
         max=1000,
-        help="Encodes at most. More than one bring the bitrate within 2 % of the target and, "
-        "from about 10 on, improve the policy's decisions by a search.",
+        help="Encodes at most. More than one meet the target within 2 %, and from about 10 on a "
+        "search improves the policy's decisions.",
     ),
 ]
 _Audio = Annotated[
@@ -56,8 +56,7 @@ _Fps = Annotated[
     str | None,
     typer.Option(
         metavar="RATE",
-        help="Resample to this constant rate, e.g. 30 or 30000/1001. By default the video's "
-        "own, or a usual one where it varies.",
+        help="Constant rate, e.g. 30 or 30000/1001. By default the video's own or a usual one.",
     ),
 ]
 _Chunk = Annotated[
