@@ -16,11 +16,11 @@ from vpxrc.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """The contents of a checkpoint.
+    """The contents of an agent's file.
 
     Attributes:
-        tensors: The parameters of the networks, by name.
-        config: The problem that it was trained on.
+        tensors: The arrays, by name.
+        config: The problem that the agent was trained on.
         clips: Content hashes of the clips that it was trained on.
         settings: Everything that is written beside the tensors, by name.
     """
@@ -34,13 +34,13 @@ class Checkpoint:
 def checkpoint_metadata(
     form: str, config: ResidualConfig, clips: Iterable[str], **settings: str
 ) -> dict[str, str]:
-    """Return what is written beside the tensors; :func:`read_checkpoint` checks it.
+    """Return the settings to write beside the tensors; :func:`read_checkpoint` checks them.
 
     Args:
         form: Name and version of the agent's format.
-        config: The problem that it was trained on.
+        config: The problem that the agent was trained on.
         clips: Content hashes of the clips that it was trained on.
-        settings: More, by name.
+        settings: Further settings, by name.
     """
     return {
         "format": form,
@@ -56,10 +56,10 @@ def read_checkpoint(path: str | Path, form: str) -> Checkpoint:
 
     Args:
         path: A safetensors file.
-        form: What :func:`checkpoint_metadata` was given.
+        form: The name and version that :func:`checkpoint_metadata` was given.
 
     Raises:
-        InputError: It cannot be read, is none, or is another agent's or version's.
+        InputError: The file cannot be read, is no checkpoint, or is another agent's or version's.
     """
     tensors, settings = read_tensors(path)
     expected = {"format": form, "observation": " ".join(OBSERVATION)}
@@ -71,16 +71,16 @@ def read_checkpoint(path: str | Path, form: str) -> Checkpoint:
 
 
 def residual_config(text: str, path: str | Path) -> ResidualConfig:
-    """Return the problem that was written as JSON.
+    """Return the problem that a JSON text describes.
 
     Args:
         text: ``dataclasses.asdict`` of it in JSON.
-        path: What to call it in an error.
+        path: The file's name in an error.
 
     Raises:
-        InputError: It is none.
+        InputError: The text describes no problem.
     """
     try:
         return ResidualConfig(**json.loads(text))
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: not the settings of a planned problem: {error}") from error
+        raise InputError(f"{path}: not the settings of a residual problem: {error}") from error

@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EXTRA_PAGES = {
     **{
         f"agents/{name}/README.md": f"agents/{name}.md"
-        for name in ("evolution", "imitation", "muzero", "rllib")
+        for name in ("teacher", "imitation", "muzero", "rllib")
     },
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
@@ -149,9 +149,9 @@ def spaces() -> str:
     return "\n".join(rows)
 
 
-def planned_size() -> str:
+def residual_size() -> str:
     """Return a sentence on the observation of ``ResidualRateControlEnv``."""
-    return f"The planned environments have {len(vpxrc.envs.OBSERVATION)} numbers in one vector."
+    return f"The residual environments have {len(vpxrc.envs.OBSERVATION)} numbers in one vector."
 
 
 def commands() -> str:
@@ -204,5 +204,5 @@ def _properties(kind: type) -> str:
 
 GENERATED: dict[str, Callable[[], str]] = {
     function.__name__: function
-    for function in (environments, spaces, planned_size, commands, policies, frame, group)
+    for function in (environments, spaces, residual_size, commands, policies, frame, group)
 }

@@ -30,8 +30,9 @@ FOLDERS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["sc
     "wheel"
 ]["packages"]
 # What shows results and makes none.
-SHOWING = ("cli/", "reports/", "report.py", "page.py")
-CODE, REPORT = "layered.py", "report.py"  # one module that is in the key, and one that is not
+SHOWING = ("cli/", "reports/")
+# One module that is in the key, and one that is not.
+CODE, REPORT = "policies/layered.py", "reports/pages.py"
 COMMON = {"cpu_used": 8, "auto_alt_ref": 6}
 
 
@@ -226,9 +227,9 @@ def network(path):
 
 
 def test_policies_that_a_policy_makes_are_in_the_key(plugin, tmp_path):
-    """The plan that a checkpoint names, also under a policy of another package."""
-    plan = network(tmp_path / "plan.safetensors")
-    config = ResidualConfig(plan)
+    """The base policy that a checkpoint names, also under a policy of another package."""
+    base = network(tmp_path / "base.safetensors")
+    config = ResidualConfig(base)
     size, actions = len(OBSERVATION), len(config.actions)
     layer = {"layers.0.weight": (actions, size), "layers.0.bias": actions}
     shapes = {"mean": size, "gain": size, **layer}
@@ -240,7 +241,7 @@ def test_policies_that_a_policy_makes_are_in_the_key(plugin, tmp_path):
     specs.append(f"fixed:{specs[0]}")
     before = [provenance.causes(spec) for spec in specs]
     assert [provenance.causes(spec) for spec in specs] == before
-    network(tmp_path / "plan.safetensors")
+    network(tmp_path / "base.safetensors")
     after = [provenance.causes(spec) for spec in specs]
     assert after[0] != before[0] and after[1] != before[1]
     own = tmp_path / "agent.safetensors"
@@ -293,7 +294,7 @@ def test_an_evaluation_of_edited_code(edit, clip, tmp_path, monkeypatch):
     files = kept(tmp_path / "encodes")
     assert len(first.encodes) == 8
     edit(REPORT)
-    edit("cli/evaluation.py")
+    edit("cli/evaluate.py")
     again = evaluated(tmp_path, clip, "constant-q:120")
     assert kept(tmp_path / "encodes") == files
     assert again.encodes["key"].tolist() == first.encodes["key"].tolist()
@@ -369,8 +370,8 @@ def test_a_state_of_muzero_under_edited_code(edit, clip, cached, tmp_path, monke
 
     monkeypatch.setattr(training, "open_workers", in_this_process)
     task = Task(clip, EncoderOptions(target_bitrate=60, **COMMON))
-    plan = network(tmp_path / "plan.safetensors")
-    purpose = training.Purpose((task,), ResidualConfig(plan), reference="layered")
+    base = network(tmp_path / "base.safetensors")
+    purpose = training.Purpose((task,), ResidualConfig(base), reference="layered")
     config = MuZeroConfig(hidden=8, width=16, simulations=2)
 
     def train(episodes):
@@ -389,7 +390,7 @@ def test_a_state_of_muzero_under_edited_code(edit, clip, cached, tmp_path, monke
         train(3)
     shutil.rmtree(tmp_path / "agent.state")
     assert train(1)["episodes"] == 1
-    network(tmp_path / "plan.safetensors")
+    network(tmp_path / "base.safetensors")
     with pytest.raises(InputError, match=refused):
         train(2)
 

@@ -76,7 +76,7 @@ def train(
         algorithm: ``ppo`` or ``sac``, which act themselves, or ``bc`` or ``marwil``, which learn
             from the teacher's trajectories.
         out: The checkpoint, ``.safetensors``; :class:`vpxrc.agents.rllib.Rllib` loads it.
-        config: The problem. sac has (level, reference) for actions, whatever the moves.
+        config: The problem. sac has (level, reference) for actions, whatever the offsets.
         clips: What ppo and sac train on; for bc and marwil where the lessons' clips are, none for
             where they were.
         target_bitrates: Of ppo and sac, in kbit/s.
@@ -101,7 +101,7 @@ def train(
     Raises:
         InputError: An argument cannot be used, or there is another training's state beside ``out``.
         MissingDependencyError: Ray or torch is not installed.
-        PolicyError: The plan failed.
+        PolicyError: The base policy failed.
         EncoderError: An encode failed, or a process was killed.
         OutputError: The checkpoint cannot be written.
     """
@@ -170,7 +170,7 @@ class _Course:
         self.name, self.config, self.own = name, config, own
         self.runners, self.seed, self.device = runners, seed, device
         references = [] if own.reference is None else [own.reference]
-        self.code = digest(provenance.causes(config.plan, *references))
+        self.code = digest(provenance.causes(config.base, *references))
         self.clips = 0
         self.contents: frozenset[str] = frozenset()
         self.episodes: list[Path] = []
@@ -218,7 +218,7 @@ class _Course:
         self.environment = {
             "clips": kept,
             "target_bitrate": list(targets),
-            "plan": config.plan,
+            "base": config.base,
             "decisions": config.decisions,
             "reward": reward,
             "max_frames": own.max_frames,
@@ -227,7 +227,7 @@ class _Course:
         if self.name == "sac":
             self.environment["reach"] = own.reach
         else:
-            self.environment["moves"] = config.moves
+            self.environment["offsets"] = config.offsets
 
     def learn_from(
         self, lessons: Sequence[Path], clips: Sequence[Clip | Video], workers: Workers

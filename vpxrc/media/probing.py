@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import ffmpeg
 import numpy as np
 
 from vpxrc.media.ffmpeg import message_lines, start_ffmpeg
@@ -124,6 +123,8 @@ def find_streams(path: str | Path) -> tuple[list[str], int]:
         MissingDependencyError: There is no ffmpeg.
     """
     # Nothing is read: a file of no seconds is written to say what there is.
+    import ffmpeg  # where it is needed: `import vpxrc` stays quick
+
     probe = ffmpeg.input(f"file:{path}").output("-", format="null", t=0, c="copy")
     with start_ffmpeg(probe, stdin=subprocess.DEVNULL) as (process, messages):
         process.wait()

@@ -12,17 +12,17 @@ from vpxrc.agents.teacher.lessons import lessons
 from vpxrc.cli.common import CORES, CpuUsed, Jobs, Json, gather_clips, numbers, watched
 from vpxrc.cli.train.options import (
     AUTO_ALT_REF,
+    BASE,
     DECISIONS,
-    PLAN,
     AutoAltRef,
+    Base,
     Bitrates,
     Clips,
     Decisions,
     Device,
-    Moves,
+    Offsets,
     Out,
     Pixels,
-    Plan,
     Ray,
     Reference,
     Seed,
@@ -86,9 +86,9 @@ def muzero(
     reward: Reward = "gain",
     overshoot_price: OvershootPrice = None,
     reference: Reference = None,
-    plan: Plan = PLAN,
+    base: Base = BASE,
     decisions: Decisions = DECISIONS,
-    moves: Moves = None,
+    offsets: Offsets = None,
     simulations: Simulations = SIMULATIONS,
     settings: Settings = None,
     cpu_used: CpuUsed = 2,
@@ -103,7 +103,7 @@ def muzero(
 ) -> None:
     """Correct a policy's decisions by a tree search (MuZero).
 
-    The search looks ahead in a model that is learned along with it. Over `--plan constant-q:120`
+    The search looks ahead in a model that is learned along with it. Over `--base constant-q:120`
     the agent takes every decision itself.
 
     A command that was interrupted or killed continues where it was when it is run again.
@@ -112,22 +112,22 @@ def muzero(
     Examples:
       vpxrc train --agent muzero train/ --bitrates 40,60,85,120 --per-clip 1 --pixels 36864 \\
         --episodes 3000 --out muzero.safetensors
-      vpxrc train --agent muzero train/ --bitrates 64 --plan constant-q:120 --auto-alt-ref 6 \\
+      vpxrc train --agent muzero train/ --bitrates 64 --base constant-q:120 --auto-alt-ref 6 \\
         --decisions frame --reward strict --minutes 600 --out scratch.safetensors
       vpxrc evaluate --agent muzero:muzero.safetensors --baseline imitation ...
     """  # noqa: D301 - typer wants the \b as it is
-    planned, targets = problem(plan, decisions, moves), numbers("bitrates", bitrates)
+    residual, targets = problem(base, decisions, offsets), numbers("bitrates", bitrates)
     own = {"simulations": simulations, "seed": seed, **settings_of(settings)}
     with needing("agents"):
         from vpxrc.agents.muzero import training
         from vpxrc.agents.muzero.actor import Task
-    config = MuZeroConfig.for_plan(planned.plan, own)
+    config = MuZeroConfig.for_base(residual.base, own)
     options = EncoderOptions(cpu_used=cpu_used, auto_alt_ref=auto_alt_ref)
     given, _ = gather_clips(clips, as_json)
     work = lessons(given, targets, options, out, per_clip=per_clip)
     purpose = training.Purpose(
         tuple(Task(lesson.clip, lesson.options) for lesson in work),
-        planned,
+        residual,
         cast(training.RewardName, reward),
         overshoot_price,
         reference,
@@ -153,7 +153,7 @@ def muzero(
         return
     figures = [
         f"{name.replace('_', ' ')} {result[name]:+.3f}"
-        for name in ("episode_return", "win_rate", "overshoot", "as_planned")
+        for name in ("episode_return", "win_rate", "overshoot", "kept")
         if result[name] is not None
     ]
     print(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, cast
 import typer
 
 from vpxrc.encoder.options import EncoderOptions
-from vpxrc.envs.residual.config import Move, ResidualConfig
+from vpxrc.envs.residual.config import Offset, ResidualConfig
 from vpxrc.errors import InputError, MissingDependencyError
 
 
@@ -50,10 +50,10 @@ Reference = Annotated[
     str | None,
     typer.Option(
         metavar="SPEC",
-        help="The policy that rewards are counted from. By default, the plan itself.",
+        help="The policy that rewards are counted from. By default, the base policy.",
     ),
 ]
-Plan = Annotated[
+Base = Annotated[
     str,
     typer.Option(
         metavar="SPEC",
@@ -67,7 +67,7 @@ Decisions = Annotated[
         metavar="group|frame", help="Take one decision per golden-frame group, or one per frame."
     ),
 ]
-Moves = Annotated[
+Offsets = Annotated[
     str | None,
     typer.Option(
         metavar="L:R,...",
@@ -86,7 +86,8 @@ Settings = Annotated[
 AutoAltRef = Annotated[
     int,
     typer.Option(
-        metavar="N", help="Layers of alternate reference frames, where the plan does not set them."
+        metavar="N",
+        help="Layers of alternate reference frames, where the base policy does not set them.",
     ),
 ]
 Ray = Annotated[
@@ -106,7 +107,7 @@ TensorBoard = Annotated[
     typer.Option("--tensorboard", metavar="DIR", help="Write curves for TensorBoard to a folder."),
 ]
 
-PLAN = ResidualConfig().plan
+BASE = ResidualConfig().base
 DECISIONS = ResidualConfig().decisions
 AUTO_ALT_REF = EncoderOptions().auto_alt_ref
 
@@ -126,13 +127,13 @@ def needing(extra: str) -> Iterator[None]:
         ) from error
 
 
-def problem(plan: str, decisions: str, moves: str | None = None) -> ResidualConfig:
+def problem(base: str, decisions: str, offsets: str | None = None) -> ResidualConfig:
     """Return the problem that the options describe.
 
     Raises:
         InputError: One of them cannot be read.
     """
-    return ResidualConfig(plan, cast(Literal["group", "frame"], decisions), _moves(moves))
+    return ResidualConfig(base, cast(Literal["group", "frame"], decisions), _offsets(offsets))
 
 
 def settings_of(texts: list[str] | None) -> dict[str, Any]:
@@ -153,8 +154,8 @@ def settings_of(texts: list[str] | None) -> dict[str, Any]:
     return settings
 
 
-def _moves(text: str | None) -> tuple[Move, ...] | None:
-    """Return the moves of ``LEVEL:REFERENCE,...``.
+def _offsets(text: str | None) -> tuple[Offset, ...] | None:
+    """Return the offsets of ``LEVEL:REFERENCE,...``.
 
     Raises:
         InputError: It is something else.
@@ -166,5 +167,5 @@ def _moves(text: str | None) -> tuple[Move, ...] | None:
         return tuple((float(level), float(reference)) for level, reference in pairs)
     except ValueError:
         raise InputError(
-            f"--moves takes LEVEL:REFERENCE pairs with commas between, not {text!r}"
+            f"--offsets takes LEVEL:REFERENCE pairs with commas between, not {text!r}"
         ) from None
