@@ -153,7 +153,7 @@ class EncodeEpisode(Generic[Seen]):
         video = self.session.video
         if planes is None:
             return np.zeros((video.height, video.width, 3), np.uint8)
-        return rgb(*planes)
+        return rgb(*planes, video.colours)
 
     def _end_step(self) -> None:
         rows = self.controller.view.num_records
