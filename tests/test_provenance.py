@@ -408,7 +408,7 @@ def test_lessons_and_a_state_of_rllib_under_edited_code(
     monkeypatch.setattr(training, "STATE_EVERY", 0.0)
     done = []
 
-    def progress(done, total, words, figures):
+    def progress(number, total, words, figures):
         done.append(number)
         if number == stop:
             raise KeyboardInterrupt

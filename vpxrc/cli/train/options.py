@@ -50,11 +50,7 @@ Reference = Annotated[
     str | None,
     typer.Option(
         metavar="SPEC",
-<<<<<<< HEAD
         help="The policy that rewards are counted from. By default, the base policy.",
-=======
-        help="The policy that rewards are counted from. By default, the base policy itself.",
->>>>>>> main
     ),
 ]
 Base = Annotated[
