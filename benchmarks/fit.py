@@ -99,12 +99,12 @@ def more_bits(curve: list[Point], mine: list[Point], quality: str) -> float | No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("policy", choices=POLICIES)
-    parser.add_argument("clips", type=Path, help="folder of training clips")
+    parser.add_argument("clips", help="a set or a folder of training clips")
     parser.add_argument("--every", type=int, default=8, help="take every n-th clip")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    paths = [str(clip.source) for clip in load_clips(arguments.clips)][:: arguments.every]
+    paths = [str(clip.obtain().source) for clip in load_clips(arguments.clips)[:: arguments.every]]
     report: dict[str, Any] = {"anchors": {}, "tried": {}}
     if arguments.out.is_file():
         report = json.loads(arguments.out.read_text())

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vpxrc import cli
-from vpxrc.datasets import load_clips
+from vpxrc.datasets import clip_sets, load_clips
 from vpxrc.evaluation import verify as verification
 from vpxrc.evaluation.quality import METRICS
 from vpxrc.evaluation.verify import Check
@@ -143,11 +143,20 @@ def test_doctor_without_ffmpeg(monkeypatch, tmp_path):
 
 
 def test_datasets(clip):
-    rows = json.loads(run("datasets", "--json").stdout)
+    rows = {row["set"]: row for row in json.loads(run("datasets", "--json").stdout)}
+    assert list(rows) == clip_sets()
+    assert rows["samples"]["here"] == rows["samples"]["clips"] == 3
+    more = rows["train2"]
+    assert more["here"] + more["to_download"] + more["missing"] == more["clips"] == 84
+    assert sum(more["licences"].values()) == 84 and 29 < more["megabytes"] < 30
+    listing = run("datasets").stdout
+    assert "eval     9      17.9" in listing and "licences of train: MIT" in listing
+    assert "needs the name of a set" in complaint("datasets", "--download")
+    rows = json.loads(run("datasets", "samples", "--json").stdout)
     assert [row["name"] for row in rows] == [one.name for one in load_clips("samples")]
     result = run("datasets", clip.parent)
     assert result.exit_code == 0
-    assert "1 clip(s); the sets are: samples" in result.stdout
+    assert "1 clip(s); the sets are: eval, samples, train, train2" in result.stdout
     assert str(clip) in result.stdout
 
 
@@ -217,7 +226,7 @@ def test_bad_options_of_encode(clip, tmp_path, monkeypatch, changes, words):
         ({"--agent": "magic"}, "unknown policy 'magic': choose from constant-q"),
         ({"--baseline": "magic"}, "unknown policy 'magic': choose from constant-q"),
         ({"--metrics": "psnr,mos"}, f"unknown metric 'mos': choose from {', '.join(METRICS)}"),
-        ({"--clips": "nowhere"}, "unknown set 'nowhere': choose from samples"),
+        ({"--clips": "nowhere"}, "unknown set 'nowhere': choose from eval, samples"),
         ({"--clips": "no/where"}, "no such file or folder"),
         ({"--bitrates": "20,40,80"}, "at least 4"),
         ({"--bitrates": "20,40,80,0"}, "not 0"),

@@ -16,8 +16,9 @@ from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.quantizer import nearest_q
 from vpxrc.encoder.types import Decision, Frame, UpdateType
 from vpxrc.media.frames import Video
-from vpxrc.policies.base import Episode, Policy, encode
+from vpxrc.policies.base import Episode, encode
 from vpxrc.policies.step_models import FixedSteps, GroupView
+from vpxrc.policies.wrapper import PolicyWrapper
 
 # How far off its base a student may be, log2 step, and off the budget, log2 of what is left of it.
 JITTER = (0.35, 0.15)
@@ -100,7 +101,7 @@ class _Note:
     excess: float
 
 
-class _Tutor(Policy):
+class _Tutor(PolicyWrapper):
     """Follows a trajectory and notes at every group what a student would see.
 
     Args:
@@ -111,17 +112,14 @@ class _Tutor(Policy):
     """
 
     def __init__(self, trajectory: Trajectory, jitters: Sequence[NDArray[np.float64]]) -> None:
+        super().__init__(Follow(trajectory))
         self._trajectory = trajectory
-        self._follow = Follow(trajectory)
         self._model = FixedSteps(PRIOR)
         self._jitters = jitters
         self._notes: list[list[_Note]] = [[] for _ in jitters]
 
-    def options(self, options: EncoderOptions) -> EncoderOptions:
-        return self._follow.options(options)
-
     def begin(self, episode: Episode) -> None:
-        self._follow.begin(episode)
+        super().begin(episode)
         self._episode = episode
         self._complexity = log_complexity(episode.first_pass)
         self._base = _base_of(self._trajectory, self._complexity)
@@ -140,7 +138,7 @@ class _Tutor(Policy):
             )
             if group.has_model:
                 self._note(group)
-        return self._follow.decide(frame)
+        return super().decide(frame)
 
     def _note(self, group: GroupView) -> None:
         video, count = group.episode.video, len(group.coded)

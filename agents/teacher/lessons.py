@@ -137,8 +137,8 @@ def learn(lesson: Lesson) -> Path:
         EncoderError: libvpx failed.
         OutputError: The folder cannot be written.
     """
-    path, fps = lesson.path, lesson.clip.fps
-    video = lesson.clip.open()
+    path, clip = lesson.path, lesson.clip.obtain()
+    video = clip.open()
     start = make_policy(lesson.start)
     # Through JSON, to compare with what was written.
     asked: dict[str, Any] = json.loads(
@@ -173,7 +173,10 @@ def learn(lesson: Lesson) -> Path:
     result = {
         "clip": lesson.clip.name,
         **asked,
-        "source": {**dataclasses.asdict(lesson.clip), "fps": fps and str(fps)},
+        "source": {
+            **{name: value for name, value in dataclasses.asdict(clip).items() if name != "origin"},
+            "fps": clip.fps and str(clip.fps),
+        },
         "width": video.width,
         "height": video.height,
         "num_frames": video.num_frames,

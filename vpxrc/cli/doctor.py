@@ -19,12 +19,12 @@ from vpxrc.media.ffmpeg import ffmpeg_program
 from vpxrc.policies.registry import policy_names
 from vpxrc.storage import cache_dir
 
-# What libvpx has code for.
+# The features that libvpx has code for.
 SIMD = ("sse2", "sse3", "ssse3", "sse4_1", "avx", "avx2", "avx512f", "asimd", "asimddp", "sve")
 
 
 def doctor(as_json: Json = False) -> None:
-    """Say what is built and found.
+    """Show the versions, programs and policies that are found.
 
     \b
     Examples:

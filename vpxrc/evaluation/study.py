@@ -73,6 +73,7 @@ def evaluate(
     jobs: int = 1,
     ray: str | None = None,
     allow_training_clips: bool = False,
+    left_out: Sequence[str] = (),
     command: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Evaluation:
@@ -96,6 +97,8 @@ def evaluate(
             Every machine of the cluster needs this vpxrc, the policies, and the clips under the
             same paths. Only the caller needs ``out``.
         allow_training_clips: Whether to accept clips that a policy was trained on.
+        left_out: Names of clips that should have been among these and cannot be had; the summary
+            and the table name them.
         command: Command that the summary records; by default this call.
         progress: Called with the number of encodes done, their total, and the name of the last one.
 
@@ -134,6 +137,7 @@ def evaluate(
     comparisons = compare_curves(encodes, _pairs(agent, baselines), qualities_of(metrics))
     summary = {
         **summarize_study(encodes, comparisons, policies, rates, options),
+        **({"left_out": list(left_out)} if left_out else {}),
         "command": command,
         "versions": versions(),
     }

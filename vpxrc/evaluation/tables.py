@@ -16,8 +16,11 @@ CLOSE_TO_TARGET = 0.05  # share of the target that an encode may miss it by
 def table(evaluation: Evaluation) -> str:
     """Return a study's result in Markdown, aligned so that it reads well as plain text."""
     summary, comparisons = evaluation.summary, evaluation.comparisons
+    count = len(summary["clips"])
+    left_out = summary.get("left_out", [])
+    clips = f"{count} of {count + len(left_out)}" if left_out else f"{count}"
     parts = [
-        f"BD-rate in percent over {len(summary['clips'])} clips at "
+        f"BD-rate in percent over {clips} clips at "
         f"{', '.join(map(str, summary['bitrates']))} kbit/s, cpu-used {summary['cpu_used']}, "
         f"libvpx {summary['libvpx']}: mean (median) [95 % interval of the mean]; negative means "
         "fewer bits at equal quality.",
@@ -26,6 +29,8 @@ def table(evaluation: Evaluation) -> str:
     ]
     if lines := excluded(comparisons):
         parts.insert(2, "\n".join(["Not in these means:", "", *lines]))
+    if left_out:
+        parts.insert(1, f"Clips that could not be had: {', '.join(left_out)}.")
     return "\n\n".join(parts) + "\n"
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vpxrc.encoder.log import psnr
 from vpxrc.evaluation.result import Clip, Evaluation
 from vpxrc.media.decoding import decode_vp9
-from vpxrc.media.frames import split_planes
+from vpxrc.media.frames import Colours, split_planes
 from vpxrc.reports.html import (
     JPEG_QUALITY,
     MAX_PICTURE_WIDTH,
@@ -137,13 +137,14 @@ def _view(
     width, height = int(row["width"]), int(row["height"])
     last = int(row["num_frames"]) - 1
     numbers = np.unique(np.linspace(0, last, MAX_FRAMES).round().astype(int)).tolist()
-    original = None
+    original = colours = None
     streams = []
     if source is not None:
         video = source.open()
         if video.content_hash == row["content_hash"]:
-            original = video.frames[numbers]
-            streams.append(ViewedStream("source", "", _pictures(original, width, height), []))
+            original, colours = video.frames[numbers], video.colours
+            pictures = _pictures(original, width, height, colours)
+            streams.append(ViewedStream("source", "", pictures, []))
     for policy, path in paths.items():
         frames = decode_vp9(path, width, height)[numbers]
         row = _row(evaluation, clip, policy, target)
@@ -153,9 +154,12 @@ def _view(
             errors = frames[:, luma].astype(np.float64) - original[:, luma]
             notes = [f"{value:.2f} dB in this frame" for value in psnr((errors**2).mean(axis=1))]
         caption = f"{row['bitrate']:.1f} kbit/s ({100 * row['overshoot']:+.1f} %)"
-        streams.append(ViewedStream(policy, caption, _pictures(frames, width, height), notes))
+        pictures = _pictures(frames, width, height, colours)
+        streams.append(ViewedStream(policy, caption, pictures, notes))
     return ViewedClip(clip, numbers, streams)
 
 
-def _pictures(frames: NDArray[np.uint8], width: int, height: int) -> list[str]:
-    return [picture(split_planes(frame, width, height)) for frame in frames]
+def _pictures(
+    frames: NDArray[np.uint8], width: int, height: int, colours: Colours | None
+) -> list[str]:
+    return [picture(split_planes(frame, width, height), colours) for frame in frames]
