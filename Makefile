@@ -27,7 +27,7 @@ lint: $(INSTALLED)
 # On the linked view of the package: mypy reads sources, and the folders are one package only once installed.
 types: $(INSTALLED)
 	$(BIN)/python tools/package_view.py
-	cd build/typing && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p vpxrc
+	cd build/typing && ../../$(BIN)/mypy --config-file ../../pyproject.toml vpxrc tests benchmarks
 
 # The site, in build/site. A test builds it as well.
 docs: $(INSTALLED)

@@ -11,12 +11,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VIEW = ROOT / "build" / "typing"
+BESIDE = ("tests", "benchmarks")  # which import the package
 
 
 def wanted_links() -> dict[Path, Path]:
     """Return the links of the view, each with the file or folder that it leads to."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    links = {}
+    links = {VIEW / folder: ROOT / folder for folder in BESIDE}
     for package, folder in settings["tool"]["scikit-build"]["wheel"]["packages"].items():
         if "/" in package:
             links[VIEW / package] = ROOT / folder
