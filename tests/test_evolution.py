@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import sys
 
 import bjontegaard
 import numpy as np
@@ -13,17 +12,23 @@ from conftest import make_video
 
 from vpxrc import EncoderOptions, UpdateType, encode, make_policy
 from vpxrc.agents.evolution import (
+    Candidate,
     Follow,
+    Objective,
     Point,
     Record,
     SearchOptions,
     Trajectory,
     anchor_curve,
+    curve,
+    objective,
     saved,
     search,
     teach,
 )
-from vpxrc.agents.evolution.search import _next_offset, _parabola, _phases, _Search, _units
+from vpxrc.agents.evolution.directions import phases, units
+from vpxrc.agents.evolution.objective import next_offset
+from vpxrc.agents.evolution.search import parabola
 from vpxrc.agents.evolution.teach import Lesson, bounds, learn, lessons, replay, results, scaled
 from vpxrc.datasets import Clip, load_clips
 from vpxrc.encoder import RECORD_DTYPE, EncodeLog
@@ -34,7 +39,6 @@ from vpxrc.video import write_y4m
 
 OPTIONS = EncoderOptions(target_bitrate=60, cpu_used=5)
 SHORT = SearchOptions(directions=("level", "arf"))
-MODULE = sys.modules["vpxrc.agents.evolution.search"]  # the package has the function by its name
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +71,7 @@ def counted(monkeypatch):
         made.append(arguments)
         return encode(*arguments, **named)
 
-    for module in (MODULE, teach):
+    for module in (objective, curve, teach):
         monkeypatch.setattr(module, "encode", count)
     return made
 
@@ -155,81 +159,81 @@ ROWS = [
 ]
 
 
-@pytest.fixture
-def searching(video):
-    """A search that stands at ``ROWS``, where 1 dB is worth 25 % of the bits."""
-    made = _Search(video, OPTIONS, ConstantQ(100), SearchOptions(), None, "", None)
-    made._log = tiny_log(video, ROWS)
+def judged(video, quality="psnr"):
+    """An objective where 1 dB is worth 25 % of the bits, and a candidate that is ``ROWS``."""
+    made = Objective(video, OPTIONS, quality)
+    made.quality_per_bits = 4.0
+    log = tiny_log(video, ROWS)
     decisions = [ConstantQ(100).decide(None)] * 4
-    made._trajectory = Trajectory.of(made._log, decisions)
-    made._quality_per_bits = 4.0
-    return made
+    return made, Candidate(Trajectory.of(log, decisions), log)
 
 
-def test_costs_up_to_each_frame(searching, video):
+def test_costs_up_to_each_frame(video):
     rows = [list(row) for row in ROWS]
     rows[1][3] = 280  # the ARF takes 10 % of the 800 bits more,
     rows[3][4] = 20.0  # one of the four shown frames loses 3.01 dB,
     rows[4][3] = 18  # and the ARF shown again takes 1 % more
-    costs = searching._costs(tiny_log(video, rows))
+    made, candidate = judged(video)
+    costs = made.costs(tiny_log(video, rows), candidate)
     loss = 100 * 10 * math.log10(2) / 4 / 4.0
     assert costs == pytest.approx([0, 0, 10, 10, 11 + loss])
 
 
-def test_costs_of_the_mean_error_add_up(searching, video):
-    searching._search = SearchOptions(quality="psnr_overall")
+def test_costs_of_the_mean_error_add_up(video):
     rows = [list(row) for row in ROWS]
     rows[2][4] = 10.004  # small enough for the tangent
     trial = tiny_log(video, rows)
-    costs = searching._costs(trial)
-    loss = 100 * (searching._log.psnr_overall - trial.psnr_overall) / 4.0
+    made, candidate = judged(video, "psnr_overall")
+    costs = made.costs(trial, candidate)
+    loss = 100 * (candidate.log.psnr_overall - trial.psnr_overall) / 4.0
     assert costs == pytest.approx([0, 0, 0, loss, loss], rel=1e-3)
 
 
-def test_costs_end_where_the_frames_differ(searching, video):
+def test_costs_end_where_the_frames_differ(video):
     rows = [list(row) for row in ROWS]
     rows[2][1] = UpdateType.GOLDEN
-    costs = searching._costs(tiny_log(video, rows))
+    made, candidate = judged(video)
+    costs = made.costs(tiny_log(video, rows), candidate)
     assert costs[:3] == pytest.approx([0, 0, 0])
     assert np.isnan(costs[3:]).all()
-    longer = searching._costs(tiny_log(video, [*ROWS, (9, UpdateType.ARF, 0, 5, 0)]))
+    longer = made.costs(tiny_log(video, [*ROWS, (9, UpdateType.ARF, 0, 5, 0)]), candidate)
     assert longer[:4] == pytest.approx([0, 0, 0, 0])
     assert np.isnan(longer[4])
 
 
 def test_moves_of_a_parabola():
     # 2 m**2 - m has its minimum at 1/4, of which four fifths are gone.
-    assert _parabola(2 * 0.25 - 0.5, 2 * 0.25 + 0.5, 0.5, 9) == pytest.approx((-1.0, 4.0, 0.2))
+    assert parabola(2 * 0.25 - 0.5, 2 * 0.25 + 0.5, 0.5, 9) == pytest.approx((-1.0, 4.0, 0.2))
     # Too far away:
-    assert _parabola(-9.0, 9.1, 0.5, 1.5)[2] == 0.75
-    assert _parabola(9.1, -9.0, 0.5, 1.5)[2] == -0.75
+    assert parabola(-9.0, 9.1, 0.5, 1.5)[2] == 0.75
+    assert parabola(9.1, -9.0, 0.5, 1.5)[2] == -0.75
     # No minimum, so the better side, if it is better than nothing:
-    assert _parabola(-3.0, 1.0, 0.5, 1.5)[2] == 0.5
-    assert _parabola(-1.0, -3.0, 0.5, 1.5)[2] == -0.5
-    assert _parabola(0.0, 0.0, 0.5, 1.5)[2] == 0.0
+    assert parabola(-3.0, 1.0, 0.5, 1.5)[2] == 0.5
+    assert parabola(-1.0, -3.0, 0.5, 1.5)[2] == -0.5
+    assert parabola(0.0, 0.0, 0.5, 1.5)[2] == 0.0
 
 
 def test_where_to_land_next():
-    assert _next_offset([(0.0, 0.5)], -2.0) == pytest.approx(0.25)
-    assert _next_offset([(0.0, 0.5)], -0.01) == pytest.approx(0.5 / 0.3)  # not believed
+    assert next_offset([(0.0, 0.5)], -2.0) == pytest.approx(0.25)
+    assert next_offset([(0.0, 0.5)], -0.01) == pytest.approx(0.5 / 0.3)  # not believed
     # The slope between two on one side, and the interpolation between two sides:
-    assert _next_offset([(0.0, 0.5), (0.2, 0.3)], -2.0) == pytest.approx(0.5)
-    assert _next_offset([(0.0, 0.5), (1.0, -0.3)], -2.0) == pytest.approx(0.625)
+    assert next_offset([(0.0, 0.5), (0.2, 0.3)], -2.0) == pytest.approx(0.5)
+    assert next_offset([(0.0, 0.5), (1.0, -0.3)], -2.0) == pytest.approx(0.625)
     # A staircase is halved at its flat end, from the nearest points on either side:
-    assert _next_offset([(0.0, 0.5), (1.0, -0.01), (0.5, 0.6)], -1.0) == pytest.approx(0.95)
+    assert next_offset([(0.0, 0.5), (1.0, -0.01), (0.5, 0.6)], -1.0) == pytest.approx(0.95)
 
 
 def test_what_is_moved_together(recorded):
     _, t = recorded
     for direction, expected in (("key", 1), ("frame", 4), ("level", 2)):
-        phases = _phases(t, direction)
-        assert len(phases) == expected
-        assert not np.logical_and.reduce(phases[:2]).any() or expected == 1
-        np.testing.assert_array_equal(sum(phases) > 0, _units(t, direction) >= 0)
-    assert (t.update_type[_phases(t, "key")[0]] == UpdateType.KEY).all()
-    assert (t.update_type[sum(_phases(t, "frame")) > 0] == UpdateType.LEAF).all()
+        found = phases(t, direction)
+        assert len(found) == expected
+        assert not np.logical_and.reduce(found[:2]).any() or expected == 1
+        np.testing.assert_array_equal(sum(found) > 0, units(t, direction) >= 0)
+    assert (t.update_type[phases(t, "key")[0]] == UpdateType.KEY).all()
+    assert (t.update_type[sum(phases(t, "frame")) > 0] == UpdateType.LEAF).all()
     still = dataclasses.replace(t, update_type=np.full_like(t.update_type, UpdateType.KEY))
-    assert _phases(still, "inner") == []
+    assert phases(still, "inner") == []
 
 
 def test_bits_saved_by_hand():

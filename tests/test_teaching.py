@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from vpxrc import EncoderOptions, chunks, cli, encode, make_policy
-from vpxrc.agents.evolution import SearchOptions
+from vpxrc.agents.evolution import SearchOptions, objective
 from vpxrc.agents.evolution.teach import learn, lessons, results, scaled
 from vpxrc.cli import teaching, training
 from vpxrc.datasets import Clip, load_clips
@@ -220,8 +220,7 @@ def test_effort_is_the_most_encodes(tmp_path, monkeypatch, effort):
     sample = dataclasses.replace(load_clips("samples")[0], width=96, height=80, num_frames=50)
     write_y4m(sample.open(), source)
     made = []
-    module = sys.modules["vpxrc.agents.evolution.search"]
-    for place in (module, chunks):
+    for place in (objective, chunks):
         monkeypatch.setattr(
             place, "encode", lambda *a, **named: made.append(a) or encode(*a, **named)
         )

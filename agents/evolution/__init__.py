@@ -1,23 +1,23 @@
 """The teacher: trajectories found by search, one clip and target at a time."""
 
+from vpxrc.agents.evolution.curve import SEARCH_QUALITIES, Point, anchor_curve, saved
+from vpxrc.agents.evolution.directions import DIRECTIONS
+from vpxrc.agents.evolution.objective import Candidate, Objective
 from vpxrc.agents.evolution.search import (
-    DIRECTIONS,
-    QUALITIES,
-    Point,
     SearchOptions,
     SearchResult,
-    anchor_curve,
     check_start,
     improve,
-    saved,
     search,
 )
 from vpxrc.agents.evolution.trajectory import Follow, Record, Trajectory
 
 __all__ = [
     "DIRECTIONS",
-    "QUALITIES",
+    "SEARCH_QUALITIES",
+    "Candidate",
     "Follow",
+    "Objective",
     "Point",
     "Record",
     "SearchOptions",

@@ -12,14 +12,8 @@ import numpy as np
 import pandas as pd
 
 from vpxrc import _native
-from vpxrc.agents.evolution.search import (
-    Point,
-    SearchOptions,
-    SearchResult,
-    anchor_curve,
-    saved,
-    search,
-)
+from vpxrc.agents.evolution.curve import Point, anchor_curve, saved
+from vpxrc.agents.evolution.search import SearchOptions, SearchResult, search
 from vpxrc.agents.evolution.trajectory import Follow, Record, Trajectory
 from vpxrc.datasets import Clip
 from vpxrc.encoder import EncoderOptions
@@ -29,7 +23,7 @@ from vpxrc.policy import encode, make_policy
 from vpxrc.verify import Check
 from vpxrc.video import Video, parse_fps
 
-QUALITIES = ("psnr", "psnr_overall")  # that every log has
+_LOGGED = ("psnr", "psnr_overall")  # qualities that every log has
 _CODED = ("q_index", "is_shown", "bits", "sse_y", "sse_u", "sse_v")  # what came of a decision
 TRAJECTORY = ".trajectory.parquet"
 _SMALLEST = 16  # pixels, of a clip's sides
@@ -204,7 +198,7 @@ def _measured(point: Point) -> dict[str, float | None]:
 def _savings(
     found: SearchResult, anchors: tuple[Point, ...], quality: str
 ) -> dict[str, dict[str, float | None]]:
-    names = dict.fromkeys((*QUALITIES, quality))
+    names = dict.fromkeys((*_LOGGED, quality))
     return {
         name: {
             "start": saved(anchors, found.start, name),

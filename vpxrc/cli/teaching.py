@@ -13,7 +13,8 @@ import typer
 
 from vpxrc import _native
 from vpxrc.agents.evolution import SearchOptions, check_start
-from vpxrc.agents.evolution.search import Direction, Quality
+from vpxrc.agents.evolution.curve import Quality
+from vpxrc.agents.evolution.directions import Direction
 from vpxrc.agents.evolution.teach import bounds, learn, lessons, results, scaled
 from vpxrc.cli.common import CpuUsed, Json, numbers, progress_bar
 from vpxrc.cli.evaluation import CORES
