@@ -28,8 +28,18 @@ from vpxrc.agents.evolution import (
 )
 from vpxrc.agents.evolution.directions import phases, units
 from vpxrc.agents.evolution.objective import next_offset
+from vpxrc.agents.evolution.rounds import read_table
 from vpxrc.agents.evolution.search import parabola
-from vpxrc.agents.evolution.teach import Lesson, bounds, learn, lessons, replay, results, scaled
+from vpxrc.agents.evolution.teach import (
+    Search,
+    bounds,
+    learn,
+    pack,
+    replay,
+    results,
+    scaled,
+    searches,
+)
 from vpxrc.datasets import Clip, load_clips
 from vpxrc.encoder import RECORD_DTYPE, EncodeLog
 from vpxrc.errors import InputError
@@ -347,7 +357,7 @@ def test_what_a_search_refuses(video):
 
 def lesson(clip, folder, **changes):
     arguments = {"start": "imitation-prior", "search_options": SHORT, **changes}
-    (made,) = lessons([clip], [60], dataclasses.replace(OPTIONS), folder, **arguments)
+    (made,) = searches([clip], [60], dataclasses.replace(OPTIONS), folder, **arguments)
     return made
 
 
@@ -467,6 +477,101 @@ def test_what_a_replay_refuses(taught, clip, tmp_path):
         replay(result)
 
 
+# Rounds
+
+
+@pytest.fixture
+def packed(taught, clip, tmp_path):
+    """Two lessons in one file, the second without a source and with no responses."""
+    folder = tmp_path / "single"
+    folder.mkdir()
+    copied(taught, folder)
+    facts = json.loads(taught.read_text())
+    del facts["source"]
+    facts["points"]["start"]["ssim"] = 0.1 + 0.2
+    other = folder / "tiny-64x48-61.json"
+    other.write_text(json.dumps(facts))
+    for name in ("trajectory", "responses"):
+        table = pd.read_parquet(taught.with_suffix(f".{name}.parquet"))
+        if name == "responses":
+            table = table[:0].astype(object)
+        else:
+            table["superblock_scale"] = [[0.25], *[None] * (len(table) - 1)]
+            table["superblock_rows"] = [1, *[0] * (len(table) - 1)]
+        table.to_parquet(other.with_suffix(f".{name}.parquet"))
+    pack(tmp_path / "round.parquet", list(results(folder)))
+    return tmp_path / "round.parquet"
+
+
+def test_a_round_has_all_that_its_lessons_have(packed):
+    singles, rows = list(results(packed.parent / "single")), list(results(packed))
+    assert [row.pop("row") for row in rows] == [0, 1]
+    assert {row.pop("path") for row in rows} == {packed}
+    assert rows == [{k: v for k, v in one.items() if k not in ("path", "row")} for one in singles]
+    for number, single in enumerate(singles):
+        table = teach.stored_trajectory({"path": packed, "row": number})
+        expected = teach.stored_trajectory(single)
+        pd.testing.assert_frame_equal(table, expected, check_exact=True)
+        trajectories = [Trajectory.from_pandas(one) for one in (table, expected)]
+        assert_same(*trajectories)
+        assert len({one.content_hash for one in trajectories}) == 1
+    assert trajectories[0].superblock_scale[0].tolist() == [[0.25]]
+    responses = pd.read_parquet(singles[0]["path"].with_suffix(".responses.parquet"))
+    pd.testing.assert_frame_equal(read_table(packed, 0, "responses"), responses, check_exact=True)
+    assert read_table(packed, 1, "responses").empty
+    # It can be read without us.
+    table = pd.read_parquet(packed)
+    assert table["clip"].tolist() == ["tiny", "tiny"]
+    assert json.loads(table["options"][0])["target_bitrate"] == 60
+    assert table["trajectory"][0][3]["bits"] == expected["bits"][3]
+
+
+def test_a_lesson_of_a_round_replays(packed, clip):
+    first, second = results(packed)
+    check = replay(first)
+    assert check.passed and "[tiny, 64x48, 60 kbit/s]" in check.name
+    with pytest.raises(InputError, match="does not say where tiny is"):
+        replay(second)
+
+
+def test_the_hash_of_a_trajectory_tells_decisions_apart(recorded):
+    _, trajectory = recorded
+    hashes = {trajectory.content_hash}
+    for name in ("step", "lambda_scale", "show_index"):
+        values = getattr(trajectory, name).copy()
+        values[3] = np.nextafter(values[3], 99) if values.dtype == float else values[3] + 1
+        hashes.add(dataclasses.replace(trajectory, **{name: values}).content_hash)
+    maps = [None if one is None else one.copy() for one in trajectory.superblock_scale]
+    at = next(place for place, one in enumerate(maps) if one is not None)
+    maps[at][0, 0] *= 1.5
+    hashes.add(dataclasses.replace(trajectory, superblock_scale=tuple(maps)).content_hash)
+    maps[at] = None
+    hashes.add(dataclasses.replace(trajectory, superblock_scale=tuple(maps)).content_hash)
+    assert len(hashes) == 6
+    again = Trajectory.from_pandas(trajectory.to_pandas())
+    assert again.content_hash == trajectory.content_hash
+
+
+def test_what_is_not_a_round(taught, packed, tmp_path):
+    wrong = tmp_path / "wrong.parquet"
+    for content, words in (
+        (b"PAR1", "not a round"),
+        (taught.with_suffix(".responses.parquet").read_bytes(), "not a round"),
+    ):
+        wrong.write_bytes(content)
+        with pytest.raises(InputError, match=words):
+            list(results(wrong))
+    pd.read_parquet(packed).drop(columns="content_hash").to_parquet(wrong)
+    with pytest.raises(InputError, match=r"wrong\.parquet: not a lesson"):
+        list(results(wrong))
+    with pytest.raises(InputError, match=r"cannot read .*none\.parquet"):
+        list(results(tmp_path / "none.parquet"))
+    first, _ = results(packed)
+    packed.unlink()
+    with pytest.raises(InputError, match=r"cannot read .*round\.parquet"):
+        replay(first)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"clip": "tiny"}'])
 def test_what_is_not_a_lesson(tmp_path, text):
     with pytest.raises(InputError, match="no lessons"):
@@ -492,14 +597,14 @@ def test_sizes(clip, tmp_path):
 
 def test_targets_by_turns(tmp_path):
     clips = [Clip(name, "none.mp4") for name in "abc"]
-    made = lessons(clips, [10, 20], OPTIONS, tmp_path, per_clip=1)
+    made = searches(clips, [10, 20], OPTIONS, tmp_path, per_clip=1)
     assert [(one.clip.name, one.options.target_bitrate) for one in made] == [
         ("a", 10),
         ("b", 20),
         ("c", 10),
     ]
-    assert len({one.path for one in lessons(clips, [10, 20], OPTIONS, tmp_path)}) == 6
-    assert isinstance(made[0], Lesson)
+    assert len({one.path for one in searches(clips, [10, 20], OPTIONS, tmp_path)}) == 6
+    assert isinstance(made[0], Search)
     for rates, per_clip, words in (
         ([], None, "nothing to teach"),
         ([10, 10], None, "given twice"),
@@ -507,4 +612,4 @@ def test_targets_by_turns(tmp_path):
         ([0], None, "target_bitrate"),
     ):
         with pytest.raises(InputError, match=words):
-            lessons(clips, rates, OPTIONS, tmp_path, per_clip=per_clip)
+            searches(clips, rates, OPTIONS, tmp_path, per_clip=per_clip)

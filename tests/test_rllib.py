@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from vpxrc import Decision, EncoderOptions, Policy, encode
 from vpxrc.agents.evolution import Record, Trajectory
+from vpxrc.agents.evolution.teach import results
 from vpxrc.agents.planned import PlannedPolicy, checkpoint_metadata
 from vpxrc.agents.rllib import Rllib, training
 from vpxrc.agents.rllib.config import ALGORITHMS, RllibConfig
@@ -370,7 +371,7 @@ def lesson(tmp_path_factory):
 
 def test_a_lesson_is_labelled_by_the_nearest_moves(lesson):
     path, clip, log = lesson
-    result = {"path": path, **json.loads(path.read_text())}
+    (result,) = results(path)
     teacher, plan, *random = demonstrate(Demonstration(result, clip, MOVED, 2, 0, "code"))
     assert set(teacher.actions.tolist()) == {3} and len(teacher.actions) >= 3
     assert set(plan.actions.tolist()) == {0}
@@ -385,7 +386,7 @@ def test_a_lesson_is_labelled_by_the_nearest_moves(lesson):
 
 def test_by_frame_every_frame_is_labelled(lesson):
     path, clip, log = lesson
-    result = {"path": path, **json.loads(path.read_text())}
+    (result,) = results(path)
     config = PlannedConfig("layered", "frame", ((0, 0), (-0.4, 0), (0.4, 0)))
     (teacher,) = demonstrate(Demonstration(result, clip, config, None, 0, "code"))
     types = log.records["update_type"][log.records["is_shown_again"] == 0]

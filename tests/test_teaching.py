@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from vpxrc import EncoderOptions, chunks, cli, encode, make_policy
 from vpxrc.agents.evolution import SearchOptions, objective
-from vpxrc.agents.evolution.teach import learn, lessons, results, scaled
+from vpxrc.agents.evolution.teach import learn, pack, results, scaled, searches
 from vpxrc.cli import teaching, training
 from vpxrc.datasets import Clip, load_clips
 from vpxrc.metrics import decode
@@ -52,7 +52,7 @@ def clips(tmp_path_factory):
 def taught(clips, tmp_path_factory):
     """A folder with a lesson of either clip."""
     folder = tmp_path_factory.mktemp("taught")
-    made = lessons(
+    made = searches(
         [scaled(Clip(name, str(clips / f"{name}.y4m")), 48 * 36) for name in ("one", "two")],
         [40, 60],
         EncoderOptions(cpu_used=8),
@@ -107,10 +107,15 @@ def test_teach(clips, tmp_path):
     assert set(words.split()) <= set(lines[-2].split())
 
     # Again: nothing is done, and the same comes out.
-    before = {file: file.stat().st_mtime_ns for file in out.iterdir() if file.suffix != ".md"}
+    own = [file for file in out.iterdir() if file.name not in ("bounds.md", teaching.ROUND)]
+    before = [file.stat().st_mtime_ns for file in own]
+    together = (out / teaching.ROUND).read_bytes()
     again = run(*command, "--out", out, "--json")
     assert again.exit_code == 0, again.output
-    assert {f: f.stat().st_mtime_ns for f in out.iterdir() if f.suffix != ".md"} == before
+    assert [file.stat().st_mtime_ns for file in own] == before and len(own) == 6
+    assert (out / teaching.ROUND).read_bytes() == together
+    facts = [[one["clip"], one["saved"]] for one in results(out / teaching.ROUND)]
+    assert facts == [[one["clip"], one["saved"]] for one in results(out)]
     facts = json.loads(again.stdout)
     assert facts["command"] == lines[-2]
     assert [row["clip"] for row in facts["lessons"]] == ["one", "two"]
@@ -153,10 +158,10 @@ def test_a_terminated_teach_goes_on(clips, tmp_path):
     assert [file.suffix for file in cut.iterdir()] == [".state"]
     assert run(*command).exit_code == 0
     given = scaled(Clip("one", str(clip)), None)
-    (lesson,) = lessons([given], [60], EncoderOptions(), whole, start=teaching.START)
+    (lesson,) = searches([given], [60], EncoderOptions(), whole, start=teaching.START)
     learn(lesson)
     names = {file.name for file in whole.iterdir()}
-    assert {file.name for file in cut.iterdir()} == {*names, "bounds.md"}
+    assert {file.name for file in cut.iterdir()} == {*names, "bounds.md", teaching.ROUND}
     assert all((cut / name).read_bytes() == (whole / name).read_bytes() for name in names)
 
 
@@ -202,13 +207,15 @@ def test_verify_of_lessons(taught, clips, tmp_path):
     table = pd.read_parquet(trajectory)
     table.loc[0, "bits"] += 1
     table.to_parquet(trajectory)
-    for place in (folder, trajectory):
+    pack(tmp_path / "round.parquet", list(results(folder)))
+    for place in (folder, trajectory, tmp_path / "round.parquet"):
         result = run("verify", place, "--clips", clips)
         assert result.exit_code == 1
         assert "FAIL  a lesson's replay [two, 48x36, 60 kbit/s]: 1 of" in result.stdout
     assert "is not among the clips" in complaint("verify", path, "--clips", clips / "two.y4m")
     assert "no lessons" in complaint("verify", clips, "--clips", clips)
     assert "cannot read" in complaint("verify", tmp_path / "none.json")
+    assert "cannot read" in complaint("verify", tmp_path / "none.parquet")
 
 
 # encode --effort
@@ -304,9 +311,16 @@ def test_train(taught, clips, trainable, monkeypatch):
     assert epochs == [2]
     assert not state.exists()
     assert [file.stat().st_mtime_ns for file in cache] == before and len(cache) == 2
-    one, other = (load_file(file) for file in (cut, out))
-    assert one.keys() == other.keys()
-    assert all((one[name] == other[name]).all() for name in one)
+    # And from one file of the lessons, which are seen already.
+    pack(trainable / "round.parquet", list(results(taught)))
+    packed = trainable / "out" / "packed.safetensors"
+    again = [trainable / "round.parquet" if part is taught else part for part in common]
+    assert run(*again, "--out", packed).exit_code == 0
+    assert sorted((trainable / "cache" / "lessons").iterdir()) == sorted(cache)
+    one, *others = (load_file(file) for file in (out, cut, packed))
+    for other in others:
+        assert one.keys() == other.keys()
+        assert all((one[name] == other[name]).all() for name in one)
 
 
 def test_train_on_parts_of_what_there_is(taught, trainable, monkeypatch):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, Frame
 from vpxrc.errors import InputError
+from vpxrc.files import digest
 from vpxrc.policy import Episode, Policy
 from vpxrc.quantizer import LOG2_STEP, MULTI_LAYER, nearest_q
 
@@ -22,8 +23,8 @@ class Trajectory:
 
     Attributes:
         show_index: Display index of the frame, int32 ``[T]``.
-        group_index: Of its golden-frame group, int32 ``[T]``.
-        group_position: In that group, int32 ``[T]``.
+        group_index: Number of the frame's golden-frame group, int32 ``[T]``.
+        group_position: Place in that group, int32 ``[T]``.
         update_type: A :class:`vpxrc.UpdateType` each, int32 ``[T]``.
         layer_depth: 1 for the base layer of ARFs, int32 ``[T]``.
         step: log2 of the quantiser step, float64 ``[T]``; the q index is the nearest one.
@@ -89,6 +90,11 @@ class Trajectory:
         table["superblock_rows"] = [0 if m is None else m.shape[0] for m in maps]
         return table
 
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of all decisions in hexadecimal."""
+        return digest(self.to_pandas().to_dict("list"))
+
     @classmethod
     def from_pandas(cls, table: pd.DataFrame) -> Self:
         """Return the trajectory that :meth:`to_pandas` made the table of.
@@ -114,7 +120,7 @@ class Record(Policy):
     """Another policy, with its decisions kept.
 
     Attributes:
-        decisions: Of the encode so far, in coding order.
+        decisions: The decisions of the encode so far, in coding order.
     """
 
     def __init__(self, policy: Policy) -> None:

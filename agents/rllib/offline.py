@@ -14,12 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vpxrc.agents.evolution import Follow, Trajectory
-from vpxrc.agents.evolution.teach import (
-    TRAJECTORY,
-    open_clip,
-    result_options,
-    stored_trajectory,
-)
+from vpxrc.agents.evolution.teach import open_clip, result_options, stored_trajectory
 from vpxrc.datasets import Clip
 from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, EncodeSession, Frame, UpdateType
 from vpxrc.envs.planned import (
@@ -32,7 +27,7 @@ from vpxrc.envs.planned import (
 )
 from vpxrc.envs.rewards import GainReward, Reward, StepReward
 from vpxrc.errors import InputError
-from vpxrc.files import atomic_write, cache_dir, digest, sha256_file
+from vpxrc.files import atomic_write, cache_dir, digest
 from vpxrc.policy import Episode as PolicyEpisode
 from vpxrc.policy import Policy, encode, make_policy
 from vpxrc.video import Video
@@ -227,12 +222,12 @@ class Demonstration:
     """A trajectory of the teacher's that is to be shown in terms of moves.
 
     Attributes:
-        result: One of ``vpxrc.agents.evolution.teach.results``.
+        result: A lesson of :func:`vpxrc.agents.evolution.teach.results`.
         clip: Its clip, at its own size.
         config: The problem.
         contrast: Episodes of random moves, to judge the teacher's by their gains, beside the
             plan's. None: the teacher's alone, and all rewards are 0.
-        seed: Of those.
+        seed: Seed of the random moves.
         code: Hash of the code and the files that the encodes depend on.
     """
 
@@ -245,14 +240,15 @@ class Demonstration:
 
     def __str__(self) -> str:
         """What errors call it."""
-        return str(self.result["path"].name)
+        target = self.result["options"]["target_bitrate"]
+        return f"{self.result['clip']} at {target} kbit/s"
 
     @property
     def path(self) -> Path:
         """Where the cache has the episodes, the teacher's first."""
-        trajectory = sha256_file(self.result["path"].with_suffix(TRAJECTORY))
+        trajectory = Trajectory.from_pandas(stored_trajectory(self.result))
         facts = [self.result[name] for name in ("content_hash", "options")]
-        causes = [self.code, trajectory, *facts, self.contrast]
+        causes = [self.code, trajectory.content_hash, *facts, self.contrast]
         if self.contrast:
             causes.append(self.seed)
         return _cache_path("demonstrations", [*causes, dataclasses.asdict(self.config)])

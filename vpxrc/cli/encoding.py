@@ -41,7 +41,7 @@ from vpxrc.video import (
 )
 
 CONTAINERS = (".webm", ".ivf")
-LESSONS = (".json", ".trajectory.parquet")
+LESSONS = (".json", ".parquet")
 MEGABYTE = 1_000_000
 CHUNK_SECONDS = 10.0
 SHORT_SECONDS = 30.0  # not cut unless asked
@@ -429,7 +429,7 @@ def verify(
         typer.Argument(
             metavar="CLIP",
             help="A video file, a folder, a catalogue or a set; or what `vpxrc teach` wrote: a "
-            "lesson's .json or, with --clips, its whole folder.",
+            "lesson's .json, a .parquet file of lessons or, with --clips, the whole folder.",
         ),
     ],
     clips: Annotated[

@@ -15,7 +15,7 @@ from vpxrc import _native
 from vpxrc.agents.evolution import SearchOptions, check_start
 from vpxrc.agents.evolution.curve import Quality
 from vpxrc.agents.evolution.directions import Direction
-from vpxrc.agents.evolution.teach import bounds, learn, lessons, results, scaled
+from vpxrc.agents.evolution.teach import bounds, learn, pack, results, scaled, searches
 from vpxrc.cli.common import CpuUsed, Json, numbers, progress_bar
 from vpxrc.cli.evaluation import CORES
 from vpxrc.datasets import load_clips
@@ -27,6 +27,7 @@ from vpxrc.policy import make_policy
 from vpxrc.workers import open_workers
 
 START = "imitation-prior"
+ROUND = "lessons.parquet"
 
 Jobs = Annotated[int, typer.Option(min=1, help="Encodes at the same time.")]
 
@@ -69,7 +70,8 @@ def teach(
     """Search for the best trajectory of every clip and target: lessons for agents, and a bound.
 
     Killed at any point, the same command goes on where it was. At the end bounds.md in the folder
-    has what each search saved against libvpx-vbr.
+    has what each search saved against libvpx-vbr, and lessons.parquet has all of these lessons in
+    one file, which `vpxrc train` and `vpxrc verify` read like the folder.
 
     \b
     Examples:
@@ -81,7 +83,7 @@ def teach(
     check_start(make_policy(start))
     given = load_clips(clips)
     rates = numbers("bitrates", bitrates)
-    work = lessons(
+    work = searches(
         given,
         rates,
         EncoderOptions(cpu_used=cpu_used),
@@ -96,13 +98,13 @@ def teach(
     ):
         task = bar.add_task("opening the clips", total=None)
         sized = dict(workers.unordered(partial(scaled, pixels=pixels), given))
-        work = [dataclasses.replace(lesson, clip=sized[lesson.clip]) for lesson in work]
+        work = [dataclasses.replace(job, clip=sized[job.clip]) for job in work]
         check_writable(out)
         bar.update(task, total=len(work), description="searching")
-        for lesson, path in workers.unordered(learn, work):
+        for job, path in workers.unordered(learn, work):
             if not path.is_file():
-                raise OutputError(f"{lesson}: the result is not in {out}, which has to be shared")
-            bar.update(task, advance=1, description=str(lesson))
+                raise OutputError(f"{job}: the result is not in {out}, which has to be shared")
+            bar.update(task, advance=1, description=str(job))
     options = {
         "bitrates": bitrates,
         "per-clip": per_clip,
@@ -117,7 +119,9 @@ def teach(
     for name, value in options.items():
         words += [] if value is None else [f"--{name}", f"{value}"]
     command = shlex.join(words)
-    table = bounds([next(results(lesson.path)) for lesson in work])
+    found = [next(results(job.path)) for job in work]
+    pack(out / ROUND, sorted(found, key=lambda result: result["path"]))
+    table = bounds(found)
     text = _page(table, start, cpu_used, command)
     with atomic_write(out / "bounds.md") as temporary:
         temporary.write_text(text)

@@ -31,13 +31,12 @@ from safetensors.numpy import save as save_tensors
 from vpxrc import provenance
 from vpxrc.agents.evolution import Trajectory
 from vpxrc.agents.evolution.teach import (
-    TRAJECTORY,
     find_clip,
-    lessons,
     open_clip,
     result_options,
     results,
     scaled,
+    searches,
     stored_trajectory,
 )
 from vpxrc.agents.imitation.dataset import Lesson, observe
@@ -50,7 +49,7 @@ from vpxrc.encoder import EncoderOptions
 from vpxrc.envs.planned import Move, PlannedConfig
 from vpxrc.errors import InputError, MissingDependencyError, OutputError
 from vpxrc.evaluation import check_writable
-from vpxrc.files import atomic_write, cache_dir, digest, sha256_file
+from vpxrc.files import atomic_write, cache_dir, digest
 from vpxrc.workers import open_workers
 
 if TYPE_CHECKING:
@@ -418,7 +417,7 @@ def _muzero(
         values.setdefault("as_planned", None)  # the plan is no better than any other move
     config = _configured(MuZeroConfig, values)
     given = load_clips(asked.inputs)
-    work = lessons(given, asked.rates(), asked.options, asked.out, per_clip=per_clip)
+    work = searches(given, asked.rates(), asked.options, asked.out, per_clip=per_clip)
     purpose = training.Purpose(
         tuple(Task(lesson.clip, lesson.options) for lesson in work),
         asked.planned,
@@ -694,9 +693,9 @@ def _read(path: Path) -> tuple[Lesson, ...] | None:
 
 
 def _cache_path(result: dict[str, Any], code: str) -> Path:
-    trajectory = result["path"].with_suffix(TRAJECTORY)
+    trajectory = Trajectory.from_pandas(stored_trajectory(result))
     causes = [result[name] for name in ("clip", "content_hash", "options")]
-    name = digest([code, sha256_file(trajectory), *causes])
+    name = digest([code, trajectory.content_hash, *causes])
     return cache_dir() / "lessons" / f"{name}.safetensors"
 
 
