@@ -90,9 +90,10 @@ def read_table(path: Path, lesson: int, name: Table) -> pd.DataFrame:
     try:
         column = pq.read_table(path, columns=[name]).column(name)
         rows = column.slice(lesson, 1).combine_chunks().flatten()
-        return pa.Table.from_struct_array(rows).to_pandas()
+        table: pd.DataFrame = pa.Table.from_struct_array(rows).to_pandas()
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
+    return table
 
 
 def _nested(tables: Sequence[pd.DataFrame]) -> pa.ListArray:

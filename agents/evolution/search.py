@@ -298,8 +298,7 @@ class _Search:
 
 
 def _columns(trajectory: Trajectory) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = trajectory.to_pandas().to_dict("list")
-    return columns
+    return {str(name): column.tolist() for name, column in trajectory.to_pandas().items()}
 
 
 def _trajectory(columns: dict[str, list[Any]]) -> Trajectory:

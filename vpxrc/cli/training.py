@@ -408,6 +408,7 @@ def _muzero(
     try:
         from vpxrc.agents.muzero import training
         from vpxrc.agents.muzero.actor import Task
+        from vpxrc.agents.muzero.purpose import Purpose, RewardName
     except ImportError as error:
         raise MissingDependencyError(
             f"training needs {error.name}: pip install 'vpxrc[agents]'"
@@ -418,10 +419,10 @@ def _muzero(
     config = _configured(MuZeroConfig, values)
     given = load_clips(asked.inputs)
     work = searches(given, asked.rates(), asked.options, asked.out, per_clip=per_clip)
-    purpose = training.Purpose(
+    purpose = Purpose(
         tuple(Task(lesson.clip, lesson.options) for lesson in work),
         asked.planned,
-        cast(training.RewardName, asked.reward),
+        cast(RewardName, asked.reward),
         overshoot_price,
         asked.reference,
     )
