@@ -17,9 +17,9 @@ class MuZeroConfig:
     Attributes:
         hidden: Width of the latent state.
         width: Width of the layers between.
-        as_planned: What the untrained policy gives action 0, "as planned"; the others share the
-            rest. None for all alike.
-        simulations: Of the search per decision.
+        as_planned: Probability that the untrained policy gives action 0, "as planned"; the others
+            share the rest. None: all have the same.
+        simulations: Simulations of the search per decision.
         max_considered: Actions that the search may start with.
         value_scale: A return better by 1 than another's moves the search's policy by about 50 times
             this, in its logits. mctx has 0.1 and stretches all values to 0..1 first, which makes
@@ -37,12 +37,12 @@ class MuZeroConfig:
         reuse: How often a step is drawn on average.
         reanalyse: Share of a batch's positions that are searched again with the latest network.
         trace: Lambda of TD(lambda): 1 for the whole return, 0 for the next value alone.
-        rate: Of AdamW.
-        decay: Of the weights.
-        value_weight: Of the value's loss against the policy's.
-        reward_weight: Of the reward's.
-        auxiliary: Of the losses of bits and distortion.
-        seed: Of the parameters, the draws and the noise.
+        rate: AdamW's learning rate.
+        decay: AdamW's weight decay.
+        value_weight: Weight of the value's loss; the policy's has 1.
+        reward_weight: Weight of the reward's loss.
+        auxiliary: Weight of the losses of bits and of distortion.
+        seed: Seed of the parameters, the draws and the noise.
     """
 
     hidden: int = 64

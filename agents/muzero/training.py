@@ -92,16 +92,16 @@ def train(
 
     Args:
         out: The checkpoint.
-        purpose: What for.
-        config: How.
+        purpose: What the agent is trained for.
+        config: How it is trained.
         clips: Content hashes for the checkpoint to name.
-        episodes: In all, those before a kill included.
-        minutes: In all. Without both, 2000 episodes.
-        jobs: Workers.
-        envs: Encodes at the same time in each.
+        episodes: Number of episodes in all, those before a kill included.
+        minutes: Duration in all; without both, it is 2000 episodes.
+        jobs: Number of workers.
+        envs: Encodes at the same time in each worker.
         ray: None for processes of this machine, else an address; see
             :func:`vpxrc.workers.open_workers`.
-        device: Of the learner, ``cpu`` or ``cuda``.
+        device: Device of the learner, ``cpu`` or ``cuda``.
         progress: Told after each result.
 
     Returns:

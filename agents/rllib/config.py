@@ -28,12 +28,12 @@ class RllibConfig:
         reference: Spec of the policy that ppo's and sac's gains are counted from, for a plan that
             does not follow the target; None: the plan.
         hidden: Widths of the layers of each network.
-        activation: Of those layers.
-        as_planned: What the untrained policy gives action 0, "as planned"; the others share the
-            rest. None for all alike. sac starts at a mean of 0, as planned.
-        reach: What sac's actions of -1 and 1 move, log2 of the quantiser step.
+        activation: Activation of those layers.
+        as_planned: Probability that the untrained policy gives action 0, "as planned"; the others
+            share the rest. None: all have the same. sac starts at a mean of 0, as planned.
+        reach: How far sac's actions -1 and 1 move log2 of the quantiser step.
         spread: Standard deviation of sac's untrained policy, before tanh.
-        rate: Of Adam; None: 3e-4 online, 1e-3 offline.
+        rate: Adam's learning rate; None: 3e-4 for ppo and sac, 1e-3 for bc and marwil.
         batch: Steps per iteration of ppo, per update of the others.
         entropy: ppo's bonus.
         epochs: ppo's passes over a batch.
@@ -46,7 +46,7 @@ class RllibConfig:
         warmup: Steps before sac's first update.
         replay: Steps that sac's replay holds.
         reuse: How often sac draws a step on average.
-        steps: Of sac per iteration.
+        steps: sac's steps per iteration.
         max_frames: The most frames of a clip.
     """
 

@@ -28,15 +28,15 @@ from vpxrc.envs.planned import (
 from vpxrc.envs.rewards import GainReward, Reward, StepReward
 from vpxrc.errors import InputError
 from vpxrc.files import atomic_write, cache_dir, digest
-from vpxrc.policy import Episode as PolicyEpisode
-from vpxrc.policy import Policy, encode, make_policy
+from vpxrc.policy import Episode, Policy, encode, make_policy
 from vpxrc.video import Video
 
-_NEIGHBOUR = 0.75  # of the target: the second point of a slope where there is but one target
+# The second target of a clip that has only one, as a multiple of it: a slope takes two encodes.
+_NEIGHBOUR = 0.75
 
 
 @dataclass(frozen=True, eq=False)
-class Episode:
+class Demonstrated:
     """The T decisions of an encode, as RLlib learns from them.
 
     Attributes:
@@ -56,7 +56,7 @@ def run(
     config: PlannedConfig,
     choose: Callable[[Frame], int],
     reward: Reward | None = None,
-) -> tuple[Episode, EncodeLog]:
+) -> tuple[Demonstrated, EncodeLog]:
     """Encode with given actions.
 
     Args:
@@ -90,7 +90,7 @@ def run(
     elif reward is not None:
         rewards[-1] = reward(log)
     observations.append(np.zeros(len(OBSERVATION), np.float32))
-    return Episode(np.stack(observations), np.array(actions, np.int64), rewards), log
+    return Demonstrated(np.stack(observations), np.array(actions, np.int64), rewards), log
 
 
 def as_planned(frame: Frame) -> int:
@@ -108,7 +108,7 @@ class Survey:
     Attributes:
         clip: The clip.
         content: Its content hash.
-        targets: In kbit/s.
+        targets: Target bitrates, kbit/s.
         options: Fields of :class:`vpxrc.EncoderOptions`, but for the target.
         config: The problem.
         reference: Spec of the policy that a gain is counted from; None: the plan.
@@ -142,7 +142,7 @@ class Surveyed:
 
     Attributes:
         observations: float32 ``[n, len(OBSERVATION)]``.
-        references: Of a :class:`GainReward`, its ``state_dict``.
+        references: The ``state_dict`` of a :class:`GainReward`.
         complaint: Why no gain can be counted on this clip; empty where it can.
     """
 
@@ -254,7 +254,7 @@ class Demonstration:
         return _cache_path("demonstrations", [*causes, dataclasses.asdict(self.config)])
 
 
-def demonstrate(job: Demonstration) -> list[Episode]:
+def demonstrate(job: Demonstration) -> list[Demonstrated]:
     """Return the teacher's episode, and what it is to be compared with.
 
     The trajectory is followed once beside the plan. What it did in a group differs from the plan by
@@ -308,7 +308,7 @@ class _Beside(Policy):
     def options(self, options: EncoderOptions) -> EncoderOptions:
         return self._plan.options(options)
 
-    def begin(self, episode: PolicyEpisode) -> None:
+    def begin(self, episode: Episode) -> None:
         self._log2_step = episode.log2_step
         self._plan.begin(episode)
         self._follow.begin(episode)
@@ -357,7 +357,7 @@ def _labels(
 # Files
 
 
-def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
+def write_episodes(path: Path, episodes: Iterable[Demonstrated]) -> None:
     """Write a parquet file with a row per episode, by atomic rename."""
     rows = list(episodes)
     table = pa.table(
@@ -371,7 +371,7 @@ def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
         pq.write_table(table, temporary)
 
 
-def read_episodes(path: str | Path) -> list[Episode]:
+def read_episodes(path: str | Path) -> list[Demonstrated]:
     """Read what :func:`write_episodes` wrote.
 
     Raises:
@@ -380,7 +380,7 @@ def read_episodes(path: str | Path) -> list[Episode]:
     try:
         columns = pq.read_table(path).to_pydict()
         return [
-            Episode(
+            Demonstrated(
                 np.array(seen, np.float32).reshape(len(actions) + 1, len(OBSERVATION)),
                 np.array(actions, np.int64),
                 np.array(rewards, np.float32),
