@@ -17,8 +17,8 @@ import vpxrc.agents
 import vpxrc.datasets
 import vpxrc.envs
 from vpxrc import _native
-from vpxrc.metrics import measure, summarize
-from vpxrc.video import frame_bytes
+from vpxrc.evaluation.quality import measure, summarize
+from vpxrc.media.frames import frame_bytes
 
 WIDTH, HEIGHT, FRAMES = 96, 80, 20
 
@@ -34,10 +34,11 @@ def synthetic() -> vpxrc.Video:
 
 def main() -> None:
     video = synthetic()
-    for name in ("libvpx-vbr", "tpl", "imitation"):
+    for name in ("libvpx-vbr", "dependency", "imitation"):
         options = vpxrc.EncoderOptions(target_bitrate=200, cpu_used=5)
         log = vpxrc.encode(video, options, vpxrc.make_policy(name))
-        decoded = summarize(measure(log.stream, video, ["psnr"]), WIDTH, HEIGHT)
+        frames = measure(log.options.decode(log.stream, log.clip), video, ["psnr"])
+        decoded = summarize(frames, WIDTH, HEIGHT)
         assert abs(decoded["psnr"] - log.psnr) < 1e-6, (decoded, log.psnr)
         print(f"{name}: {log.bitrate:.0f} kbit/s, {log.psnr:.2f} dB")
 

@@ -30,9 +30,10 @@ from vpxrc import (
     video_from_frames,
 )
 from vpxrc.datasets import load_clips
-from vpxrc.encoder import State, first_pass_stats
+from vpxrc.encoder.first_pass import first_pass_stats
+from vpxrc.encoder.types import State
 from vpxrc.envs import RateControlEnv
-from vpxrc.video import frame_bytes
+from vpxrc.media.frames import frame_bytes
 
 OPTIONS = EncoderOptions(
     target_bitrate=150, cpu_used=2, auto_alt_ref=6, rate_control="q", cq_level=40
@@ -55,8 +56,12 @@ def tiny() -> Video:
 def plain(video: Video, options: EncoderOptions) -> list[tuple[bytes, int]]:
     fps = video.fps
     return _native.run_plain_second_pass(
-        *(video.frames, video.width, video.height, fps.numerator, fps.denominator),
-        options.native(),
+        video.frames,
+        video.width,
+        video.height,
+        fps.numerator,
+        fps.denominator,
+        options,
         first_pass_stats(video, options),
     )
 
@@ -86,8 +91,7 @@ def paired(a: Callable[[], object], b: Callable[[], object], pairs: int) -> dict
 
 def q_indices(video: Video, options: EncoderOptions) -> list[int]:
     with EncodeSession(video, options, observe=True) as session:
-        records = session.log().records
-    return records[records["is_shown_again"] == 0]["q_index"].tolist()
+        return session.log().coded["q_index"].tolist()
 
 
 def environment(video: Video, options: EncoderOptions, dependency: bool = False) -> RateControlEnv:

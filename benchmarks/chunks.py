@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from vpxrc import EncodeLog, EncoderOptions, Video, open_video, video_from_frames
-from vpxrc.chunks import POWER, ChunkedEncode, cut, encode_by, first_pass_table
-from vpxrc.encoder import first_pass_stats
-from vpxrc.files import atomic_write
-from vpxrc.metrics import bd_rate
+from vpxrc.encoder.first_pass import first_pass_stats, first_pass_table
+from vpxrc.encoder.key_frames import cut
+from vpxrc.evaluation.bd_rate import bd_rate
+from vpxrc.storage import atomic_write
+from vpxrc.transcoding.chunks import POWER, ChunkedEncode, encode_by
 
 QUALITIES = ("psnr", "psnr_overall")
 TOLERANCE = 0.02  # of the target, as `vpxrc encode` corrects chunks

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from vpxrc import EncodeLog, EncoderOptions, encode, make_policy
-from vpxrc.agents.evolution import improve
+from vpxrc.agents.teacher.search import improve
 from vpxrc.datasets import Clip, load_clips
-from vpxrc.files import atomic_write
-from vpxrc.metrics import more_bits
-from vpxrc.workers import open_workers
+from vpxrc.evaluation.bd_rate import more_bits
+from vpxrc.parallel import open_workers
+from vpxrc.storage import atomic_write
 
 QUALITIES = ("psnr", "psnr_overall")
 ANCHOR = (0.7, 0.85, 1.0, 1.2, 1.4)  # of the target, for libvpx-vbr's curve

@@ -1,6 +1,7 @@
 """Choose a policy's parameters on training clips: coordinate search, JSON out.
 
-python -m benchmarks.fit tpl ../shared/clips/train --every 8 --out benchmarks/fit_tpl.json
+python -m benchmarks.fit dependency ../shared/clips/train --every 8 \
+    --out benchmarks/fit_dependency.json
 python -m benchmarks.fit layered ../shared/clips/train --every 11 --out build/fit_layered.json
 
 At the clips' own sizes: parameters found on proxies of 256x144 pixels start too fine on 640x360.
@@ -19,12 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from vpxrc import EncoderOptions, Policy, encode, metrics, open_video
+from vpxrc import EncoderOptions, Policy, encode, open_video
 from vpxrc.datasets import load_clips
-from vpxrc.files import atomic_write
-from vpxrc.layered import Layered, LayeredParameters
-from vpxrc.policies import libvpx_vbr
-from vpxrc.tpl import Tpl, TplParameters
+from vpxrc.evaluation import quality as metrics
+from vpxrc.policies.dependency import DependencyPolicy
+from vpxrc.policies.layered import Layered, LayeredParameters
+from vpxrc.policies.libvpx import libvpx_vbr
+from vpxrc.policies.step_models import DependencyParameters
+from vpxrc.storage import atomic_write
 
 ANCHOR_BITRATES = (128, 192, 256, 384)  # kbit/s, of libvpx-vbr
 BITRATES = (160, 320)  # between them: two tell as much as four at half the price
@@ -32,7 +35,7 @@ FAR = 20.0  # percent; a clip that is further off counts as much
 QUALITIES = ("psnr", "psnr_overall")
 POLICIES: dict[str, tuple[type, Callable[[Any], Policy]]] = {
     "layered": (LayeredParameters, Layered),
-    "tpl": (TplParameters, Tpl),
+    "dependency": (DependencyParameters, lambda values: DependencyPolicy(parameters=values)),
 }
 # In the order in which they are searched, from the defaults.
 CANDIDATES: dict[str, list[tuple[str, list[Any]]]] = {
@@ -43,7 +46,7 @@ CANDIDATES: dict[str, list[tuple[str, list[Any]]]] = {
         ("arf_step", [(1.5, 0.5, 0.4, 0.3), (1.9, 0.55, 0.4, 0.3)]),
         ("prior", [10.0, 20.0]),
     ],
-    "tpl": [
+    "dependency": [
         ("tail_weight", [0.25, 0.15, 0.35, 0.5]),
         ("key_strength", [1.0, 1.2, 1.4]),
         ("arf_strength", [1.0, 0.85, 1.15]),
@@ -96,12 +99,12 @@ def more_bits(curve: list[Point], mine: list[Point], quality: str) -> float | No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("policy", choices=POLICIES)
-    parser.add_argument("clips", type=Path, help="folder of training clips")
+    parser.add_argument("clips", help="a set or a folder of training clips")
     parser.add_argument("--every", type=int, default=8, help="take every n-th clip")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    paths = [str(clip.source) for clip in load_clips(arguments.clips)][:: arguments.every]
+    paths = [str(clip.obtain().source) for clip in load_clips(arguments.clips)[:: arguments.every]]
     report: dict[str, Any] = {"anchors": {}, "tried": {}}
     if arguments.out.is_file():
         report = json.loads(arguments.out.read_text())

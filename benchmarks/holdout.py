@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 
 from vpxrc import encode
-from vpxrc.agents.evolution.teach import find_clip, open_clip, pack, result_options, results
-from vpxrc.agents.imitation.policy import Imitation
+from vpxrc.agents.imitation.policy import PARAMETERS, imitation
+from vpxrc.agents.teacher.lessons import find_clip, open_clip, pack, result_options, results
 from vpxrc.cli.common import progress_bar
 from vpxrc.datasets import Clip, load_clips
-from vpxrc.files import atomic_write
-from vpxrc.metrics import more_bits
-from vpxrc.workers import open_workers
+from vpxrc.evaluation.bd_rate import more_bits
+from vpxrc.parallel import open_workers
+from vpxrc.storage import atomic_write
 
 FOLDS = 3
-# Of vpxrc.tpl.TplParameters: how far the base may move at a group's start, and per frame.
+# How far the base may move at a group's start, and per frame: see DependencyParameters.
 CONTROLLERS: dict[str, dict[str, float]] = {
     "as shipped": {},
     "moves 0.4 as much": {"group_move": 0.2, "max_move": 0.02},
@@ -67,8 +67,8 @@ def run(
 ) -> tuple[float | None, float | None, float]:
     """Encode a lesson's clip; return percent by PSNR and by overall PSNR, and the overshoot."""
     controller, result, path = job
-    policy = Imitation(path)
-    policy._parameters = dataclasses.replace(policy._parameters, **CONTROLLERS[controller])
+    parameters = dataclasses.replace(PARAMETERS, **CONTROLLERS[controller])
+    policy = imitation(path, parameters=parameters)
     video = open_clip(result, [find_clip(result, known)])
     log = encode(video, result_options(result), policy)
     anchors = result["points"]["libvpx-vbr"]

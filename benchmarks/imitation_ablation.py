@@ -1,12 +1,12 @@
 """What each part of the imitation agent is worth: a table, and a row per encode.
 
 python -m benchmarks.imitation_ablation ../shared/clips/eval --pixels 57600 \
-    --without-refinement FILE --without-auxiliary FILE --without-tpl-inputs FILE \
+    --without-refinement FILE --without-auxiliary FILE --without-dependency-inputs FILE \
     --out docs/results/imitation-ablation
 
 The three files are trained by ``vpxrc train`` as the shipped one, but on the first round of lessons
-alone, with ``--no-auxiliary`` and with ``--no-tpl-inputs``. Clips are scaled to about ``--pixels``
-so that all rows are affordable; quality is libvpx's own count of squared errors.
+alone, with ``--no-auxiliary`` and with ``--no-dependency-inputs``. Clips are scaled to about
+``--pixels`` so that all rows are affordable; quality is libvpx's own count of squared errors.
 """
 
 import argparse
@@ -19,35 +19,23 @@ from typing import Any
 import pandas as pd
 
 from vpxrc import EncoderOptions, Policy, encode
-from vpxrc.agents.evolution.teach import scaled
-from vpxrc.agents.imitation.policy import PRIOR, Imitation, Prior
+from vpxrc.agents.imitation import imitation, imitation_prior
+from vpxrc.agents.imitation.policy import PARAMETERS
+from vpxrc.agents.teacher.lessons import scaled
 from vpxrc.cli.common import progress_bar
 from vpxrc.datasets import Clip, load_clips
-from vpxrc.encoder import Frame
-from vpxrc.files import atomic_write
-from vpxrc.metrics import bd_rate, mean_ci95
-from vpxrc.policies import libvpx_vbr, libvpx_vbr_mlarf
-from vpxrc.tpl import Tpl
-from vpxrc.workers import open_workers
+from vpxrc.evaluation.bd_rate import bd_rate, mean_ci95
+from vpxrc.parallel import open_workers
+from vpxrc.policies.dependency import DependencyPolicy
+from vpxrc.policies.libvpx import libvpx_vbr, libvpx_vbr_mlarf
+from vpxrc.storage import atomic_write
 
 QUALITIES = ("psnr", "psnr_overall")
 ANCHOR = "libvpx-vbr"
 
 
-class WithoutController(Imitation):
-    """The base stays where the first group put it."""
-
-    def _move_base(self, frame: Frame, free: bool = False) -> None:
-        if free:
-            super()._move_base(frame, free)
-
-
-class WithoutLambda(Imitation):
-    """libvpx's own lambda for all frames."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._parameters = dataclasses.replace(self._parameters, superblock_strength=0.0)
+# libvpx's own lambda scale per superblock; the network's factors per frame stay.
+WITHOUT_LAMBDA = dataclasses.replace(PARAMETERS, superblock_strength=0.0)
 
 
 def policies(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -55,14 +43,14 @@ def policies(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         ANCHOR: libvpx_vbr,
         "libvpx-vbr-mlarf": libvpx_vbr_mlarf,
-        "imitation": Imitation,
-        "without refinement": partial(Imitation, arguments.without_refinement),
-        "without auxiliary losses": partial(Imitation, arguments.without_auxiliary),
-        "without TPL inputs": partial(Imitation, arguments.without_tpl_inputs),
-        "without lambda": WithoutLambda,
-        "without run-time controller": WithoutController,
-        "without network (imitation-prior)": partial(Prior, PRIOR),
-        "tpl": Tpl,
+        "imitation": imitation,
+        "without refinement": partial(imitation, arguments.without_refinement),
+        "without auxiliary losses": partial(imitation, arguments.without_auxiliary),
+        "without dependency inputs": partial(imitation, arguments.without_dependency_inputs),
+        "without lambda": partial(imitation, parameters=WITHOUT_LAMBDA),
+        "without run-time controller": partial(imitation, follows_budget=False),
+        "without network (imitation-prior)": imitation_prior,
+        "dependency": DependencyPolicy,
     }
 
 
@@ -112,7 +100,7 @@ def main() -> None:
     parser.add_argument("clips")
     parser.add_argument("--pixels", type=int, default=57_600)
     parser.add_argument("--bitrates", default="52,78,104,156", help="kbit/s")
-    for name in ("refinement", "auxiliary", "tpl-inputs"):
+    for name in ("refinement", "auxiliary", "dependency-inputs"):
         parser.add_argument(f"--without-{name}", required=True, help="a checkpoint")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)

@@ -21,14 +21,15 @@ from benchmarks.fit import more_bits
 from vpxrc import Decision, EncodeLog, EncoderOptions, Policy, UpdateType, Video, encode
 from vpxrc.cli.common import progress_bar
 from vpxrc.datasets import load_clips
-from vpxrc.encoder import Frame
-from vpxrc.evaluation import Clip
-from vpxrc.files import atomic_write
-from vpxrc.metrics import METRICS, bd_rate, mean_ci95, measure, summarize
-from vpxrc.policies import libvpx_vbr_mlarf
-from vpxrc.policy import Episode
-from vpxrc.quantizer import MULTI_LAYER
-from vpxrc.temporal_dependency import Dependency, Version, analyse, modelled
+from vpxrc.dependency import Dependency, Version, analyse, modelled
+from vpxrc.encoder.quantizer import MULTI_LAYER
+from vpxrc.encoder.types import Frame
+from vpxrc.evaluation.bd_rate import bd_rate, mean_ci95
+from vpxrc.evaluation.quality import METRICS, measure, summarize
+from vpxrc.evaluation.result import Clip
+from vpxrc.policies.base import Episode
+from vpxrc.policies.libvpx import libvpx_vbr_mlarf
+from vpxrc.storage import atomic_write
 
 BITRATES = (128, 192, 256, 384)  # kbit/s
 ROWS = ("off", "libvpx", "source", "reconstructed", "reconstructed, all layers")
@@ -40,8 +41,9 @@ class SameQ(Policy):
     """Takes the q of a log, and lambda from one of the rows."""
 
     def __init__(self, log: EncodeLog, row: str) -> None:
-        coded = log.records[log.records["is_shown_again"] == 0]
-        self._q = {(int(r["show_index"]), bool(r["is_shown"])): int(r["q_index"]) for r in coded}
+        self._q = {
+            (int(r["show_index"]), bool(r["is_shown"])): int(r["q_index"]) for r in log.coded
+        }
         self._row = row
         self.strangers = 0  # frames that the log does not have
 
@@ -100,7 +102,11 @@ def run(clip: Clip, bitrate: int) -> list[dict[str, Any]]:
     for row in ROWS:
         policy = SameQ(log, row)
         coded = encode(video, options, policy)
-        quality = summarize(measure(coded.stream, video, METRICS), video.width, video.height)
+        quality = summarize(
+            measure(coded.options.decode(coded.stream, coded.clip), video, METRICS),
+            video.width,
+            video.height,
+        )
         results.append(
             {
                 "clip": clip.name,

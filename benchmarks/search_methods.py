@@ -22,21 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpxrc import EncodeLog, EncoderOptions, Video, make_policy
-from vpxrc.agents.evolution import (
-    Objective,
-    Point,
-    SearchOptions,
-    Trajectory,
-    anchor_curve,
-    saved,
-    search,
-)
-from vpxrc.agents.evolution.directions import Direction, blocks, units
-from vpxrc.agents.evolution.objective import LANDINGS
-from vpxrc.agents.evolution.teach import scaled
+from vpxrc.agents.teacher.curve import Point, anchor_curve, saved
+from vpxrc.agents.teacher.directions import Direction, blocks, units
+from vpxrc.agents.teacher.lessons import scaled
+from vpxrc.agents.teacher.objective import LANDINGS, Objective
+from vpxrc.agents.teacher.search import SearchOptions, search
+from vpxrc.agents.teacher.trajectory import Trajectory
 from vpxrc.cli.common import progress_bar
 from vpxrc.datasets import Clip, load_clips
-from vpxrc.files import atomic_write
+from vpxrc.storage import atomic_write
 
 START = "imitation-prior"
 BUDGETS = (10, 20, 38, 80, 160, 320)  # encodes; 38 is about what our search takes by default
@@ -90,7 +84,7 @@ def evolution(
                 before = objective.encodes
                 landed = objective.land(best, usual.tolerance)
                 total, objective.encodes = objective.encodes, before
-                yield left.pop(0), Point.of(landed.log, usual.quality), total
+                yield left.pop(0), objective.point(landed.log), total
             if not left:
                 return
             found = objective.evaluate(start.moved(moves @ offset[:-1], offset[-1] * is_leaf))

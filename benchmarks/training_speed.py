@@ -25,16 +25,26 @@ from typing import Any
 import pandas as pd
 import psutil
 
-from vpxrc import Decision, EncodeLog, EncoderOptions, encode, make_policy
+from vpxrc import (
+    Decision,
+    EncodeLog,
+    EncoderOptions,
+    Policy,
+    PolicyWrapper,
+    Video,
+    encode,
+    make_policy,
+)
 from vpxrc.agents.muzero.actor import Job, Task, play
 from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.purpose import Purpose
 from vpxrc.agents.muzero.training import Run, train
 from vpxrc.cli.common import progress_bar
 from vpxrc.datasets import load_clips
-from vpxrc.encoder import Frame, SessionPool
-from vpxrc.envs.planned import PlannedConfig
-from vpxrc.files import atomic_write
+from vpxrc.encoder.session import SessionPool
+from vpxrc.encoder.types import Frame
+from vpxrc.envs.residual.config import ResidualConfig
+from vpxrc.storage import atomic_write
 
 PLAN = "imitation"
 TARGETS = (40, 60)
@@ -50,21 +60,26 @@ def tasks() -> tuple[Task, ...]:
 
 
 def purpose() -> Purpose:
-    return Purpose(tasks(), PlannedConfig(PLAN), "augmented")
+    return Purpose(tasks(), ResidualConfig(PLAN), "augmented")
 
 
-def recorded(task: Task) -> tuple[EncodeLog, list[Decision]]:
-    """The plan's encode and its decisions."""
-    policy, decisions = make_policy(PLAN), list[Decision]()
-    decide = policy.decide
+class Kept(PolicyWrapper):
+    """A policy, with its decisions kept."""
 
-    def keep(frame: Frame) -> Decision:
-        decisions.append(decide(frame))
-        return decisions[-1]
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy)
+        self.decisions: list[Decision] = []
 
-    # On this one object, since a subclass would have to know every policy's class.
-    policy.decide = keep  # type: ignore[method-assign]
-    return encode(task.clip.open(), task.options, policy), decisions
+    def decide(self, frame: Frame) -> Decision:
+        self.decisions.append(super().decide(frame))
+        return self.decisions[-1]
+
+
+def recorded(task: Task) -> tuple[Video, EncodeLog, list[Decision]]:
+    """A clip, the plan's encode of it and the decisions."""
+    video, policy = task.clip.open(), Kept(make_policy(PLAN))
+    log = encode(video, task.options, policy)
+    return video, log, policy.decisions
 
 
 def alone(encodes: int) -> None:
@@ -73,10 +88,10 @@ def alone(encodes: int) -> None:
     wall, cpu, frames = time.perf_counter(), time.process_time(), 0
     pool = SessionPool()
     for number in range(encodes):
-        log, decisions = work[number % len(work)]
+        video, log, decisions = work[number % len(work)]
         while len(pool) >= 2:
             frames += finish_one(pool)
-        pool.open(log.video, log.options, script=decisions)
+        pool.open(video, log.options, script=decisions)
     while len(pool):
         frames += finish_one(pool)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -106,7 +121,9 @@ def training(jobs: int, episodes: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "agent.safetensors"
         train(
-            *(out, purpose(), CONFIG),
+            out,
+            purpose(),
+            CONFIG,
             clips=frozenset(),
             episodes=episodes,
             jobs=jobs,
@@ -139,8 +156,13 @@ def learner(episodes: int) -> dict[str, float]:
         config = dataclasses.replace(CONFIG, reuse=reuse)
         with tempfile.TemporaryDirectory() as folder:
             run = Run(
-                *(Path(folder) / "agent.safetensors", purpose(), config, frozenset(), ENVS),
-                *("cpu", None),
+                Path(folder) / "agent.safetensors",
+                purpose(),
+                config,
+                frozenset(),
+                ENVS,
+                "cpu",
+                None,
             )
             network = run.network()
             job = Job(tasks(), purpose().planned, network, config, ((0, 0), (0, 1)))
@@ -157,7 +179,7 @@ def learner(episodes: int) -> dict[str, float]:
         "result_bytes": len(pickle.dumps(result)) / len(result),
         "network_bytes": len(pickle.dumps(network)),
         "decisions": sum(len(one.actions) for one in result) / len(result),
-        "frames": sum(len(one.log().records) for one in result) / len(result),
+        "frames": sum(len(one.log.records) for one in result) / len(result),
     }
 
 

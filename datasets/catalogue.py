@@ -2,126 +2,55 @@
 
 A named set is a TOML file beside this module. A catalogue, in TOML (``[[clips]]`` tables) or CSV
 (a row per clip), has the fields of :class:`Clip` as keys or columns; ``name`` and ``source`` are
-needed. ``source`` is a path relative to the catalogue, a URL (``https``, ``http`` or ``file``,
-needs ``sha256``) or ``package://DISTRIBUTION/FILE``, a file of an installed Python package.
+needed. ``source`` is a path below the catalogue's folder, a URL (``https``, ``http`` or ``file``,
+needs ``sha256``) or ``package://DISTRIBUTION/FILE``, a file of an installed Python package. In
+TOML a table ``origin`` (:class:`Origin`, in it ``recipe``) may take the place of ``source``: the
+clip is then any file on this machine with its ``sha256``, or made by the recipe.
 """
 
 import csv
-import importlib.metadata
 import re
 import tomllib
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from fractions import Fraction
-from http.client import HTTPException
-from pathlib import Path
-from urllib.parse import urlsplit
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
 
-from vpxrc.errors import InputError, MissingDependencyError
-from vpxrc.files import atomic_write, cache_dir, sha256_file
-from vpxrc.video import Video, open_video, parse_fps
+from vpxrc.datasets.clip import Clip, Origin, Recipe
+from vpxrc.datasets.local import find_files
+from vpxrc.errors import InputError
+from vpxrc.media.frames import parse_fps
 
 MANIFEST = "MANIFEST.tsv"
 SUFFIXES = {
-    *(".264", ".265", ".avi", ".flv", ".h264", ".h265", ".ivf", ".m2ts", ".m4v", ".mkv", ".mov"),
-    *(".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv", ".y4m"),
+    ".264",
+    ".265",
+    ".avi",
+    ".flv",
+    ".h264",
+    ".h265",
+    ".ivf",
+    ".m2ts",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".mxf",
+    ".ogv",
+    ".ts",
+    ".webm",
+    ".wmv",
+    ".y4m",
 }
-DOWNLOAD_TIMEOUT = 60  # seconds without a byte
+MAX_NAME = 100  # characters; names become part of file names
 
-
-@dataclass(frozen=True)
-class Clip:
-    """A segment of a video file, and how to read it.
-
-    Attributes:
-        name: Unique in a set.
-        source: Path, URL or ``package://`` address of the file.
-        width: Scale to this width in pixels; see :func:`vpxrc.video.open_video` for this and the
-            next four. None leaves the file's own.
-        height: Scale to this height in pixels.
-        fps: Resample to this frame rate.
-        start: Skip this many seconds.
-        num_frames: Stop after this many frames at most.
-        sha256: Checksum of the whole file in hexadecimal; checked whenever the clip is opened.
-        licence: Under which terms the file may be used, in words.
-    """
-
-    name: str
-    source: str
-    width: int | None = None
-    height: int | None = None
-    fps: Fraction | None = None
-    start: float = 0.0
-    num_frames: int | None = None
-    sha256: str | None = None
-    licence: str = ""
-
-    def open(self, cache: str | Path | None = None) -> Video:
-        """Return the clip's frames, downloading and decoding the file where the cache has not.
-
-        Args:
-            cache: Cache folder; :func:`vpxrc.files.cache_dir` by default.
-
-        Raises:
-            InputError: The file is missing, cannot be downloaded, has another checksum or is not a
-                video that can be used.
-            OutputError: The cache cannot be written.
-            MissingDependencyError: The package that carries the file is not installed.
-        """
-        path = self._path(cache_dir() if cache is None else Path(cache))
-        if self.sha256 is not None and path.is_file():
-            found = sha256_file(path)
-            if found != self.sha256:
-                raise InputError(f"{self.name}: {path} has the SHA-256 {found}, not {self.sha256}")
-        return open_video(
-            path,
-            name=self.name,
-            width=self.width,
-            height=self.height,
-            fps=self.fps,
-            start=self.start,
-            num_frames=self.num_frames,
-            cache=cache,
-        )
-
-    def _path(self, cache: Path) -> Path:
-        if "://" not in self.source:
-            return Path(self.source)
-        url = urlsplit(self.source)
-        if url.scheme == "package":
-            try:
-                package = importlib.metadata.distribution(url.netloc)
-            except importlib.metadata.PackageNotFoundError:
-                raise MissingDependencyError(
-                    f"clip {self.name} is a file of {url.netloc}: pip install {url.netloc}"
-                ) from None
-            return Path(str(package.locate_file(url.path.lstrip("/"))))
-        return self._download(cache / "downloads" / f"{self.sha256}{Path(url.path).suffix}")
-
-    def _download(self, path: Path) -> Path:
-        """Fetch the source unless ``path`` has it already, whole and unchanged."""
-        if path.is_file() and sha256_file(path) == self.sha256:
-            return path
-        with atomic_write(path) as temporary:
-            with open(temporary, "wb") as file:
-                for chunk in self._fetch():
-                    file.write(chunk)
-            found = sha256_file(temporary)
-            if found != self.sha256:
-                raise InputError(
-                    f"{self.name}: {self.source} has the SHA-256 {found}, not {self.sha256}"
-                )
-        return path
-
-    def _fetch(self) -> Iterator[bytes]:
-        try:
-            with urllib.request.urlopen(self.source, timeout=DOWNLOAD_TIMEOUT) as response:
-                while chunk := response.read(1 << 20):
-                    yield chunk
-        except (OSError, ValueError, HTTPException) as error:
-            raise InputError(f"{self.name}: cannot download {self.source}: {error}") from error
+Value = TypeVar("Value")
 
 
 def clip_sets() -> list[str]:
@@ -132,21 +61,24 @@ def clip_sets() -> list[str]:
 def load_clips(spec: str | Path | Sequence[str | Path]) -> list[Clip]:
     """Return the clips that a name, a file or a folder stands for.
 
-    Nothing is opened, downloaded or decoded yet: :meth:`Clip.open` does that.
+    Nothing is downloaded or decoded yet: :meth:`Clip.open` does that. Files of a set that are on
+    this machine already are found by their checksums, in the folder that the environment variable
+    ``VPXRC_CLIPS`` names (with its subfolders) and among the cache's downloads.
 
     Args:
-        spec: The name of a set (``samples``); a video file; a folder, searched for video files with
-            its subfolders, in order of their paths; a catalogue (``.toml`` or ``.csv``); or a
-            sequence of these. Where a folder or its parent has a ``MANIFEST.tsv`` (columns ``clip``
-            and ``sha256``, paths relative to it) its checksums hold, and every clip it lists in
-            that folder must be there.
+        spec: The name of a set (``samples``, ``eval``, ...); a video file; a folder, searched for
+            video files with its subfolders, in order of their paths; a catalogue (``.toml`` or
+            ``.csv``); or a sequence of these. Where a folder or its parent has a ``MANIFEST.tsv``
+            (columns ``clip`` and ``sha256``, paths relative to it) its checksums hold, and every
+            clip it lists in that folder must be there.
 
     Returns:
-        At least one clip; the names differ.
+        At least one clip; the names differ. ``source`` is None for those whose file is not here
+        and would have to be made, or cannot be had.
 
     Raises:
-        InputError: Nothing has that name, there are no clips, a catalogue is malformed, or two
-            clips have one name.
+        InputError: Nothing has that name, there are no clips, a catalogue is malformed, two clips
+            have one name, or ``VPXRC_CLIPS`` does not name a folder.
     """
     if isinstance(spec, str | Path):
         clips = _load(spec)
@@ -157,7 +89,19 @@ def load_clips(spec: str | Path | Sequence[str | Path]) -> list[Clip]:
     name, count = Counter(clip.name for clip in clips).most_common(1)[0]
     if count > 1:
         raise InputError(f"{count} clips are named {name!r}; names must differ")
-    return clips
+    return _found(clips)
+
+
+def _found(clips: Sequence[Clip]) -> list[Clip]:
+    """Give those clips a source that are known by their checksum and on this machine."""
+    wanted = [(clip.origin.size, clip.sha256) for clip in clips if clip.origin and clip.sha256]
+    paths = find_files(wanted) if wanted else {}
+    return [
+        replace(clip, source=str(paths[clip.sha256]), origin=None)
+        if clip.origin and clip.sha256 in paths
+        else clip
+        for clip in clips
+    ]
 
 
 def _load(spec: str | Path) -> list[Clip]:
@@ -230,29 +174,88 @@ def _read_catalogue(path: Path) -> list[Clip]:
             document = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{path}: {error}") from None
+        except RecursionError:
+            raise InputError(f"{path}: nested too deeply") from None
         if unknown := document.keys() - {"clips"}:
             raise InputError(f"{path}: unknown key {min(unknown)!r}; clips are [[clips]] tables")
         rows = document.get("clips", [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path}: clips are [[clips]] tables")
-    return [_parse_clip(row, path, number) for number, row in enumerate(rows, start=1)]
+    return [
+        _parse_clip(_Table(row, f"{path}, clip {number}", Clip), path.parent)
+        for number, row in enumerate(rows, start=1)
+    ]
 
 
-def _parse_clip(row: Mapping[str, object], catalogue: Path, number: int) -> Clip:
-    """Check one entry of a catalogue, whose values are strings where it is a CSV file."""
-    where = f"{catalogue}, clip {number}"
-    known = [field.name for field in fields(Clip)]
-    if unknown := row.keys() - set(known):
-        raise InputError(f"{where}: unknown field {min(unknown)!r}; there are {', '.join(known)}")
+class _Table:
+    """The fields of a clip, an origin or a recipe, checked as they are read.
 
-    def text(field: str) -> str | None:
-        value = row.get(field)
+    The values of a CSV file are strings, those of a TOML file have types.
+    """
+
+    def __init__(self, row: Mapping[str, object], where: str, of: type[Clip | Origin | Recipe]):
+        known = [field.name for field in fields(of)]
+        if unknown := row.keys() - set(known):
+            raise InputError(
+                f"{where}: unknown field {min(unknown)!r}; there are {', '.join(known)}"
+            )
+        self._row = row
+        self.where = where
+
+    def text(self, field: str) -> str | None:
+        value = self._row.get(field)
         if value is not None and not isinstance(value, str):
-            raise InputError(f"{where}: {field} must be a string")
+            raise InputError(f"{self.where}: {field} must be a string")
         return value
 
-    def number_of(field: str, kind: type[int] | type[float]) -> float | None:
-        value = row.get(field)
+    def number(self, field: str) -> float | None:
+        return self._number(field, float)
+
+    def whole(self, field: str) -> int | None:
+        value = self._number(field, int)
+        return None if value is None else int(value)
+
+    def flag(self, field: str) -> bool:
+        value = self._row.get(field, False)
+        if not isinstance(value, bool):
+            raise InputError(f"{self.where}: {field} must be true or false")
+        return value
+
+    def rate(self, field: str) -> Fraction | None:
+        value = self._row.get(field)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise InputError(
+                f"{self.where}: {field} must be a number or a ratio such as '30000/1001'"
+            )
+        try:
+            return parse_fps(value)
+        except InputError as error:
+            raise InputError(f"{self.where}: {error}") from None
+
+    def checksum(self, field: str) -> str | None:
+        value = self.text(field)
+        if value is not None and not _is_sha256(value):
+            raise InputError(f"{self.where}: {field} must be 64 hexadecimal digits")
+        return None if value is None else value.lower()
+
+    def table(self, field: str, of: type[Origin | Recipe]) -> "_Table | None":
+        value = self._row.get(field)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise InputError(f"{self.where}: {field} must be a table")
+        return _Table(value, f"{self.where}, {field}", of)
+
+    def needed(self, field: str, value: Value | None) -> Value:
+        """Return a value that must be there."""
+        if value is None or value == "":
+            raise InputError(f"{self.where}: needs {field}")
+        return value
+
+    def _number(self, field: str, kind: type[int] | type[float]) -> float | None:
+        value = self._row.get(field)
         if value is None:
             return None
         try:
@@ -263,42 +266,123 @@ def _parse_clip(row: Mapping[str, object], catalogue: Path, number: int) -> Clip
                 raise ValueError
             return result
         except (ValueError, OverflowError):
-            raise InputError(f"{where}: {field} {value!r} is not a number it can be") from None
+            raise InputError(f"{self.where}: {field} {value!r} is not a number it can be") from None
 
-    def whole(field: str) -> int | None:
-        value = number_of(field, int)
-        return None if value is None else int(value)
 
-    name, source, sha256 = text("name"), text("source"), text("sha256")
-    if not name or not source:
+def _parse_clip(table: _Table, folder: Path) -> Clip:
+    """Return the clip of one entry of a catalogue that is in ``folder``."""
+    where = table.where
+    name, source, sha256 = table.text("name"), table.text("source"), table.checksum("sha256")
+    origin = _parse_origin(table)
+    if not name or (not source and origin is None):
         raise InputError(f"{where}: needs a name and a source")
-    if sha256 is not None and not _is_sha256(sha256):
-        raise InputError(f"{where}: sha256 must be 64 hexadecimal digits")
-    if "://" in source:
-        scheme = urlsplit(source).scheme
-        if scheme not in {"http", "https", "file", "package"}:
-            raise InputError(f"{where}: {scheme}:// is not http, https, file or package")
-        if sha256 is None:
-            raise InputError(f"{where}: a URL needs a sha256")
-    else:
-        source = str(catalogue.parent / source)
-    fps = row.get("fps")
-    if fps is not None and (isinstance(fps, bool) or not isinstance(fps, int | float | str)):
-        raise InputError(f"{where}: fps must be a number or a ratio such as '30000/1001'")
-    try:
-        rate = None if fps is None else parse_fps(fps)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+    if not _is_name(name):
+        raise InputError(
+            f"{where}: {name!r} is not a name: letters, digits and ._- only, at most {MAX_NAME}"
+        )
+    if source and origin is not None:
+        raise InputError(f"{where}: has a source and an origin; give one of them")
+    if origin is not None and sha256 is None:
+        raise InputError(f"{where}: an origin needs the sha256 of the clip's file")
+    if source:
+        source = _checked_source(source, sha256, where, folder)
     return Clip(
         name=name,
+        source=source or None,
+        width=table.whole("width"),
+        height=table.whole("height"),
+        fps=table.rate("fps"),
+        start=table.number("start") or 0.0,
+        num_frames=table.whole("num_frames"),
+        sha256=sha256,
+        licence=table.text("licence") or "",
+        origin=origin,
+    )
+
+
+def _parse_origin(clip: _Table) -> Origin | None:
+    table = clip.table("origin", Origin)
+    if table is None:
+        return None
+    return Origin(
+        name=table.needed("name", table.text("name")),
+        size=table.needed("size", table.whole("size")),
+        content_hash=table.needed("content_hash", table.checksum("content_hash")),
+        recipe=_parse_recipe(table),
+    )
+
+
+def _parse_recipe(origin: _Table) -> Recipe | None:
+    table = origin.table("recipe", Recipe)
+    if table is None:
+        return None
+    source = table.needed("source", table.text("source"))
+    if _scheme(source, table.where) not in {"http", "https", "file"}:
+        raise InputError(f"{table.where}: the source must be a URL (http, https or file)")
+    preset = table.needed("preset", table.text("preset"))
+    if not re.fullmatch("[a-z]+", preset):
+        raise InputError(f"{table.where}: {preset!r} is not one of x264's presets")
+    return Recipe(
         source=source,
-        width=whole("width"),
-        height=whole("height"),
-        fps=rate,
-        start=number_of("start", float) or 0.0,
-        num_frames=whole("num_frames"),
-        sha256=None if sha256 is None else sha256.lower(),
-        licence=text("licence") or "",
+        width=table.needed("width", table.whole("width")),
+        height=table.needed("height", table.whole("height")),
+        crop=table.flag("crop"),
+        fps=table.needed("fps", table.rate("fps")),
+        start=table.needed("start", table.number("start")),
+        num_frames=table.needed("num_frames", table.whole("num_frames")),
+        preset=preset,
+        crf=table.needed("crf", table.number("crf")),
+        threads=table.needed("threads", table.whole("threads")),
+        sha256=table.needed("sha256", table.checksum("sha256")),
+        tried=table.needed("tried", table.text("tried")),
+    )
+
+
+def _checked_source(source: str, sha256: str | None, where: str, folder: Path) -> str:
+    """Return a path below the catalogue's folder, or a URL that can be downloaded."""
+    if "://" not in source:
+        if not _stays_below(source):
+            raise InputError(
+                f"{where}: {source} leads out of the catalogue's folder; name such a file by a "
+                "file:// URL and its sha256"
+            )
+        return str(folder / source)
+    scheme = _scheme(source, where)
+    if scheme not in {"http", "https", "file", "package"}:
+        raise InputError(f"{where}: {scheme}:// is not http, https, file or package")
+    if sha256 is None:
+        raise InputError(f"{where}: a URL needs a sha256")
+    if scheme == "package":
+        url = urlsplit(source)
+        if not url.netloc or not _stays_below(unquote(url.path).removeprefix("/")):
+            raise InputError(f"{where}: {source} is not package://DISTRIBUTION/FILE")
+    return source
+
+
+def _scheme(source: str, where: str) -> str:
+    try:
+        return urlsplit(source).scheme
+    except ValueError as error:
+        raise InputError(f"{where}: {source} is not a URL: {error}") from None
+
+
+def _is_name(name: str) -> bool:
+    """Say whether a catalogue's clip may be called so; results are named after clips."""
+    return (
+        len(name) <= MAX_NAME
+        and re.fullmatch(r"[\w.-]+", name) is not None
+        and name not in {".", ".."}
+    )
+
+
+def _stays_below(path: str) -> bool:
+    """Say whether a path stays in the folder that it is joined to, on any system."""
+    posix, windows = PurePosixPath(path), PureWindowsPath(path)
+    return not (
+        "\0" in path
+        or posix.is_absolute()
+        or windows.anchor
+        or ".." in (*posix.parts, *windows.parts)
     )
 
 

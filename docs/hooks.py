@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 import vpxrc
 import vpxrc.envs
 from vpxrc.cli import app
-from vpxrc.policy import GROUP
+from vpxrc.policies.registry import GROUP
 
 ROOT = Path(__file__).resolve().parents[1]
 # Files outside docs/ that are pages: path in the repository -> path in the site.
@@ -42,26 +42,11 @@ EXTRA_PAGES = {
     "THIRD_PARTY.md": "third-party.md",
 }
 TERMINAL_WIDTH = "88"
-# Where the extension's own docstrings leave something out.
-UNDOCUMENTED = {
-    "first_show_index": "Display index of position 0.",
-    "frames_to_key": "Frames to the next key frame.",
-    "gfu_boost": "libvpx's boost for golden and alternate reference frames.",
-    "group_index": "Number of its group within the encode.",
-    "group_position": "Its position in the group, in coding order.",
-    "has_tpl": "Whether the group's TPL statistics are there for it.",
-    "is_key": "Whether it is a key frame.",
-    "is_shown": "False for an ARF.",
-    "layer_depth": "0 key and golden, 1 base ARF, deeper layers above.",
-    "libvpx_q_high": "The highest q index that libvpx would take.",
-    "libvpx_q_low": "The lowest q index that libvpx would take.",
-    "max_layer_depth": "The deepest layer of the group.",
-}
 ENVIRONMENTS = (
     "RateControlEnv",
     "RateControlContinuousEnv",
-    "PlannedRateControlEnv",
-    "PlannedRateControlContinuousEnv",
+    "ResidualRateControlEnv",
+    "ResidualRateControlContinuousEnv",
 )
 
 
@@ -165,7 +150,7 @@ def spaces() -> str:
 
 
 def planned_size() -> str:
-    """Return a sentence on the observation of ``PlannedRateControlEnv``."""
+    """Return a sentence on the observation of ``ResidualRateControlEnv``."""
     return f"The planned environments have {len(vpxrc.envs.OBSERVATION)} numbers in one vector."
 
 
@@ -205,7 +190,7 @@ def _properties(kind: type) -> str:
     rows = ["| attribute | what it is |", "| --- | --- |"]
     for name, value in vars(kind).items():
         if isinstance(value, property):
-            text = " ".join((value.__doc__ or UNDOCUMENTED.get(name, "")).split())
+            text = " ".join((value.__doc__ or "").split())
             rows.append(f"| `{name}` | {text} |")
     return "\n".join(rows)
 

@@ -2,19 +2,14 @@
 
 from gymnasium.envs.registration import register
 
+from vpxrc.envs.direct import RateControlContinuousEnv, RateControlEnv
+from vpxrc.envs.gain import GainReward
 from vpxrc.envs.observations import TABLES, Column, observation_space
-from vpxrc.envs.planned import (
-    FRAME_MOVES,
-    GROUP_MOVES,
-    OBSERVATION,
-    PlannedConfig,
-    PlannedEpisode,
-    PlannedRateControlContinuousEnv,
-    PlannedRateControlEnv,
-)
-from vpxrc.envs.rate_control import RateControlContinuousEnv, RateControlEnv
+from vpxrc.envs.residual.config import FRAME_MOVES, GROUP_MOVES, ResidualConfig
+from vpxrc.envs.residual.env import ResidualRateControlContinuousEnv, ResidualRateControlEnv
+from vpxrc.envs.residual.episode import ResidualEpisode
+from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.envs.rewards import (
-    GainReward,
     HistoricalOpponent,
     LagrangianReward,
     PsnrReward,
@@ -33,15 +28,15 @@ __all__ = [
     "GainReward",
     "HistoricalOpponent",
     "LagrangianReward",
-    "PlannedConfig",
-    "PlannedEpisode",
-    "PlannedRateControlContinuousEnv",
-    "PlannedRateControlEnv",
     "PsnrReward",
     "RateControlContinuousEnv",
     "RateControlContinuousVectorEnv",
     "RateControlEnv",
     "RateControlVectorEnv",
+    "ResidualConfig",
+    "ResidualEpisode",
+    "ResidualRateControlContinuousEnv",
+    "ResidualRateControlEnv",
     "Reward",
     "SelfCompetition",
     "StepReward",
@@ -58,7 +53,7 @@ for _id, _env in (
         vector_entry_point=f"vpxrc.envs:{_env}VectorEnv",
     )
 for _id, _env in (
-    ("vpxrc/PlannedRateControl-v0", "PlannedRateControlEnv"),
-    ("vpxrc/PlannedRateControlContinuous-v0", "PlannedRateControlContinuousEnv"),
+    ("vpxrc/ResidualRateControl-v0", "ResidualRateControlEnv"),
+    ("vpxrc/ResidualRateControlContinuous-v0", "ResidualRateControlContinuousEnv"),
 ):
     register(id=_id, entry_point=f"vpxrc.envs:{_env}")

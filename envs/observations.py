@@ -17,20 +17,20 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from vpxrc.encoder import (
+from vpxrc.dependency import BLOCK, analyse, modelled
+from vpxrc.encoder.log import MAX_PSNR
+from vpxrc.encoder.session import Session
+from vpxrc.encoder.types import (
     FIRST_PASS_FIELDS,
     RECORD_DTYPE,
     TPL_FIELDS,
     UPDATE_TYPES,
-    EncodeSession,
     Frame,
     Group,
     UpdateType,
 )
 from vpxrc.errors import InputError
-from vpxrc.metrics import MAX_PSNR
-from vpxrc.temporal_dependency import BLOCK, analyse, modelled
-from vpxrc.video import Video
+from vpxrc.media.frames import Video
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -67,7 +67,7 @@ def _log_bits(bits: float, pixels: int) -> float:
 
 
 def _psnr(record: Any, pixels: int) -> float:
-    # As vpxrc.metrics.psnr, which takes ten times as long for a single number.
+    # As vpxrc.evaluation.quality.psnr, which takes ten times as long for a single number.
     mse = record.sse_y / pixels
     return min(10 * math.log10(255**2 / mse), MAX_PSNR) if mse > 0 else MAX_PSNR
 
@@ -558,7 +558,7 @@ class Observer:
             (importance is 1, and 1 bit per pixel).
     """
 
-    session: EncodeSession
+    session: Session
     video: Video
     pixels: int
     num_frames: int
@@ -577,7 +577,7 @@ class Observer:
     tpl_costs: NDArray[np.float64]
     modelled: NDArray[np.float64]
 
-    def __init__(self, session: EncodeSession, arrays: Arrays, dependency: bool = True) -> None:
+    def __init__(self, session: Session, arrays: Arrays, dependency: bool = True) -> None:
         self.session = session
         self.video = video = session.video
         self.pixels = video.width * video.height

@@ -1,7 +1,4 @@
-"""What an episode is worth: objects that turn the log of a finished encode into its return.
-
-All of them pay at the end of the episode only; before it, the environments pay 0.
-"""
+"""Rewards: what an encode, or a step of it, is worth."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +8,10 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.encoder import EncodeLog, EncoderOptions
+from vpxrc.encoder.log import MAX_PSNR, EncodeLog
+from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError
-from vpxrc.metrics import MAX_PSNR, psnr
-from vpxrc.video import Video
+from vpxrc.media.frames import ClipFormat
 
 
 class Reward(Protocol):
@@ -43,11 +40,11 @@ class Reward(Protocol):
 class StepReward(Reward, Protocol):
     """A reward that can be paid step by step, where an environment's steps are parts of the log."""
 
-    def share(self, video: Video, options: EncoderOptions, rows: NDArray[np.void]) -> float:
+    def share(self, clip: ClipFormat, options: EncoderOptions, rows: NDArray[np.void]) -> float:
         """Return what a step is worth, as far as it is known when the step is over.
 
         Args:
-            video: The clip.
+            clip: The clip.
             options: Of the encode.
             rows: Of the log, dtype ``RECORD_DTYPE``: what came of the step.
         """
@@ -99,8 +96,9 @@ class LagrangianReward:
         return log.psnr - self.multiplier * max(0.0, log.bitrate - log.options.target_bitrate)
 
 
-def _pair(log: EncodeLog) -> tuple[str, int]:
-    return log.video.content_hash, log.options.target_bitrate
+def clip_and_target(log: EncodeLog) -> tuple[str, int]:
+    """Return the content hash and the target that averages are kept under."""
+    return log.clip.content_hash, log.options.target_bitrate
 
 
 def _check_price(price: float) -> None:
@@ -158,7 +156,7 @@ class SelfCompetition:
 
     def __call__(self, log: EncodeLog) -> float:
         """Compare the encode with the averages of its pair, then move them."""
-        key = _pair(log)
+        key = clip_and_target(log)
         quality, overshoot = _result(log, self.overshoot_price)
         if key not in self._table:
             self._table[key] = quality, overshoot
@@ -209,11 +207,11 @@ class HistoricalOpponent:
 
     def record(self, log: EncodeLog) -> None:
         """Take an encode of the opponent's; it replaces an older one of its pair."""
-        self._table[_pair(log)] = _result(log, self.overshoot_price)
+        self._table[clip_and_target(log)] = _result(log, self.overshoot_price)
 
     def __call__(self, log: EncodeLog) -> float:
         """Compare the encode with the opponent's."""
-        other = self._table.get(_pair(log))
+        other = self._table.get(clip_and_target(log))
         return 0.0 if other is None else _competition(_result(log, self.overshoot_price), other)
 
     def state_dict(self) -> dict[str, Any]:
@@ -226,250 +224,3 @@ class HistoricalOpponent:
             (str(clip), int(target)): (float(quality), float(overshoot))
             for clip, target, quality, overshoot in state["records"]
         }
-
-
-# Show index, whether it is shown, update type and layer of a frame. An ARF and the frame that shows
-# it are two.
-_Key = tuple[int, int, int, int]
-_KEY_FIELDS = ["show_index", "is_shown", "update_type", "layer_depth"]
-_CLOSE = 0.02  # log2 bits between two references, below which their slope is noise
-_FLAT = 0.1  # dB per log2 bits, below which quality says nothing of bits
-
-
-@dataclass(frozen=True, eq=False)
-class _Reference:
-    """A reference encode.
-
-    Attributes:
-        bits: Of the stream.
-        slope: dB per log2 bits; None = from the clip's other references.
-        psnr: Luma, dB per shown frame, by show index, float64 ``[num_frames]``.
-        spread: Bits of each golden-frame group spread evenly over the frames that are shown in it,
-            by show index, float64 ``[num_frames]``.
-        rows: Bits of each frame.
-    """
-
-    bits: int
-    slope: float | None
-    psnr: NDArray[np.float64]
-    spread: NDArray[np.float64]
-    rows: dict[_Key, int]
-
-
-class GainReward:
-    """Percent of bits saved at the reference's quality, where the bitrate is kept.
-
-    The reference is what the agent is to improve on, such as its plan's own encodes. Near its
-    encode its rate-distortion curve is a line in PSNR over log2 bits, as in Bjontegaard's delta
-    rate (VCEG-M33), whose slope comes of its encodes at other targets. With P, B of the encode and
-    P0, B0 of the reference, ``saved = (P - P0) / slope - log2(B / B0)`` and the value is
-    ``100 (1 - 2 ** -saved)``. Where the overshoot is above the tolerance, the value is
-    ``-100 (overshoot - tolerance)`` instead, whatever the quality.
-
-    It can be paid step by step: a step's share is the value's linear part, what its frames' PSNR
-    adds to P - P0 and its bits to B - B0. Bits are compared with those of the same frames of the
-    reference. But libvpx sizes its golden-frame groups by the q of the frames before, so the
-    reference may have no such frames: then bits are compared with the part of its groups that is
-    shown meanwhile.
-
-    Args:
-        tolerance: Overshoot that is allowed, at least 0.
-    """
-
-    range: ClassVar[tuple[float, float]] = (-math.inf, 100.0)
-    deterministic: ClassVar[bool] = True
-
-    def __init__(self, tolerance: float = 0.02) -> None:
-        if not 0 <= tolerance < math.inf:
-            raise InputError(f"tolerance must be finite and at least 0, not {tolerance}")
-        self.tolerance = tolerance
-        self._references: dict[str, dict[int, _Reference]] = {}
-
-    def reference(self, log: EncodeLog, slope: float | None = None) -> None:
-        """Take a reference encode; it replaces an older one of its clip and target.
-
-        Args:
-            log: The encode.
-            slope: dB per log2 bits, at least 0.1. None: from the neighbours on the clip's curve, so
-                two references at least are needed.
-        """
-        if slope is not None and not _FLAT <= slope < math.inf:
-            raise InputError(f"slope must be finite and at least {_FLAT}, not {slope}")
-        shown = log.records[log.records["is_shown"] != 0]
-        quality = np.zeros(log.video.num_frames)
-        quality[shown["show_index"]] = _frame_psnr(log.video, shown)
-        spread = np.zeros(log.video.num_frames)
-        groups = _groups(log.records)
-        for group in np.unique(groups):
-            rows = log.records[groups == group]
-            inside = rows["show_index"][rows["is_shown"] != 0]
-            spread[inside] = rows["bits"].sum() / max(len(inside), 1)
-        clip, target = _pair(log)
-        self._references.setdefault(clip, {})[target] = _Reference(
-            log.bits, slope, quality, spread, _bits_by_frame(log.records)
-        )
-
-    def __call__(self, log: EncodeLog) -> float:
-        """Return the percentage.
-
-        Raises:
-            InputError: The clip has no reference, or no slope.
-        """
-        reference, slope = self._find(log.video, log.options.target_bitrate)
-        if log.overshoot > self.tolerance:
-            return -100.0 * (log.overshoot - self.tolerance)
-        saved = (log.psnr - float(reference.psnr.mean())) / slope
-        saved -= math.log2(log.bits / reference.bits)
-        return float(100.0 * (1.0 - 2.0**-saved))
-
-    def share(self, video: Video, options: EncoderOptions, rows: NDArray[np.void]) -> float:
-        """Return what a step adds, in percent of the clip's bits.
-
-        Args:
-            video: The clip.
-            options: Of the encode.
-            rows: Of the log, dtype ``RECORD_DTYPE``.
-
-        Raises:
-            InputError: The clip has no reference, or no slope.
-        """
-        reference, slope = self._find(video, options.target_bitrate)
-        return _share(reference, slope, video, rows, _bits_there(reference, rows))
-
-    def per_step(self, log: EncodeLog, steps: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
-        """Return each step's share of the value.
-
-        Where steps are parts of a golden-frame group that the reference does not have, they share
-        what the group is worth, by their bits. The last step takes what is left of the value: what
-        is not linear, and what the overshoot costs.
-
-        Args:
-            log: The finished encode.
-            steps: Rows ``[first, last)`` of the log that came of each, the first of which is a
-                coded frame; one step at least.
-
-        Returns:
-            float32 ``[len(steps)]``, percent; the sum is the value.
-
-        Raises:
-            InputError: The clip has no reference, or no slope.
-        """
-        reference, slope = self._find(log.video, log.options.target_bitrate)
-        rows = log.records
-        shares = np.zeros(len(steps))
-        groups = rows["group_index"][[first for first, _ in steps]]
-        for group in np.unique(groups):
-            places = np.flatnonzero(groups == group).tolist()
-            whole = rows[steps[places[0]][0] : steps[places[-1]][1]]
-            # What the reference spent on the same part of the clip, over what was spent here.
-            ratio = _bits_there(reference, whole) / max(int(whole["bits"].sum()), 1)
-            has_all = _bits_by_frame(whole).keys() <= reference.rows.keys()
-            for place in places:
-                part = rows[slice(*steps[place])]
-                there = ratio * int(part["bits"].sum())
-                if has_all:
-                    there = _bits_there(reference, part)
-                shares[place] = _share(reference, slope, log.video, part, there)
-        shares[-1] += self(log) - shares.sum()
-        return shares.astype(np.float32)
-
-    def _find(self, video: Video, target: int) -> tuple[_Reference, float]:
-        """Return the reference at the nearest target, and the slope of the curve there."""
-        curve = self._references.get(video.content_hash)
-        if not curve:
-            raise InputError(f"{video.name}: no reference encode to compare with")
-        nearest = min(curve, key=lambda other: (abs(math.log(other / target)), other))
-        reference = curve[nearest]
-        if reference.slope is not None:
-            return reference, reference.slope
-        points = sorted(curve.values(), key=lambda point: point.bits)
-        place = points.index(reference)
-        low, high = points[max(place - 1, 0)], points[min(place + 1, len(points) - 1)]
-        distance = math.log2(high.bits / low.bits)
-        rise = float(high.psnr.mean() - low.psnr.mean())
-        if distance < _CLOSE or rise < _FLAT * distance:
-            raise InputError(
-                f"{video.name}: {len(points)} reference encodes give no slope at {target} kbit/s"
-            )
-        return reference, rise / distance
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the references in a form that JSON takes."""
-        return {
-            "references": [
-                {
-                    "clip": clip,
-                    "target_bitrate": target,
-                    "bits": reference.bits,
-                    "slope": reference.slope,
-                    "psnr": reference.psnr.tolist(),
-                    "spread": reference.spread.tolist(),
-                    "rows": [[*key, bits] for key, bits in reference.rows.items()],
-                }
-                for clip, curve in self._references.items()
-                for target, reference in curve.items()
-            ]
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the references that ``state_dict`` returned."""
-        self._references = {}
-        for entry in state["references"]:
-            curve = self._references.setdefault(str(entry["clip"]), {})
-            curve[int(entry["target_bitrate"])] = _Reference(
-                int(entry["bits"]),
-                None if entry["slope"] is None else float(entry["slope"]),
-                np.array(entry["psnr"], np.float64),
-                np.array(entry["spread"], np.float64),
-                {(show, shown, kind, layer): n for show, shown, kind, layer, n in entry["rows"]},
-            )
-
-
-def _frame_psnr(video: Video, rows: NDArray[np.void]) -> NDArray[np.float64]:
-    """Return the luma PSNR of coded frames, in dB, as :attr:`vpxrc.EncodeLog.psnr` has it."""
-    return np.asarray(psnr(rows["sse_y"] / (video.width * video.height)), np.float64)
-
-
-def _share(
-    reference: _Reference, slope: float, video: Video, rows: NDArray[np.void], there: float
-) -> float:
-    """Return what rows of a log add to the gain, in percent of the reference's bits.
-
-    Args:
-        reference: The reference.
-        slope: dB per log2 bits.
-        video: The clip.
-        rows: Of the log.
-        there: The reference's bits for the same.
-    """
-    shown = rows[rows["is_shown"] != 0]
-    better = _frame_psnr(video, shown) - reference.psnr[shown["show_index"]]
-    quality = math.log(2) * float(better.sum()) / video.num_frames / slope
-    return 100.0 * (quality - (float(rows["bits"].sum()) - there) / reference.bits)
-
-
-def _bits_there(reference: _Reference, rows: NDArray[np.void]) -> float:
-    """Return the reference's bits for the same frames, or for the same part of the clip."""
-    keys = _bits_by_frame(rows).keys()
-    if keys <= reference.rows.keys():
-        return float(sum(reference.rows[key] for key in keys))
-    return float(reference.spread[rows["show_index"][rows["is_shown"] != 0]].sum())
-
-
-def _bits_by_frame(rows: NDArray[np.void]) -> dict[_Key, int]:
-    bits: dict[_Key, int] = {}
-    for *key, n in rows[[*_KEY_FIELDS, "bits"]].tolist():
-        show, shown, kind, layer = map(int, key)
-        bits[show, shown, kind, layer] = bits.get((show, shown, kind, layer), 0) + int(n)
-    return bits
-
-
-def _groups(rows: NDArray[np.void]) -> NDArray[np.int64]:
-    """Return each row's group; a frame shown again is in the one whose ARF it shows.
-
-    So groups are what comes of the decisions of one: the frame shown again is at position 0 of the
-    next group, before its first decision.
-    """
-    coded = rows["is_shown_again"] == 0
-    last_coded = np.maximum.accumulate(np.where(coded, np.arange(len(rows)), 0))
-    return np.asarray(rows["group_index"][last_coded], np.int64)

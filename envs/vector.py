@@ -12,11 +12,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from vpxrc.encoder import DEFAULT_TIMEOUT, Decision, SessionPool
-from vpxrc.envs.episode import Clips, Episode, Targets, Tasks
+from vpxrc.encoder.session import SessionPool
+from vpxrc.encoder.types import DEFAULT_TIMEOUT, Decision
+from vpxrc.envs.direct import RateControlContinuousEnv, RateControlEnv
+from vpxrc.envs.episode import Episode
 from vpxrc.envs.observations import DEFAULT_MAX_FRAMES, Arrays, empty_arrays, observation_space
-from vpxrc.envs.rate_control import RateControlContinuousEnv, RateControlEnv
 from vpxrc.envs.rewards import PsnrReward, Reward
+from vpxrc.envs.tasks import Clips, Targets, Tasks
 from vpxrc.errors import InputError
 
 

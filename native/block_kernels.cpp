@@ -15,7 +15,7 @@
 namespace vpxrc {
 namespace {
 
-// A 16x16 matrix as the passes want it: rows, and rows in pairs side by side for multiply-add.
+// A 16x16 matrix as its rows, and as pairs of rows side by side, which multiply-add takes.
 struct Matrix {
   alignas(32) int16_t rows[kBlock][kBlock];
   alignas(32) int16_t pairs[kBlock / 2][kBlock][2];  // [p][k] = rows[2p][k], rows[2p + 1][k]
@@ -46,7 +46,8 @@ int16_t saturate(int value) {
   return int16_t(value < -32768 ? -32768 : value > 32767 ? 32767 : value);
 }
 
-// Bodies that the compiler vectorises itself, for whatever the function they are put into may use.
+// Bodies that the compiler vectorises itself, with the instructions that the function around them
+// may use.
 
 #define VPXRC_INLINE inline __attribute__((always_inline))
 

@@ -12,11 +12,11 @@ namespace vpxrc {
 constexpr int kBlock = 16;
 constexpr int kBlockSamples = kBlock * kBlock;
 
-// What a block's quantised coefficients cost.
+// The cost of a block's quantised coefficients.
 struct Quantised {
-  int bits;        // of levels above 0: 4 + 2 floor(log2(level)) each
+  int bits;        // 4 + 2 floor(log2(level)) for each level above 0
   int distortion;  // squared error, in samples
-  bool any;        // some level is above 0
+  bool any;        // whether a level is above 0
 };
 
 using Convolve = void (*)(const uint8_t *in, ptrdiff_t in_stride, uint8_t *out,

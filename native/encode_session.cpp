@@ -28,7 +28,7 @@ double thread_cpu_seconds() {
   return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
 }
 
-// Owns a vpx_codec_ctx_t; every failure throws libvpx's own words.
+// Owns a vpx_codec_ctx_t. Every failure throws std::runtime_error with libvpx's own words.
 class Codec {
  public:
   Codec(const Source &source, const EncoderOptions &options, vpx_enc_pass pass,
@@ -166,8 +166,8 @@ std::optional<int64_t> ReadyQueue::pop(double timeout_s) {
   return id;
 }
 
-// What the session and its thread share. The thread writes while kRunning, the session's owner
-// reads (and answers) in every other state: the mutex around `state` orders the two.
+// The data that a session and its thread share. The thread writes in state kRunning, the owner of
+// the session reads and answers in every other state; the mutex around `state` orders the two.
 struct EncodeSession::Core {
   Source source;
   EncoderOptions options;
@@ -208,7 +208,7 @@ struct EncodeSession::Core {
     if (queue != nullptr) queue->push(id);
   }
 
-  // Hands over in the given state and comes back when answered. False when closing.
+  // Waits in the given state for an answer. Returns false where the session closes instead.
   bool hand_over(State next) {
     const auto start = Clock::now();
     enter(next);
@@ -231,7 +231,7 @@ struct EncodeSession::Core {
     changed.notify_all();
   }
 
-  // The seam's callbacks: on the encoder's thread, 0 to go on.
+  // The seam's callbacks. They run on the encoder's thread; 0 lets it go on.
   static int on_first_pass(void *user, const double *stats, int num_frames) {
     auto *const core = static_cast<Core *>(user);
     core->first_pass.assign(stats, stats + size_t(num_frames) * VPXRC_FIRST_PASS_FIELDS);
@@ -302,14 +302,7 @@ struct EncodeSession::Core {
     if (core->is_closing()) return 1;
     const bool decided = core->frame_decided;
     FrameRecord record{};
-    record.coding_index = result->coding_index;
-    record.show_index = result->show_index;
-    record.group_index = result->group_index;
-    record.group_position = result->group_position;
-    record.update_type = result->update_type;
-    record.layer_depth = result->layer_depth;
-    record.is_key = result->is_key;
-    record.is_shown = result->is_shown;
+    record.place = result->place;
     record.is_shown_again = result->is_shown_again;
     record.q_index = result->q_index;
     record.tpl_q_index = result->tpl_q_index;
@@ -320,9 +313,10 @@ struct EncodeSession::Core {
     record.lambda_scale = decided ? core->decision.lambda_scale : 1.0;
     record.bits = result->bits;
     core->frame_decided = false;
-    if (result->show_index >= 0 && result->show_index < core->source.num_frames) {
+    const int show_index = result->place.show_index;
+    if (show_index >= 0 && show_index < core->source.num_frames) {
       const Source &source = core->source;
-      const uint8_t *const y = source.frame(result->show_index);
+      const uint8_t *const y = source.frame(show_index);
       const uint8_t *const u = y + size_t(source.width) * source.height;
       const int chroma_stride = (source.width + 1) / 2;
       record.sse_y = squared_error(result->reconstruction[0], y, source.width);
@@ -383,7 +377,7 @@ EncodeSession::EncodeSession(const Source &source, const EncoderOptions &options
 
 EncodeSession::~EncodeSession() { close(kDestructorGrace); }
 
-State EncodeSession::wait(double timeout_s) {
+State EncodeSession::wait(double timeout_s) const {
   std::unique_lock<std::mutex> lock(core_->mutex);
   int64_t before;
   do {

@@ -51,17 +51,9 @@ struct Packet {
   int64_t pts;
 };
 
-// One row of the encode log: a coded frame, or one shown again. Plain data: it becomes a numpy
-// record.
+// One row of the encode log: a frame that was coded or shown again. numpy reads it as a record.
 struct FrameRecord {
-  int32_t coding_index;
-  int32_t show_index;
-  int32_t group_index;
-  int32_t group_position;
-  int32_t update_type;
-  int32_t layer_depth;
-  int32_t is_key;
-  int32_t is_shown;
+  vpxrc_place place;
   int32_t is_shown_again;  // nothing coded: q_index, tpl_q_index and rdmult are -1
   int32_t q_index;
   int32_t tpl_q_index;     // provisional q of the last TPL pass; -1 = none
@@ -70,7 +62,7 @@ struct FrameRecord {
   int32_t target_bits;  // libvpx's own target, -1 where it was not asked
   double lambda_scale;
   int64_t bits;
-  int64_t sse_y;  // of the reconstruction against the source frame shown at show_index
+  int64_t sse_y;  // squared error of the reconstruction against the source frame show_index
   int64_t sse_u;
   int64_t sse_v;
   int32_t recode_trace[VPXRC_TRACE_FIELDS];
@@ -81,11 +73,10 @@ struct Decision {
   double lambda_scale = 1.0;
   std::vector<float> superblock_scale;  // empty: libvpx's own
   int delta_q_uv = 0;
-  std::vector<int32_t> recode_trace;  // of a logged frame, for an exact replay; else empty
+  std::vector<int32_t> recode_trace;  // a logged frame's, for an exact replay; else empty
 };
 
-// TPL statistics of a group: [frames][rows][cols][VPXRC_TPL_FIELDS]; rows of frames without are
-// NaN.
+// TPL statistics of a group, [frames][rows][cols][VPXRC_TPL_FIELDS]; NaN for frames without.
 struct TplStats {
   int frames = 0;
   int rows = 0;
@@ -93,7 +84,7 @@ struct TplStats {
   std::vector<double> values;
 };
 
-// Who decides. A script answers natively, decision by decision, without a hand-over.
+// Who decides. A script answers decision by decision, without a hand-over.
 struct Control {
   bool observe = false;
   bool plan_groups = false;  // hand over at each new group for provisional q indices
@@ -123,15 +114,16 @@ class EncodeSession {
   EncodeSession(const EncodeSession &) = delete;
   EncodeSession &operator=(const EncodeSession &) = delete;
 
-  // Waits until the encoder needs an answer, is done or has failed; kRunning where timeout_s goes
-  // by without a frame coded, so that an encode without hand-overs may take as long as it likes.
-  State wait(double timeout_s);
-  // Frames coded so far; may be asked for at any time.
+  // Waits until the encoder needs an answer, is done or has failed. Returns kRunning where
+  // timeout_s seconds go by without a frame coded: an encode without hand-overs may take as long as
+  // it likes.
+  State wait(double timeout_s) const;
+  // Number of frames coded so far. May be called in every state.
   int64_t progress() const;
   void answer_group(std::vector<int16_t> plan);
   void answer(Decision decision);
-  // Ends the encode wherever it is. False if the thread did not come to an end within grace_s; it
-  // then goes on by itself to the next hand-over and ends there, still reading the source.
+  // Ends the encode wherever it is. Returns false where the thread needs more than grace_s seconds:
+  // it then runs on to the next hand-over and ends there, still reading the source.
   bool close(double grace_s);
 
   // Valid while the session waits (kGroup, kFrame) or is over.
@@ -155,7 +147,7 @@ class EncodeSession {
 // First-pass statistics as libvpx's opaque blob. Throws std::runtime_error with libvpx's words.
 std::string run_first_pass(const Source &source, const EncoderOptions &options);
 
-// The same second pass in one plain loop with nothing attached: the yardstick of the benchmarks.
+// The stream of the second pass in one plain loop with nothing attached, the benchmarks' yardstick.
 std::vector<Packet> run_plain_second_pass(const Source &source, const EncoderOptions &options,
                                           const std::string &first_pass_stats);
 

@@ -17,7 +17,7 @@ namespace {
 
 constexpr size_t kTile = sizeof(Tile) / sizeof(float);
 
-// Bodies for whatever vectors the function that they are put into may use.
+// Bodies that are compiled for the vectors that the function around them may use.
 
 #define VPXRC_INLINE inline __attribute__((always_inline))
 
@@ -85,7 +85,7 @@ Multiply best_multiply(bool wide) {
 
 float *flat(Tile *tiles) { return reinterpret_cast<float *>(tiles); }
 
-// Lane by lane, then over the lanes: as fast as the vectors are wide, in an order of its own.
+// Adds lane by lane and then the lanes, in one fixed order whatever the width of the vectors.
 float sum(const Tile *row, size_t tiles) {
   Tile total = row[0];
   for (size_t t = 1; t < tiles; ++t)
@@ -97,7 +97,7 @@ float sum(const Tile *row, size_t tiles) {
 
 void relu(std::vector<Tile> &rows) {
   for (Tile &tile : rows)
-    for (float &v : tile.of) v = v < 0.0f ? 0.0f : v;  // what is no number stays none
+    for (float &v : tile.of) v = v < 0.0f ? 0.0f : v;  // a NaN stays one
 }
 
 void check_finite(const char *name, const std::vector<float> &values) {
@@ -145,7 +145,7 @@ Network::Network(const NetworkParameters &p)
   predict1_.put(0, p.width, p.predict1, p.hidden);
   heads_.put(0, p.actions, p.policy, p.width);
   heads_.put(p.actions, 1, p.value, p.width);
-  // An action is one of its inputs that is 1 among others that are 0: a row that is added.
+  // The action is one-hot in the inputs of dynamics1, so its product is one column of the weights.
   for (size_t a = 0; a < p.actions; ++a) {
     action_.insert(action_.end(), dynamics1_.bias.begin(), dynamics1_.bias.end());
     Tile *const row = &action_[a * dynamics1_.tiles];

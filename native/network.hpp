@@ -1,7 +1,7 @@
 // The MuZero agent's networks; agents/muzero/network.py says what they are. float32.
 //
-// Every sum has one order, and no product is fused with it: what is said of a row is the same to
-// the last bit alone, in any batch and on any processor.
+// Every sum has one order and no product is fused with it, so that a row has the same result to the
+// last bit in any batch and on any processor.
 #pragma once
 
 #include <cstddef>
@@ -21,10 +21,10 @@ struct LayerParameters {
 // The caller has checked: sizes of at least 1, every number finite.
 struct NetworkParameters {
   size_t observations, actions, hidden, width;
-  const float *mean, *gain;  // of the observations, [observations]
+  const float *mean, *gain;  // standardise observations; [observations]
   LayerParameters represent1, represent2, dynamics1, dynamics2, reward, predict1, policy, value;
-  float limit;       // of a standardised observation
-  float epsilon;     // of the normalisation of states
+  float limit;       // bound on the size of a standardised observation
+  float epsilon;     // added to a state's variance before it is normalised
   bool wide = true;  // wide vectors where the processor has them
 };
 
@@ -35,12 +35,13 @@ struct alignas(64) Tile {
 
 class Network {
  public:
-  // What the layers between write to: of one thread at a time, and best used again.
+  // Memory for the inner layers. One thread at a time may use it; reusing it saves allocations.
   struct Workspace {
     std::vector<Tile> inner, outer;
   };
 
-  // Of every step. The end is not told from the rest: after it, rewards of 0 have been learned.
+  // The discount of every step. The model has no end of an episode: it has learned rewards of 0
+  // after it.
   static constexpr float kDiscount = 1.0f;
 
   explicit Network(const NetworkParameters &parameters);
@@ -59,11 +60,10 @@ class Network {
   size_t hidden() const { return hidden_; }
 
  private:
-  // The outputs of one layer or of several with the same inputs, in tiles; the last one's rest is
-  // 0.
+  // One layer, or several with the same inputs. Outputs are in tiles; the last is filled with 0.
   struct Dense {
     Dense(size_t inputs, size_t outputs);
-    // Puts a layer's outputs at first, ...; its weights have stride numbers per output.
+    // Puts a layer's outputs at `first` and after. Its weights have `stride` numbers per output.
     void put(size_t first, size_t outputs, const LayerParameters &layer, size_t stride);
 
     size_t inputs, tiles;
@@ -82,15 +82,15 @@ class Network {
                     size_t tiles, Tile *y);
   std::vector<float> mean_, gain_;
   Dense represent1_, represent2_;
-  Dense dynamics1_;           // of the state
-  std::vector<Tile> action_;  // [actions][tiles]: of the action, and the bias
-  Dense dynamics2_;           // and, behind the state, the reward
+  Dense dynamics1_;           // its inputs are those of the state
+  std::vector<Tile> action_;  // [actions][tiles]: weights of an action, plus the bias
+  Dense dynamics2_;           // outputs: the state and, behind it, the reward
   Dense predict1_;
-  Dense heads_;  // the logits and, behind them, the value
+  Dense heads_;  // outputs: the logits and, behind them, the value
 };
 
-// Runs all simulations of a new tree, of the network's states and actions. Throws std::domain_error
-// where the network says a number that is not finite.
+// Runs all simulations of a new tree, which has the network's numbers of states and actions. Throws
+// std::domain_error where the network gives a number that is not finite.
 void search(SearchTree &tree, const Network &network);
 
 }  // namespace vpxrc

@@ -43,6 +43,13 @@ enum { kHighPrecisionMvQ = 200 };
 /* setup_frame() of vp9_encoder.c gives ARFs of layers up to here one frame context. */
 enum { kDeepestSharedContext = 3 };
 
+/* The statistics of a frame are doubles, one after the other, up to the layer's id. */
+_Static_assert(offsetof(FIRSTPASS_STATS, new_mv_count) ==
+                       (VPXRC_FIRST_PASS_FIELDS - 1) * sizeof(double) &&
+                   offsetof(FIRSTPASS_STATS, spatial_layer_id) ==
+                       VPXRC_FIRST_PASS_FIELDS * sizeof(double),
+               "first-pass statistics of this libvpx");
+
 _Static_assert(VPXRC_TRACE_FIELDS == 2 + SWITCHABLE_FILTERS, "filters of this libvpx");
 
 typedef struct seam_state {
@@ -50,13 +57,13 @@ typedef struct seam_state {
   int num_groups;
   int16_t plan[VPXRC_MAX_GROUP]; /* provisional q indices of the current group */
   int has_plan;
-  int has_trace; /* of the frame at hand */
+  int has_trace; /* the frame at hand has one */
   int32_t trace[VPXRC_TRACE_FIELDS];
   int deciding;    /* the next get_encodeframe_decision is the real one */
-  int tpl_q_index; /* of the frame at hand; -1 = none */
+  int tpl_q_index; /* the TPL pass's for the frame at hand; -1 = none */
   int last_group_size;
   int had_tpl;          /* the current group's TPL pass has run */
-  int kept_layer_depth; /* of the frame at hand, while libvpx is shown another; -1 = none */
+  int kept_layer_depth; /* the frame's own, while libvpx is shown another; -1 = none */
 } seam_state;
 
 static VP9_COMP *encoder_of(EXT_RATECTRL *rc) {
@@ -92,8 +99,7 @@ vpx_codec_err_t vpxrc_seam_attach(vpx_codec_ctx_t *codec, vpxrc_controller *cont
   vpx_rc_funcs_t funcs;
   memset(&funcs, 0, sizeof(funcs));
   /* VPX_RC_RDMULT makes libvpx announce each frame; the answer VPX_DEFAULT_RDMULT changes nothing.
-   * send_tpl_gop_stats stays NULL: with it libvpx runs TPL for more groups than it does by itself.
-   */
+   * send_tpl_gop_stats stays NULL, because with it libvpx runs TPL for more groups than without. */
   funcs.rc_type = VPX_RC_RDMULT | (controller->observe ? 0 : VPX_RC_QP);
   funcs.send_firstpass_stats = unused_first_pass;
   funcs.update_encodeframe_result = unused_result;
@@ -135,36 +141,8 @@ vpx_codec_err_t vp9_extrc_send_firstpass_stats(EXT_RATECTRL *rc, const FIRST_PAS
   double *const rows = vpx_malloc(sizeof(*rows) * VPXRC_FIRST_PASS_FIELDS * (n > 0 ? n : 1));
   if (rows == NULL) return VPX_CODEC_MEM_ERROR;
   double *row = rows;
-  for (int i = 0; i < n; ++i, row += VPXRC_FIRST_PASS_FIELDS) {
-    const FIRSTPASS_STATS *const s = &info->stats[i];
-    const double fields[VPXRC_FIRST_PASS_FIELDS] = {s->frame,
-                                                    s->weight,
-                                                    s->intra_error,
-                                                    s->coded_error,
-                                                    s->sr_coded_error,
-                                                    s->frame_noise_energy,
-                                                    s->pcnt_inter,
-                                                    s->pcnt_motion,
-                                                    s->pcnt_second_ref,
-                                                    s->pcnt_neutral,
-                                                    s->pcnt_intra_low,
-                                                    s->pcnt_intra_high,
-                                                    s->intra_skip_pct,
-                                                    s->intra_smooth_pct,
-                                                    s->inactive_zone_rows,
-                                                    s->inactive_zone_cols,
-                                                    s->MVr,
-                                                    s->mvr_abs,
-                                                    s->MVc,
-                                                    s->mvc_abs,
-                                                    s->MVrv,
-                                                    s->MVcv,
-                                                    s->mv_in_out_count,
-                                                    s->duration,
-                                                    s->count,
-                                                    s->new_mv_count};
-    memcpy(row, fields, sizeof(fields));
-  }
+  for (int i = 0; i < n; ++i, row += VPXRC_FIRST_PASS_FIELDS)
+    memcpy(row, &info->stats[i], sizeof(*row) * VPXRC_FIRST_PASS_FIELDS);
   const vpxrc_controller *const controller = state_of(rc)->controller;
   const int failed = controller->first_pass(controller->user, rows, n);
   vpx_free(rows);
@@ -308,24 +286,33 @@ vpx_codec_err_t vp9_extrc_get_frame_rdmult(EXT_RATECTRL *rc, int show_index, int
   return VPX_CODEC_OK;
 }
 
-static void describe_frame(VP9_COMP *cpi, seam_state *state, vpxrc_frame *frame) {
+static vpxrc_place place_of(const VP9_COMP *cpi, const seam_state *state) {
   const VP9_COMMON *const cm = &cpi->common;
   const GF_GROUP *const gf = &cpi->twopass.gf_group;
-  const RefCntBuffer *const buffer = get_ref_cnt_buffer(cm, cm->new_fb_idx);
+  const int again = cm->show_existing_frame;
+  const vpxrc_place place = {
+      .coding_index = again ? -1 : cm->current_frame_coding_index,
+      .show_index = again ? (int)cm->current_video_frame
+                          : get_ref_cnt_buffer(cm, cm->new_fb_idx)->frame_index,
+      .group_index = state->num_groups - 1,
+      .group_position = gf->index,
+      .update_type = gf->update_type[gf->index],
+      .layer_depth = gf->layer_depth[gf->index],
+      .is_key = cm->frame_type == KEY_FRAME,
+      .is_shown = again || cm->show_frame,
+  };
+  return place;
+}
+
+static void describe_frame(VP9_COMP *cpi, const seam_state *state, vpxrc_frame *frame) {
+  const GF_GROUP *const gf = &cpi->twopass.gf_group;
   RefCntBuffer *references[MAX_INTER_REF_FRAMES];
   int bottom = 0, top = 0;
   memset(frame, 0, sizeof(*frame));
-  frame->coding_index = cm->current_frame_coding_index;
-  frame->show_index = buffer->frame_index;
-  frame->group_index = state->num_groups - 1;
-  frame->group_position = gf->index;
-  frame->update_type = gf->update_type[gf->index];
-  frame->layer_depth = gf->layer_depth[gf->index];
-  frame->is_key = cm->frame_type == KEY_FRAME;
-  frame->is_shown = cm->show_frame;
+  frame->place = place_of(cpi, state);
   frame->tpl_q_index = state->tpl_q_index;
   for (int i = 0; i < MAX_INTER_REF_FRAMES; ++i) frame->reference_coding_index[i] = -1;
-  if (!frame->is_key) {
+  if (!frame->place.is_key) {
     get_ref_frame_bufs(cpi, references);
     for (int i = 0; i < MAX_INTER_REF_FRAMES; ++i)
       if (references[i] != NULL)
@@ -345,7 +332,7 @@ static void describe_frame(VP9_COMP *cpi, seam_state *state, vpxrc_frame *frame)
   frame->takes_superblock_scale =
       gf->index >= 1 && gf->index < MAX_ARF_GOP_SIZE && cpi->sf.enable_tpl_model &&
       cpi->tpl_stats[gf->index].is_valid &&
-      (frame->update_type != ARF_UPDATE || frame->layer_depth <= kDeepestSharedContext);
+      (frame->place.update_type != ARF_UPDATE || frame->place.layer_depth <= kDeepestSharedContext);
   frame->r0 = frame->has_tpl ? frame_r0(cpi, &cpi->tpl_stats[gf->index]) : NAN;
 }
 
@@ -368,10 +355,10 @@ static double own_superblock_scale(VP9_COMP *cpi, int q_index, int sb_row, int s
   return (double)VPXMAX(1, clamp(adaptive, frame_rdmult / 2, frame_rdmult * 3 / 2)) / frame_rdmult;
 }
 
-/* libvpx reads the map at the base layer only. While a frame is coded only setup_frame() of
- * vp9_encoder.c looks at its layer depth too, and only whether an ARF lies deeper than
- * kDeepestSharedContext; so it is shown one that has the map read. The rate control's update comes
- * after the result. */
+/* Makes libvpx read the map, which it does at the base layer only: shows it layer depth 1 while the
+ * frame is coded. Besides the map only setup_frame() of vp9_encoder.c looks at the depth then, and
+ * only whether an ARF lies deeper than kDeepestSharedContext. The rate control is updated after the
+ * result, which puts the true depth back. */
 static void take_superblock_scale(VP9_COMP *cpi, seam_state *state) {
   GF_GROUP *const gf = &cpi->twopass.gf_group;
   if (gf->layer_depth[gf->index] <= 1) return;
@@ -379,8 +366,8 @@ static void take_superblock_scale(VP9_COMP *cpi, seam_state *state) {
   gf->layer_depth[gf->index] = 1;
 }
 
-/* The TPL pass asks for every frame of the group; answered from the plan, else as libvpx estimates.
- */
+/* Answers the TPL pass, which asks for every frame of the group: by the plan, else by libvpx's own
+ * estimate. */
 static void answer_tpl_query(VP9_COMP *cpi, const seam_state *state, int position,
                              vpx_rc_encodeframe_decision_t *decision) {
   const GF_GROUP *const gf = &cpi->twopass.gf_group;
@@ -457,8 +444,7 @@ vpx_codec_err_t vp9_extrc_update_encodeframe_result(EXT_RATECTRL *rc, int64_t bi
   if (state->kept_layer_depth >= 0)
     gf->layer_depth[gf->index] = (unsigned char)state->kept_layer_depth;
   state->kept_layer_depth = -1;
-  const RefCntBuffer *const buffer = get_ref_cnt_buffer(cm, cm->new_fb_idx);
-  const YV12_BUFFER_CONFIG *const picture = &buffer->buf;
+  const YV12_BUFFER_CONFIG *const picture = &get_ref_cnt_buffer(cm, cm->new_fb_idx)->buf;
   const int again = cm->show_existing_frame;
   if (state->has_trace) {
     cpi->max_mv_magnitude = (unsigned)state->trace[1];
@@ -467,14 +453,7 @@ vpx_codec_err_t vp9_extrc_update_encodeframe_result(EXT_RATECTRL *rc, int64_t bi
   }
   state->has_trace = 0;
   const vpxrc_result result = {
-      .coding_index = again ? -1 : cm->current_frame_coding_index,
-      .show_index = again ? (int)cm->current_video_frame : buffer->frame_index,
-      .group_index = state->num_groups - 1,
-      .group_position = gf->index,
-      .update_type = gf->update_type[gf->index],
-      .layer_depth = gf->layer_depth[gf->index],
-      .is_key = cm->frame_type == KEY_FRAME,
-      .is_shown = again || cm->show_frame,
+      .place = place_of(cpi, state),
       .is_shown_again = again,
       .q_index = again ? -1 : q_index,
       .tpl_q_index = again ? -1 : state->tpl_q_index,
@@ -496,8 +475,7 @@ vpx_codec_err_t vp9_extrc_update_encodeframe_result(EXT_RATECTRL *rc, int64_t bi
   return controller->result(controller->user, &result) ? VPX_CODEC_ERROR : VPX_CODEC_OK;
 }
 
-/* Group structure and key frames stay libvpx's: VPX_RC_GOP is never set, so these are not called.
- */
+/* Never called: VPX_RC_GOP is not set, so groups and key frames stay libvpx's. */
 vpx_codec_err_t vp9_extrc_get_gop_decision(EXT_RATECTRL *rc, vpx_rc_gop_decision_t *decision) {
   (void)rc, (void)decision;
   return VPX_CODEC_INVALID_PARAM;

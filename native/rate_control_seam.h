@@ -20,11 +20,11 @@ extern "C" {
 #define VPXRC_TPL_FIELDS 8
 #define VPXRC_LIBVPX_Q (-1) /* leave q to libvpx */
 
-/* Where libvpx's VBR codes a frame more than once, three things remember the earlier passes:
- * whether 1/8-sample vectors are allowed (by the first q tried), the longest vector (the next
- * frame's search range) and how often each interpolation filter was taken (steers later frames'
- * filter search). An exact replay in one pass hands them back. Fields: 0/1, samples, three counts.
- */
+/* The recode trace: what the earlier passes leave behind where libvpx's VBR codes a frame more than
+ * once. Its fields say whether 1/8-sample vectors are allowed (0/1, by the first q tried), the
+ * longest vector in samples (the next frame's search range) and how often each of three
+ * interpolation filters was taken (steers later frames' filter search). An exact replay in one pass
+ * hands them back. */
 #define VPXRC_TRACE_FIELDS 5
 
 /* Update types, the values of libvpx's FRAME_UPDATE_TYPE. */
@@ -51,19 +51,24 @@ typedef struct vpxrc_group {
   int32_t references[VPXRC_MAX_GROUP][3]; /* last, golden, altref: group position, -1 = before it */
 } vpxrc_group;
 
+/* Which frame of the encode it is. The log's first columns, in this order. */
+typedef struct vpxrc_place {
+  int32_t coding_index;   /* frames shown again count, and have -1 */
+  int32_t show_index;     /* display index of the source frame */
+  int32_t group_index;    /* number of the golden-frame group within the encode */
+  int32_t group_position; /* in the group, in coding order */
+  int32_t update_type;
+  int32_t layer_depth; /* 0 key and golden, 1 base ARF, larger for deeper layers */
+  int32_t is_key;
+  int32_t is_shown; /* 0 for an ARF */
+} vpxrc_place;
+
 /* A frame about to be coded. */
 typedef struct vpxrc_frame {
-  int32_t coding_index;
-  int32_t show_index;
-  int32_t group_index;
-  int32_t group_position;
-  int32_t update_type;
-  int32_t layer_depth;
-  int32_t is_key;
-  int32_t is_shown;
+  vpxrc_place place;
   int32_t tpl_q_index;               /* provisional q of the last TPL pass for it; -1 = none */
   int32_t reference_coding_index[3]; /* last, golden, altref; -1 = none */
-  int32_t libvpx_q_index;            /* what libvpx's own rate control would take */
+  int32_t libvpx_q_index;            /* the one that libvpx's rate control would take */
   int32_t libvpx_q_low;
   int32_t libvpx_q_high;
   int32_t libvpx_rdmult; /* its frame lambda at that q */
@@ -78,8 +83,8 @@ typedef struct vpxrc_frame {
 typedef struct vpxrc_decision {
   int32_t q_index;               /* 0..255 or VPXRC_LIBVPX_Q */
   int32_t delta_q_uv;            /* chroma q delta, -15..15 */
-  const int32_t *recode_trace;   /* of a logged result, for an exact replay; NULL otherwise */
-  double lambda_scale;           /* of the frame's lambda, 1 = libvpx's */
+  const int32_t *recode_trace;   /* a logged result's, for an exact replay; else NULL */
+  double lambda_scale;           /* factor on the frame's lambda, 1 = libvpx's */
   const float *superblock_scale; /* [sb_rows * sb_cols] or NULL: libvpx's own TPL scale */
 } vpxrc_decision;
 
@@ -92,16 +97,9 @@ typedef struct vpxrc_plane {
 
 /* A frame that was coded or shown again. */
 typedef struct vpxrc_result {
-  int32_t coding_index;
-  int32_t show_index;
-  int32_t group_index;
-  int32_t group_position;
-  int32_t update_type;
-  int32_t layer_depth;
-  int32_t is_key;
-  int32_t is_shown;
-  int32_t is_shown_again; /* nothing coded: an ARF becomes visible */
-  int32_t q_index;        /* -1 where shown again, like the next three */
+  vpxrc_place place;
+  int32_t is_shown_again; /* nothing is coded, an ARF becomes visible */
+  int32_t q_index;        /* -1 where shown again, as tpl_q_index and rdmult */
   int32_t tpl_q_index;    /* -1 also without TPL */
   int32_t rdmult;
   int32_t recode_trace[VPXRC_TRACE_FIELDS];
@@ -133,8 +131,7 @@ vpx_codec_err_t vpxrc_seam_attach(vpx_codec_ctx_t *codec, vpxrc_controller *cont
  * size. Returns 0 where the frame has none. */
 int vpxrc_seam_tpl(const void *encoder, int group_position, int *rows, int *cols, double *out);
 
-/* The AC quantiser step of a q index 0..255, 8 bit, in eighths of a sample as libvpx's table has
- * it. */
+/* The AC quantiser step of a q index 0..255 for 8-bit video, in eighths of a sample. */
 int vpxrc_ac_quantizer(int q_index);
 
 #ifdef __cplusplus

@@ -1,5 +1,7 @@
-// Bindings only. But for whole searches they keep the GIL: a call lasts microseconds, and waiting
-// to get the GIL back behind another thread may last a thousand times as long.
+// The bindings of vpxrc._search: the MuZero agent's search trees and networks.
+//
+// Only a whole search releases the GIL. The other calls last microseconds, and waiting to get the
+// GIL back behind another thread may last a thousand times as long.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -66,7 +68,7 @@ int count(const char *name, int64_t given) {
   return int(given);
 }
 
-// Rows and columns of what says how large the others have to be.
+// The shape of a table, [rows, columns], that gives the other arrays their sizes.
 Shape table_shape(const char *name, const py::handle &values) {
   const Shape shape = shape_of(array_of<Array>(name, values));
   if (shape.size() != 2 || shape[0] < 1 || shape[1] < 1)
@@ -114,7 +116,7 @@ vpxrc::SearchTree make_tree(const py::object &prior_logits, const py::object &va
                            invalid_actions.is_none() ? nullptr : mask.data());
 }
 
-// Its sizes are those of the weights; the arrays are not needed afterwards.
+// The sizes of the network are those of its weights. The arrays are copied.
 vpxrc::Network make_network(const py::dict &parameters, float limit, float epsilon,
                             int64_t reward) {
   const auto given = [&](const char *name) {
@@ -131,7 +133,7 @@ vpxrc::Network make_network(const py::dict &parameters, float limit, float epsil
   if (reward < 0 || reward >= outcome[0])
     throw py::value_error("reward is " + std::to_string(reward) + " of " +
                           std::to_string(outcome[0]) + " outcomes");
-  std::vector<Array> kept;  // until they are copied
+  std::vector<Array> kept;  // alive until the network has copied them
   const auto vector = [&](const char *name, py::ssize_t size) {
     return kept.emplace_back(numbers(name, given(name), {size})).data();
   };
@@ -166,122 +168,144 @@ Array rows(const char *name, const py::object &values, size_t columns) {
   return numbers(name, values, {table_shape(name, values)[0], py::ssize_t(columns)});
 }
 
+using vpxrc::Network;
+using vpxrc::SearchTree;
+
+Array represent(const Network &network, const py::object &observations) {
+  const Array given = rows("observations", observations, network.observations());
+  Array states({given.shape(0), py::ssize_t(network.hidden())});
+  Network::Workspace space;
+  network.represent(size_t(given.shape(0)), given.data(), states.mutable_data(), space);
+  return states;
+}
+
+py::tuple predict(const Network &network, const py::object &states) {
+  const Array given = rows("states", states, network.hidden());
+  const py::ssize_t batch = given.shape(0);
+  Array logits({batch, py::ssize_t(network.actions())}), value(batch);
+  Network::Workspace space;
+  network.predict(size_t(batch), given.data(), logits.mutable_data(), value.mutable_data(), space);
+  return py::make_tuple(std::move(logits), std::move(value));
+}
+
+py::tuple step(const Network &network, const py::object &actions, const py::object &states) {
+  const Array given = rows("states", states, network.hidden());
+  const py::ssize_t batch = given.shape(0);
+  const Actions taken = array_of<Actions>("actions", actions);
+  check_shape("actions", taken, {batch});
+  for (py::ssize_t b = 0; b < batch; ++b)
+    if (taken.at(b) < 0 || size_t(taken.at(b)) >= network.actions())
+      throw py::value_error("actions has " + std::to_string(taken.at(b)) + "; expected 0 to " +
+                            std::to_string(network.actions() - 1));
+  Array reward(batch), discount(batch), value(batch);
+  Array logits({batch, py::ssize_t(network.actions())});
+  Array after({batch, py::ssize_t(network.hidden())});
+  std::fill_n(discount.mutable_data(), batch, Network::kDiscount);
+  Network::Workspace space;
+  network.step(size_t(batch), taken.data(), given.data(), reward.mutable_data(),
+               logits.mutable_data(), value.mutable_data(), after.mutable_data(), space);
+  return py::make_tuple(std::move(reward), std::move(discount), std::move(logits), std::move(value),
+                        std::move(after));
+}
+
+py::tuple select(SearchTree &tree) {
+  const vpxrc::SearchSettings &s = tree.settings();
+  // New arrays every time, because the model may keep what it is given.
+  py::array_t<int32_t> action(s.batch);
+  Array embedding({s.batch, s.width});
+  tree.select(action.mutable_data(), embedding.mutable_data());
+  return py::make_tuple(std::move(action), std::move(embedding));
+}
+
+void expand(SearchTree &tree, const py::object &reward, const py::object &discount,
+            const py::object &prior_logits, const py::object &value, const py::object &embedding) {
+  const vpxrc::SearchSettings &s = tree.settings();
+  tree.expand(numbers("reward", reward, {s.batch}).data(),
+              numbers("discount", discount, {s.batch}).data(),
+              numbers("prior_logits", prior_logits, {s.batch, s.actions}).data(),
+              numbers("value", value, {s.batch}).data(),
+              numbers("embedding", embedding, {s.batch, s.width}).data());
+}
+
+void search(SearchTree &tree, const Network &network) {
+  const vpxrc::SearchSettings &s = tree.settings();
+  if (size_t(s.actions) != network.actions() || size_t(s.width) != network.hidden())
+    throw py::value_error("network has " + std::to_string(network.actions()) + " actions and " +
+                          std::to_string(network.hidden()) + " numbers per state; expected " +
+                          std::to_string(s.actions) + " and " + std::to_string(s.width));
+  const py::gil_scoped_release release;
+  vpxrc::search(tree, network);
+}
+
+py::tuple result(SearchTree &tree) {
+  const vpxrc::SearchSettings &s = tree.settings();
+  py::array_t<int32_t> action(s.batch), visits({s.batch, s.actions});
+  Array weights({s.batch, s.actions}), value(s.batch), qvalues({s.batch, s.actions});
+  tree.result(action.mutable_data(), weights.mutable_data(), value.mutable_data(),
+              visits.mutable_data(), qvalues.mutable_data());
+  return py::make_tuple(std::move(action), std::move(weights), std::move(value), std::move(visits),
+                        std::move(qvalues));
+}
+
+void bind_network(py::module_ &m) {
+  py::class_<Network>(m, "Network", R"(The networks of vpxrc.agents.muzero.network.
+
+They take float32 observations [B, N] and have states [B, H] and actions 0..A-1, for any number of
+threads at once. Every number given must be finite. ValueError says which array is not, is missing
+or has the wrong shape.)")
+      .def(py::init(&make_network), "parameters"_a, py::kw_only(), "limit"_a, "epsilon"_a,
+           "reward"_a, R"(Copy the parameters.
+
+parameters are float32 arrays by name: weight [outputs, inputs] and bias [outputs] of the layers
+represent1, represent2, dynamics1, dynamics2, outcome, predict1, policy and value, and
+observation_mean and observation_gain [N]. limit bounds a standardised observation on both sides,
+epsilon is added to the variance of a state before it is normalised; both are above 0. reward is the
+row of outcome that predicts the reward.)")
+      .def("represent", &represent, "observations"_a,
+           "Return the states, float32 [B, H], of observations, float32 [B, N].")
+      .def("predict", &predict, "states"_a,
+           "Return the policy's logits, float32 [B, A], and the values, float32 [B] in units of "
+           "reward, of states, float32 [B, H].")
+      .def("step", &step, "actions"_a, "states"_a, R"(Take actions, int32 [B], in states [B, H].
+
+Returns the arguments of SearchTree.expand(): reward [B], discount [B], and the logits [B, A], value
+[B] and embedding [B, H] of the states after.)");
+}
+
+void bind_tree(py::module_ &m) {
+  py::class_<SearchTree>(m, "SearchTree", R"(One tree per state of a batch, grown together.
+
+One thread at a time may use it. Arrays are float32 unless said otherwise and must be finite.
+ValueError says which is not, or has the wrong shape.)")
+      .def(py::init(&make_tree), "prior_logits"_a, "value"_a, "embedding"_a, "gumbel"_a,
+           "invalid_actions"_a, py::kw_only(), "num_simulations"_a, "max_depth"_a,
+           "max_considered"_a, "value_scale"_a, "maxvisit_init"_a, "rescale"_a, "mixed_value"_a,
+           R"(Begin with the roots.
+
+prior_logits and gumbel are [B, A], value [B], embedding [B, H], invalid_actions bool [B, A] or None
+where every action may be taken. max_depth counts edges from the root, None for num_simulations.
+Sequential halving starts with at most max_considered actions. value_scale, maxvisit_init, rescale
+and mixed_value are those of mctx's qtransform_completed_by_mix_value.)")
+      .def("select", &select, R"(Walk every tree to the next question for the model.
+
+Returns actions, int32 [B], and the embeddings [B, H] of the nodes where they are to be taken.)")
+      .def("expand", &expand, "reward"_a, "discount"_a, "prior_logits"_a, "value"_a, "embedding"_a,
+           R"(Put the model's answer to select() into the trees.
+
+reward, discount and value are [B], prior_logits [B, A], embedding [B, H].)")
+      .def("search", &search, "network"_a,
+           "Run all simulations on a Network, without the GIL. ValueError says where it has other "
+           "sizes than the tree or answers with a number that is not finite.")
+      .def("result", &result, R"(Return what the search says of the roots, after all simulations.
+
+Actions, int32 [B]; weights of the improved policy [B, A]; values [B]; visits, int32 [B, A]; and
+completed Q-values [B, A], in units of reward.)");
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_search, m, py::mod_gil_not_used()) {
   m.doc() = "Gumbel MuZero's trees and the agent's networks, for vpxrc.agents.muzero.";
-
-  using vpxrc::Network;
-  py::class_<Network>(m, "Network", R"(The networks of vpxrc.agents.muzero.network.
-
-Parameters by name; limit of a standardised observation, epsilon of the normalisation of states, and
-which of the outcomes is the reward. Any number of threads may ask it. Numbers must be finite;
-ValueError says what is not, or what is missing or has the wrong shape.)")
-      .def(py::init(&make_network), "parameters"_a, py::kw_only(), "limit"_a, "epsilon"_a,
-           "reward"_a)
-      .def(
-          "represent",
-          [](const Network &network, const py::object &observations) {
-            const Array given = rows("observations", observations, network.observations());
-            py::array_t<float> states({given.shape(0), py::ssize_t(network.hidden())});
-            Network::Workspace space;
-            network.represent(size_t(given.shape(0)), given.data(), states.mutable_data(), space);
-            return states;
-          },
-          "observations"_a, "States [B, H] of observations [B, N].")
-      .def(
-          "predict",
-          [](const Network &network, const py::object &states) {
-            const Array given = rows("states", states, network.hidden());
-            const py::ssize_t batch = given.shape(0);
-            py::array_t<float> logits({batch, py::ssize_t(network.actions())}), value(batch);
-            Network::Workspace space;
-            network.predict(size_t(batch), given.data(), logits.mutable_data(),
-                            value.mutable_data(), space);
-            return py::make_tuple(std::move(logits), std::move(value));
-          },
-          "states"_a, "Logits [B, A] and values [B] of states [B, H].")
-      .def(
-          "step",
-          [](const Network &network, const py::object &actions, const py::object &states) {
-            const Array given = rows("states", states, network.hidden());
-            const py::ssize_t batch = given.shape(0);
-            const Actions taken = array_of<Actions>("actions", actions);
-            check_shape("actions", taken, {batch});
-            for (py::ssize_t b = 0; b < batch; ++b)
-              if (taken.at(b) < 0 || size_t(taken.at(b)) >= network.actions())
-                throw py::value_error("actions has " + std::to_string(taken.at(b)) +
-                                      "; expected 0 to " + std::to_string(network.actions() - 1));
-            py::array_t<float> reward(batch), discount(batch), value(batch),
-                logits({batch, py::ssize_t(network.actions())}),
-                after({batch, py::ssize_t(network.hidden())});
-            std::fill_n(discount.mutable_data(), batch, Network::kDiscount);
-            Network::Workspace space;
-            network.step(size_t(batch), taken.data(), given.data(), reward.mutable_data(),
-                         logits.mutable_data(), value.mutable_data(), after.mutable_data(), space);
-            return py::make_tuple(std::move(reward), std::move(discount), std::move(logits),
-                                  std::move(value), std::move(after));
-          },
-          "actions"_a, "states"_a,
-          "Of actions int32 [B] in states: what SearchTree.expand() takes.");
-
-  py::class_<vpxrc::SearchTree>(m, "SearchTree", R"(One tree per state of a batch, grown together.
-
-Of one thread at a time. Arrays are float32 unless said otherwise and must be finite; ValueError
-says which is not, or which has the wrong shape.)")
-      .def(py::init(&make_tree), "prior_logits"_a, "value"_a, "embedding"_a, "gumbel"_a,
-           "invalid_actions"_a, py::kw_only(), "num_simulations"_a, "max_depth"_a,
-           "max_considered"_a, "value_scale"_a, "maxvisit_init"_a, "rescale"_a, "mixed_value"_a)
-      .def(
-          "select",
-          [](vpxrc::SearchTree &tree) {
-            const vpxrc::SearchSettings &s = tree.settings();
-            // New ones every time: the model may keep what it is given.
-            py::array_t<int32_t> action(s.batch);
-            py::array_t<float> embedding({s.batch, s.width});
-            tree.select(action.mutable_data(), embedding.mutable_data());
-            return py::make_tuple(std::move(action), std::move(embedding));
-          },
-          "What the model is asked next: actions int32 [B] and the embeddings [B, H] of the nodes "
-          "where they are taken.")
-      .def(
-          "expand",
-          [](vpxrc::SearchTree &tree, const py::object &reward, const py::object &discount,
-             const py::object &prior_logits, const py::object &value, const py::object &embedding) {
-            const vpxrc::SearchSettings &s = tree.settings();
-            tree.expand(numbers("reward", reward, {s.batch}).data(),
-                        numbers("discount", discount, {s.batch}).data(),
-                        numbers("prior_logits", prior_logits, {s.batch, s.actions}).data(),
-                        numbers("value", value, {s.batch}).data(),
-                        numbers("embedding", embedding, {s.batch, s.width}).data());
-          },
-          "reward"_a, "discount"_a, "prior_logits"_a, "value"_a, "embedding"_a,
-          "The model's answer to select().")
-      .def(
-          "search",
-          [](vpxrc::SearchTree &tree, const Network &network) {
-            const vpxrc::SearchSettings &s = tree.settings();
-            if (size_t(s.actions) != network.actions() || size_t(s.width) != network.hidden())
-              throw py::value_error("network has " + std::to_string(network.actions()) +
-                                    " actions and " + std::to_string(network.hidden()) +
-                                    " numbers per state; expected " + std::to_string(s.actions) +
-                                    " and " + std::to_string(s.width));
-            const py::gil_scoped_release release;
-            vpxrc::search(tree, network);
-          },
-          "network"_a, "All simulations, with what the network says; without the GIL.")
-      .def(
-          "result",
-          [](vpxrc::SearchTree &tree) {
-            const vpxrc::SearchSettings &s = tree.settings();
-            py::array_t<int32_t> action(s.batch), visits({s.batch, s.actions});
-            py::array_t<float> weights({s.batch, s.actions}), value(s.batch),
-                qvalues({s.batch, s.actions});
-            tree.result(action.mutable_data(), weights.mutable_data(), value.mutable_data(),
-                        visits.mutable_data(), qvalues.mutable_data());
-            return py::make_tuple(std::move(action), std::move(weights), std::move(value),
-                                  std::move(visits), std::move(qvalues));
-          },
-          "After the last simulation: actions int32 [B], weights [B, A], values [B], visits int32 "
-          "[B, A] and completed Q-values [B, A] of the roots.");
+  bind_network(m);
+  bind_tree(m);
 }

@@ -11,12 +11,12 @@ namespace {
 
 constexpr float kTiny = std::numeric_limits<float>::min();
 constexpr float kLowest = std::numeric_limits<float>::lowest();
-// Below every score of a considered action: also the only one considered may be an unlikely one.
+// Bounds scores from below, so that even an unlikely action can be the only one considered.
 constexpr float kLowScore = -1e9f;
 // The smallest range of Q-values that is stretched to 0..1.
 constexpr float kLeastRange = 1e-8f;
 
-// values -> their softmax, in place.
+// Replaces values by their softmax.
 void softmax(float *values, int n) {
   const float most = *std::max_element(values, values + n);
   float sum = 0.0f;
@@ -53,8 +53,8 @@ std::vector<int32_t> considered_visits(int num_considered, int simulations) {
   }
 }
 
-// Multiplications are fused with additions where XLA fuses them for mctx: to the last bit the same
-// values, and the mean of equal values is that value.
+// Products are fused with sums where XLA fuses them for mctx. So the values are mctx's to the last
+// bit, and the mean of equal values is that value.
 float SearchTree::Edge::qvalue() const { return std::fma(discount, value, reward); }
 
 SearchTree::SearchTree(const SearchSettings &settings, const float *logits, const float *value,
@@ -163,7 +163,7 @@ void SearchTree::result(int32_t *action, float *weights, float *value, int32_t *
   }
 }
 
-// A node's evaluation, the first or, beyond max_depth, once more.
+// Takes a node's evaluation, the first one or, beyond max_depth, another.
 void SearchTree::fill(size_t node, const float *logits, float value, const float *embedding) {
   const int actions = settings_.actions;
   const size_t width = size_t(settings_.width);
@@ -196,8 +196,8 @@ void SearchTree::back_up(int tree, int node) {
   }
 }
 
-// qvalues_ of a node's actions; of those not visited, the node's own value (the paper's appendix D:
-// mixed from the network's and the visited actions').
+// Sets qvalues_ for a node's actions. An action that was not visited gets the node's own value,
+// mixed from the network's value and the visited actions' (appendix D of the paper).
 void SearchTree::complete(size_t node) {
   const int actions = settings_.actions;
   const Edge *const edge = edges(node);
@@ -220,7 +220,7 @@ void SearchTree::complete(size_t node) {
     if (edge[a].visits == 0) qvalues_[size_t(a)] = value;
 }
 
-// Completed qvalues_ -> what is added to the logits.
+// Turns completed qvalues_ into the terms that are added to the logits.
 void SearchTree::scale(size_t node) {
   const int actions = settings_.actions;
   const Edge *const edge = edges(node);

@@ -1,9 +1,9 @@
 // The trees of Gumbel MuZero's search (Danihelka et al., "Policy improvement by planning with
-// Gumbel", ICLR 2022), one per state of a batch. The model is the caller's: select() says which
-// action of which node it is asked next, expand() takes its answer.
+// Gumbel", ICLR 2022), one per state of a batch. The caller has the model: select() says which
+// action of which node to ask it about next, expand() takes the answer.
 //
-// What is chosen is what mctx 0.0.71's gumbel_muzero_policy with
-// qtransform_completed_by_mix_value chooses: float32, its formulas in its order of operations.
+// The choices are those of mctx 0.0.71's gumbel_muzero_policy with
+// qtransform_completed_by_mix_value: float32, its formulas in its order of operations.
 #pragma once
 
 #include <cstddef>

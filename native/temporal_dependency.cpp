@@ -84,10 +84,11 @@ class Plane {
 
 double lambda_of(int q_index) {
   const double step = vpxrc_ac_quantizer(q_index);
-  return 4.3 * step * step / 2048;  // libvpx's rdmult over 2^7 and the 16 of its distortions
+  // libvpx's rdmult over 2^7, and over 16 for the unit of its distortions
+  return 4.3 * step * step / 2048;
 }
 
-// Block motion search of one frame in one other, on the original samples.
+// Motion search of one block of a frame in another frame, on the original samples.
 template <int Size>
 struct Search {
   const Geometry &geometry;
@@ -103,7 +104,7 @@ struct Search {
            x + mv.col >= -kOutside && x + mv.col + Size <= geometry.width + kOutside;
   }
 
-  // The samples that differ, and a little for the vector, so that flat areas do not wander.
+  // Absolute differences plus a small cost of the vector, so that flat areas do not wander.
   int total(unsigned sad, Mv mv) const {
     return int(sad) + Size / 8 * (std::abs(mv.row) + std::abs(mv.col));
   }
@@ -373,13 +374,13 @@ class Model {
     return sse;
   }
 
-  // Rate and distortion of residual_; leaves what is coded of it in dequantised_, if coded_.
+  // Rate and distortion of residual_. Leaves its coded coefficients in dequantised_, if coded_.
   Coded code(int q_index) {
     const int step = vpxrc_ac_quantizer(q_index);
     const int energy = kernels_.energy(residual_);
     const Coded skipped{1, energy};
     coded_ = false;
-    // No coefficient is larger than 8 times the residual's norm, and a little for rounding.
+    // No coefficient is larger than 8 times the residual's norm plus a little for rounding.
     const double room = step - ((3 * step) >> 3) - 2;
     if (room > 0 && 67.5 * energy < room * room) return skipped;
     kernels_.forward(residual_, coefficients_);
@@ -415,7 +416,7 @@ class Model {
     }
   }
 
-  // Adds to the blocks that the reference of block i overlaps, by area.
+  // Adds to the blocks that the reference of block i overlaps, in proportion to area.
   void spread(size_t i, int row, int col, double rate, double distortion) {
     const int reference = out_.reference[i];
     const int y = row * kBlock + ((out_.mv[2 * i] + 2) >> 2);

@@ -36,8 +36,8 @@ struct Dependency {
 };
 
 // The caller has checked: at least 16x16 samples, two frames, references to earlier positions.
-// `reconstructed` is the paper's model, else libvpx's, on original samples alone; the lambda that
-// turns bits into squared error is that of lambda_q_index.
+// The model is the paper's with `reconstructed`, else libvpx's, which sees original samples alone.
+// lambda_q_index has the lambda that turns bits into squared error.
 Dependency temporal_dependency(const std::vector<DependencyFrame> &frames, int width, int height,
                                bool reconstructed, int lambda_q_index, const BlockKernels &kernels);
 

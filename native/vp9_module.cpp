@@ -1,17 +1,21 @@
-// Bindings only. Every wait releases the GIL.
+// The module vpxrc._native: the bindings of the encoder. dependency_bindings.cpp has the model's.
+//
+// Every call that may wait releases the GIL.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <limits>
+#include <memory>
+#include <optional>
 #include <stdexcept>
-#include <tuple>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "bindings.hpp"
 #include "encode_session.hpp"
-#include "temporal_dependency.hpp"
 #include "vpx/vpx_codec.h"
 
 namespace py = pybind11;
@@ -19,18 +23,41 @@ using namespace pybind11::literals;
 
 namespace {
 
-using Frames = py::array_t<uint8_t, py::array::c_style>;
+using vpxrc::array_of;
+using vpxrc::Frames;
+using vpxrc::source_of;
+using Scales = py::array_t<float, py::array::c_style | py::array::forcecast>;
 
-vpxrc::Source source_of(const Frames &frames, int width, int height, int fps_num, int fps_den) {
-  vpxrc::Source source{frames.data(), 0, width, height, fps_num, fps_den};
-  if (width < 1 || height < 1 || fps_num < 1 || fps_den < 1)
-    throw std::invalid_argument("width, height and frame rate must be positive");
-  if (frames.ndim() != 2 || size_t(frames.shape(1)) != source.frame_bytes())
-    throw std::invalid_argument("frames must be uint8 [num_frames, " +
-                                std::to_string(source.frame_bytes()) + "], C-contiguous");
-  source.num_frames = int(frames.shape(0));
-  if (source.num_frames < 1) throw std::invalid_argument("no frames");
-  return source;
+// An attribute of a Python object, as a T. Throws TypeError where it is something else.
+template <typename T>
+T field(const py::object &owner, py::handle name) {
+  const py::object value = owner.attr(name);
+  try {
+    return py::cast<T>(value);
+  } catch (const py::cast_error &) {
+    throw py::type_error(std::string(py::str(name)) + " cannot be " + std::string(py::repr(value)));
+  }
+}
+
+// A vpxrc.EncoderOptions, which has checked its ranges itself.
+vpxrc::EncoderOptions options_of(const py::object &given) {
+  const auto number = [&given](const char *name) { return field<int>(given, py::str(name)); };
+  const auto mode = field<std::string>(given, py::str("rate_control"));
+  vpxrc::EncoderOptions options;
+  options.target_bitrate = number("target_bitrate");
+  options.cpu_used = number("cpu_used");
+  options.lag_in_frames = number("lag_in_frames");
+  options.auto_alt_ref = number("auto_alt_ref");
+  options.tpl = field<bool>(given, py::str("tpl"));
+  options.threads = number("threads");
+  options.key_frame_max_distance = number("key_frame_max_distance");
+  options.min_quantizer = number("min_quantizer");
+  options.max_quantizer = number("max_quantizer");
+  options.rate_control = mode == "q"    ? vpxrc::RateControl::kQ
+                         : mode == "cq" ? vpxrc::RateControl::kCq
+                                        : vpxrc::RateControl::kVbr;
+  options.cq_level = number("cq_level");
+  return options;
 }
 
 void check_q(int q) {
@@ -38,44 +65,59 @@ void check_q(int q) {
     throw py::value_error("q_index " + std::to_string(q) + " is not in 0..255 (or -1: libvpx's)");
 }
 
-vpxrc::Decision decision_of(int q_index, double lambda_scale, const py::object &superblock_scale,
-                            int delta_q_uv, std::vector<int32_t> recode_trace) {
-  check_q(q_index);
-  if (!std::isfinite(lambda_scale) || lambda_scale <= 0.0 || lambda_scale > 64.0)
-    throw py::value_error("lambda_scale must be in (0, 64]");
-  if (delta_q_uv < -15 || delta_q_uv > 15) throw py::value_error("delta_q_uv must be in -15..15");
-  if (!recode_trace.empty() && recode_trace.size() != VPXRC_TRACE_FIELDS)
+bool is_scale(double value) { return std::isfinite(value) && value > 0.0 && value <= 64.0; }
+
+// The names of a decision's fields, made once: the path of a step makes no strings.
+struct DecisionNames {
+  py::handle q_index = PyUnicode_InternFromString("q_index");
+  py::handle lambda_scale = PyUnicode_InternFromString("lambda_scale");
+  py::handle superblock_scale = PyUnicode_InternFromString("superblock_scale");
+  py::handle delta_q_uv = PyUnicode_InternFromString("delta_q_uv");
+  py::handle recode_trace = PyUnicode_InternFromString("recode_trace");
+};
+
+// A vpxrc.Decision. Throws ValueError or TypeError, which name the field that is out of range.
+vpxrc::Decision decision_of(const py::object &given) {
+  static const DecisionNames name;
+  vpxrc::Decision decision;
+  decision.q_index = field<int>(given, name.q_index);
+  check_q(decision.q_index);
+  decision.lambda_scale = field<double>(given, name.lambda_scale);
+  if (!is_scale(decision.lambda_scale)) throw py::value_error("lambda_scale must be in (0, 64]");
+  decision.delta_q_uv = field<int>(given, name.delta_q_uv);
+  if (decision.delta_q_uv < -15 || decision.delta_q_uv > 15)
+    throw py::value_error("delta_q_uv must be in -15..15");
+  decision.recode_trace = field<std::vector<int32_t>>(given, name.recode_trace);
+  if (!decision.recode_trace.empty() && decision.recode_trace.size() != VPXRC_TRACE_FIELDS)
     throw py::value_error("recode_trace must have " + std::to_string(VPXRC_TRACE_FIELDS) +
                           " fields, as in the encode log");
-  vpxrc::Decision decision{q_index, lambda_scale, {}, delta_q_uv, std::move(recode_trace)};
-  if (!superblock_scale.is_none()) {
-    const auto map =
-        py::cast<py::array_t<float, py::array::c_style | py::array::forcecast>>(superblock_scale);
-    decision.superblock_scale.assign(map.data(), map.data() + map.size());
-    for (const float scale : decision.superblock_scale)
-      if (!std::isfinite(scale) || scale <= 0.0f || scale > 64.0f)
-        throw py::value_error("superblock_scale must be in (0, 64] everywhere");
+  const auto map = field<std::optional<Scales>>(given, name.superblock_scale);
+  if (map.has_value()) {
+    decision.superblock_scale.assign(map->data(), map->data() + map->size());
+    if (!std::all_of(decision.superblock_scale.begin(), decision.superblock_scale.end(), is_scale))
+      throw py::value_error("superblock_scale must be in (0, 64] everywhere");
   }
   return decision;
 }
 
-using ScriptDecision = std::tuple<int, double, py::object, int, std::vector<int32_t>>;
-
-// An int32 array [n, 3] or [n] of a group's column.
-py::array_t<int32_t> group_column(const int32_t *values, int n) {
-  return py::array_t<int32_t>(n, values);
+py::list packet_list(const std::vector<vpxrc::Packet> &packets) {
+  py::list out;
+  for (const auto &packet : packets) out.append(py::make_tuple(py::bytes(packet.data), packet.pts));
+  return out;
 }
 
-// A session and the owner of its frames. Closes without the GIL; where the thread does not end in
-// time, the frames are kept alive for good, since it may still read them.
+// An EncodeSession that owns the frames it reads. It closes without the GIL. Where the encoder's
+// thread does not end in time, the frames are kept alive for good, since it may still read them.
 class Session {
  public:
-  Session(Frames frames, int width, int height, int fps_num, int fps_den,
-          const vpxrc::EncoderOptions &options, const py::bytes &first_pass_stats,
-          vpxrc::Control control, std::shared_ptr<vpxrc::ReadyQueue> queue, int64_t id)
+  Session(Frames frames, int width, int height, int fps_num, int fps_den, const py::object &options,
+          const py::bytes &first_pass_stats, bool observe, bool plan_groups,
+          bool keep_reconstruction, const std::optional<std::vector<py::object>> &script,
+          std::shared_ptr<vpxrc::ReadyQueue> queue, int64_t id)
       : frames_(std::move(frames)),
-        session_(source_of(frames_, width, height, fps_num, fps_den), options, first_pass_stats,
-                 std::move(control), std::move(queue), id) {}
+        session_(source_of(frames_, width, height, fps_num, fps_den), options_of(options),
+                 first_pass_stats, {observe, plan_groups, keep_reconstruction, script_of(script)},
+                 std::move(queue), id) {}
   ~Session() { close(30.0); }
 
   bool close(double grace_s) {
@@ -89,26 +131,23 @@ class Session {
     return ended;
   }
 
-  vpxrc::State wait(double timeout_s) {
+  vpxrc::State wait(double timeout_s) const {
     check_open();
     const py::gil_scoped_release release;
     return session_.wait(timeout_s);
   }
 
-  vpxrc::State step(int q_index, double lambda_scale, const py::object &superblock_scale,
-                    int delta_q_uv, const std::vector<int32_t> &recode_trace, double timeout_s) {
+  vpxrc::State step(const py::object &given, double timeout_s) {
     expect(vpxrc::State::kFrame, "no frame waits for a decision");
-    vpxrc::Decision decision =
-        decision_of(q_index, lambda_scale, superblock_scale, delta_q_uv, recode_trace);
+    vpxrc::Decision decision = decision_of(given);
     const py::gil_scoped_release release;
     session_.answer(std::move(decision));
     return timeout_s > 0 ? session_.wait(timeout_s) : vpxrc::State::kRunning;
   }
 
-  vpxrc::State step_group(const py::object &plan, double timeout_s) {
+  vpxrc::State step_group(const std::optional<std::vector<int16_t>> &plan, double timeout_s) {
     expect(vpxrc::State::kGroup, "no group waits for a plan");
-    std::vector<int16_t> q_indices;
-    if (!plan.is_none()) q_indices = py::cast<std::vector<int16_t>>(plan);
+    std::vector<int16_t> q_indices = plan.value_or(std::vector<int16_t>{});
     const size_t size = size_t(session_.group().size);
     if (!q_indices.empty() && q_indices.size() != size && q_indices.size() != size + 1)
       throw py::value_error("a plan of " + std::to_string(q_indices.size()) +
@@ -119,24 +158,65 @@ class Session {
     return timeout_s > 0 ? session_.wait(timeout_s) : vpxrc::State::kRunning;
   }
 
-  // The encoder's own data; refused while its thread may be writing them.
-  const vpxrc::EncodeSession &at_rest() const {
-    if (closed_ ? false : state() == vpxrc::State::kRunning)
-      throw std::runtime_error("the encoder is running: wait() first");
-    return session_;
+  vpxrc::State state() const { return session_.wait(0); }
+  int64_t progress() const { return session_.progress(); }
+  vpxrc_frame frame() const { return at_rest().frame(); }
+  vpxrc_group group() const { return at_rest().group(); }
+  size_t num_records() const { return at_rest().records().size(); }
+  py::list packets() const { return packet_list(at_rest().packets()); }
+  std::string error() const { return at_rest().error(); }
+  double encode_seconds() const { return at_rest().encode_seconds(); }
+  double cpu_seconds() const { return at_rest().cpu_seconds(); }
+
+  std::optional<py::array_t<double>> tpl() const {
+    const vpxrc::TplStats &tpl = at_rest().tpl();
+    if (tpl.values.empty()) return std::nullopt;
+    return array_of(tpl.values, {tpl.frames, tpl.rows, tpl.cols, VPXRC_TPL_FIELDS});
   }
 
-  int64_t progress() const { return session_.progress(); }
+  py::array_t<vpxrc::FrameRecord> records(size_t start) const {
+    const auto &records = at_rest().records();
+    start = std::min(start, records.size());
+    return py::array_t<vpxrc::FrameRecord>(py::ssize_t(records.size() - start),
+                                           records.data() + start);
+  }
 
-  vpxrc::State state() const { return const_cast<vpxrc::EncodeSession &>(session_).wait(0); }
+  py::array_t<double> first_pass() const {
+    const auto &stats = at_rest().first_pass();
+    const size_t frames = stats.size() / VPXRC_FIRST_PASS_FIELDS;
+    return array_of(stats, {py::ssize_t(frames), VPXRC_FIRST_PASS_FIELDS});
+  }
+
+  std::optional<py::array_t<uint8_t>> reconstruction() const {
+    const auto &samples = at_rest().reconstruction();
+    if (samples.empty()) return std::nullopt;
+    return array_of(samples, {py::ssize_t(samples.size())});
+  }
 
  private:
+  static std::optional<std::vector<vpxrc::Decision>> script_of(
+      const std::optional<std::vector<py::object>> &given) {
+    if (!given.has_value()) return std::nullopt;
+    std::vector<vpxrc::Decision> script;
+    script.reserve(given->size());
+    for (const py::object &decision : *given) script.push_back(decision_of(decision));
+    return script;
+  }
+
   void check_open() const {
     if (closed_) throw std::runtime_error("the session is closed");
   }
+
   void expect(vpxrc::State wanted, const char *complaint) const {
     check_open();
     if (state() != wanted) throw std::runtime_error(complaint);
+  }
+
+  // The encoder's own data, refused while its thread may be writing them.
+  const vpxrc::EncodeSession &at_rest() const {
+    if (!closed_ && state() == vpxrc::State::kRunning)
+      throw std::runtime_error("the encoder is running: wait() first");
+    return session_;
   }
 
   Frames frames_;
@@ -144,76 +224,31 @@ class Session {
   bool closed_ = false;
 };
 
-template <typename T>
-py::array_t<T> array_of(const std::vector<T> &values, const std::vector<py::ssize_t> &shape) {
-  return py::array_t<T>(shape, values.data());
-}
-
-py::dict temporal_dependency(const Frames &frames, int width, int height,
-                             const std::vector<int> &show_index,
-                             const std::vector<std::array<int, 3>> &references,
-                             const std::vector<int> &q_index, const std::vector<double> &weights,
-                             bool reconstructed, int lambda_q_index, const std::string &level) {
-  const vpxrc::Source source = source_of(frames, width, height, 1, 1);
-  const size_t n = show_index.size();
-  const auto refuse = [](const std::string &words) { throw py::value_error(words); };
-  const auto check = [&refuse](const char *name, int q) {
-    if (q < 1 || q > 255) refuse(name + (" " + std::to_string(q)) + " is not in 1..255");
-  };
-  if (width < vpxrc::kBlock || height < vpxrc::kBlock)
-    refuse("a picture of " + std::to_string(width) + "x" + std::to_string(height) +
-           " is smaller than a block of 16x16");
-  if (n < 2) refuse("a group of " + std::to_string(n) + " frame(s): nothing depends on anything");
-  if (n > 127) refuse("a group of " + std::to_string(n) + " frames; at most 127");
-  if (references.size() != n || q_index.size() != n || weights.size() != n)
-    refuse("show_index, references, q_index and weights differ in length");
-  const vpxrc::BlockKernels *const kernels = vpxrc::block_kernels(level);
-  if (kernels == nullptr) refuse("this processor has no level '" + level + "'");
-  check("lambda_q_index", lambda_q_index);
-  std::vector<vpxrc::DependencyFrame> group(n);
-  for (size_t i = 0; i < n; ++i) {
-    if (show_index[i] < 0 || show_index[i] >= source.num_frames)
-      refuse("show_index " + std::to_string(show_index[i]) + " is outside the clip");
-    check("q_index", q_index[i]);
-    if (!std::isfinite(weights[i]) || weights[i] <= 0) refuse("weights must be above 0 and finite");
-    group[i] = {source.frame(show_index[i]), {-1, -1, -1}, q_index[i], weights[i]};
-    for (size_t r = 0; r < 3; ++r) {
-      if (references[i][r] < -1 || references[i][r] >= int(i))
-        refuse("frame " + std::to_string(i) + " references " + std::to_string(references[i][r]) +
-               ", which is not coded before it");
-      group[i].references[r] = references[i][r];
-    }
-  }
-  vpxrc::Dependency d;
+py::bytes first_pass(const Frames &frames, int width, int height, int fps_num, int fps_den,
+                     const py::object &options) {
+  const vpxrc::Source source = source_of(frames, width, height, fps_num, fps_den);
+  const vpxrc::EncoderOptions native = options_of(options);
+  std::string stats;
   {
     const py::gil_scoped_release release;
-    d = vpxrc::temporal_dependency(group, width, height, reconstructed, lambda_q_index, *kernels);
+    stats = vpxrc::run_first_pass(source, native);
   }
-  const std::vector<py::ssize_t> blocks{d.frames, d.rows, d.cols};
-  py::dict out;
-  out["intra_cost"] = array_of(d.intra_cost, blocks);
-  out["inter_cost"] = array_of(d.inter_cost, blocks);
-  out["reference"] = array_of(d.reference, blocks);
-  out["mv"] = array_of(d.mv, {d.frames, d.rows, d.cols, 2});
-  out["source_rate"] = array_of(d.source_rate, blocks);
-  out["source_distortion"] = array_of(d.source_distortion, blocks);
-  out["rate"] = array_of(d.rate, blocks);
-  out["distortion"] = array_of(d.distortion, blocks);
-  out["dep_rate"] = array_of(d.dep_rate, blocks);
-  out["dep_distortion"] = array_of(d.dep_distortion, blocks);
-  out["importance"] = array_of(d.importance, blocks);
-  out["frame_importance"] = array_of(d.frame_importance, {d.frames});
-  return out;
+  return stats;
 }
 
-py::array tpl_array(const vpxrc::TplStats &tpl) {
-  return py::array_t<double>({tpl.frames, tpl.rows, tpl.cols, VPXRC_TPL_FIELDS}, tpl.values.data());
+py::list plain_second_pass(const Frames &frames, int width, int height, int fps_num, int fps_den,
+                           const py::object &options, const std::string &first_pass_stats) {
+  const vpxrc::Source source = source_of(frames, width, height, fps_num, fps_den);
+  const vpxrc::EncoderOptions native = options_of(options);
+  std::vector<vpxrc::Packet> packets;
+  {
+    const py::gil_scoped_release release;
+    packets = vpxrc::run_plain_second_pass(source, native, first_pass_stats);
+  }
+  return packet_list(packets);
 }
 
-}  // namespace
-
-PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
-  m.doc() = "libvpx's VP9 two-pass encoder, opened frame by frame.";
+void bind_constants(py::module_ &m) {
   m.attr("LIBVPX_VERSION") = VPXRC_LIBVPX_VERSION;
   m.attr("LIBVPX_SHA256") = VPXRC_LIBVPX_SHA256;
   m.attr("LIBVPX_BUILD") = VPXRC_LIBVPX_BUILD;
@@ -225,249 +260,219 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
       "mv_col_variance", "mv_in_out_count", "duration", "count", "new_mv_count");
   m.attr("TPL_FIELDS") = py::make_tuple("intra_cost", "inter_cost", "mc_flow", "mc_dep_cost",
                                         "mc_ref_cost", "reference", "mv_row", "mv_col");
-  m.def("ac_quantizer", &vpxrc_ac_quantizer, "q_index"_a,
-        "The AC quantiser step of a q index 0..255, in eighths of a sample.");
-  m.def(
-      "linked_version", [] { return vpx_codec_version_str(); },
-      "Version string of the libvpx that is linked in.");
-
-  PYBIND11_NUMPY_DTYPE(vpxrc::FrameRecord, coding_index, show_index, group_index, group_position,
-                       update_type, layer_depth, is_key, is_shown, is_shown_again, q_index,
-                       tpl_q_index, libvpx_q_index, rdmult, target_bits, lambda_scale, bits, sse_y,
-                       sse_u, sse_v, recode_trace);
+  // clang-format off
+  PYBIND11_NUMPY_DTYPE_EX(vpxrc::FrameRecord,
+      place.coding_index, "coding_index", place.show_index, "show_index",
+      place.group_index, "group_index", place.group_position, "group_position",
+      place.update_type, "update_type", place.layer_depth, "layer_depth",
+      place.is_key, "is_key", place.is_shown, "is_shown",
+      is_shown_again, "is_shown_again", q_index, "q_index", tpl_q_index, "tpl_q_index",
+      libvpx_q_index, "libvpx_q_index", rdmult, "rdmult", target_bits, "target_bits",
+      lambda_scale, "lambda_scale", bits, "bits", sse_y, "sse_y", sse_u, "sse_u", sse_v, "sse_v",
+      recode_trace, "recode_trace");
+  // clang-format on
   m.attr("FRAME_RECORD") = py::dtype::of<vpxrc::FrameRecord>();
 
+  m.def("ac_quantizer", &vpxrc_ac_quantizer, "q_index"_a,
+        "Return the AC quantiser step of a q index 0..255, in eighths of a sample (8-bit video).");
+  m.def(
+      "linked_version", [] { return vpx_codec_version_str(); },
+      "Return the version string of the libvpx that is linked in.");
+}
+
+void bind_group(py::module_ &m) {
+  py::class_<vpxrc_group> group(m, "Group", R"(A golden-frame group as libvpx planned it.
+
+Position 0 is its key, golden or overlay frame. Arrays are int32 [size], in coding order.)");
+  group.def_readonly("index", &vpxrc_group::index, "Number of the group within the encode.")
+      .def_readonly("size", &vpxrc_group::size,
+                    "Number of frames in the group, those shown again included.")
+      .def_readonly("first_show_index", &vpxrc_group::first_show_index,
+                    "Display index of position 0.")
+      .def_readonly("max_layer_depth", &vpxrc_group::max_layer_depth,
+                    "Depth of the group's deepest layer.");
+  using Column = int32_t (vpxrc_group::*)[VPXRC_MAX_GROUP];
+  const auto column = [&group](const char *name, Column values, const char *doc) {
+    group.def_property_readonly(
+        name, [values](const vpxrc_group &g) { return py::array_t<int32_t>(g.size, g.*values); },
+        doc);
+  };
+  column("update_type", &vpxrc_group::update_type,
+         "0 key, 1 leaf, 2 golden, 3 ARF, 4 overlay, 6 shown again.");
+  column("layer_depth", &vpxrc_group::layer_depth,
+         "Layer of each frame: 0 key and golden, 1 base ARF, larger numbers for deeper layers.");
+  column("show_index", &vpxrc_group::show_index, "Display index of each frame.");
+  column("bit_allocation", &vpxrc_group::bit_allocation,
+         "Bits that libvpx's own rate control allocates to each frame.");
+  column("gfu_boost", &vpxrc_group::gfu_boost,
+         "libvpx's boost for golden and alternate reference frames.");
+  group.def_property_readonly(
+      "references",
+      [](const vpxrc_group &g) { return py::array_t<int32_t>({g.size, 3}, &g.references[0][0]); },
+      "Group positions of each frame's last, golden and altref reference, int32 [size, 3]; -1 is a "
+      "frame before the group.");
+}
+
+void bind_frame(py::module_ &m) {
+  py::class_<vpxrc_frame> frame(m, "Frame", "A frame that is about to be coded.");
+  const auto place = [&frame](const char *name, int32_t vpxrc_place::*value, const char *doc) {
+    frame.def_property_readonly(
+        name, [value](const vpxrc_frame &f) { return f.place.*value; }, doc);
+  };
+  place("coding_index", &vpxrc_place::coding_index,
+        "Position in coding order. Frames shown again count.");
+  place("show_index", &vpxrc_place::show_index, "Display index of the frame's source.");
+  place("group_index", &vpxrc_place::group_index,
+        "Number of the frame's golden-frame group within the encode.");
+  place("group_position", &vpxrc_place::group_position,
+        "Position in the golden-frame group, in coding order.");
+  place("update_type", &vpxrc_place::update_type, "0 key, 1 leaf, 2 golden, 3 ARF, 4 overlay.");
+  place("layer_depth", &vpxrc_place::layer_depth,
+        "0 key and golden, 1 base ARF, larger numbers for deeper layers.");
+  frame
+      .def_property_readonly(
+          "is_key", [](const vpxrc_frame &f) { return f.place.is_key != 0; },
+          "Whether it is a key frame.")
+      .def_property_readonly(
+          "is_shown", [](const vpxrc_frame &f) { return f.place.is_shown != 0; },
+          "Whether it is shown when it is coded. False for an ARF.")
+      .def_readonly("tpl_q_index", &vpxrc_frame::tpl_q_index,
+                    "Provisional q index, 0..255, that the last TPL pass took for it; -1 = none.")
+      .def_property_readonly(
+          "reference_coding_index",
+          [](const vpxrc_frame &f) {
+            const auto &index = f.reference_coding_index;
+            return py::make_tuple(index[0], index[1], index[2]);
+          },
+          "Coding indices of the last, golden and altref reference; -1 = none.")
+      .def_readonly("libvpx_q_index", &vpxrc_frame::libvpx_q_index,
+                    "The q index that libvpx's own rate control would take, 0..255.")
+      .def_readonly("libvpx_q_low", &vpxrc_frame::libvpx_q_low,
+                    "The lowest q index that libvpx would take, 0..255.")
+      .def_readonly("libvpx_q_high", &vpxrc_frame::libvpx_q_high,
+                    "The highest q index that libvpx would take, 0..255.")
+      .def_readonly("libvpx_rdmult", &vpxrc_frame::libvpx_rdmult,
+                    "libvpx's lambda (rdmult) for the frame at libvpx_q_index.")
+      .def_readonly("target_bits", &vpxrc_frame::target_bits,
+                    "Bits that libvpx's own rate control wants to spend on the frame.")
+      .def_readonly("gfu_boost", &vpxrc_frame::gfu_boost,
+                    "libvpx's boost for golden and alternate reference frames.")
+      .def_readonly("frames_to_key", &vpxrc_frame::frames_to_key,
+                    "Number of frames to the next key frame.")
+      .def_property_readonly(
+          "has_tpl", [](const vpxrc_frame &f) { return f.has_tpl != 0; },
+          "Whether the group's TPL statistics are there for the frame.")
+      .def_property_readonly(
+          "takes_superblock_scale",
+          [](const vpxrc_frame &f) { return f.takes_superblock_scale != 0; },
+          "Whether a map of superblock scales has an effect on the frame. It has none where TPL is "
+          "off, at position 0 of a group and for an ARF deeper than layer 3.")
+      .def_readonly("r0", &vpxrc_frame::r0,
+                    "intra_cost / mc_dep_cost over the frame, in (0, 1]; NaN without TPL.");
+}
+
+void bind_types(py::module_ &m) {
+  bind_constants(m);
   py::enum_<vpxrc::State>(m, "State", "What a session is doing.")
       .value("RUNNING", vpxrc::State::kRunning, "The encoder works.")
       .value("GROUP", vpxrc::State::kGroup, "A new group waits for provisional q indices.")
       .value("FRAME", vpxrc::State::kFrame, "A frame waits for its decision.")
       .value("DONE", vpxrc::State::kDone, "The stream is complete.")
       .value("FAILED", vpxrc::State::kFailed, "The encode ended early; see Session.error.");
+  bind_group(m);
+  bind_frame(m);
+}
 
-  py::enum_<vpxrc::RateControl>(m, "RateControl", "The mode underneath.")
-      .value("vbr", vpxrc::RateControl::kVbr, "Two-pass variable bitrate.")
-      .value("cq", vpxrc::RateControl::kCq, "The same with a floor of q: constrained quality.")
-      .value("q", vpxrc::RateControl::kQ, "Constant quality.");
+void bind_passes(py::module_ &m) {
+  m.def("run_first_pass", &first_pass, "frames"_a.noconvert(), "width"_a, "height"_a, "fps_num"_a,
+        "fps_den"_a, "options"_a, R"(Return a clip's first-pass statistics, as libvpx's opaque blob.
 
-  py::class_<vpxrc::EncoderOptions>(m, "EncoderOptions",
-                                    "Plain options; vpxrc.EncoderOptions validates them.")
-      .def(py::init([](int target_bitrate, int cpu_used, int lag_in_frames, int auto_alt_ref,
-                       bool tpl, int threads, int key_frame_max_distance, int min_quantizer,
-                       int max_quantizer, vpxrc::RateControl rate_control, int cq_level) {
-             return vpxrc::EncoderOptions{target_bitrate,         cpu_used,      lag_in_frames,
-                                          auto_alt_ref,           tpl,           threads,
-                                          key_frame_max_distance, min_quantizer, max_quantizer,
-                                          rate_control,           cq_level};
-           }),
-           py::kw_only(), "target_bitrate"_a, "cpu_used"_a, "lag_in_frames"_a, "auto_alt_ref"_a,
-           "tpl"_a, "threads"_a, "key_frame_max_distance"_a, "min_quantizer"_a, "max_quantizer"_a,
-           "rate_control"_a, "cq_level"_a);
+Arguments as for Session. Raises RuntimeError with libvpx's own words.)");
+  m.def("run_plain_second_pass", &plain_second_pass, "frames"_a.noconvert(), "width"_a, "height"_a,
+        "fps_num"_a, "fps_den"_a, "options"_a, "first_pass_stats"_a,
+        R"(Return the stream of a second pass with nothing attached, as (bytes, pts) per packet.
 
-  py::class_<vpxrc_group>(m, "Group", R"(A golden-frame group as libvpx planned it.
+One plain C++ loop: the yardstick of the tests and benchmarks. Arguments as for Session. Raises
+RuntimeError with libvpx's own words.)");
+}
 
-Position 0 is its key, golden or overlay frame. Arrays are int32 [size].)")
-      .def_readonly("index", &vpxrc_group::index, "Number of the group within the encode.")
-      .def_readonly("size", &vpxrc_group::size, "Frames, those shown again included.")
-      .def_readonly("first_show_index", &vpxrc_group::first_show_index)
-      .def_readonly("max_layer_depth", &vpxrc_group::max_layer_depth)
-      .def_property_readonly(
-          "update_type", [](const vpxrc_group &g) { return group_column(g.update_type, g.size); },
-          "0 key, 1 leaf, 2 golden, 3 ARF, 4 overlay, 6 shown again.")
-      .def_property_readonly(
-          "layer_depth", [](const vpxrc_group &g) { return group_column(g.layer_depth, g.size); },
-          "0 key and golden, 1 base ARF, deeper layers above.")
-      .def_property_readonly(
-          "show_index", [](const vpxrc_group &g) { return group_column(g.show_index, g.size); },
-          "Display index of each frame.")
-      .def_property_readonly(
-          "bit_allocation",
-          [](const vpxrc_group &g) { return group_column(g.bit_allocation, g.size); },
-          "libvpx's own allocation, bits.")
-      .def_property_readonly(
-          "gfu_boost", [](const vpxrc_group &g) { return group_column(g.gfu_boost, g.size); },
-          "libvpx's boosts.")
-      .def_property_readonly(
-          "references",
-          [](const vpxrc_group &g) {
-            return py::array_t<int32_t>({g.size, 3}, &g.references[0][0]);
-          },
-          "[size, 3] positions of the last, golden and altref reference; -1 = before the group.");
-
-  py::class_<vpxrc_frame>(m, "Frame", "A frame about to be coded.")
-      .def_readonly("coding_index", &vpxrc_frame::coding_index,
-                    "Position in coding order; frames shown again count.")
-      .def_readonly("show_index", &vpxrc_frame::show_index, "Display index of its source frame.")
-      .def_readonly("group_index", &vpxrc_frame::group_index)
-      .def_readonly("group_position", &vpxrc_frame::group_position)
-      .def_readonly("update_type", &vpxrc_frame::update_type,
-                    "0 key, 1 leaf, 2 golden, 3 ARF, 4 overlay.")
-      .def_readonly("layer_depth", &vpxrc_frame::layer_depth)
-      .def_property_readonly("is_key", [](const vpxrc_frame &f) { return f.is_key != 0; })
-      .def_property_readonly("is_shown", [](const vpxrc_frame &f) { return f.is_shown != 0; })
-      .def_readonly("tpl_q_index", &vpxrc_frame::tpl_q_index,
-                    "Provisional q index of the last TPL pass for this frame; -1 = none.")
-      .def_property_readonly(
-          "reference_coding_index",
-          [](const vpxrc_frame &f) {
-            return py::make_tuple(f.reference_coding_index[0], f.reference_coding_index[1],
-                                  f.reference_coding_index[2]);
-          },
-          "Coding indices of the last, golden and altref reference; -1 = none.")
-      .def_readonly("libvpx_q_index", &vpxrc_frame::libvpx_q_index,
-                    "What libvpx's own rate control would take, 0..255.")
-      .def_readonly("libvpx_q_low", &vpxrc_frame::libvpx_q_low)
-      .def_readonly("libvpx_q_high", &vpxrc_frame::libvpx_q_high)
-      .def_readonly("libvpx_rdmult", &vpxrc_frame::libvpx_rdmult, "Frame lambda at that q.")
-      .def_readonly("target_bits", &vpxrc_frame::target_bits, "libvpx's target for the frame.")
-      .def_readonly("gfu_boost", &vpxrc_frame::gfu_boost)
-      .def_readonly("frames_to_key", &vpxrc_frame::frames_to_key)
-      .def_property_readonly("has_tpl", [](const vpxrc_frame &f) { return f.has_tpl != 0; })
-      .def_property_readonly(
-          "takes_superblock_scale",
-          [](const vpxrc_frame &f) { return f.takes_superblock_scale != 0; },
-          "A superblock map has an effect on this frame: TPL on, not at position 0 of a group, no "
-          "ARF "
-          "deeper than layer 3.")
-      .def_readonly("r0", &vpxrc_frame::r0,
-                    "intra_cost / mc_dep_cost over the frame, in (0, 1]; NaN without TPL.");
-
+void bind_session(py::module_ &m) {
   py::class_<vpxrc::ReadyQueue, std::shared_ptr<vpxrc::ReadyQueue>>(
       m, "ReadyQueue", "Ids of sessions that need an answer, in the order in which they came.")
-      .def(py::init<>())
+      .def(py::init<>(), "Make an empty queue.")
       .def("pop", &vpxrc::ReadyQueue::pop, "timeout_s"_a, py::call_guard<py::gil_scoped_release>(),
-           "The next id, or None after timeout_s seconds.");
+           "Return the next id, or None after timeout_s seconds.");
 
-  py::class_<Session>(m, "Session", "One second-pass encode on its own native thread.")
-      .def(py::init([](Frames frames, int width, int height, int fps_num, int fps_den,
-                       const vpxrc::EncoderOptions &options, const py::bytes &first_pass_stats,
-                       bool observe, bool plan_groups, bool keep_reconstruction,
-                       const std::optional<std::vector<ScriptDecision>> &script,
-                       std::shared_ptr<vpxrc::ReadyQueue> queue, int64_t id) {
-             vpxrc::Control control{observe, plan_groups, keep_reconstruction, std::nullopt};
-             if (script.has_value()) {
-               control.script.emplace();
-               for (const auto &[q_index, lambda_scale, superblock_scale, delta_q_uv,
-                                 recode_trace] : *script)
-                 control.script->push_back(decision_of(q_index, lambda_scale, superblock_scale,
-                                                       delta_q_uv, recode_trace));
-             }
-             return std::make_unique<Session>(std::move(frames), width, height, fps_num, fps_den,
-                                              options, first_pass_stats, std::move(control),
-                                              std::move(queue), id);
-           }),
+  py::class_<Session>(m, "Session", R"(One second-pass encode on its own native thread.
+
+Reading a property while the encoder runs raises RuntimeError, except for state and progress.)")
+      .def(py::init<Frames, int, int, int, int, const py::object &, const py::bytes &, bool, bool,
+                    bool, const std::optional<std::vector<py::object>> &,
+                    std::shared_ptr<vpxrc::ReadyQueue>, int64_t>(),
            "frames"_a.noconvert(), "width"_a, "height"_a, "fps_num"_a, "fps_den"_a, "options"_a,
            "first_pass_stats"_a, py::kw_only(), "observe"_a = false, "plan_groups"_a = false,
            "keep_reconstruction"_a = false, "script"_a = py::none(), "queue"_a = nullptr,
-           "id"_a = 0)
-      .def(
-          "wait", &Session::wait, "timeout_s"_a,
-          "Waits for a hand-over or the end; RUNNING where timeout_s seconds go by without a frame "
-          "coded.")
-      .def("step", &Session::step, "q_index"_a, "lambda_scale"_a = 1.0,
-           "superblock_scale"_a = py::none(), "delta_q_uv"_a = 0,
-           "recode_trace"_a = std::vector<int32_t>{}, "timeout_s"_a = 0.0,
-           "Answers the pending frame; with timeout_s > 0 waits for what comes next.")
+           "id"_a = 0, R"(Start the encode.
+
+frames is I420, uint8 [num_frames, frame_bytes], and is read in place; width and height are in
+samples, fps_num / fps_den in frames per second. options is a vpxrc.EncoderOptions, first_pass_stats
+what run_first_pass() gives, script a list of vpxrc.Decision that are taken without stopping. With
+observe libvpx decides everything; with plan_groups the session stops at every new group too; with
+keep_reconstruction it keeps the frame coded last. queue is told id whenever the session needs an
+answer or is over. Raises ValueError or TypeError where an argument is out of range.)")
+      .def("wait", &Session::wait, "timeout_s"_a,
+           "Wait until an answer is needed or the encode is over, and return the state. It is "
+           "RUNNING where timeout_s seconds go by without a frame coded.")
+      .def("step", &Session::step, "decision"_a, "timeout_s"_a = 0.0,
+           R"(Answer the pending frame with a vpxrc.Decision.
+
+With timeout_s > 0 wait() for what comes next. Raises ValueError or TypeError where the decision is
+out of range, and RuntimeError where no frame waits for one.)")
       .def("step_group", &Session::step_group, "plan"_a, "timeout_s"_a = 0.0,
-           "Answers the pending group with q indices [size], or [size + 1] with the overlay that "
-           "follows (-1, or None for all: libvpx's own).")
+           R"(Answer the pending group with provisional q indices for its TPL pass.
+
+plan is [size], or [size + 1] with the overlay that follows the group; -1 each, or None for all,
+leaves them to libvpx. With timeout_s > 0 wait() for what comes next. Raises ValueError or TypeError
+where the plan is out of range, and RuntimeError where no group waits for one.)")
       .def("close", &Session::close, "grace_s"_a = 30.0,
-           "Ends the encode wherever it is; False if the thread outlives grace_s.")
-      .def_property_readonly("state", &Session::state)
+           "End the encode wherever it is. Return False where its thread outlives grace_s seconds.")
+      .def_property_readonly("state", &Session::state, "What the session is doing right now.")
       .def_property_readonly("progress", &Session::progress,
-                             "Frames coded so far; may be asked for at any time.")
-      .def_property_readonly("frame", [](const Session &s) { return s.at_rest().frame(); })
-      .def_property_readonly("group", [](const Session &s) { return s.at_rest().group(); })
+                             "Number of frames coded so far, those shown again included.")
+      .def_property_readonly("frame", &Session::frame,
+                             "The frame announced last; in state FRAME it waits for its decision.")
+      .def_property_readonly("group", &Session::group, "The current golden-frame group.")
+      .def_property_readonly("tpl", &Session::tpl, R"(TPL statistics of the current group.
+
+They are those after propagation: float64 [size, rows, cols, 8] in 32x32 blocks, columns TPL_FIELDS,
+NaN for frames without. None before group position 1 and where libvpx runs no TPL pass.)")
+      .def("records", &Session::records, "start"_a = 0,
+           "Return the encode log from row start, as records of FRAME_RECORD.")
+      .def_property_readonly("num_records", &Session::num_records,
+                             "Number of rows of the encode log.")
+      .def_property_readonly("packets", &Session::packets,
+                             "The stream so far, as (bytes, pts) per packet.")
       .def_property_readonly(
-          "tpl",
-          [](const Session &s) -> py::object {
-            const auto &tpl = s.at_rest().tpl();
-            if (tpl.values.empty()) return py::none();
-            return tpl_array(tpl);
-          },
-          "TPL statistics of the current group after propagation, float64 [size, rows, cols, 8] in "
-          "32x32 blocks, NaN for frames without; None before group position 1 or without TPL.")
-      .def(
-          "records",
-          [](const Session &s, size_t start) {
-            const auto &records = s.at_rest().records();
-            start = std::min(start, records.size());
-            return py::array_t<vpxrc::FrameRecord>(py::ssize_t(records.size() - start),
-                                                   records.data() + start);
-          },
-          "start"_a = 0, "The encode log from row `start`, as records of FRAME_RECORD.")
-      .def_property_readonly("num_records",
-                             [](const Session &s) { return s.at_rest().records().size(); })
-      .def_property_readonly(
-          "packets",
-          [](const Session &s) {
-            py::list out;
-            for (const auto &packet : s.at_rest().packets())
-              out.append(py::make_tuple(py::bytes(packet.data), packet.pts));
-            return out;
-          },
-          "The stream so far, as (bytes, pts) per packet.")
-      .def_property_readonly(
-          "first_pass",
-          [](const Session &s) {
-            const auto &stats = s.at_rest().first_pass();
-            return py::array_t<double>({py::ssize_t(stats.size() / VPXRC_FIRST_PASS_FIELDS),
-                                        py::ssize_t(VPXRC_FIRST_PASS_FIELDS)},
-                                       stats.data());
-          },
+          "first_pass", &Session::first_pass,
           "First-pass statistics, float64 [num_frames, 26] in the order of FIRST_PASS_FIELDS.")
       .def_property_readonly(
-          "reconstruction",
-          [](const Session &s) -> py::object {
-            const auto &frame = s.at_rest().reconstruction();
-            if (frame.empty()) return py::none();
-            return py::array_t<uint8_t>(py::ssize_t(frame.size()), frame.data());
-          },
-          "The frame coded last, I420 uint8 [frame_bytes], where it was asked for; else None.")
-      .def_property_readonly("error", [](const Session &s) { return s.at_rest().error(); })
-      .def_property_readonly("encode_seconds",
-                             [](const Session &s) { return s.at_rest().encode_seconds(); })
-      .def_property_readonly("cpu_seconds",
-                             [](const Session &s) { return s.at_rest().cpu_seconds(); });
+          "reconstruction", &Session::reconstruction,
+          "The frame coded last, I420 uint8 [frame_bytes]; None where it is not kept.")
+      .def_property_readonly("error", &Session::error,
+                             "Why the encode failed, in libvpx's words; empty where it has not.")
+      .def_property_readonly(
+          "encode_seconds", &Session::encode_seconds,
+          "Wall time of the encoder's thread in seconds, waits for answers left out.")
+      .def_property_readonly("cpu_seconds", &Session::cpu_seconds,
+                             "Processor time of the encoder's thread in seconds.");
+}
 
-  m.def("kernel_levels", &vpxrc::kernel_levels,
-        "Levels of vector instructions that this processor has for the model, the fastest first.");
-  m.def("temporal_dependency", &temporal_dependency, "frames"_a.noconvert(), "width"_a, "height"_a,
-        py::kw_only(), "show_index"_a, "references"_a, "q_index"_a, "weights"_a, "reconstructed"_a,
-        "lambda_q_index"_a, "level"_a,
-        "The temporal dependency model; vpxrc.temporal_dependency.analyse says what it takes and "
-        "gives.");
+}  // namespace
 
-  m.def(
-      "run_first_pass",
-      [](const Frames &frames, int width, int height, int fps_num, int fps_den,
-         const vpxrc::EncoderOptions &options) {
-        const vpxrc::Source source = source_of(frames, width, height, fps_num, fps_den);
-        std::string stats;
-        {
-          const py::gil_scoped_release release;
-          stats = vpxrc::run_first_pass(source, options);
-        }
-        return py::bytes(stats);
-      },
-      "frames"_a.noconvert(), "width"_a, "height"_a, "fps_num"_a, "fps_den"_a, "options"_a,
-      "First-pass statistics as libvpx's opaque blob.");
-
-  m.def(
-      "run_plain_second_pass",
-      [](const Frames &frames, int width, int height, int fps_num, int fps_den,
-         const vpxrc::EncoderOptions &options, const std::string &first_pass_stats) {
-        const vpxrc::Source source = source_of(frames, width, height, fps_num, fps_den);
-        std::vector<vpxrc::Packet> packets;
-        {
-          const py::gil_scoped_release release;
-          packets = vpxrc::run_plain_second_pass(source, options, first_pass_stats);
-        }
-        py::list out;
-        for (const auto &packet : packets)
-          out.append(py::make_tuple(py::bytes(packet.data), packet.pts));
-        return out;
-      },
-      "frames"_a.noconvert(), "width"_a, "height"_a, "fps_num"_a, "fps_den"_a, "options"_a,
-      "first_pass_stats"_a,
-      "The second pass in one plain C++ loop with nothing attached, as (bytes, pts) per packet.");
+PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
+  m.doc() = "libvpx's VP9 two-pass encoder, opened frame by frame.";
+  bind_types(m);
+  bind_passes(m);
+  bind_session(m);
+  vpxrc::bind_model(m);
 }

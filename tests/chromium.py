@@ -8,8 +8,14 @@ import subprocess
 
 PROGRAM = shutil.which("chromium")
 FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe"),
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--remote-debugging-pipe",
     "--allow-file-access-from-files",
 ]
 
@@ -24,8 +30,13 @@ class Chromium:
         self._in, write = (fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in os.pipe())
         self._process = subprocess.Popen(
             [
-                *("bash", "-c", f'exec "$0" "$@" 3<&{read} 4>&{write}', PROGRAM, *FLAGS),
-                *(f"--user-data-dir={profile}", "about:blank"),
+                "bash",
+                "-c",
+                f'exec "$0" "$@" 3<&{read} 4>&{write}',
+                PROGRAM,
+                *FLAGS,
+                f"--user-data-dir={profile}",
+                "about:blank",
             ],
             pass_fds=(read, write),
             stdout=subprocess.DEVNULL,

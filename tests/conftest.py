@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vpxrc import Video, video_from_frames
-from vpxrc.video import frame_bytes
-from vpxrc.workers import open_workers
+from vpxrc.media.frames import frame_bytes
+from vpxrc.parallel import open_workers
 
 SHARED_CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 

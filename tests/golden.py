@@ -12,8 +12,9 @@ An entry's class says on which other machines it has to be the same:
 - ``integer``: on all. libvpx's streams under its own rate control and at a constant q.
 - ``float``: with the same numpy, processor features and C library, whose last bits decide what a
   network or a model says.
-- ``audio``: also with the same ffmpeg, which codes it.
-- ``drawn``: also with the same libraries that draw.
+- ``muxed``: with the same ffmpeg, which writes WebM.
+- ``audio``: with both, since ffmpeg codes the sound.
+- ``drawn``: as ``float``, and with the same libraries that draw.
 
 Each machine has a cache of its own for these tests, so nothing comes from an older first pass.
 libvpx-q takes seven encodes per result, so only one clip has it.
@@ -46,15 +47,18 @@ from safetensors.numpy import save as save_tensors
 
 # --- What may move or be renamed: all of vpxrc that is used here, under the tests' own names ---
 from vpxrc import EncoderOptions, encode, make_policy, video_from_frames
-from vpxrc.agents.evolution import SearchOptions, Trajectory, search
+from vpxrc.agents.checkpoints import checkpoint_metadata
 from vpxrc.agents.imitation.dataset import observe as imitation_lessons
 from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.network import Network as MuZeroNetwork
 from vpxrc.agents.muzero.network import Trained as MuZeroTrained
 from vpxrc.agents.muzero.network import shapes as muzero_shapes
-from vpxrc.agents.planned import checkpoint_metadata
 from vpxrc.agents.rllib.policy import FORMAT as RLLIB_FORMAT
+from vpxrc.agents.teacher import search
+from vpxrc.agents.teacher.search import SearchOptions
+from vpxrc.agents.teacher.trajectory import Trajectory
 from vpxrc.datasets import load_clips
+from vpxrc.dependency import analyse
 from vpxrc.envs import (  # registers the environments too
     OBSERVATION,
     GainReward,
@@ -63,9 +67,8 @@ from vpxrc.envs import (  # registers the environments too
     PsnrReward,
     SelfCompetition,
 )
-from vpxrc.envs import PlannedConfig as ResidualConfig
-from vpxrc.policies import Replay
-from vpxrc.temporal_dependency import analyse
+from vpxrc.envs import ResidualConfig as ResidualConfig
+from vpxrc.policies.replay import Replay
 
 POLICIES = {  # neutral name: spec
     "libvpx-vbr": "libvpx-vbr",
@@ -74,24 +77,25 @@ POLICIES = {  # neutral name: spec
     "libvpx-q-mlarf": "libvpx-q-mlarf",
     "constant-q": "constant-q:120",
     "layered": "layered",
-    "dependency": "tpl",
+    "dependency": "dependency",
     "imitation-prior": "imitation-prior",
     "imitation": "imitation",
 }
 DIRECT, DIRECT_CONTINUOUS, RESIDUAL, RESIDUAL_CONTINUOUS = (
     *("vpxrc/RateControl-v1", "vpxrc/RateControlContinuous-v1"),
-    *("vpxrc/PlannedRateControl-v0", "vpxrc/PlannedRateControlContinuous-v0"),
+    *("vpxrc/ResidualRateControl-v0", "vpxrc/ResidualRateControlContinuous-v0"),
 )
 BASE, OFFSETS = "plan", "moves"  # arguments of the residual environments and of their config
 NOT_COMPARED = ("key", "encode_seconds", "cpu_seconds")  # columns of encodes.parquet
 # --- End of what may move ---
 
 FILE = Path(__file__).with_name("golden.json")
-INTEGER, FLOAT, AUDIO, DRAWN = "integer", "float", "audio", "drawn"
+INTEGER, FLOAT, MUXED, AUDIO, DRAWN = "integer", "float", "muxed", "audio", "drawn"
 _ARITHMETIC = ("architecture", "simd", "blas", "libc", "numpy", "scipy")
 DEPENDS = {  # class: parts of the machine
     INTEGER: (),
     FLOAT: _ARITHMETIC,
+    MUXED: ("ffmpeg",),
     AUDIO: (*_ARITHMETIC, "ffmpeg"),
     DRAWN: (*_ARITHMETIC, "matplotlib", "pillow", "plotly"),
 }
@@ -430,7 +434,7 @@ def rewards(folder: Path) -> Entries:
         starts = [coded[n] for n in range(len(coded)) if n == 0 or whole[n] != whole[n - 1]]
         groups = list(zip(starts, [*starts[1:], len(log.records)], strict=True))
         steps += [gain.per_step(log, pairs), gain.per_step(log, groups)]
-        steps += [gain.share(video, log.options, log.records[a:b]) for a, b in groups]
+        steps += [gain.share(log.clip, log.options, log.records[a:b]) for a, b in groups]
     found["reward/gain/steps"] = entry(FLOAT, digest(steps))
     references = [[-1, -1, -1], [0, -1, -1], [0, 1, -1], [2, 1, -1], [3, 2, 1]]
     for version in ("reconstructed", "source"):
@@ -452,8 +456,10 @@ def muzero(folder: Path) -> Entries:
         problem, config = _residual_config(decisions), MuZeroConfig(hidden=16, width=32)
         shapes = muzero_shapes(len(OBSERVATION), len(problem.actions), config.hidden, config.width)
         tensors = {
-            name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()
+            name: rng.normal(0, 0.1 if name.endswith(".bias") else 0.6, shape).astype(np.float32)
+            for name, shape in shapes.items()
         }
+        tensors["observation_gain"] = np.full(len(OBSERVATION), 4, np.float32)
         trained = MuZeroTrained(
             MuZeroNetwork(tensors), problem, config, frozenset(["0" * 64]), {"cpu_used": 8}
         )
@@ -519,10 +525,10 @@ def command_encode(folder: Path) -> Entries:
     exact, learned = POLICIES["libvpx-vbr"], POLICIES["imitation"]
     for name, kind, output, policy, *arguments in (
         ("whole", INTEGER, "a.ivf", exact, "-b", 90, "--two-pass-log", "passes"),
-        ("silent", INTEGER, "b.webm", exact, "-b", 90, "--no-audio"),
+        ("silent", MUXED, "b.webm", exact, "-b", 90, "--no-audio"),
         ("sound", AUDIO, "c.webm", exact, "-b", 90),
         ("chunks", AUDIO, "d.webm", learned, "-b", 90, "--chunk", 1, "--jobs", 2),
-        ("size", FLOAT, "e.webm", learned, "--size", 0.03, "--no-audio", "--chunk", 1),
+        ("size", AUDIO, "e.webm", learned, "--size", 0.03, "--no-audio", "--chunk", 1),
         ("effort", FLOAT, "f.ivf", learned, "-b", 90, "--effort", 12, "--fps", 15),
     ):
         facts = vpxrc_command(
@@ -754,7 +760,7 @@ def _differences(name: str, ours: object, theirs: object) -> list[str]:
         return [
             line
             for part in sorted(ours.keys() | theirs.keys())
-            for line in _differences(f"{name}: {part}", ours.get(part), theirs.get(part))
+            for line in _differences(f"{name}: {part}", ours.get(part, ...), theirs.get(part, ...))
         ]
     return [] if ours == theirs else [f"{name}: {ours!r} is not {theirs!r}"]
 
@@ -773,7 +779,8 @@ def main(names: list[str]) -> None:
             entries = compute(name, Path(folder))
         differences, skipped = compare(entries, kept.get(name, {}), here, old["machine"])
         print(f"{name}: {len(entries)} entries, {len(differences)} differences", flush=True)
-        print("\n".join(f"  {line}" for line in (*differences, *skipped) if name in kept))
+        for line in (*differences, *skipped) if name in kept else ():
+            print(f"  {line}")
         kept[name] = entries
     made = {"machine": here, "groups": {name: kept[name] for name in GROUPS if name in kept}}
     FILE.write_text(json.dumps(made, indent=1, sort_keys=True) + "\n")

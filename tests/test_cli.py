@@ -10,14 +10,24 @@ import pytest
 from typer.testing import CliRunner
 
 from vpxrc import cli
-from vpxrc.datasets import load_clips
-from vpxrc.metrics import METRICS, decode
-from vpxrc.verify import Check
+from vpxrc.datasets import clip_sets, load_clips
+from vpxrc.evaluation import verify as verification
+from vpxrc.evaluation.quality import METRICS
+from vpxrc.evaluation.verify import Check
+from vpxrc.media.decoding import decode_vp9
 
 VPXRC = [sys.executable, "-m", "vpxrc"]
 COMMANDS = [
-    *("encode", "evaluate", "inspect", "verify", "doctor", "datasets", "demo"),
-    *("compare", "teach", "train"),
+    "encode",
+    "evaluate",
+    "inspect",
+    "verify",
+    "doctor",
+    "datasets",
+    "demo",
+    "compare",
+    "teach",
+    "train",
 ]
 
 
@@ -71,7 +81,7 @@ def test_encode_gives_a_file_that_plays(clip, tmp_path, suffix, policy):
     output = tmp_path / f"new/out.{suffix}"
     result = run("encode", clip, "-b", 60, "-o", output, "--policy", policy, "--json")
     assert result.exit_code == 0, result.output
-    assert len(decode(output, 96, 80)) == 12
+    assert len(decode_vp9(output, 96, 80)) == 12
     facts = json.loads(result.stdout)
     assert facts["num_frames"] == 12
     assert facts["overshoot"] == pytest.approx(facts["bitrate"] / 60 - 1)
@@ -84,7 +94,7 @@ def test_encode_replaces_a_file(clip, tmp_path):
     result = run("encode", clip, "-b", 60, "-o", output, "--policy", "libvpx-q")
     assert result.exit_code == 0, result.output
     assert "of the target" in result.stdout
-    assert len(decode(output, 96, 80)) == 12
+    assert len(decode_vp9(output, 96, 80)) == 12
 
 
 def test_evaluate(clip, tmp_path):
@@ -104,7 +114,7 @@ def test_evaluate(clip, tmp_path):
 @pytest.mark.parametrize(("passed", "code"), [(True, 0), (False, 1)])
 def test_verify_says_it_by_exit_code(clip, monkeypatch, passed, code):
     checks = [Check("first", True, "identical"), Check("second", passed, "3 bytes")]
-    monkeypatch.setattr(cli.encoding.vpxrc.verify, "verify", lambda *_: iter(checks))
+    monkeypatch.setattr(verification, "verify", lambda *_: iter(checks))
     result = run("verify", clip)
     assert result.exit_code == code
     assert f"{'pass' if passed else 'FAIL'}  second: 3 bytes" in result.stdout
@@ -133,11 +143,20 @@ def test_doctor_without_ffmpeg(monkeypatch, tmp_path):
 
 
 def test_datasets(clip):
-    rows = json.loads(run("datasets", "--json").stdout)
+    rows = {row["set"]: row for row in json.loads(run("datasets", "--json").stdout)}
+    assert list(rows) == clip_sets()
+    assert rows["samples"]["here"] == rows["samples"]["clips"] == 3
+    more = rows["train2"]
+    assert more["here"] + more["to_download"] + more["missing"] == more["clips"] == 84
+    assert sum(more["licences"].values()) == 84 and 29 < more["megabytes"] < 30
+    listing = run("datasets").stdout
+    assert "eval     9      17.9" in listing and "licences of train: MIT" in listing
+    assert "needs the name of a set" in complaint("datasets", "--download")
+    rows = json.loads(run("datasets", "samples", "--json").stdout)
     assert [row["name"] for row in rows] == [one.name for one in load_clips("samples")]
     result = run("datasets", clip.parent)
     assert result.exit_code == 0
-    assert "1 clip(s); the sets are: samples" in result.stdout
+    assert "1 clip(s); the sets are: eval, samples, train, train2" in result.stdout
     assert str(clip) in result.stdout
 
 
@@ -207,7 +226,7 @@ def test_bad_options_of_encode(clip, tmp_path, monkeypatch, changes, words):
         ({"--agent": "magic"}, "unknown policy 'magic': choose from constant-q"),
         ({"--baseline": "magic"}, "unknown policy 'magic': choose from constant-q"),
         ({"--metrics": "psnr,mos"}, f"unknown metric 'mos': choose from {', '.join(METRICS)}"),
-        ({"--clips": "nowhere"}, "unknown set 'nowhere': choose from samples"),
+        ({"--clips": "nowhere"}, "unknown set 'nowhere': choose from eval, samples"),
         ({"--clips": "no/where"}, "no such file or folder"),
         ({"--bitrates": "20,40,80"}, "at least 4"),
         ({"--bitrates": "20,40,80,0"}, "not 0"),

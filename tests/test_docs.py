@@ -154,13 +154,17 @@ def check_that_it_fetches_nothing(site):
 
 def check_that_what_is_generated_is_there(site):
     environment = (site / "environment/index.html").read_text()
-    for name in ("RateControl-v1", "PlannedRateControlContinuous-v0", "tpl_ratio", "188 x 14"):
+    for name in ("RateControl-v1", "ResidualRateControlContinuous-v0", "tpl_ratio", "188 x 14"):
         assert name in environment
     cli = (site / "cli/index.html").read_text()
     assert all(f"Usage: vpxrc {name}" in cli for name in COMMANDS)
     assert "--effort" in cli
     api = (site / "api/index.html").read_text()
-    for name in ("vpxrc.EncodeSession.step", "vpxrc.metrics.bd_rate", "vpxrc.errors.InputError"):
+    for name in (
+        "vpxrc.EncodeSession.step",
+        "vpxrc.evaluation.bd_rate.bd_rate",
+        "vpxrc.errors.InputError",
+    ):
         assert f'id="{name}"' in api
     assert not re.search(r":(class|func|meth|attr):", api)
     extending = (site / "extending/index.html").read_text()

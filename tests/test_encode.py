@@ -21,11 +21,14 @@ from conftest import make_video
 from typer.testing import CliRunner
 
 from vpxrc import EncoderOptions, cli, encode, make_policy, video_from_frames
-from vpxrc.chunks import ChunkedEncode, cut, encode_by, first_pass_table, key_frames, share
-from vpxrc.encoder import FIRST_PASS_FIELDS, first_pass_stats
+from vpxrc.encoder.first_pass import first_pass_stats, first_pass_table
+from vpxrc.encoder.key_frames import cut, key_frames
+from vpxrc.encoder.types import FIRST_PASS_FIELDS
 from vpxrc.errors import InputError
-from vpxrc.metrics import decode, measure, summarize
-from vpxrc.video import TO_8_BITS, TO_SDR, open_video
+from vpxrc.evaluation.quality import measure, summarize
+from vpxrc.media.decoding import decode_vp9, open_video
+from vpxrc.media.probing import TO_8_BITS, TO_SDR
+from vpxrc.transcoding.chunks import ChunkedEncode, encode_by, share
 
 QUICK = ("--cpu-used", 8, "--policy", "libvpx-vbr")
 VPXRC = [sys.executable, "-m", "vpxrc"]
@@ -238,7 +241,7 @@ def test_odd_sizes_and_another_rate(tmp_path):
     )
     found = facts(source, "-b", 60, "-o", output, "--fps", "30000/1001", *QUICK)
     assert (found["width"], found["height"], found["fps"]) == (97, 81, "30000/1001")
-    assert decode(output, 97, 81).shape[0] == 30
+    assert decode_vp9(output, 97, 81).shape[0] == 30
     assert found["notes"] == []
 
 
@@ -355,7 +358,7 @@ def test_bad_options(clip, tmp_path, options, words):
 # Sizes
 
 
-@pytest.mark.parametrize("policy", ["libvpx-vbr", "tpl"])
+@pytest.mark.parametrize("policy", ["libvpx-vbr", "dependency"])
 @pytest.mark.parametrize("size", [0.02, 0.06])
 def test_a_file_fits_a_size(scenes_file, tmp_path, policy, size):
     output = tmp_path / "out.webm"
@@ -427,14 +430,16 @@ def test_shares_add_up_and_follow_complexity(scenes):
 
 @pytest.mark.parametrize(
     "policy",
-    [*("libvpx-vbr", "libvpx-q-mlarf", "constant-q:120", "layered", "tpl", "imitation")],
+    ["libvpx-vbr", "libvpx-q-mlarf", "constant-q:120", "layered", "dependency", "imitation"],
 )
 def test_every_policy_works_in_chunks(scenes, policy):
     options = EncoderOptions(60, cpu_used=8)
     job = ChunkedEncode(scenes, options, functools.partial(encode_by, policy), [0, 20, 60])
     job.run()
     log = job.log
-    measured = summarize(measure(log.stream, scenes, ["psnr"]), 64, 48)
+    measured = summarize(
+        measure(log.options.decode(log.stream, log.clip), scenes, ["psnr"]), 64, 48
+    )
     assert log.psnr == pytest.approx(measured["psnr"], abs=1e-9)
     assert log.psnr_overall == pytest.approx(measured["psnr_overall"], abs=1e-9)
     rows = log.to_pandas()

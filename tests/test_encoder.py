@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import inspect
 import os
 import threading
 import time
@@ -17,18 +18,22 @@ from vpxrc import (
     EncoderOptions,
     EncoderTimeoutError,
     EncodeSession,
-    Group,
     InputError,
     Policy,
     PolicyError,
     SessionPool,
+    _native,
+    _search,
     encode,
     video_from_frames,
 )
 from vpxrc.datasets import load_clips
-from vpxrc.encoder import FIRST_PASS_FIELDS, TPL_FIELDS, State, first_pass_stats
-from vpxrc.metrics import decode
-from vpxrc.policies import ConstantQ, LibvpxQ, LibvpxVbr, Replay
+from vpxrc.encoder.first_pass import first_pass_stats
+from vpxrc.encoder.types import FIRST_PASS_FIELDS, RECORD_DTYPE, TPL_FIELDS, State
+from vpxrc.media.decoding import decode_vp9
+from vpxrc.policies.constant import ConstantQ
+from vpxrc.policies.libvpx import LibvpxQ, LibvpxVbr
+from vpxrc.policies.replay import Replay
 
 OPTIONS = EncoderOptions(target_bitrate=60, cpu_used=4, auto_alt_ref=6)
 
@@ -59,6 +64,37 @@ class Recorder(Policy):
 # What is presented
 
 
+def test_a_record_of_the_log_is_what_stored_logs_have():
+    place = ["coding_index", "show_index", "group_index", "group_position"]
+    place += ["update_type", "layer_depth", "is_key", "is_shown"]
+    whole = ["is_shown_again", "q_index", "tpl_q_index", "libvpx_q_index", "rdmult", "target_bits"]
+    fields = [(name, "<i4") for name in place + whole] + [("lambda_scale", "<f8")]
+    fields += [(name, "<i8") for name in ("bits", "sse_y", "sse_u", "sse_v")]
+    fields += [("recode_trace", "<i4", (5,))]
+    assert np.dtype(fields, align=True) == RECORD_DTYPE
+    assert RECORD_DTYPE.itemsize == 120
+
+
+@pytest.mark.parametrize("module", [_native, _search])
+def test_everything_bound_has_a_docstring(module):
+    classes = [value for value in vars(module).values() if inspect.isclass(value)]
+    if State in classes:
+        classes.remove(State)  # pybind11 writes an enumeration's members into its docstring
+    functions = [value for value in vars(module).values() if inspect.isbuiltin(value)]
+    assert classes
+    for bound in classes:
+        assert bound.__doc__, bound
+        for name, member in vars(bound).items():
+            if isinstance(member, property):
+                assert member.__doc__, f"{bound.__name__}.{name}"
+            elif not name.startswith("_") or name == "__init__":
+                functions.append(member)
+    for bound in functions:
+        signature, *words = (getattr(bound, "__doc__", None) or "").strip().splitlines()
+        if signature.startswith(f"{bound.__name__}("):  # pybind11 writes that itself
+            assert any(words), signature
+
+
 @pytest.mark.parametrize("layers", [0, 1, 6])
 def test_one_decision_per_coded_frame_and_every_frame_is_shown_once(carphone, layers):
     class Layers(Recorder):
@@ -68,7 +104,7 @@ def test_one_decision_per_coded_frame_and_every_frame_is_shown_once(carphone, la
     policy = Layers()
     log = encode(carphone, OPTIONS, policy)
     records = log.records
-    coded = records[records["is_shown_again"] == 0]
+    coded = log.coded
     assert [f.coding_index for f in policy.frames] == coded["coding_index"].tolist()
     assert coded["coding_index"].tolist() == np.flatnonzero(records["is_shown_again"] == 0).tolist()
     assert [f.show_index for f in policy.frames] == coded["show_index"].tolist()
@@ -76,7 +112,7 @@ def test_one_decision_per_coded_frame_and_every_frame_is_shown_once(carphone, la
     assert shown.tolist() == list(range(carphone.num_frames))
     assert (coded["q_index"] == 100).all()
     assert (records["is_shown_again"] != 0).any() == (layers > 1)
-    assert decode(log.stream, carphone.width, carphone.height).shape == carphone.frames.shape
+    assert decode_vp9(log.stream, carphone.width, carphone.height).shape == carphone.frames.shape
     # Nothing of the stream is unaccounted for but the indices of packets with several frames.
     assert 0 <= log.bits - records["bits"].sum() < 0.01 * log.bits
 
@@ -91,7 +127,6 @@ def test_a_group_says_in_advance_what_is_coded(carphone):
     assert sorted(groups) == list(range(len(groups)))
     checked = 0
     for group in groups.values():
-        assert isinstance(group, Group)
         for position in range(group.size):
             row = coded_by_position.get((group.index, position))
             if row is None:  # the clip ends within the group
@@ -164,7 +199,7 @@ def test_libvpxs_own_choice_is_what_it_takes(carphone):
     log = encode(carphone, options, Recorder(-1))
     with EncodeSession(carphone, options, observe=True) as session:
         assert log.stream == session.log().stream
-    coded = log.records[log.records["is_shown_again"] == 0]
+    coded = log.coded
     assert (coded["q_index"] == coded["libvpx_q_index"]).all()
 
 
@@ -288,7 +323,8 @@ def test_a_script_equals_the_same_decisions_handed_over(carphone):
     [
         (Decision(256), "q_index 256 is not in 0..255"),
         (Decision(-2), "q_index -2"),
-        (Decision(float("nan")), "incompatible"),
+        (Decision(float("nan")), "q_index cannot be nan"),
+        (Decision(100, lambda_scale="1"), "lambda_scale cannot be '1'"),
         (Decision(100, lambda_scale=0.0), r"lambda_scale must be in \(0, 64\]"),
         (Decision(100, lambda_scale=float("nan")), "lambda_scale"),
         (Decision(100, delta_q_uv=16), "delta_q_uv"),
@@ -471,7 +507,7 @@ def test_reconstruction_is_what_the_decoder_shows(video):
             if last["is_shown"]:
                 planes = [plane.ravel() for plane in session.reconstruction]
                 shown[int(last["show_index"])] = np.concatenate(planes)
-        decoded = decode(session.log().stream, video.width, video.height)
+        decoded = decode_vp9(session.log().stream, video.width, video.height)
     assert len(shown) > 10
     for index, frame in shown.items():
         assert np.array_equal(frame, decoded[index])
@@ -481,9 +517,9 @@ def test_reconstruction_is_what_the_decoder_shows(video):
 def test_odd_sizes(width, height):
     clip = make_video(width, height, 8)
     log = encode(clip, OPTIONS, Recorder(60))
-    decoded = decode(log.stream, width, height).astype(np.int64)
+    decoded = decode_vp9(log.stream, width, height).astype(np.int64)
     difference = decoded - clip.frames
-    shown = log.records[log.records["is_shown"] != 0]
+    shown = log.shown
     total = sum(int(shown[name].sum()) for name in ("sse_y", "sse_u", "sse_v"))
     assert total == int((difference**2).sum())
 

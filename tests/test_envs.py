@@ -25,6 +25,7 @@ from vpxrc import (
     video_from_frames,
 )
 from vpxrc.datasets import load_clips
+from vpxrc.dependency import analyse
 from vpxrc.envs import (
     TABLES,
     LagrangianReward,
@@ -34,10 +35,9 @@ from vpxrc.envs import (
     SelfCompetition,
     observations,
 )
-from vpxrc.metrics import decode
-from vpxrc.policies import ConstantQ
-from vpxrc.temporal_dependency import analyse
-from vpxrc.video import frame_bytes
+from vpxrc.media.decoding import decode_vp9
+from vpxrc.media.frames import frame_bytes
+from vpxrc.policies.constant import ConstantQ
 
 IDS = ("vpxrc/RateControl-v1", "vpxrc/RateControlContinuous-v1")
 CLIPS = [make_video(num_frames=14, seed=seed, name=f"clip{seed}") for seed in range(3)]
@@ -350,7 +350,7 @@ def test_of_a_group_that_is_too_long_the_first_frames_are_modelled():
 
 
 def test_only_the_latest_versions_are_registered():
-    planned = ("vpxrc/PlannedRateControl-v0", "vpxrc/PlannedRateControlContinuous-v0")
+    planned = ("vpxrc/ResidualRateControl-v0", "vpxrc/ResidualRateControlContinuous-v0")
     names = sorted(name for name in gymnasium.registry if name.startswith("vpxrc/"))
     assert names == sorted((*IDS, *planned))
 
@@ -477,7 +477,7 @@ def test_render_is_the_decoded_frame():
     done = False
     while not done:
         *_, done, _, info = env.step(60)
-    frame = decode(info["log"].stream, 64, 48)[0]
+    frame = decode_vp9(info["log"].stream, 64, 48)[0]
     luma = frame[: 64 * 48].reshape(48, 64).astype(float)
     u, v = (frame[64 * 48 :].reshape(2, 24, 32).astype(float) - 128).repeat(2, 1).repeat(2, 2)
     # BT.601, limited range, by the standard's coefficients

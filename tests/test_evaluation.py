@@ -15,10 +15,12 @@ import pandas as pd
 import psutil
 import pytest
 
-from vpxrc import EncoderOptions, Policy, encode, evaluation, make_policy, report
+from vpxrc import EncoderOptions, Policy, encode, make_policy
 from vpxrc.datasets import load_clips
 from vpxrc.errors import EncoderError, InputError, OutputError, PolicyError
-from vpxrc.metrics import decode
+from vpxrc.evaluation import study as evaluation
+from vpxrc.media.decoding import decode_vp9
+from vpxrc.reports import pages as report
 
 AGENT, BASELINE = "libvpx-vbr-mlarf", "libvpx-vbr"
 BITRATES = [20, 40, 80, 160]
@@ -49,9 +51,24 @@ def run(folder, out, agent=AGENT, **options):
 
 def command(folder, out, agent=AGENT, cpu_used=4):
     return [
-        *(*VPXRC, "evaluate", "--agent", agent, "--baseline", BASELINE, "--clips", str(folder)),
-        *("--bitrates", ",".join(map(str, BITRATES)), "--cpu-used", str(cpu_used), "--jobs", "2"),
-        *("--metrics", "psnr,ssim", "--out", str(out)),
+        *VPXRC,
+        "evaluate",
+        "--agent",
+        agent,
+        "--baseline",
+        BASELINE,
+        "--clips",
+        str(folder),
+        "--bitrates",
+        ",".join(map(str, BITRATES)),
+        "--cpu-used",
+        str(cpu_used),
+        "--jobs",
+        "2",
+        "--metrics",
+        "psnr,ssim",
+        "--out",
+        str(out),
     ]
 
 
@@ -67,7 +84,7 @@ def test_rows_are_what_an_encode_by_hand_gives(folder, result):
         size = sum(len(packet) for packet, _ in log.packets)
         assert row["bitrate"] == pytest.approx(8 * size / (24 / 25) / 1000, rel=1e-12)
         assert row["overshoot"] == pytest.approx(row["bitrate"] / 40 - 1, rel=1e-12)
-        decoded = decode(log.stream, video.width, video.height)
+        decoded = decode_vp9(log.stream, video.width, video.height)
         luma = np.square(decoded[:, : 96 * 80].astype(float) - video.frames[:, : 96 * 80])
         by_hand = np.mean(10 * np.log10(255**2 / luma.mean(axis=1)))
         assert row["psnr"] == pytest.approx(by_hand, rel=1e-12)
@@ -107,8 +124,17 @@ def test_bd_rates_are_the_bjontegaard_packages(result):
 def test_summary_follows_the_contract(result):
     summary = json.loads((result.folder / "summary.json").read_text())
     assert list(summary) == [
-        *("agent", "libvpx", "cpu_used", "bitrates", "baselines", "constraint"),
-        *("encode_seconds", "encodes", "clips", "command", "versions"),
+        "agent",
+        "libvpx",
+        "cpu_used",
+        "bitrates",
+        "baselines",
+        "constraint",
+        "encode_seconds",
+        "encodes",
+        "clips",
+        "command",
+        "versions",
     ]
     call = f"evaluate('{AGENT}', ['{BASELINE}'], ['mandel', 'test'], {BITRATES}, "
     assert summary["command"].startswith(call)

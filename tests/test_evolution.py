@@ -10,27 +10,12 @@ import pandas as pd
 import pytest
 from conftest import make_video
 
-from vpxrc import EncoderOptions, UpdateType, encode, make_policy
-from vpxrc.agents.evolution import (
-    Candidate,
-    Follow,
-    Objective,
-    Point,
-    Record,
-    SearchOptions,
-    Trajectory,
-    anchor_curve,
-    curve,
-    objective,
-    saved,
-    search,
-    teach,
-)
-from vpxrc.agents.evolution.directions import phases, units
-from vpxrc.agents.evolution.objective import next_offset
-from vpxrc.agents.evolution.rounds import read_table
-from vpxrc.agents.evolution.search import parabola
-from vpxrc.agents.evolution.teach import (
+from vpxrc import Decision, EncoderOptions, Policy, UpdateType, encode, make_policy
+from vpxrc.agents.teacher import curve, objective
+from vpxrc.agents.teacher import lessons as teach
+from vpxrc.agents.teacher.curve import Point, anchor_curve, saved
+from vpxrc.agents.teacher.directions import phases, units
+from vpxrc.agents.teacher.lessons import (
     Search,
     bounds,
     learn,
@@ -40,12 +25,17 @@ from vpxrc.agents.evolution.teach import (
     scaled,
     searches,
 )
+from vpxrc.agents.teacher.objective import Candidate, Objective, next_offset
+from vpxrc.agents.teacher.rounds import read_table
+from vpxrc.agents.teacher.search import SearchOptions, parabola, search
+from vpxrc.agents.teacher.trajectory import Follow, Record, Trajectory
 from vpxrc.datasets import Clip, load_clips
-from vpxrc.encoder import RECORD_DTYPE, EncodeLog
+from vpxrc.encoder.log import EncodeLog
+from vpxrc.encoder.types import RECORD_DTYPE
 from vpxrc.errors import InputError
-from vpxrc.metrics import more_bits
-from vpxrc.policies import ConstantQ
-from vpxrc.video import write_y4m
+from vpxrc.evaluation.bd_rate import more_bits
+from vpxrc.media.frames import write_y4m
+from vpxrc.policies.constant import ConstantQ
 
 OPTIONS = EncoderOptions(target_bitrate=60, cpu_used=5)
 SHORT = SearchOptions(directions=("level", "arf"))
@@ -57,10 +47,14 @@ def video():
 
 
 @pytest.fixture(scope="module")
-def recorded(video):
-    """An encode of ``tpl``, which has maps per superblock, and its trajectory."""
-    recorder = Record(make_policy("tpl"))
-    wide = make_video(width=200, height=72, num_frames=30)
+def wide():
+    return make_video(width=200, height=72, num_frames=30)
+
+
+@pytest.fixture(scope="module")
+def recorded(wide):
+    """An encode of ``dependency``, which has maps per superblock, and its trajectory."""
+    recorder = Record(make_policy("dependency"))
     log = encode(wide, OPTIONS, recorder)
     return log, Trajectory.of(log, recorder.decisions)
 
@@ -118,20 +112,19 @@ def test_a_trajectory_survives_tables_and_files(recorded, tmp_path):
         Trajectory.from_pandas(table.drop(columns="step"))
 
 
-def test_a_trajectory_is_followed_bit_for_bit(recorded):
+def test_a_trajectory_is_followed_bit_for_bit(wide, recorded):
     log, trajectory = recorded
     assert trajectory.fits(log)
-    again = encode(log.video, OPTIONS, Follow(trajectory))
+    again = encode(wide, OPTIONS, Follow(trajectory))
     assert again.stream == log.stream
     np.testing.assert_array_equal(again.records, log.records)
 
 
-def test_moves_end_at_the_quantizers_limits(recorded):
-    log, trajectory = recorded
+def test_moves_end_at_the_quantizers_limits(wide, recorded):
+    _, trajectory = recorded
     for step, q_index in ((99.0, 255), (-99.0, 1)):
-        followed = encode(log.video, OPTIONS, Follow(trajectory.moved(step)))
-        rows = followed.records[followed.records["is_shown_again"] == 0]
-        assert (rows["q_index"] == q_index).all()
+        followed = encode(wide, OPTIONS, Follow(trajectory.moved(step)))
+        assert (followed.coded["q_index"] == q_index).all()
 
 
 def test_a_start_is_recorded_as_it_will_be_followed(video):
@@ -140,6 +133,51 @@ def test_a_start_is_recorded_as_it_will_be_followed(video):
     assert log.options.auto_alt_ref == 6
     trajectory = Trajectory.of(log, recorder.decisions)
     assert encode(video, OPTIONS, Follow(trajectory)).stream == log.stream
+
+
+class Searching(Policy):
+    """Has a word on groups, and tries three q of which the second is kept."""
+
+    def __init__(self):
+        self.groups = self.tried = 0
+        self.kept = None
+
+    def plan_group(self, group):
+        self.groups += 1
+        return [60] * group.size
+
+    def decide(self, frame):
+        return Decision(100 + self.tried, superblock_scale=None, lambda_scale=1 + self.tried / 4)
+
+    def review(self, log):
+        self.tried += 1
+        if self.tried == 2:
+            self.kept = log
+        return self.kept if self.tried == 3 else None
+
+
+def test_a_start_has_its_groups_and_its_own_search(video):
+    start = Searching()
+    recorder = Record(start)
+    log = encode(video, OPTIONS, recorder)
+    assert log.encodes == 3 and start.groups >= 3
+    assert set(log.coded["q_index"]) == {101}
+    # The decisions are those of the encode that was kept, not of the last one.
+    assert {decision.q_index for decision in recorder.decisions} == {101}
+    assert len(recorder.decisions) == len(log.coded)
+    assert encode(video, log.options, Searching()).stream == log.stream
+
+    # No more encodes than are allowed: the last one is kept then.
+    recorder = Record(Searching(), most=1)
+    log = encode(video, OPTIONS, recorder)
+    assert log.encodes == 1 and {decision.q_index for decision in recorder.decisions} == {100}
+
+
+def test_a_search_counts_the_starts_encodes(video):
+    found = search(video, OPTIONS, Searching(), dataclasses.replace(SHORT, max_encodes=4))
+    assert found.encodes <= 4
+    # What is kept is followed exactly, though the start planned its groups.
+    assert encode(video, OPTIONS, Follow(found.trajectory)).stream == found.log.stream
 
 
 # The search's arithmetic
@@ -157,7 +195,7 @@ def tiny_log(video, rows, stream_bits=800):
         record["is_shown"] = kind != UpdateType.ARF
         record["bits"], record["sse_y"] = bits, mse * video.width * video.height
     packets = [(bytes(stream_bits // 8), 0)]
-    return EncodeLog(video, OPTIONS, records, packets, np.zeros((3, 26)), 0.0, 0.0)
+    return EncodeLog(video.format, OPTIONS, records, packets, np.zeros((3, 26)), 0.0, 0.0)
 
 
 ROWS = [
@@ -387,7 +425,7 @@ def test_a_lesson_is_learnt_once(taught, clip, counted):
     assert counted == []
     assert taught.stat().st_mtime_ns == before
     for changes, words in (
-        ({"start": "tpl"}, "another start:"),
+        ({"start": "dependency"}, "another start:"),
         ({"search_options": SearchOptions()}, "another search:"),
     ):
         with pytest.raises(InputError, match=words):

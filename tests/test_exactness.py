@@ -11,10 +11,11 @@ from conftest import SHARED_CLIPS
 
 from vpxrc import EncoderOptions, encode
 from vpxrc.datasets import load_clips
-from vpxrc.encoder import first_pass_stats
-from vpxrc.policies import LibvpxVbr, Replay
-from vpxrc.verify import check_oracle, check_psnr, check_replay, observe, oracle_program
-from vpxrc.video import write_y4m
+from vpxrc.encoder.first_pass import first_pass_stats
+from vpxrc.evaluation.verify import check_oracle, check_psnr, check_replay, observe, oracle_program
+from vpxrc.media.frames import write_y4m
+from vpxrc.policies.libvpx import LibvpxVbr
+from vpxrc.policies.replay import Replay
 
 EVAL_CLIPS = ("flutter_bee", "openh264_test_cif_I_CABAC_slice", "webrtc_mixed-content")
 SETTINGS = [(layers, speed) for layers in (1, 6) for speed in (1, 2, 4)]
@@ -59,11 +60,11 @@ def all_exact(video, layers, speed, oracle):
         observe(video, dataclasses.replace(options, tpl=False)),
     )
     checks = [
-        check_oracle(with_tpl, oracle),
-        check_oracle(without, oracle),
-        check_replay(with_tpl),
-        check_replay(without),
-        check_psnr(with_tpl),
+        check_oracle(video, with_tpl, oracle),
+        check_oracle(video, without, oracle),
+        check_replay(video, with_tpl),
+        check_replay(video, without),
+        check_psnr(video, with_tpl),
     ]
     assert [check for check in checks if not check.passed] == []
 
@@ -96,12 +97,23 @@ def test_first_pass_statistics_are_vpxencs_whatever_the_second_pass_wants(
     write_y4m(video, tmp_path / "in.y4m")
     subprocess.run(
         [
-            *(oracle, "--codec=vp9", "--passes=2", "--pass=1", "--good", "--ivf", "--cpu-used=2"),
-            *(f"--target-bitrate={options.target_bitrate}", f"--end-usage={options.rate_control}"),
-            *(f"--cq-level={options.cq_level}", f"--auto-alt-ref={options.auto_alt_ref}"),
-            *(f"--min-q={options.min_quantizer}", f"--max-q={options.max_quantizer}"),
-            *(f"--enable-tpl={int(options.tpl)}", f"--fpf={tmp_path / 'stats'}"),
-            *("--output=/dev/null", tmp_path / "in.y4m"),
+            oracle,
+            "--codec=vp9",
+            "--passes=2",
+            "--pass=1",
+            "--good",
+            "--ivf",
+            "--cpu-used=2",
+            f"--target-bitrate={options.target_bitrate}",
+            f"--end-usage={options.rate_control}",
+            f"--cq-level={options.cq_level}",
+            f"--auto-alt-ref={options.auto_alt_ref}",
+            f"--min-q={options.min_quantizer}",
+            f"--max-q={options.max_quantizer}",
+            f"--enable-tpl={int(options.tpl)}",
+            f"--fpf={tmp_path / 'stats'}",
+            "--output=/dev/null",
+            tmp_path / "in.y4m",
         ],
         check=True,
         capture_output=True,

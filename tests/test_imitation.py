@@ -1,4 +1,4 @@
-"""The imitation agent: one network in two frameworks, and a policy that is ``tpl`` without it."""
+"""The imitation agent: one network in two frameworks, and a policy that is its prior without it."""
 
 import dataclasses
 import json
@@ -10,19 +10,18 @@ import numpy as np
 import pytest
 from conftest import make_video
 from safetensors.numpy import save as save_tensors
-from test_tpl import noise, sample, still
+from test_dependency_policy import noise, sample, still
 
 from vpxrc import LOG2_STEP, EncoderOptions, UpdateType, encode, make_policy, video_from_frames
-from vpxrc.agents.evolution import Follow, Record, Trajectory
-from vpxrc.agents.imitation import policy as policies
 from vpxrc.agents.imitation.dataset import JITTER, GroupLesson, Lesson, observe
 from vpxrc.agents.imitation.features import (
+    DEPENDENCY_INPUTS,
     FIRST_PASS,
     FRAME,
     GROUP,
-    TPL_INPUTS,
     Features,
     first_pass_features,
+    group_features,
 )
 from vpxrc.agents.imitation.network import (
     FIRST_PASS_WIDTH,
@@ -36,8 +35,11 @@ from vpxrc.agents.imitation.network import (
     Network,
     inputs,
 )
-from vpxrc.agents.imitation.policy import PRIOR, Imitation, Prior
+from vpxrc.agents.imitation.policy import PARAMETERS, PRIOR, imitation, imitation_prior
+from vpxrc.agents.teacher.trajectory import Follow, Record, Trajectory
 from vpxrc.errors import InputError
+from vpxrc.policies.dependency import DependencyPolicy
+from vpxrc.policies.step_models import FixedSteps, StepModel
 
 STATE = GROUP_WIDTH + HIDDEN
 POOLED = 2 * FRAME_WIDTH + 3 * FIRST_PASS_WIDTH
@@ -51,8 +53,6 @@ SHAPES = {
 }
 NORMALISED = {"first_pass": len(FIRST_PASS), "frame": len(FRAME), "group": len(GROUP)}
 STILL_BASE = dataclasses.replace(PRIOR, group_move=1e-9, max_move=1e-9)
-# A prior that takes the model's bits at their word, as imitation does.
-SAME_COSTS = dataclasses.replace(PRIOR, key_cost=1.0, arf_cost=1.0, leaf_cost=1.0)
 
 
 def random_member(rng, says_nothing=False):
@@ -141,31 +141,36 @@ def random_lessons(rng):
     return lessons
 
 
-class Watch(Prior):
+class Watch(StepModel):
     """Notes what a network would see; with ``base``, as if that were the base of every group."""
 
     def __init__(self, base=None):
-        super().__init__()
-        self.fixed = base
+        self.model, self.fixed = FixedSteps(PRIOR), base
 
     def begin(self, episode):
-        super().begin(episode)
         self.groups = {}
         self.first_pass = first_pass_features(episode.first_pass)
 
-    def _run_model(self, steps):
+    def steps(self, group):
         if self.fixed is not None:
-            self._base, self._group.shift = self.fixed, 0.0
-        prior = super()._run_model(steps)
-        self.groups[self._group_index] = self._features(prior)
-        return prior
+            group = dataclasses.replace(group, base=self.fixed, shift=0.0)
+        steps = self.model.steps(group)
+        self.groups[group.index] = group_features(group, steps)
+        return steps
+
+
+def watched(video, target, base=None):
+    """A clip's encode and what was seen during it."""
+    watch = Watch(base)
+    policy = DependencyPolicy(steps=watch, parameters=PRIOR)
+    return encode(video, EncoderOptions(target_bitrate=target), policy), watch
 
 
 @pytest.fixture(scope="module")
 def recorded():
     """A clip, its options, and what a prior whose base stays where it is decides for it."""
     video, options = sample("carphone", 48), EncoderOptions(target_bitrate=80)
-    recorder = Record(Prior(STILL_BASE))
+    recorder = Record(imitation_prior(parameters=STILL_BASE))
     log = encode(video, options, recorder)
     return video, options, Trajectory.of(log, recorder.decisions)
 
@@ -248,7 +253,7 @@ def test_a_broken_checkpoint_is_an_input_error_of_one_line(broken, tmp_path):
     elif broken is not None:
         at = int(broken * len(whole)) if isinstance(broken, float) else broken
         path.write_bytes(whole[:at])
-    for load in (Network.load, Imitation):
+    for load in (Network.load, imitation):
         with pytest.raises(InputError, match=r"broken\.safetensors") as caught:
             load(path)
         assert "\n" not in str(caught.value)
@@ -290,7 +295,7 @@ OTHER_TENSORS = {
 def test_tensors_of_another_network_are_an_input_error_of_one_line(change, tmp_path):
     path, parameters = tmp_path / "other.safetensors", random_parameters(np.random.default_rng(0))
     path.write_bytes(checkpoint(change(parameters)))
-    for load in (Network.load, Imitation):
+    for load in (Network.load, imitation):
         with pytest.raises(InputError, match=r"other\.safetensors: a network of another") as caught:
             load(path)
         assert "\n" not in str(caught.value)
@@ -299,9 +304,9 @@ def test_tensors_of_another_network_are_an_input_error_of_one_line(change, tmp_p
 
 
 def test_a_checkpoint_that_was_trained_anew_is_read_anew(silent):
-    assert Imitation(silent).training_clips == {"a", "b"}
+    assert imitation(silent).training_clips == {"a", "b"}
     silent.write_bytes(checkpoint(random_parameters(np.random.default_rng(1)), clips="c"))
-    assert Imitation(silent).training_clips == {"c"}
+    assert imitation(silent).training_clips == {"c"}
 
 
 def test_outputs_stay_within_their_limits_whatever_comes_in():
@@ -351,7 +356,7 @@ def test_it_decides_and_loads_fast(silent):
 
 
 def test_the_policy_needs_no_learning_framework():
-    code = "import sys; from vpxrc.agents.imitation.policy import Imitation; print(*sys.modules)"
+    code = "import sys; from vpxrc.agents.imitation.policy import imitation; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert not {"torch", "cma", "ray"} & set(run.stdout.split())
 
@@ -375,8 +380,8 @@ CLIPS = {
 @pytest.mark.parametrize("name", CLIPS)
 def test_features_are_finite_and_within_bounds(name):
     make, target = CLIPS[name]
-    video, watch = make(), Watch()
-    encode(video, EncoderOptions(target_bitrate=target), watch)
+    video = make()
+    _, watch = watched(video, target)
     assert watch.groups
     if name in ("one group", "two frames"):
         assert len(watch.groups) == 1
@@ -398,11 +403,10 @@ def test_features_are_finite_and_within_bounds(name):
 
 def test_the_group_before_is_a_whole_group():
     """Not the alternate reference frame that opens the next one and is shown again for a byte."""
-    watch = Watch()
-    log = encode(sample("carphone", 48), EncoderOptions(target_bitrate=80), watch)
+    log, watch = watched(sample("carphone", 48), 80)
     opens = log.records[log.records["group_position"] == 0]
     assert opens["is_shown_again"].any()
-    per_frame = 1000 * 80 * log.video.duration / log.video.num_frames * (1 - PRIOR.margin)
+    per_frame = 1000 * 80 * log.clip.duration / log.clip.num_frames * (1 - PRIOR.margin)
     for group, features in list(watch.groups.items())[1:]:
         before = log.records[log.records["group_index"] == group - 1]
         rate = before["bits"].sum() / (before["is_shown"] != 0).sum() / per_frame
@@ -418,8 +422,7 @@ def test_the_model_sees_no_further_than_it_looks():
     other = video_from_frames(frames, 96, 80, 30, name="another end")
     first = []
     for clip in (video, other):
-        watch = Watch(base=6.5)
-        encode(clip, EncoderOptions(target_bitrate=200), watch)
+        _, watch = watched(clip, 200, base=6.5)
         first.append(watch.groups[0])
     a, b = first
     assert (watch.first_pass[100:] != 0).any()
@@ -433,7 +436,7 @@ def test_the_model_sees_no_further_than_it_looks():
     of_the_first_pass = {name for name in GROUP if name.startswith("complexity")}
     assert changed
     assert changed <= of_the_first_pass | {"complexity", "spread", "frames_to_key"}
-    assert not changed & set(TPL_INPUTS)
+    assert not changed & set(DEPENDENCY_INPUTS)
 
 
 # The policy
@@ -441,18 +444,18 @@ def test_the_model_sees_no_further_than_it_looks():
 
 def test_the_prior_has_a_name():
     policy = make_policy("imitation-prior")
-    assert type(policy) is Prior
+    assert type(policy) is DependencyPolicy
     assert policy.options(EncoderOptions()).auto_alt_ref == 6
     assert not policy.training_clips
 
 
 @pytest.mark.parametrize("name", ["carphone", "a cut", "two frames"])
-def test_a_network_that_says_nothing_is_the_prior(name, silent, monkeypatch):
+def test_a_network_that_says_nothing_is_the_prior(name, silent):
     """Bit for bit, where its word on the budget has no weight either."""
-    monkeypatch.setattr(policies, "TRUST", 0.0)
     make, target = CLIPS.get(name, CLIPS["176x144"])
     video, options = make(), EncoderOptions(target_bitrate=target)
-    ours, theirs = Record(Imitation(silent)), Record(Prior(SAME_COSTS))
+    prior = imitation_prior(parameters=PARAMETERS)
+    ours, theirs = Record(imitation(silent, trust=0.0)), Record(prior)
     assert encode(video, options, ours).stream == encode(video, options, theirs).stream
     for mine, priors in zip(ours.decisions, theirs.decisions, strict=True):
         assert (mine.q_index, mine.lambda_scale) == (priors.q_index, priors.lambda_scale)
@@ -461,12 +464,11 @@ def test_a_network_that_says_nothing_is_the_prior(name, silent, monkeypatch):
             np.testing.assert_array_equal(mine.superblock_scale, priors.superblock_scale)
 
 
-def test_what_a_network_says_is_what_is_decided(tmp_path, monkeypatch):
+def test_what_a_network_says_is_what_is_decided(tmp_path):
     """The same offset and lambda for every frame: one is the budget's business, one is taken.
 
     Of two members that do not agree, what they say on average.
     """
-    monkeypatch.setattr(policies, "TRUST", 0.0)
     parameters = random_parameters(np.random.default_rng(0), says_nothing=True)
     # Offset, lambda and bits of either: the means are 0.4, 0.5 and 0.
     for member, said in enumerate(([0.2, 0.8, 1.0], [0.6, 0.2, -1.0])):
@@ -474,11 +476,13 @@ def test_what_a_network_says_is_what_is_decided(tmp_path, monkeypatch):
     path = tmp_path / "constant.safetensors"
     path.write_bytes(checkpoint(parameters))
     video, options = sample("carphone", 48), EncoderOptions(target_bitrate=80)
-    still_base = dataclasses.replace(SAME_COSTS, group_move=1e-9, max_move=1e-9)
-    recorders = [Record(Imitation(path)), Record(Prior(still_base))]
-    recorders[0]._policy._parameters = still_base
+    still_base = dataclasses.replace(PARAMETERS, group_move=1e-9, max_move=1e-9)
+    recorders = [
+        Record(imitation(path, parameters=still_base, trust=0.0)),
+        Record(imitation_prior(parameters=still_base)),
+    ]
     logs = [encode(video, options, recorder) for recorder in recorders]
-    coded = [log.records[log.records["is_shown_again"] == 0] for log in logs]
+    coded = [log.coded for log in logs]
     first = [rows["group_index"] == 0 for rows in coded]
     assert (coded[0]["update_type"][first[0]] == coded[1]["update_type"][first[1]]).all()
     # Only the first group has no frame without a say (an overlay is coded as its ARF was).
@@ -491,7 +495,7 @@ def test_what_a_network_says_is_what_is_decided(tmp_path, monkeypatch):
 
 def test_a_clip_after_another_is_as_if_alone(silent):
     video, options = sample("carphone", 30), EncoderOptions(target_bitrate=80)
-    policy = Imitation(silent)
+    policy = imitation(silent)
     alone = encode(video, options, policy).stream
     encode(make_video(num_frames=40), EncoderOptions(target_bitrate=60), policy)
     assert encode(video, options, policy).stream == alone
@@ -499,7 +503,7 @@ def test_a_clip_after_another_is_as_if_alone(silent):
 
 @pytest.mark.parametrize("target", [50, 100])
 def test_the_shipped_policy_meets_the_bitrate_in_one_encode(target):
-    policy = Imitation()
+    policy = imitation()
     assert policy.training_clips
     log = encode(sample("carphone", 120), EncoderOptions(target_bitrate=target), policy)
     assert log.encodes == 1
@@ -748,14 +752,16 @@ def test_without_the_model_it_sees_nothing_of_it(learning, tmp_path):
     _, learner = learning
     rng = np.random.default_rng(13)
     lesson = random_lesson(rng, (9, 8), 20)
-    made = learner.Learner([lesson], learner.LearnerConfig(epochs=3, tpl_inputs=False, members=2))
+    made = learner.Learner(
+        [lesson], learner.LearnerConfig(epochs=3, dependency_inputs=False, members=2)
+    )
     made.train()
     path = tmp_path / "ablated.safetensors"
     made.save(path)
     network, group = Network.load(path), lesson.groups[0].features
     frames, whole = group.frames.copy(), group.group.copy()
-    frames[:, [name in TPL_INPUTS for name in FRAME]] += 3
-    whole[[name in TPL_INPUTS for name in GROUP]] += 3
+    frames[:, [name in DEPENDENCY_INPUTS for name in FRAME]] += 3
+    whole[[name in DEPENDENCY_INPUTS for name in GROUP]] += 3
     assert (frames != group.frames).any() and (whole != group.group).any()
     seen, hidden = network.see(lesson.first_pass), network.start()
     ours = network.step(group, seen, hidden)
@@ -764,7 +770,7 @@ def test_without_the_model_it_sees_nothing_of_it(learning, tmp_path):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
     for member in made.members:
         for columns, gain in ((FRAME, member.frame_gain), (GROUP, member.group_gain)):
-            assert [name in TPL_INPUTS for name in columns] == (gain == 0).tolist()
+            assert [name in DEPENDENCY_INPUTS for name in columns] == (gain == 0).tolist()
 
 
 def test_training_goes_on_where_it_was(learning, tmp_path):
@@ -839,7 +845,7 @@ def test_a_trained_policy_meets_the_bitrate(learning, observed, tmp_path):
     made.train()
     path = tmp_path / "trained.safetensors"
     made.save(path)
-    policy = Imitation(path)
+    policy = imitation(path)
     assert policy.training_clips == {observed[0].content_hash}
     for target in (60, 100):
         log = encode(sample("carphone", 100), EncoderOptions(target_bitrate=target), policy)

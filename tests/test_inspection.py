@@ -10,12 +10,14 @@ from typer.testing import CliRunner
 
 from vpxrc import Decision, EncoderOptions, EncodeSession, InputError, PolicyError, cli
 from vpxrc._native import ac_quantizer
-from vpxrc.encoder import UPDATE_TYPES
-from vpxrc.inspection import inspect, write
-from vpxrc.policies import ConstantQ
-from vpxrc.policy import Policy, encode, make_policy
-from vpxrc.temporal_dependency import analyse
-from vpxrc.video import video_from_frames, write_y4m
+from vpxrc.dependency import analyse
+from vpxrc.encoder.types import UPDATE_TYPES
+from vpxrc.evaluation.inspection import inspect
+from vpxrc.media.frames import video_from_frames, write_y4m
+from vpxrc.policies.base import Policy, encode
+from vpxrc.policies.constant import ConstantQ
+from vpxrc.policies.registry import make_policy
+from vpxrc.reports.dependency import write_inspection
 
 VERSIONS = ("source", "reconstructed")
 FILES = ["importance.png", "frames.png", "propagation.png", "dependency.parquet"]
@@ -236,12 +238,12 @@ def test_a_clip_without_anything_in_common_is_drawn(tmp_path):
     found = inspect(
         video_from_frames(frames, 32, 16, 30), OPTIONS, ConstantQ(200), version="source"
     )
-    assert [path.name for path in write(found, 0, tmp_path)] == FILES
+    assert [path.name for path in write_inspection(found, 0, tmp_path)] == FILES
 
 
 def test_there_is_no_such_group(video, layers, tmp_path):
     with pytest.raises(InputError, match=f"no group 99: the encode has {layers.num_groups}"):
-        write(layers, 99, tmp_path)
+        write_inspection(layers, 99, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

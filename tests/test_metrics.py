@@ -15,10 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.interpolate import PchipInterpolator
 
-from vpxrc.container import write_webm
+from vpxrc.encoder.log import psnr
 from vpxrc.errors import EncoderError, InputError, MissingDependencyError
-from vpxrc.metrics import bd_rate, decode, mean_ci95, measure, psnr, summarize
-from vpxrc.video import open_video, video_from_frames, write_y4m
+from vpxrc.evaluation.bd_rate import bd_rate, mean_ci95
+from vpxrc.evaluation.quality import measure, summarize
+from vpxrc.media.decoding import decode_vp9, open_video
+from vpxrc.media.frames import video_from_frames, write_y4m
+from vpxrc.media.muxing import write_webm
 
 WIDTH, HEIGHT, FRAMES = 177, 145, 20
 RATES = [100.0, 200.0, 400.0, 800.0]
@@ -28,6 +31,10 @@ QUALITY = [30.0, 33.0, 36.0, 38.0]
 def ffmpeg(*arguments, cwd=None):
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-y", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, check=True, cwd=cwd).stderr.decode()
+
+
+def decode(stream):
+    return decode_vp9(stream, WIDTH, HEIGHT)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +54,7 @@ def encoded(tmp_path_factory):
 @pytest.fixture(scope="module")
 def table(encoded):
     video, stream, _ = encoded
-    return measure(stream, video)
+    return measure(decode(stream), video)
 
 
 # Decoding
@@ -56,38 +63,41 @@ def table(encoded):
 def test_ffmpegs_decoder_agrees_with_libvpxs(encoded):
     _, stream, folder = encoded
     expected = open_video(folder / "decoded.y4m", cache=folder)
-    decoded = decode(stream, WIDTH, HEIGHT)
+    decoded = decode(stream)
     assert decoded.dtype == np.uint8
     np.testing.assert_array_equal(decoded, expected.frames)
-    np.testing.assert_array_equal(decode(folder / "stream.ivf", WIDTH, HEIGHT), expected.frames)
+    np.testing.assert_array_equal(decode(folder / "stream.ivf"), expected.frames)
 
 
 def test_webm_measures_as_ivf_does(encoded, table):
     video, stream, folder = encoded
     write_webm(folder / "stream.webm", stream)
-    pd.testing.assert_frame_equal(measure(folder / "stream.webm", video), table)
+    pd.testing.assert_frame_equal(measure(decode(folder / "stream.webm"), video), table)
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.95])
 def test_a_truncated_stream_is_an_encoder_error(encoded, keep):
     _, stream, _ = encoded
     with pytest.raises(EncoderError, match="ffmpeg cannot decode the stream: "):
-        decode(stream[: int(len(stream) * keep)], WIDTH, HEIGHT)
+        decode(stream[: int(len(stream) * keep)])
 
 
 @pytest.mark.parametrize("stream", [b"", b"nothing" * 30, b"DKIF\0\0 \0VP90" + bytes(20)])
 def test_what_is_no_stream_is_an_encoder_error(stream):
     with pytest.raises(EncoderError, match="cannot decode the stream"):
-        decode(stream, WIDTH, HEIGHT)
+        decode(stream)
 
 
 def test_other_geometry_and_other_lengths_are_encoder_errors(encoded):
     video, stream, _ = encoded
     with pytest.raises(EncoderError, match="177x145, its source 176x144"):
-        decode(stream, 176, 144)
+        decode_vp9(stream, 176, 144)
     short = video_from_frames(video.frames[:-1], WIDTH, HEIGHT, video.fps, "short")
     with pytest.raises(EncoderError, match="short: the stream shows 20 frames, its source 19"):
-        measure(stream, short)
+        measure(decode(stream), short)
+    lower = video_from_frames(video.frames[:, : 96 * 80 * 3 // 2], 96, 80, video.fps, "lower")
+    with pytest.raises(EncoderError, match="lower: the stream's frames are not of its source's"):
+        measure(decode(stream), lower)
 
 
 # Quality
@@ -129,21 +139,21 @@ def test_a_stream_compared_with_shifted_frames_is_worse(encoded, table):
     """The filters must pair frame n with frame n: a slip of one frame is seen at once."""
     video, stream, _ = encoded
     shifted = video_from_frames(np.roll(video.frames, 1, axis=0), WIDTH, HEIGHT, video.fps)
-    slipped = measure(stream, shifted, ("psnr", "ssim", "vmaf"))
+    slipped = measure(decode(stream), shifted, ("psnr", "ssim", "vmaf"))
     for metric in ("psnr_y", "ssim", "vmaf"):
         assert slipped[metric].mean() < table[metric].mean()
 
 
 def test_only_the_metrics_asked_for(encoded, table):
     video, stream, _ = encoded
-    psnr_only = measure(stream, video, ("psnr",))
+    psnr_only = measure(decode(stream), video, ("psnr",))
     assert list(psnr_only) == ["show_index", "mse_y", "mse_u", "mse_v", "psnr_y"]
     assert set(summarize(psnr_only, WIDTH, HEIGHT)) == {"psnr", "psnr_overall"}
-    ssim_only = measure(stream, video, ("ssim",))
+    ssim_only = measure(decode(stream), video, ("ssim",))
     assert list(ssim_only) == ["show_index", "ssim"]
     pd.testing.assert_series_equal(ssim_only["ssim"], table["ssim"])
     with pytest.raises(InputError, match="unknown metric 'psrn': choose from psnr, ssim, vmaf"):
-        measure(stream, video, ("psrn",))
+        measure(decode(stream), video, ("psrn",))
 
 
 def test_an_ffmpeg_without_libvmaf_says_what_to_install(encoded, tmp_path, monkeypatch):
@@ -153,25 +163,27 @@ def test_an_ffmpeg_without_libvmaf_says_what_to_install(encoded, tmp_path, monke
     program.write_text(f'#!/bin/bash\nexec "{real}" "${{@//libvmaf/nolibvmaf}}"\n')
     program.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
-    assert len(measure(stream, video, ("ssim",))) == FRAMES
+    assert len(measure(decode(stream), video, ("ssim",))) == FRAMES
     with pytest.raises(MissingDependencyError, match=r"libvmaf.*pip install imageio-ffmpeg"):
-        measure(stream, video, ("vmaf",))
+        measure(decode(stream), video, ("vmaf",))
 
 
 def test_a_source_without_a_file_gives_the_same_numbers(encoded, table):
     video, stream, _ = encoded
     array = video_from_frames(np.array(video.frames), WIDTH, HEIGHT, video.fps)
-    pd.testing.assert_frame_equal(measure(stream, array, ("psnr", "ssim", "vmaf")), table)
+    pd.testing.assert_frame_equal(measure(decode(stream), array, ("psnr", "ssim", "vmaf")), table)
     # A part of a memory map still names the whole file: it must not be taken for the source.
     part = video_from_frames(video.frames[:], WIDTH, HEIGHT, video.fps)
-    pd.testing.assert_frame_equal(measure(stream, part, ("psnr", "ssim")), table.iloc[:, :6])
+    pd.testing.assert_frame_equal(
+        measure(decode(stream), part, ("psnr", "ssim")), table.iloc[:, :6]
+    )
 
 
 def test_a_lossless_stream_has_libvpxs_highest_psnr(encoded, tmp_path):
     video, _, _ = encoded
     write_y4m(video, tmp_path / "source.y4m")
     ffmpeg("-i", tmp_path / "source.y4m", "-c:v", "libvpx-vp9", "-lossless", 1, tmp_path / "l.ivf")
-    table = measure(tmp_path / "l.ivf", video, ("psnr", "ssim"))
+    table = measure(decode(tmp_path / "l.ivf"), video, ("psnr", "ssim"))
     assert (table[["mse_y", "mse_u", "mse_v"]] == 0).all(axis=None)
     assert (table["ssim"] == 1).all()
     assert summarize(table, WIDTH, HEIGHT)["psnr"] == pytest.approx(100)
@@ -299,5 +311,5 @@ def test_frame_rates_that_are_no_decimals_pair_frames_too(encoded):
     assert video.fps == Fraction(30000, 1001)
     # The stream's own rate must not matter: the source is paired by number.
     other = video_from_frames(video.frames, WIDTH, HEIGHT, Fraction(24000, 1001))
-    table = measure(stream, other, ("ssim",))
-    assert list(table["ssim"]) == list(measure(stream, video, ("ssim",))["ssim"])
+    table = measure(decode(stream), other, ("ssim",))
+    assert list(table["ssim"]) == list(measure(decode(stream), video, ("ssim",))["ssim"])

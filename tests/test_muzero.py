@@ -20,10 +20,11 @@ from vpxrc import EncoderOptions, cli, encode, make_policy
 from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.replay import PlayedEpisode, Replay
 from vpxrc.datasets import Clip
-from vpxrc.envs.planned import OBSERVATION, PlannedConfig
+from vpxrc.envs.residual.config import ResidualConfig
+from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.envs.rewards import SelfCompetition
 from vpxrc.errors import EncoderError, InputError
-from vpxrc.video import write_y4m
+from vpxrc.media.frames import write_y4m
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'vpxrc[agents]'")
 
@@ -308,7 +309,7 @@ def tasks(clips):
     return tuple(Task(Clip(name, str(clips / f"{name}.y4m")), options) for name in ("one", "two"))
 
 
-FRAMES = PlannedConfig("layered", "frame", ((0, 0), (0.4, 0), (-0.4, 0)))
+FRAMES = ResidualConfig("layered", "frame", ((0, 0), (0.4, 0), (-0.4, 0)))
 
 
 @pytest.fixture(scope="module")
@@ -323,8 +324,8 @@ def test_episodes_do_not_depend_on_what_else_is_played(tasks, network):
     for task, seed, together in zip(tasks, seeds, both, strict=True):
         (alone,) = play(Job((task,), FRAMES, network, SMALL, (seed,)))
         np.testing.assert_array_equal(alone.actions, together.actions)
-        assert alone.log().stream == together.log().stream
-        log, count = together.log(), len(together.actions)
+        assert alone.log.stream == together.log.stream
+        log, count = together.log, len(together.actions)
         assert together.observations.shape == (count, len(OBSERVATION))
         assert together.policies.shape == (count, 3) and together.values.shape == (count,)
         np.testing.assert_allclose(together.policies.sum(axis=1), 1, atol=1e-5)
@@ -354,17 +355,17 @@ def test_the_policy_plays_the_same_every_time(tasks, network, tmp_path):
     options, video = tasks[0].options, actor.open_task(tasks[0])
     policy = MuZero(path)
     streams = [encode(video, options, policy).stream for _ in range(2)]
-    assert streams == [played.log().stream] * 2
+    assert streams == [played.log.stream] * 2
     assert policy.training_clips == {"abc"}
     searching = MuZero(f"{path}@4")
     streams = [encode(video, options, searching).stream for _ in range(2)]
     quiet = dataclasses.replace(SMALL, noise=0.0, explore=0.0)
     (played,) = play(Job(tasks[:1], FRAMES, network, quiet, ((0,),)))
-    assert streams == [played.log().stream] * 2
+    assert streams == [played.log.stream] * 2
     with pytest.raises(InputError, match="N simulations, above 0, not '0'"):
         MuZero(f"{path}@0")
     # What it saw in training is what it sees: the layers are the checkpoint's.
-    constant = PlannedConfig("constant-q:120", "frame", FRAMES.moves)
+    constant = ResidualConfig("constant-q:120", "frame", FRAMES.moves)
     Trained(network, constant, SMALL, frozenset(), {"auto_alt_ref": 6}).save(path)
     assert MuZero(path).options(options) == dataclasses.replace(options, auto_alt_ref=6)
 
@@ -500,7 +501,7 @@ def test_gains_are_counted_from_the_plan(tasks, here, tmp_path):
 def test_a_reference_whose_bits_do_not_follow_the_target(tasks, here):
     jobs = ReferenceJob(tasks[:1] * 2, "constant-q:120")
     reward = Purpose(tasks, FRAMES).make_reward()
-    add_references(reward, [one.log() for one in actor.encode_all(jobs)])
+    add_references(reward, [one.log for one in actor.encode_all(jobs)])
     assert {entry["slope"] for entry in reward.state_dict()["references"]} == {3.0}
 
 
@@ -512,7 +513,7 @@ def test_an_opponent_that_is_beaten_is_replaced(tasks, here, tmp_path, monkeypat
     config = dataclasses.replace(SMALL, as_planned=0.001)  # what it does is not the plan
     train(out, purpose, config, clips=frozenset(), episodes=2, envs=2)
     plan = [encode(actor.open_task(t), t.options, make_policy("layered")) for t in tasks]
-    first = {(log.video.content_hash, 40, log.psnr, log.overshoot) for log in plan}
+    first = {(log.clip.content_hash, 40, log.psnr, log.overshoot) for log in plan}
     assert {tuple(record) for record in table(out)["records"]} == first
     done = train(out, purpose, config, clips=frozenset(), episodes=8, envs=2)
     assert done["opponents"] == 2

@@ -337,7 +337,11 @@ def test_the_search_sees_a_reward_behind_a_worse_step():
     reward = np.array([[1, 0], [0, 3], [0, 0], [0, 0]], np.float32)
     discount = np.where(after == 3, 0, 1).astype(np.float32)
     cases = Cases(
-        *(after, reward, discount, np.zeros((4, 2), np.float32), np.zeros(4, np.float32)),
+        after,
+        reward,
+        discount,
+        np.zeros((4, 2), np.float32),
+        np.zeros(4, np.float32),
         roots=np.array([0]),
         gumbel=np.zeros((1, 2), np.float32),
         settings={"num_simulations": 16},

@@ -28,29 +28,30 @@ from vpxrc import (
     video_from_frames,
 )
 from vpxrc.datasets import load_clips
-from vpxrc.encoder import SessionPool
+from vpxrc.encoder.session import SessionPool
 from vpxrc.envs import (
     FRAME_MOVES,
     GROUP_MOVES,
     OBSERVATION,
     GainReward,
-    PlannedConfig,
-    PlannedEpisode,
-    PlannedRateControlContinuousEnv,
-    PlannedRateControlEnv,
+    ResidualConfig,
+    ResidualEpisode,
+    ResidualRateControlContinuousEnv,
+    ResidualRateControlEnv,
 )
-from vpxrc.envs.planned import COLUMNS, _Sight, make_plan, moved, session_arguments
-from vpxrc.tpl import Tpl
-from vpxrc.video import frame_bytes
+from vpxrc.envs.residual.config import make_plan, moved
+from vpxrc.envs.residual.observation import COLUMNS, ResidualObserver
+from vpxrc.media.frames import frame_bytes
+from vpxrc.policies.dependency import DependencyPolicy
 
-IDS = ("vpxrc/PlannedRateControl-v0", "vpxrc/PlannedRateControlContinuous-v0")
+IDS = ("vpxrc/ResidualRateControl-v0", "vpxrc/ResidualRateControlContinuous-v0")
 CLIPS = [make_video(num_frames=14, seed=seed, name=f"clip{seed}") for seed in range(3)]
 ALL = [column for columns in COLUMNS.values() for column in columns]
 GROUP_FIELDS = ("update_type", "layer_depth", "show_index", "first_show_index", "bit_allocation")
 
 
 def make(env_id=IDS[0], **arguments):
-    arguments = {"clips": CLIPS, "target_bitrate": [40, 80], "plan": "tpl", **arguments}
+    arguments = {"clips": CLIPS, "target_bitrate": [40, 80], "plan": "dependency", **arguments}
     return gymnasium.make(env_id, cpu_used=8, **arguments)
 
 
@@ -84,8 +85,8 @@ def play(env, seed=None, action=None, **options):
 def run(video, plan, config, choose, target=60, **options):
     """One episode by hand; ``choose`` gives the action, of the decision's number."""
     options = plan.options(EncoderOptions(target_bitrate=target, cpu_used=8, **options))
-    with EncodeSession(video, options, **session_arguments(plan)) as session:
-        episode = PlannedEpisode(session, plan, config)
+    with options.open(video, plan_groups=plan.plans_groups) as session:
+        episode = ResidualEpisode(session, plan, config)
         while episode.log is None:
             if episode.advance() is not None:
                 episode.act(choose(len(episode.moves)))
@@ -93,10 +94,10 @@ def run(video, plan, config, choose, target=60, **options):
 
 
 def coded(log):
-    return log.records[log.records["is_shown_again"] == 0]
+    return log.coded
 
 
-class Recorded(Tpl):
+class Recorded(DependencyPolicy):
     """Remembers what it decided and what it was told."""
 
     def __init__(self):
@@ -116,25 +117,25 @@ class Recorded(Tpl):
 # The plan and its moves
 
 
-@pytest.mark.parametrize("plan", ["tpl", "imitation", "constant-q:120"])
+@pytest.mark.parametrize("plan", ["dependency", "imitation", "constant-q:120"])
 def test_as_planned_is_the_plan_itself(plan, clip):
     options = {"auto_alt_ref": 6, "cpu_used": 8}
     log = encode(clip, EncoderOptions(target_bitrate=60, **options), make_policy(plan))
     for decisions, action in (("group", 0), ("frame", 0)):
-        env = PlannedRateControlEnv([clip], 60, plan=plan, decisions=decisions, **options)
+        env = ResidualRateControlEnv([clip], 60, plan=plan, decisions=decisions, **options)
         observations, _, info = play(env, 0, action)
         assert info["log"].stream == log.stream
         groups = len(set(coded(log)["group_index"].tolist()))
         assert groups > 2
         expected = groups if decisions == "group" else len(coded(log))
         assert len(observations) == expected + 1
-    env = PlannedRateControlContinuousEnv([clip], 60, plan=plan, **options)
+    env = ResidualRateControlContinuousEnv([clip], 60, plan=plan, **options)
     assert play(env, 0, np.zeros(2))[2]["log"].stream == log.stream
     env.close()
 
 
 def test_a_plan_for_the_groups_is_asked():
-    class Provisional(Tpl):
+    class Provisional(DependencyPolicy):
         def plan_group(self, group):
             self.asked += 1
             return np.full(group.size, 200)
@@ -142,7 +143,7 @@ def test_a_plan_for_the_groups_is_asked():
         asked = 0
 
     plan = Provisional()
-    episode = run(CLIPS[0], plan, PlannedConfig(), lambda n: 0)
+    episode = run(CLIPS[0], plan, ResidualConfig(), lambda n: 0)
     assert plan.asked
     log = encode(CLIPS[0], EncoderOptions(target_bitrate=60, cpu_used=8), Provisional())
     assert episode.log.stream == log.stream
@@ -151,7 +152,7 @@ def test_a_plan_for_the_groups_is_asked():
 @pytest.mark.parametrize("decisions", ["group", "frame"])
 def test_moves_change_the_quantiser_step_as_they_say(decisions, clip):
     moves = ((0, 0), (0.3, 0), (-0.2, 0.45), (0, -0.7), (9, 0), (-9, 0))
-    plan, config = Recorded(), PlannedConfig(decisions=decisions, moves=moves)
+    plan, config = Recorded(), ResidualConfig(decisions=decisions, moves=moves)
     episode = run(clip, plan, config, lambda n: (4, 5, 1, 2, 3, 0)[n % 6])
     rows = coded(episode.log)
     assert len(rows) == len(plan.decided)
@@ -194,7 +195,9 @@ def test_what_the_plan_leaves_to_libvpx_is_moved_from_there():
 
 def test_steps_are_a_partition_of_the_log(clip):
     for decisions in ("group", "frame"):
-        episode = run(clip, make_policy("tpl"), PlannedConfig(decisions=decisions), lambda n: n % 7)
+        episode = run(
+            clip, make_policy("dependency"), ResidualConfig(decisions=decisions), lambda n: n % 7
+        )
         rows = episode.log.records
         assert [first for first, _ in episode.steps] == [0, *(n for _, n in episode.steps[:-1])]
         assert episode.steps[-1][1] == len(rows)
@@ -212,17 +215,17 @@ def test_the_budget_survives_moves_because_the_plan_is_told(monkeypatch):
     booked at, does not depend on the moves: without ``overruled`` it is off by the whole move.
     """
     video = carphone(90)
-    config = PlannedConfig(decisions="frame")
+    config = ResidualConfig(decisions="frame")
 
     def costs(move):
-        plan = Tpl()
+        plan = DependencyPolicy()
         episode = run(video, plan, config, lambda n: move)
         assert abs(episode.log.overshoot) < 0.05
-        paid, expected = plan._paid, plan._expected
+        paid, expected = plan.budget.paid, plan.budget.expected
         return np.log2([paid[kind] / expected[kind] for kind in (UpdateType.KEY, UpdateType.ARF)])
 
     planned, told = costs((0.0, 0.0)), costs((0.3, 0.0))
-    monkeypatch.setattr(Tpl, "overruled", Policy.overruled)
+    monkeypatch.setattr(DependencyPolicy, "overruled", Policy.overruled)
     untold = costs((0.3, 0.0))
     assert np.abs(told - planned).max() < 0.2
     assert (np.abs(untold - planned) > np.abs(told - planned) + 0.1).all()
@@ -233,7 +236,7 @@ def test_the_budget_survives_moves_because_the_plan_is_told(monkeypatch):
 
 
 def test_many_sessions_in_a_pool_are_as_one_after_the_other():
-    config = PlannedConfig(plan="tpl")
+    config = ResidualConfig(plan="dependency")
     alone = {
         video.name: run(video, make_plan(config.plan), config, lambda n: (5 * n + 3) % 9)
         for video in CLIPS
@@ -242,12 +245,12 @@ def test_many_sessions_in_a_pool_are_as_one_after_the_other():
     for video in CLIPS:
         plan = make_plan(config.plan)
         options = plan.options(EncoderOptions(target_bitrate=60, cpu_used=8))
-        session_id = pool.open(video, options, **session_arguments(plan))
+        session_id = pool.open(video, options, plan_groups=plan.plans_groups)
         plans[session_id] = plan
     while len(episodes) < len(CLIPS) or any(e.log is None for e in episodes.values()):
         session_id, session = pool.next()
         if session_id not in episodes:
-            episodes[session_id] = PlannedEpisode(session, plans[session_id], config)
+            episodes[session_id] = ResidualEpisode(session, plans[session_id], config)
         episode = episodes[session_id]
         observation = episode.advance()
         if observation is not None:
@@ -255,7 +258,7 @@ def test_many_sessions_in_a_pool_are_as_one_after_the_other():
             episode.act((5 * len(episode.moves) + 3) % 9)
     pool.close()
     for episode in episodes.values():
-        expected = alone[episode.log.video.name]
+        expected = alone[episode.log.clip.name]
         assert episode.log.stream == expected.log.stream
         assert episode.steps == expected.steps and episode.moves == expected.moves
 
@@ -316,7 +319,7 @@ def test_rewards_come_at_the_end_or_by_step(clip):
         assert sum(rewards) == pytest.approx(reward(info["log"]))
         episode, log = env.unwrapped._episode, info["log"]
         for paid, (first, last) in zip(rewards[:-1], episode.steps, strict=False):
-            assert paid == reward.share(log.video, log.options, log.records[first:last])
+            assert paid == reward.share(log.clip, log.options, log.records[first:last])
         if decisions == "group":
             assert rewards == pytest.approx(reward.per_step(log, episode.steps), abs=1e-5)
         _, rewards, _ = play(env, 0, 0)
@@ -378,12 +381,12 @@ def test_step_needs_a_reset():
 
 
 def test_configurations_are_checked_and_survive_json():
-    assert PlannedConfig().actions == GROUP_MOVES
-    assert PlannedConfig(decisions="frame").actions == FRAME_MOVES
+    assert ResidualConfig().actions == GROUP_MOVES
+    assert ResidualConfig(decisions="frame").actions == FRAME_MOVES
     assert GROUP_MOVES[0] == FRAME_MOVES[0] == (0, 0)
     assert set(GROUP_MOVES) == {(a, b) for a in (-0.2, 0, 0.2) for b in (-0.2, 0, 0.2)}
-    config = PlannedConfig("constant-q:90", "frame", ((0, 0), (0.5, -0.25)))
-    assert PlannedConfig(**json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    config = ResidualConfig("constant-q:90", "frame", ((0, 0), (0.5, -0.25)))
+    assert ResidualConfig(**json.loads(json.dumps(dataclasses.asdict(config)))) == config
     for arguments, words in (
         ({"decisions": "clip"}, "decisions must be"),
         ({"moves": ()}, "begin with"),
@@ -392,7 +395,7 @@ def test_configurations_are_checked_and_survive_json():
         ({"moves": (0.0, 0.1)}, "pairs"),
     ):
         with pytest.raises(InputError, match=words):
-            PlannedConfig(**arguments)
+            ResidualConfig(**arguments)
     for arguments, words in (
         ({"plan": "nothing"}, "unknown policy"),
         ({"plan": "libvpx-vbr"}, "decides nothing"),
@@ -400,15 +403,15 @@ def test_configurations_are_checked_and_survive_json():
         ({"cpu_used": 12}, "cpu_used"),
     ):
         with pytest.raises(InputError, match=words):
-            PlannedRateControlEnv(CLIPS, **arguments)
+            ResidualRateControlEnv(CLIPS, **arguments)
     with pytest.raises(InputError, match="reach"):
-        PlannedRateControlContinuousEnv(CLIPS, reach=0)
+        ResidualRateControlContinuousEnv(CLIPS, reach=0)
 
 
 def test_an_episode_refuses_what_it_cannot_do():
-    plan = make_policy("tpl")
+    plan = make_policy("dependency")
     with EncodeSession(CLIPS[0], plan.options(EncoderOptions(cpu_used=8))) as session:
-        episode = PlannedEpisode(session, plan, PlannedConfig())
+        episode = ResidualEpisode(session, plan, ResidualConfig())
         with pytest.raises(InputError, match="no decision is pending"):
             episode.act(0)
         before = episode.advance()
@@ -426,7 +429,7 @@ def test_a_plan_that_raises_is_named_with_its_frame():
             return Decision(100)
 
     with pytest.raises(PolicyError, match=r"clip0: coded frame 3: the plan raised.*oh") as caught:
-        run(CLIPS[0], Broken(), PlannedConfig(), lambda n: 0)
+        run(CLIPS[0], Broken(), ResidualConfig(), lambda n: 0)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
@@ -438,7 +441,7 @@ def test_observations_are_in_the_space_and_every_column_is_used(clip):
     assert all(-4 <= column.low < column.high <= 4 for column in ALL)
     seen = np.zeros(len(OBSERVATION), bool)
     for plan, decisions, video in (
-        ("tpl", "group", carphone(90)),
+        ("dependency", "group", carphone(90)),
         ("imitation", "frame", clip),
         ("constant-q:120", "frame", clip),
     ):
@@ -514,15 +517,15 @@ def test_bits_are_seen_relative_to_pixels_and_target(clip, monkeypatch):
             )
             rows["bits"] *= 4
             rows["sse_y"] *= 4
-            again = _Sight(scaled, sight._arrays)
+            again = ResidualObserver(scaled, sight._arrays)
             np.testing.assert_allclose(real(again, planned, rows, moves), values, atol=1e-6)
             assert (values != 0).sum() > 80
             seen.append(values)
         return values
 
-    real = _Sight.observation
-    monkeypatch.setattr(_Sight, "observation", look)
-    run(clip, make_policy("tpl"), PlannedConfig(decisions="frame"), lambda n: n % 7)
+    real = ResidualObserver.observation
+    monkeypatch.setattr(ResidualObserver, "observation", look)
+    run(clip, make_policy("dependency"), ResidualConfig(decisions="frame"), lambda n: n % 7)
     assert len(seen) == 1
 
 
@@ -533,7 +536,7 @@ def test_the_plans_decision_by_hand():
 
     plan = Halved()
     with EncodeSession(CLIPS[0], EncoderOptions(cpu_used=8)) as session:
-        observation = PlannedEpisode(session, plan, PlannedConfig()).advance()
+        observation = ResidualEpisode(session, plan, ResidualConfig()).advance()
         own = _native.ac_quantizer(session.frame.libvpx_q_index)
     values = dict(zip(OBSERVATION, observation.tolist(), strict=True))
     step = _native.ac_quantizer(100)
@@ -590,7 +593,7 @@ def test_columns_by_hand(clip):
 
 
 def test_the_docstring_has_the_tables_that_the_environment_is_made_of():
-    doc = PlannedRateControlEnv.__doc__
+    doc = ResidualRateControlEnv.__doc__
     rows = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in doc.splitlines()]
     for number, column in enumerate(ALL):
         row = (str(number), f"`{column.name}`", f"{column.low:g}", f"{column.high:g}")
@@ -606,7 +609,7 @@ def test_the_docstring_has_the_tables_that_the_environment_is_made_of():
 
 
 def test_specification_is_in_gymnasiums_order():
-    headings = re.findall(r"## (.+)", PlannedRateControlEnv.__doc__)
+    headings = re.findall(r"## (.+)", ResidualRateControlEnv.__doc__)
     expected = [
         "Description",
         "Action Space",

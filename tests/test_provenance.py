@@ -12,16 +12,18 @@ import pytest
 from conftest import make_video
 from safetensors.numpy import save_file
 
-from vpxrc import EncoderOptions, _native, encode, evaluation, make_policy, provenance
-from vpxrc.agents.evolution import Record, Trajectory
+from vpxrc import EncoderOptions, _native, encode, make_policy, provenance
+from vpxrc.agents.checkpoints import checkpoint_metadata
+from vpxrc.agents.imitation import training as command
 from vpxrc.agents.imitation.policy import CHECKPOINT
-from vpxrc.agents.planned import checkpoint_metadata
 from vpxrc.agents.rllib.policy import FORMAT
-from vpxrc.cli import training as command
+from vpxrc.agents.teacher.trajectory import Record, Trajectory
 from vpxrc.datasets import Clip
-from vpxrc.envs.planned import OBSERVATION, PlannedConfig
+from vpxrc.envs.residual.config import ResidualConfig
+from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.errors import InputError
-from vpxrc.video import write_y4m
+from vpxrc.evaluation import study as evaluation
+from vpxrc.media.frames import write_y4m
 
 REPOSITORY = Path(__file__).parents[1]
 # Of every folder of the package, where it is in this repository.
@@ -179,7 +181,7 @@ def plugin(tmp_path, monkeypatch):
 
 
 def test_another_packages_policy_is_in_the_key(plugin):
-    seen, own = [provenance.causes("fixed")], provenance.causes("tpl")
+    seen, own = [provenance.causes("fixed")], provenance.causes("dependency")
     names = ("policy.py", "__init__.py", "parts/helper.py", "parts/new.py")
     for name in [*(f"someplugin/{name}" for name in names), "thirdparty/base.py"]:
         with (plugin / name).open("a") as file:
@@ -189,7 +191,7 @@ def test_another_packages_policy_is_in_the_key(plugin):
     (plugin / "thirdparty/other.py").write_text("# no class of the policy is here\n")
     (plugin / "someplugin/words.txt").write_text("no module")
     assert provenance.causes("fixed") == seen[-1]
-    assert provenance.causes("tpl") == own
+    assert provenance.causes("dependency") == own
 
 
 @pytest.mark.parametrize("kind", ["fixed:{}", "fixed:{}@4"])
@@ -227,7 +229,7 @@ def network(path):
 def test_policies_that_a_policy_makes_are_in_the_key(plugin, tmp_path):
     """The plan that a checkpoint names, also under a policy of another package."""
     plan = network(tmp_path / "plan.safetensors")
-    config = PlannedConfig(plan)
+    config = ResidualConfig(plan)
     size, actions = len(OBSERVATION), len(config.actions)
     layer = {"layers.0.weight": (actions, size), "layers.0.bias": actions}
     shapes = {"mean": size, "gain": size, **layer}
@@ -345,13 +347,13 @@ def test_lessons_of_imitation_under_edited_code(edit, lesson, cached, tmp_path, 
 
     def train():
         out = tmp_path / "agent.safetensors"
-        command._imitation([lesson], out, {"epochs": 1}, None, 1, None, True)
+        command.train_imitation([lesson], out, {"epochs": 1}, None, 1, None, True)
         return kept(cached / "lessons")
 
     first = train()
     assert len(first) == 1
     edit(REPORT)
-    edit("cli/training.py")
+    edit("cli/train.py")
     assert train() == first
     edit(CODE)
     anew = train()
@@ -368,7 +370,7 @@ def test_a_state_of_muzero_under_edited_code(edit, clip, cached, tmp_path, monke
     monkeypatch.setattr(training, "open_workers", in_this_process)
     task = Task(clip, EncoderOptions(target_bitrate=60, **COMMON))
     plan = network(tmp_path / "plan.safetensors")
-    purpose = Purpose((task,), PlannedConfig(plan), reference="layered")
+    purpose = Purpose((task,), ResidualConfig(plan), reference="layered")
     config = MuZeroConfig(hidden=8, width=16, simulations=2)
 
     def train(episodes):
@@ -377,7 +379,7 @@ def test_a_state_of_muzero_under_edited_code(edit, clip, cached, tmp_path, monke
 
     assert train(1)["episodes"] == 1
     edit(REPORT)
-    edit("cli/training.py")
+    edit("cli/train.py")
     rewards = json.loads((tmp_path / "agent.state/current/ema.json").read_text())
     assert train(2)["episodes"] == 2
     assert json.loads((tmp_path / "agent.state/current/ema.json").read_text()) == rewards
@@ -414,7 +416,7 @@ def test_lessons_and_a_state_of_rllib_under_edited_code(
         training.train(
             "bc",
             tmp_path / "agent.safetensors",
-            config=PlannedConfig("layered"),
+            config=ResidualConfig("layered"),
             clips=[clip],
             target_bitrates=[],
             options={},
@@ -434,7 +436,7 @@ def test_lessons_and_a_state_of_rllib_under_edited_code(
     assert len(first) == 1 and done == [1, 2, 3]
     stop = 4
     edit(REPORT)
-    edit("cli/training.py")
+    edit("cli/train.py")
     with pytest.raises(KeyboardInterrupt):
         train()
     assert kept(cached / "demonstrations") == first and done == [1, 2, 3, 3, 4]
@@ -452,7 +454,7 @@ def test_surveys_of_rllib_under_edited_code(edit, clip, cached):
 
     def prepare(**own):
         own = RllibConfig(**{"reference": "libvpx-vbr", **own})
-        course = training._Course("ppo", PlannedConfig("layered"), own, 0, 0, "cpu")
+        course = training._Course("ppo", ResidualConfig("layered"), own, 0, 0, "cpu")
         with in_this_process(1) as workers:
             course.learn_on([clip], [40, 80], COMMON, workers)
         return kept(cached / "surveys")

@@ -16,13 +16,16 @@ from plotly.offline import get_plotlyjs
 from test_cli import complaint, make_video
 from test_cli import run as run_cli
 
-from vpxrc import report
-from vpxrc.comparison import compare
 from vpxrc.datasets import load_clips
+from vpxrc.encoder.log import psnr
 from vpxrc.errors import InputError
-from vpxrc.evaluation import Evaluation, compare_curves
-from vpxrc.metrics import bd_rate, decode, psnr
-from vpxrc.page import Page, Plot, picture
+from vpxrc.evaluation.bd_rate import bd_rate
+from vpxrc.evaluation.comparison import compare
+from vpxrc.evaluation.result import Evaluation
+from vpxrc.evaluation.tables import compare_curves
+from vpxrc.media.decoding import decode_vp9
+from vpxrc.reports import pages as report
+from vpxrc.reports.html import Page, Plot, picture
 
 AGENT, BASELINE = "libvpx-vbr-mlarf", "libvpx-vbr"
 RATES = (20, 40, 80, 160)
@@ -40,9 +43,24 @@ def clips(tmp_path_factory):
 
 def command(clips, out):
     return [
-        *("evaluate", "--agent", AGENT, "--baseline", BASELINE, "--clips", str(clips)),
-        *("--bitrates", ",".join(map(str, RATES)), "--cpu-used", "5", "--metrics", "psnr"),
-        *("--jobs", "1", "--figures", "--out", str(out)),
+        "evaluate",
+        "--agent",
+        AGENT,
+        "--baseline",
+        BASELINE,
+        "--clips",
+        str(clips),
+        "--bitrates",
+        ",".join(map(str, RATES)),
+        "--cpu-used",
+        "5",
+        "--metrics",
+        "psnr",
+        "--jobs",
+        "1",
+        "--figures",
+        "--out",
+        str(out),
     ]
 
 
@@ -148,7 +166,7 @@ def test_the_viewer_shows_the_streams(clips, study):
         check_pictures(source["pictures"], video.frames[viewed["frames"]])
         for stream in coded:
             row = rows.loc[clip, stream["name"], MIDDLE]
-            frames = decode(study / "encodes" / f"{row['key']}.ivf", *SIZE)[viewed["frames"]]
+            frames = decode_vp9(study / "encodes" / f"{row['key']}.ivf", *SIZE)[viewed["frames"]]
             check_pictures(stream["pictures"], frames)
             luma = slice(SIZE[0] * SIZE[1])
             errors = frames[:, luma].astype(float) - video.frames[viewed["frames"], luma]
@@ -252,22 +270,22 @@ def better(table):
     """Another agent, which takes 10 % less."""
     agents = table["policy"] == AGENT
     return table.assign(
-        policy=table["policy"].where(~agents, "tpl"),
+        policy=table["policy"].where(~agents, "dependency"),
         bitrate=table["bitrate"].where(~agents, 0.9 * table["bitrate"]),
         stream_sha256=table["stream_sha256"].where(~agents, "other"),
     )
 
 
 def test_studies_side_by_side(study, copy, tmp_path):
-    change(copy, better, agent="tpl")
+    change(copy, better, agent="dependency")
     found = compare([study, copy])
     pairs = found.comparisons[["test", "anchor"]].drop_duplicates().to_numpy().tolist()
-    assert pairs == [[AGENT, BASELINE], ["tpl", BASELINE], [AGENT, "tpl"]]
-    between = found.comparisons.query("anchor == 'tpl'")
+    assert pairs == [[AGENT, BASELINE], ["dependency", BASELINE], [AGENT, "dependency"]]
+    between = found.comparisons.query("anchor == 'dependency'")
     assert between["percent"].tolist() == pytest.approx([100 / 0.9 - 100] * 4)
     own = read(study).encodes.query("clip == 'test'").groupby("policy")[["bitrate", "psnr"]]
     curves = {policy: rows.to_numpy().T for policy, rows in own}
-    row = found.comparisons.query("test == 'tpl' and clip == 'test' and metric == 'psnr'")
+    row = found.comparisons.query("test == 'dependency' and clip == 'test' and metric == 'psnr'")
     expected = bd_rate(*curves[BASELINE], 0.9 * curves[AGENT][0], curves[AGENT][1]).percent
     assert row["percent"].item() == pytest.approx(expected)
     assert found.notes == []
@@ -275,14 +293,14 @@ def test_studies_side_by_side(study, copy, tmp_path):
     out = tmp_path / "new" / "page.html"
     result = run_cli("compare", study, copy, "--out", out)
     assert result.exit_code == 0, result.output
-    assert re.search(rf"\| tpl +\| {BASELINE} ", result.stdout)
+    assert re.search(rf"\| dependency +\| {BASELINE} ", result.stdout)
     data = data_of(out)
-    assert [one["name"] for one in traces(data, 0, "test")] == [AGENT, BASELINE, "tpl"]
-    assert list(data["plots"]["plots-1"]["choices"]) == [BASELINE, "tpl"]
+    assert [one["name"] for one in traces(data, 0, "test")] == [AGENT, BASELINE, "dependency"]
+    assert list(data["plots"]["plots-1"]["choices"]) == [BASELINE, "dependency"]
     words = json.loads(run_cli("compare", study, copy, "--json").stdout)
     assert words["clips"] == ["mandel", "test"] and words["baselines"] == [BASELINE]
     assert words["bd_rate"][2]["psnr"]["mean"] == pytest.approx(100 / 0.9 - 100)
-    assert words["constraint"]["tpl"]["encodes"] == 1
+    assert words["constraint"]["dependency"]["encodes"] == 1
 
 
 def test_what_differs_is_said(study, copy):
@@ -291,16 +309,17 @@ def test_what_differs_is_said(study, copy):
     change(
         copy,
         lambda t: better(t).assign(cpu_used=4).query("clip == 'test'"),
-        agent="tpl",
+        agent="dependency",
         cpu_used=4,
         bitrates=rates,
         clips=[json.loads((copy / "summary.json").read_text())["clips"][1]],
     )
     found = compare([study, copy])
     assert found.clips == ["test"]
-    assert found.agents == {"first": AGENT, "second": "tpl"}
+    assert found.agents == {"first": AGENT, "second": "dependency"}
     assert f"{BASELINE} (first)" in set(found.encodes["policy"])
-    assert ["tpl", f"{BASELINE} (second)"] in found.comparisons[["test", "anchor"]].values.tolist()
+    pairs = found.comparisons[["test", "anchor"]].to_numpy().tolist()
+    assert ["dependency", f"{BASELINE} (second)"] in pairs
     assert "the studies differ in cpu-used: 5 in first; 4 in second" in found.notes
     assert any("targets in kbit/s: 20, 40, 80, 160 in first" in note for note in found.notes)
     assert "1 clip(s) of first are not in all studies, and left out" in found.notes
@@ -329,7 +348,11 @@ def test_bad_studies(study, copy, tmp_path):
 @pytest.mark.parametrize(
     ("encodes", "summary", "words"),
     [
-        (lambda t: t, {"baselines": {"tpl": {}}}, f"share no baseline: first has {BASELINE}; sec"),
+        (
+            lambda t: t,
+            {"baselines": {"dependency": {}}},
+            f"share no baseline: first has {BASELINE}; sec",
+        ),
         (
             lambda t: t.assign(content_hash="0"),
             {"clips": [{"clip": "test", "content_hash": "0"}]},

@@ -9,7 +9,7 @@ import pytest
 from conftest import make_video
 
 from vpxrc import EncodeLog, EncoderOptions, InputError, UpdateType, encode, make_policy
-from vpxrc.encoder import RECORD_DTYPE
+from vpxrc.encoder.types import RECORD_DTYPE
 from vpxrc.envs import GainReward, HistoricalOpponent, PsnrReward, SelfCompetition, StepReward
 
 VIDEO = make_video(num_frames=6)  # 64x48 at 30 frames per second: 0.2 s
@@ -31,7 +31,13 @@ def hand_made(psnr, bits, target=100, arf_bits=0, packets=None, video=VIDEO):
     rows["bits"][3] = arf_bits
     packets = [(bytes(int(rows["bits"].sum()) // 8 if packets is None else packets), 0)]
     return EncodeLog(
-        video, EncoderOptions(target_bitrate=target), rows, packets, np.zeros((6, 26)), 0.0, 0.0
+        clip=video.format,
+        options=EncoderOptions(target_bitrate=target),
+        records=rows,
+        packets=packets,
+        first_pass=np.zeros((6, 26)),
+        encode_seconds=0.0,
+        cpu_seconds=0.0,
     )
 
 
@@ -111,7 +117,7 @@ def test_steps_share_the_gain_by_their_frames():
     assert shares[:2] == pytest.approx([first, second], abs=1e-2)
     assert float(shares.sum()) == pytest.approx(reward(log), abs=1e-4)
     for (begin, end), share in zip(steps[:-1], shares, strict=False):
-        paid = reward.share(log.video, log.options, log.records[begin:end])
+        paid = reward.share(log.clip, log.options, log.records[begin:end])
         assert paid == pytest.approx(share, abs=1e-5)
     # The last step is left with what a linear account cannot say: little, where gains are small.
     # Its own frames are 0.2 dB worse and 0.2 dB better, and save 16 bits.
@@ -131,7 +137,7 @@ def test_frames_that_the_reference_does_not_have_are_compared_with_its_groups():
     shares = reward.per_step(log, [(0, 2), (2, 6)])
     assert shares[0] == pytest.approx(100 * 100 / 16000, abs=1e-3)
     there = 2000 + 3 * 10000 / 3
-    second = reward.share(log.video, log.options, rows[2:])
+    second = reward.share(log.clip, log.options, rows[2:])
     assert second == pytest.approx(-100 * (12000 - there) / 16000, abs=1e-3)
     assert float(shares.sum()) == pytest.approx(reward(log), abs=1e-5)
     # Of single frames in that group, each is worth its bits' part of it; here that is nothing.
@@ -146,7 +152,7 @@ def test_no_frame_is_above_100_db():
     reward.reference(hand_made(36, 2000, target=80, arf_bits=4000), slope=4.0)
     log = hand_made([200, 36, 36, 36, 36, 36], 2000, 80, arf_bits=4000)
     assert log.psnr == pytest.approx((100 + 5 * 36) / 6, abs=1e-3)
-    share = reward.share(log.video, log.options, log.records[:1])
+    share = reward.share(log.clip, log.options, log.records[:1])
     assert share == pytest.approx(100 * math.log(2) * 64 / 6 / 4, abs=1e-2)
 
 
@@ -156,11 +162,11 @@ def test_an_encode_that_is_the_reference_is_worth_nothing():
     reward = GainReward(tolerance=0.5)
     for target in (60, 80):
         logged = encode(
-            video, EncoderOptions(target_bitrate=target, cpu_used=8), make_policy("tpl")
+            video, EncoderOptions(target_bitrate=target, cpu_used=8), make_policy("dependency")
         )
         reward.reference(logged)
         assert len(logged.records) > video.num_frames  # it has ARFs
-    log = encode(video, options, make_policy("tpl"))
+    log = encode(video, options, make_policy("dependency"))
     assert log.overshoot < 0.5
     assert reward(log) == 0
     steps = [(n, n + 1) for n in range(len(log.records))]

@@ -17,9 +17,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from vpxrc import Decision, EncoderOptions, Policy, encode
-from vpxrc.agents.evolution import Record, Trajectory
-from vpxrc.agents.evolution.teach import results
-from vpxrc.agents.planned import PlannedPolicy, checkpoint_metadata
+from vpxrc.agents.checkpoints import checkpoint_metadata
+from vpxrc.agents.residual import ResidualPolicy
 from vpxrc.agents.rllib import Rllib, training
 from vpxrc.agents.rllib.config import ALGORITHMS, RllibConfig
 from vpxrc.agents.rllib.offline import (
@@ -32,17 +31,19 @@ from vpxrc.agents.rllib.offline import (
 )
 from vpxrc.agents.rllib.policy import FORMAT, LIMIT, PROBLEM, Network, exported
 from vpxrc.agents.rllib.training import train
+from vpxrc.agents.teacher.lessons import results
+from vpxrc.agents.teacher.trajectory import Record, Trajectory
 from vpxrc.datasets import Clip
-from vpxrc.envs import OBSERVATION, PlannedConfig, PlannedRateControlEnv
-from vpxrc.envs.planned import REFERENCES
+from vpxrc.envs import OBSERVATION, ResidualConfig, ResidualRateControlEnv
+from vpxrc.envs.residual.config import REFERENCES
 from vpxrc.errors import InputError, MissingDependencyError
-from vpxrc.policy import make_policy
-from vpxrc.video import write_y4m
+from vpxrc.media.frames import write_y4m
+from vpxrc.policies.registry import make_policy
 
 OPTIONS = {"cpu_used": 8, "auto_alt_ref": 6}
 # A plan that spends what it spends: at 60 kbit/s it is far above the target, so that every coarser
 # frame is worth more. Gains are counted from a policy that keeps to its targets.
-SPENDING = PlannedConfig("constant-q:120", "frame", ((0, 0), (-1, 0), (1, 0)))
+SPENDING = ResidualConfig("constant-q:120", "frame", ((0, 0), (-1, 0), (1, 0)))
 SPENT = {**OPTIONS, "reference": "libvpx-vbr", "rate": 3e-3}
 
 pytestmark = [
@@ -73,7 +74,7 @@ def cached(tmp_path, monkeypatch):
 # The policy
 
 
-class Given(PlannedPolicy):
+class Given(ResidualPolicy):
     """Acts as it is told."""
 
     def __init__(self, config, actions):
@@ -90,7 +91,7 @@ class Given(PlannedPolicy):
 @pytest.mark.parametrize("plan", ["imitation-prior", "constant-q:120"])
 def test_a_policy_codes_what_the_environment_codes(plan, decisions):
     video = make_video(num_frames=40)
-    env = PlannedRateControlEnv([video], 60, plan=plan, decisions=decisions, **OPTIONS)
+    env = ResidualRateControlEnv([video], 60, plan=plan, decisions=decisions, **OPTIONS)
     rng = np.random.default_rng(1)
     observation, _ = env.reset(seed=0)
     actions, seen, done = [], [], False
@@ -99,7 +100,7 @@ def test_a_policy_codes_what_the_environment_codes(plan, decisions):
         seen.append(observation)
         observation, _, done, _, info = env.step(actions[-1])
     assert len(actions) == (3 if decisions == "group" else 40)
-    policy = Given(PlannedConfig(plan, decisions), actions)
+    policy = Given(ResidualConfig(plan, decisions), actions)
     log = encode(video, EncoderOptions(target_bitrate=60, **OPTIONS), policy)
     assert log.stream == info["log"].stream
     np.testing.assert_array_equal(policy.seen, seen)
@@ -108,7 +109,7 @@ def test_a_policy_codes_what_the_environment_codes(plan, decisions):
 def test_a_policy_that_moves_nothing_codes_what_its_plan_codes(clip):
     options = EncoderOptions(target_bitrate=60, cpu_used=8)
     plan = encode(clip, options, make_policy("layered"))
-    assert encode(clip, options, Given(PlannedConfig("layered"), [0] * 9)).stream == plan.stream
+    assert encode(clip, options, Given(ResidualConfig("layered"), [0] * 9)).stream == plan.stream
 
 
 # The networks
@@ -153,7 +154,7 @@ def state_of(module):
 def test_the_exported_network_decides_as_the_module(algorithm, activation):
     import torch
 
-    module = scattered(algorithm, PlannedConfig(), hidden=(32, 16), activation=activation)
+    module = scattered(algorithm, ResidualConfig(), hidden=(32, 16), activation=activation)
     tensors = exported(algorithm, state_of(module))
     network = Network(tensors, activation, 0.5 if algorithm == "sac" else None)
     seen = np.random.default_rng(1).uniform(-4, 4, (200, len(OBSERVATION))).astype(np.float32)
@@ -303,7 +304,7 @@ def test_a_clip_without_a_curve_is_left_out(clip, tmp_path):
 
 
 TAUGHT = 200  # kbit/s: no frame at the end of the scale
-MOVED = PlannedConfig("layered", moves=((0, 0), (0, 0.4), (0.4, 0), (0.4, -0.8)))
+MOVED = ResidualConfig("layered", moves=((0, 0), (0, 0.4), (0.4, 0), (0.4, -0.8)))
 
 
 class Move(Policy):
@@ -348,7 +349,7 @@ def lesson(tmp_path_factory):
     options = record.options(EncoderOptions(target_bitrate=TAUGHT, cpu_used=8))
     log = encode(video, options, record)
     table = Trajectory.of(log, record.decisions).to_pandas()
-    rows = log.records[log.records["is_shown_again"] == 0]
+    rows = log.coded
     for name in ("q_index", "is_shown", "bits", "sse_y", "sse_u", "sse_v"):
         table[name] = rows[name]
     path = folder / f"made-64x48-{TAUGHT}.json"
@@ -387,7 +388,7 @@ def test_a_lesson_is_labelled_by_the_nearest_moves(lesson):
 def test_by_frame_every_frame_is_labelled(lesson):
     path, clip, log = lesson
     (result,) = results(path)
-    config = PlannedConfig("layered", "frame", ((0, 0), (-0.4, 0), (0.4, 0)))
+    config = ResidualConfig("layered", "frame", ((0, 0), (-0.4, 0), (0.4, 0)))
     (teacher,) = demonstrate(Demonstration(result, clip, config, None, 0, "code"))
     types = log.records["update_type"][log.records["is_shown_again"] == 0]
     finer, coarser = teacher.actions == 1, teacher.actions == 2
@@ -397,7 +398,7 @@ def test_by_frame_every_frame_is_labelled(lesson):
 
 
 def test_episodes_are_kept_as_they_were(tmp_path):
-    config = PlannedConfig("layered")
+    config = ResidualConfig("layered")
     episode, _ = run(make_video(), EncoderOptions(60, **OPTIONS), config, as_planned)
     path = tmp_path / "episodes"
     write_episodes(path, [episode, episode])
@@ -492,7 +493,7 @@ def checkpoint(path, **changed):
         "layers.0.bias": np.zeros(9, np.float32),
     }
     settings = {"algorithm": "ppo", "activation": "tanh"}
-    words = checkpoint_metadata(FORMAT, PlannedConfig("layered"), ["abc"], **settings)
+    words = checkpoint_metadata(FORMAT, ResidualConfig("layered"), ["abc"], **settings)
     save_file(tensors, path, words | changed)
     return path
 
@@ -519,7 +520,7 @@ def test_checkpoints_that_cannot_be_used(tmp_path):
     ):
         other = checkpoint(tmp_path / f"{number}.safetensors", **changed)
         if words is None:
-            assert Rllib(other).config == PlannedConfig()
+            assert Rllib(other).config == ResidualConfig()
             continue
         with pytest.raises(InputError, match=words):
             Rllib(other)
@@ -536,10 +537,10 @@ def test_checkpoints_that_cannot_be_used(tmp_path):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_module_of_rllibs_is_a_policy(tmp_path, algorithm):
     """Without ``planned.json`` it is of the default problem."""
-    module = scattered(algorithm, PlannedConfig())
+    module = scattered(algorithm, ResidualConfig())
     module.save_to_path(str(tmp_path))
     policy = Rllib(tmp_path)
-    assert policy.config == PlannedConfig()
+    assert policy.config == ResidualConfig()
     network = Network(
         exported(algorithm, state_of(module)), "tanh", 0.5 if algorithm == "sac" else None
     )
@@ -580,7 +581,7 @@ def test_deciding_needs_neither_ray_nor_torch(tmp_path):
 @pytest.mark.usefixtures("rllib")
 def test_a_checkpoint_of_rllibs_leaves_ray_on_loopback(tmp_path):
     """Whichever is first: the policy that imports Ray, or a Ray that is started."""
-    scattered("bc", PlannedConfig()).save_to_path(str(tmp_path))
+    scattered("bc", ResidualConfig()).save_to_path(str(tmp_path))
     code = (
         "import sys; from vpxrc.agents.rllib import Rllib; Rllib(sys.argv[1]); "
         "from ray._private import ray_constants; "

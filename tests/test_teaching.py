@@ -14,15 +14,19 @@ from conftest import make_video
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from vpxrc import EncoderOptions, chunks, cli, encode, make_policy
-from vpxrc.agents.evolution import SearchOptions, objective
-from vpxrc.agents.evolution.teach import learn, pack, results, scaled, searches
-from vpxrc.cli import teaching, training
+from vpxrc import EncoderOptions, cli, encode, make_policy
+from vpxrc.agents.imitation import training
+from vpxrc.agents.teacher import objective
+from vpxrc.agents.teacher.lessons import learn, pack, results, scaled, searches
+from vpxrc.agents.teacher.search import SearchOptions
 from vpxrc.datasets import Clip, load_clips
-from vpxrc.metrics import decode
-from vpxrc.video import write_y4m
+from vpxrc.media.decoding import decode_vp9
+from vpxrc.media.frames import write_y4m
+from vpxrc.transcoding import chunks
 
 VPXRC = [sys.executable, "-m", "vpxrc"]
+
+TEACH = sys.modules["vpxrc.cli.teach"]  # the package has the function by its name
 
 
 def run(*arguments):
@@ -92,8 +96,14 @@ def test_teach(clips, tmp_path):
     lines = result.stdout.splitlines()
     rows = [re.split(r" *\| *", line.strip("| ")) for line in lines if line.startswith("|")]
     assert rows[0] == [
-        *("clip", "size", "kbit/s", "encodes"),
-        *("psnr, start", "psnr, found", "psnr_overall, start", "psnr_overall, found"),
+        "clip",
+        "size",
+        "kbit/s",
+        "encodes",
+        "psnr, start",
+        "psnr, found",
+        "psnr_overall, start",
+        "psnr_overall, found",
     ]
     assert [row[:3] for row in rows[2:4]] == [["one", "48x36", "40"], ["two", "48x36", "60"]]
     assert [row[0] for row in rows[4:]] == ["mean", "median"]
@@ -107,14 +117,14 @@ def test_teach(clips, tmp_path):
     assert set(words.split()) <= set(lines[-2].split())
 
     # Again: nothing is done, and the same comes out.
-    own = [file for file in out.iterdir() if file.name not in ("bounds.md", teaching.ROUND)]
+    own = [file for file in out.iterdir() if file.name not in ("bounds.md", TEACH.ROUND)]
     before = [file.stat().st_mtime_ns for file in own]
-    together = (out / teaching.ROUND).read_bytes()
+    together = (out / TEACH.ROUND).read_bytes()
     again = run(*command, "--out", out, "--json")
     assert again.exit_code == 0, again.output
     assert [file.stat().st_mtime_ns for file in own] == before and len(own) == 6
-    assert (out / teaching.ROUND).read_bytes() == together
-    facts = [[one["clip"], one["saved"]] for one in results(out / teaching.ROUND)]
+    assert (out / TEACH.ROUND).read_bytes() == together
+    facts = [[one["clip"], one["saved"]] for one in results(out / TEACH.ROUND)]
     assert facts == [[one["clip"], one["saved"]] for one in results(out)]
     facts = json.loads(again.stdout)
     assert facts["command"] == lines[-2]
@@ -122,7 +132,7 @@ def test_teach(clips, tmp_path):
     saved = [row["psnr_found"] for row in facts["lessons"]]
     assert facts["mean"]["psnr_found"] == pytest.approx(sum(saved) / 2)
     assert result.stdout == (out / "bounds.md").read_text()
-    command[command.index("layered")] = "tpl"
+    command[command.index("layered")] = "dependency"
     assert "another start: choose another folder" in complaint(*command, "--out", out)
 
 
@@ -137,11 +147,11 @@ def test_a_clip_without_a_curve_is_in_no_mean():
             "psnr_found": [2.0, float("nan")],
         }
     )
-    page = teaching._page(table, "tpl", 2, "vpxrc teach")
+    page = TEACH._page(table, "dependency", 2, "vpxrc teach")
     assert "| b | 2x2 | 10 | 40 | - | - |" in page
     assert "| mean |  |  | 35.0 | +1.0 | +2.0 |" in page
     assert "quality does not rise" in page
-    assert teaching._without_nan(table.to_dict("records"))[1]["psnr_start"] is None
+    assert TEACH._without_nan(table.to_dict("records"))[1]["psnr_start"] is None
 
 
 def test_a_terminated_teach_goes_on(clips, tmp_path):
@@ -158,10 +168,10 @@ def test_a_terminated_teach_goes_on(clips, tmp_path):
     assert [file.suffix for file in cut.iterdir()] == [".state"]
     assert run(*command).exit_code == 0
     given = scaled(Clip("one", str(clip)), None)
-    (lesson,) = searches([given], [60], EncoderOptions(), whole, start=teaching.START)
+    (lesson,) = searches([given], [60], EncoderOptions(), whole, start=TEACH.START)
     learn(lesson)
     names = {file.name for file in whole.iterdir()}
-    assert {file.name for file in cut.iterdir()} == {*names, "bounds.md", teaching.ROUND}
+    assert {file.name for file in cut.iterdir()} == {*names, "bounds.md", TEACH.ROUND}
     assert all((cut / name).read_bytes() == (whole / name).read_bytes() for name in names)
 
 
@@ -237,7 +247,7 @@ def test_effort_is_the_most_encodes(tmp_path, monkeypatch, effort):
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
     assert facts["encodes"] == len(made) <= effort
-    assert len(decode(output, 96, 80)) == 50
+    assert len(decode_vp9(output, 96, 80)) == 50
     if effort == 1:
         plain = encode(made[0][0], EncoderOptions(30, cpu_used=5), make_policy("constant-q:150"))
         assert output.read_bytes() == plain.stream
@@ -334,13 +344,13 @@ def test_train_on_parts_of_what_there_is(taught, trainable, monkeypatch):
         lambda self, progress: configs.append(self.config) or train(self, progress),
     )
     out, board = trainable / "part.safetensors", trainable / "board"
-    parts = ("--no-auxiliary", "--no-tpl-inputs", "--seed", 7, "--epochs", 2, "--jobs", 1)
+    parts = ("--no-auxiliary", "--no-dependency-inputs", "--seed", 7, "--epochs", 2, "--jobs", 1)
     common = ("train", "--agent", "imitation", taught, "--out", out, *parts)
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     result = run(*common, "--tensorboard", board)
     assert result.exit_code == 0, result.output
     (config,) = configs
-    assert (config.auxiliary, config.tpl_inputs, config.seed) == (0.0, False, 7)
+    assert (config.auxiliary, config.dependency_inputs, config.seed) == (0.0, False, 7)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(board)).Reload()

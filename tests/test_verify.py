@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from vpxrc import EncoderOptions, verify
+from vpxrc import EncoderOptions
 from vpxrc.datasets import load_clips
 from vpxrc.errors import InputError
-from vpxrc.verify import check_oracle, check_plain, check_psnr, check_replay, observe
+from vpxrc.evaluation import verify
+from vpxrc.evaluation.verify import check_oracle, check_plain, check_psnr, check_replay, observe
 
 
 @pytest.fixture(scope="module")
@@ -39,37 +40,37 @@ def test_all_checks_pass(video):
     assert all("carphone" in check.name for check in checks)
 
 
-def test_the_oracle_agrees(log):
+def test_the_oracle_agrees(video, log):
     oracle = verify.oracle_program()
     if oracle is None:
         pytest.skip("no vpxenc in the cache")
-    assert check_oracle(log, oracle).passed
+    assert check_oracle(video, log, oracle).passed
     other = dataclasses.replace(log, options=dataclasses.replace(log.options, auto_alt_ref=1))
-    assert not check_oracle(other, oracle).passed
+    assert not check_oracle(video, other, oracle).passed
 
 
-def test_another_stream_is_not_plain(log):
-    assert check_plain(log).passed
+def test_another_stream_is_not_plain(video, log):
+    assert check_plain(video, log).passed
     packets = list(log.packets)
     data, pts = packets[3]
     packets[3] = (data[:-1] + bytes([data[-1] ^ 1]), pts)
-    check = check_plain(dataclasses.replace(log, packets=packets))
+    check = check_plain(video, dataclasses.replace(log, packets=packets))
     assert not check.passed
     assert "different from byte" in check.figure
 
 
 @pytest.mark.parametrize(("column", "amount"), [("q_index", 1), ("show_index", 1)])
-def test_another_log_does_not_replay(log, column, amount):
-    assert check_replay(log).passed
-    assert not check_replay(changed(log, column, amount)).passed
+def test_another_log_does_not_replay(video, log, column, amount):
+    assert check_replay(video, log).passed
+    assert not check_replay(video, changed(log, column, amount)).passed
 
 
-def test_another_error_is_not_the_decoders(log):
-    assert check_psnr(log).passed
+def test_another_error_is_not_the_decoders(video, log):
+    assert check_psnr(video, log).passed
     shown = int(np.flatnonzero(log.records["is_shown"])[0])
     records = log.records.copy()
     records["sse_y"][shown] += 1
-    assert not check_psnr(dataclasses.replace(log, records=records)).passed
+    assert not check_psnr(video, dataclasses.replace(log, records=records)).passed
 
 
 def test_an_oracle_that_is_none(video, tmp_path):
@@ -79,4 +80,4 @@ def test_an_oracle_that_is_none(video, tmp_path):
     (tmp_path / "vpxenc").write_text("#!/bin/sh\necho nonsense >&2\nexit 3\n")
     (tmp_path / "vpxenc").chmod(0o755)
     with pytest.raises(InputError, match="failed: nonsense"):
-        check_oracle(log, tmp_path / "vpxenc")
+        check_oracle(video, log, tmp_path / "vpxenc")

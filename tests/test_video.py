@@ -14,17 +14,12 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from vpxrc import video as video_module
 from vpxrc.errors import InputError, MissingDependencyError, OutputError
-from vpxrc.files import atomic_write, cache_dir, sha256_file
-from vpxrc.video import (
-    Video,
-    open_video,
-    parse_fps,
-    resampling_rate,
-    video_from_frames,
-    write_y4m,
-)
+from vpxrc.media import decoding as video_module
+from vpxrc.media.decoding import open_video
+from vpxrc.media.frames import Video, parse_fps, video_from_frames, write_y4m
+from vpxrc.media.probing import resampling_rate
+from vpxrc.storage import atomic_write, cache_dir, sha256_file
 
 SHARED = Path(__file__).parents[2] / "shared" / "clips"
 
@@ -161,8 +156,15 @@ def test_a_phones_rotation_is_applied(media, tmp_path, degrees, turn):
 
 def test_scaling_keeps_the_aspect_and_is_lanczos(media):
     raw = ffmpeg(
-        *("-i", media / "clip.mp4", "-vf", "scale=48:40:flags=lanczos"),
-        *("-f", "rawvideo", "-pix_fmt", "yuv420p", "-"),
+        "-i",
+        media / "clip.mp4",
+        "-vf",
+        "scale=48:40:flags=lanczos",
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "yuv420p",
+        "-",
     )
     by_width = open_video(media / "clip.mp4", width=48)
     by_height = open_video(media / "clip.mp4", height=40)
@@ -200,8 +202,21 @@ def test_segments_and_frame_rates(media):
 def test_a_rate_for_frames_that_do_not_come_at_one(tmp_path, source, chosen, rate):
     path = tmp_path / "clip.mkv"
     ffmpeg(
-        *("-f", "lavfi", "-i", source, "-vf", f"select='{chosen}'", "-fps_mode", "vfr"),
-        *("-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", "ultrafast", path),
+        "-f",
+        "lavfi",
+        "-i",
+        source,
+        "-vf",
+        f"select='{chosen}'",
+        "-fps_mode",
+        "vfr",
+        "-c:v",
+        "libx264",
+        "-pix_fmt",
+        "yuv420p",
+        "-preset",
+        "ultrafast",
+        path,
     )
     assert resampling_rate(path) == rate
     if rate is not None:
@@ -382,7 +397,7 @@ def test_an_explicit_cache_is_used(media, tmp_path, cache):
 
 
 def test_two_processes_open_a_clip_at_the_same_time(media, cache):
-    program = "import sys; from vpxrc.video import *; print(open_video(sys.argv[1]).content_hash)"
+    program = "import sys; from vpxrc.media import *; print(open_video(sys.argv[1]).content_hash)"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", program, str(media / "clip.mp4")], stdout=subprocess.PIPE

@@ -16,9 +16,11 @@ import psutil
 import pytest
 from conftest import make_video, skip_without_ray
 
-from vpxrc import EncoderOptions, evaluation, workers
+from vpxrc import EncoderOptions
+from vpxrc import parallel as workers
 from vpxrc.errors import EncoderError, InputError, MissingDependencyError
-from vpxrc.workers import open_workers
+from vpxrc.evaluation import study as evaluation
+from vpxrc.parallel import open_workers
 
 pytestmark = pytest.mark.xdist_group("ray")  # one Ray for all of them
 
@@ -189,7 +191,7 @@ def test_a_local_ray_listens_on_loopback_only(local_ray):
 UNREACHABLE = """
 import sys
 from vpxrc.errors import InputError
-from vpxrc.workers import open_workers
+from vpxrc.parallel import open_workers
 for address in sys.argv[1:]:
     try:
         with open_workers(1, address):

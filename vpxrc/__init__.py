@@ -1,15 +1,10 @@
 """Video-encoder rate control as a reinforcement-learning problem, on the real libvpx."""
 
-from vpxrc.encoder import (
-    Decision,
-    EncodeLog,
-    EncoderOptions,
-    EncodeSession,
-    Frame,
-    Group,
-    SessionPool,
-    UpdateType,
-)
+from vpxrc.encoder.log import EncodeLog
+from vpxrc.encoder.options import EncoderOptions
+from vpxrc.encoder.quantizer import LOG2_STEP, nearest_q
+from vpxrc.encoder.session import EncodeSession, SessionPool
+from vpxrc.encoder.types import Decision, Frame, Group, UpdateType
 from vpxrc.errors import (
     EncoderError,
     EncoderTimeoutError,
@@ -19,9 +14,11 @@ from vpxrc.errors import (
     PolicyError,
     VpxrcError,
 )
-from vpxrc.policy import Episode, Policy, encode, make_policy, policy_names
-from vpxrc.quantizer import LOG2_STEP, nearest_q
-from vpxrc.video import Video, open_video, video_from_frames
+from vpxrc.media.decoding import open_video
+from vpxrc.media.frames import Video, video_from_frames
+from vpxrc.policies.base import Episode, Policy, encode
+from vpxrc.policies.registry import make_policy, policy_names
+from vpxrc.policies.wrapper import PolicyWrapper
 
 __all__ = [
     "LOG2_STEP",
@@ -39,6 +36,7 @@ __all__ = [
     "OutputError",
     "Policy",
     "PolicyError",
+    "PolicyWrapper",
     "SessionPool",
     "UpdateType",
     "Video",

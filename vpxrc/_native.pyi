@@ -4,6 +4,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vpxrc import Decision, EncoderOptions
+
 LIBVPX_VERSION: str
 LIBVPX_SHA256: str
 LIBVPX_BUILD: str
@@ -17,28 +19,6 @@ class State:
     FRAME: State
     DONE: State
     FAILED: State
-
-class RateControl:
-    vbr: RateControl
-    cq: RateControl
-    q: RateControl
-
-class EncoderOptions:
-    def __init__(
-        self,
-        *,
-        target_bitrate: int,
-        cpu_used: int,
-        lag_in_frames: int,
-        auto_alt_ref: int,
-        tpl: bool,
-        threads: int,
-        key_frame_max_distance: int,
-        min_quantizer: int,
-        max_quantizer: int,
-        rate_control: RateControl,
-        cq_level: int,
-    ) -> None: ...
 
 class Group:
     @property
@@ -122,21 +102,13 @@ class Session:
         observe: bool = False,
         plan_groups: bool = False,
         keep_reconstruction: bool = False,
-        script: Sequence[tuple[Any, ...]] | None = None,
+        script: Sequence[Decision] | None = None,
         queue: ReadyQueue | None = None,
         id: int = 0,
     ) -> None: ...
     def wait(self, timeout_s: float) -> State: ...
-    def step(
-        self,
-        q_index: int,
-        lambda_scale: float = 1.0,
-        superblock_scale: NDArray[np.float32] | None = None,
-        delta_q_uv: int = 0,
-        recode_trace: Sequence[int] = (),
-        timeout_s: float = 0.0,
-    ) -> State: ...
-    def step_group(self, plan: Any, timeout_s: float = 0.0) -> State: ...
+    def step(self, decision: Decision, timeout_s: float = 0.0) -> State: ...
+    def step_group(self, plan: Sequence[int] | None, timeout_s: float = 0.0) -> State: ...
     def close(self, grace_s: float = 30.0) -> bool: ...
     def records(self, start: int = 0) -> NDArray[np.void]: ...
     @property

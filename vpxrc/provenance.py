@@ -18,12 +18,12 @@ from typing import Any
 import imageio_ffmpeg
 
 from vpxrc import _native
-from vpxrc.files import digest, sha256_file
-from vpxrc.policy import MadePolicy, make_policy, trace_policies
+from vpxrc.policies.registry import MadePolicy, make_policy, trace_policies
+from vpxrc.storage import digest, sha256_file
 
 CACHE_FORMAT = 2
-# Folders and modules of the package that no result depends on.
-SHOWING = ("cli", "reports", "report.py", "page.py")
+# Folders of the package that no result depends on.
+SHOWING = ("cli", "reports")
 # Folders of the package that lie beside it in a checkout; pyproject.toml puts them into a wheel.
 BESIDE = ("datasets", "envs", "agents")
 # Modules, extensions, and networks that are in the package.

@@ -1,17 +1,24 @@
 """Lessons for the network: what it would see along a trajectory, and what it should have said."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.agents.evolution import Follow, Trajectory
-from vpxrc.agents.imitation.features import Features, first_pass_features
-from vpxrc.agents.imitation.policy import Prior
-from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, Frame, UpdateType
-from vpxrc.policy import Episode, encode
-from vpxrc.video import Video
+from vpxrc.agents.imitation.features import Features, first_pass_features, group_features
+from vpxrc.agents.imitation.policy import PRIOR
+from vpxrc.agents.teacher.trajectory import Follow, Trajectory
+from vpxrc.encoder.complexity import log_complexity
+from vpxrc.encoder.log import EncodeLog
+from vpxrc.encoder.options import EncoderOptions
+from vpxrc.encoder.quantizer import nearest_q
+from vpxrc.encoder.types import Decision, Frame, UpdateType
+from vpxrc.media.frames import Video
+from vpxrc.policies.base import Episode, encode
+from vpxrc.policies.step_models import FixedSteps, GroupView
+from vpxrc.policies.wrapper import PolicyWrapper
 
 # How far off its base a student may be, log2 step, and off the budget, log2 of what is left of it.
 JITTER = (0.35, 0.15)
@@ -73,126 +80,143 @@ _BASE_ARF = 1.5
 
 @dataclass(frozen=True, eq=False)
 class _Note:
-    """What a student would see of a group, and the prior that its offsets are from."""
+    """A group as a student would see it, and the prior that its offsets are from.
+
+    Attributes:
+        index: Number of the group in the encode.
+        features: What the network would see.
+        prior: log2 step of each frame by the prior at the trajectory's own base, ``[n]``.
+        bits: Bits of each frame that the prior foresees for a base of 0, ``[n]``.
+        distortion: Squared error per sample that its model foresees, ``[n]``.
+        positions: Positions of the frames in the group, ``[n]``.
+        excess: Bits of the group and all after it over what is left of the budget, log2.
+    """
 
     index: int
     features: Features
     prior: NDArray[np.float64]
-    shares: NDArray[np.float64]
+    bits: NDArray[np.float64]
     distortion: NDArray[np.float64]
     positions: NDArray[np.int64]
     excess: float
 
 
-class _Tutor(Prior):
-    """Follows a trajectory and notes at every group what a student would see."""
+class _Tutor(PolicyWrapper):
+    """Follows a trajectory and notes at every group what a student would see.
+
+    Args:
+        trajectory: The trajectory.
+        jitters: For each view, by how much the student's base is off and how much more of the
+            budget is left to it, in log2; float64 ``[groups, 2]``, from the start again after the
+            last row.
+    """
 
     def __init__(self, trajectory: Trajectory, jitters: Sequence[NDArray[np.float64]]) -> None:
-        super().__init__()
+        super().__init__(Follow(trajectory))
         self._trajectory = trajectory
-        self._follow = Follow(trajectory)
+        self._model = FixedSteps(PRIOR)
         self._jitters = jitters
-        self.notes: list[list[_Note]] = [[] for _ in jitters]
+        self._notes: list[list[_Note]] = [[] for _ in jitters]
 
     def begin(self, episode: Episode) -> None:
         super().begin(episode)
-        self._follow.begin(episode)
-        t, leaves, where = self._trajectory, [], []
-        for group in np.unique(t.group_index):
-            rows = t.group_index == group
-            shown = t.show_index[rows]
-            first, last = shown.min(), shown.max()
-            level = float(self._log_error[min(first + 1, last) : last + 1].mean())
-            leaves.append(t.step[rows & (t.update_type == UpdateType.LEAF)])
-            where.append(np.full(len(leaves[-1]), self._parameters.complexity * level))
-        steps = np.concatenate(leaves) - np.concatenate(where)
-        # A clip of key frames alone has no leaves.
-        self._clip_base = float(steps.mean()) if len(steps) else float(t.step.mean()) + 1.0
-        self._base = self._clip_base
-
-    def _move_base(self, frame: Frame, free: bool = False) -> None:
-        self._base = self._clip_base
-
-    def _run_model(self, steps: NDArray[np.float64]) -> NDArray[np.float64]:
-        group = self._group
-        if not any(note.index == self._group_index for note in self.notes[0][-1:]):
-            spent = self._spent
-            for jitters, notes in zip(self._jitters, self.notes, strict=True):
-                jitter, saved = jitters[self._group_index % len(jitters)].tolist()
-                self._base = self._clip_base + jitter
-                self._spent = self._target - max(self._target - spent, 0.0) * 2**saved
-                prior = super()._run_model(steps)
-                assert group.dependency is not None
-                count = len(group.coded)
-                model = group.dependency.distortion[:count].sum(axis=(1, 2)) / (
-                    self._episode.video.width * self._episode.video.height
-                )
-                notes.append(
-                    _Note(
-                        index=self._group_index,
-                        features=self._features(prior),
-                        prior=self._clip_base + group.shift - prior,
-                        shares=group.shares[group.coded].copy(),
-                        distortion=np.maximum(model, 1e-3),
-                        positions=group.coded.copy(),
-                        # As many bits as are left are what the trajectory takes from here.
-                        excess=-self._parameters.slope * jitter - saved,
-                    )
-                )
-            self._base, self._spent = self._clip_base, spent
-        return super()._run_model(steps)
+        self._episode = episode
+        self._complexity = log_complexity(episode.first_pass)
+        self._base = _base_of(self._trajectory, self._complexity)
+        self._group_index = self._arf_q = -1
 
     def decide(self, frame: Frame) -> Decision:
-        if frame.coding_index == 0:
-            self._base = self._clip_base
-        super().decide(frame)
-        return self._follow.decide(frame)
+        if frame.group_index != self._group_index:
+            self._group_index = frame.group_index
+            group = GroupView.of(
+                self._episode,
+                frame,
+                PRIOR,
+                complexity=self._complexity,
+                base=self._base,
+                arf_q=self._arf_q,
+            )
+            if group.has_model:
+                self._note(group)
+        return super().decide(frame)
 
-    def lessons(self, name: str, log: EncodeLog) -> list[Lesson]:
-        rows, video = log.records, log.video
-        result = []
-        for notes in self.notes:
-            groups = []
-            for note in notes:
-                positions = note.positions
-                mine = (rows["group_index"] == note.index) & (rows["is_shown_again"] == 0)
-                here = rows[mine]
-                place = np.searchsorted(here["group_position"], positions)
-                found = place < len(here)
-                found &= here["group_position"][np.minimum(place, len(here) - 1)] == positions
-                one = here[np.minimum(place, len(here) - 1)]
-                step = self._log2_step[one["q_index"]]
-                offset = step - note.prior
-                slope = self._parameters.slope
-                expected = note.shares * np.exp2(-slope * (self._clip_base + offset))
-                bits = np.log2(np.maximum(one["bits"], 8.0) / np.maximum(expected, 8.0))
-                bits[note.shares <= 0] = np.nan  # overlays: paid as the frame they show
-                mse = np.maximum(one["sse_y"] / (video.width * video.height), 1e-3)
-                distortion = np.log2(mse / note.distortion)
-                distortion[~found] = np.nan
-                kinds = one["update_type"]
-                weights = np.array([_IMPORTANCE[int(kind)] for kind in kinds])
-                weights[(kinds == UpdateType.ARF) & (one["layer_depth"] <= 1)] = _BASE_ARF
-                groups.append(
-                    GroupLesson(
-                        features=note.features,
-                        offset=_float(offset),
-                        log2_lambda=_float(np.log2(one["lambda_scale"])),
-                        log2_bits=_float(bits),
-                        log2_distortion=_float(distortion),
-                        weights=_float(np.where(found, weights, 0.0)),
-                        excess=note.excess,
-                    )
-                )
-            result.append(
-                Lesson(
-                    name,
-                    video.content_hash,
-                    first_pass_features(log.first_pass),
-                    tuple(groups),
+    def _note(self, group: GroupView) -> None:
+        video, count = group.episode.video, len(group.coded)
+        left = max(group.target_bits - group.spent, 0.0)
+        for jitters, notes in zip(self._jitters, self._notes, strict=True):
+            jitter, saved = jitters[group.index % len(jitters)].tolist()
+            view = dataclasses.replace(
+                group, base=self._base + jitter, spent=group.target_bits - left * 2**saved
+            )
+            prior = self._model.steps(view)
+            assert prior.dependency is not None  # the group has a model
+            model = prior.dependency.distortion[:count].sum(axis=(1, 2))
+            notes.append(
+                _Note(
+                    index=group.index,
+                    features=group_features(view, prior),
+                    prior=self._base + group.shift - prior.step,
+                    bits=prior.bits,
+                    distortion=np.maximum(model / (video.width * video.height), 1e-3),
+                    positions=group.coded,
+                    # As many bits as are left are what the trajectory takes from here.
+                    excess=-group.slope * jitter - saved,
                 )
             )
-        return result
+        is_base = (group.update_type == UpdateType.ARF) & (group.layer_depth == 1)
+        if is_base.any():
+            step = self._model.steps(group).step[is_base][-1]
+            self._arf_q = nearest_q(self._base + group.shift - step, group.episode.log2_step)
+
+    def lessons(self, name: str, log: EncodeLog) -> list[Lesson]:
+        """Return a lesson per view, with the trajectory's log as what should have been said."""
+        seen, content_hash = first_pass_features(log.first_pass), log.clip.content_hash
+        return [
+            Lesson(name, content_hash, seen, tuple(self._lesson(note, log) for note in notes))
+            for notes in self._notes
+        ]
+
+    def _lesson(self, note: _Note, log: EncodeLog) -> GroupLesson:
+        positions = note.positions
+        here = log.coded[log.coded["group_index"] == note.index]
+        place = np.searchsorted(here["group_position"], positions)
+        found = place < len(here)
+        found &= here["group_position"][np.minimum(place, len(here) - 1)] == positions
+        one = here[np.minimum(place, len(here) - 1)]
+        offset = self._episode.log2_step[one["q_index"]] - note.prior
+        expected = note.bits * np.exp2(-PRIOR.slope * (self._base + offset))
+        bits = np.log2(np.maximum(one["bits"], 8.0) / np.maximum(expected, 8.0))
+        bits[note.bits <= 0] = np.nan  # overlays: paid as the frame they show
+        mse = np.maximum(one["sse_y"] / log.clip.pixels, 1e-3)
+        distortion = np.log2(mse / note.distortion)
+        distortion[~found] = np.nan
+        kinds = one["update_type"]
+        weights = np.array([_IMPORTANCE[int(kind)] for kind in kinds])
+        weights[(kinds == UpdateType.ARF) & (one["layer_depth"] <= 1)] = _BASE_ARF
+        return GroupLesson(
+            features=note.features,
+            offset=_float(offset),
+            log2_lambda=_float(np.log2(one["lambda_scale"])),
+            log2_bits=_float(bits),
+            log2_distortion=_float(distortion),
+            weights=_float(np.where(found, weights, 0.0)),
+            excess=note.excess,
+        )
+
+
+def _base_of(trajectory: Trajectory, complexity: NDArray[np.float64]) -> float:
+    """Return the base of a trajectory: the mean step of its leaves, less their groups' shifts."""
+    t, leaves, shifts = trajectory, [], []
+    for group in np.unique(t.group_index):
+        rows = t.group_index == group
+        shown = t.show_index[rows]
+        first, last = shown.min(), shown.max()
+        level = float(complexity[min(first + 1, last) : last + 1].mean())
+        leaves.append(t.step[rows & (t.update_type == UpdateType.LEAF)])
+        shifts.append(np.full(len(leaves[-1]), PRIOR.complexity * level))
+    steps = np.concatenate(leaves) - np.concatenate(shifts)
+    # A clip of key frames alone has no leaves.
+    return float(steps.mean()) if len(steps) else float(t.step.mean()) + 1.0
 
 
 def observe(

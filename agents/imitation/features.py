@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.encoder import FIRST_PASS_FIELDS, UpdateType
-from vpxrc.metrics import psnr
-from vpxrc.temporal_dependency import BLOCK, Dependency
+from vpxrc.dependency import BLOCK
+from vpxrc.encoder.complexity import WINDOWS, frames_inside, window_means
+from vpxrc.encoder.log import coded_rows, psnr, shown_rows
+from vpxrc.encoder.types import FIRST_PASS_FIELDS, UpdateType
+from vpxrc.policies.step_models import GroupView, Steps
 
 # Each has a column of FRAME.
 _UPDATE_TYPES = (
@@ -17,27 +19,68 @@ _UPDATE_TYPES = (
     UpdateType.ARF,
     UpdateType.OVERLAY,
 )
-_WINDOWS = ((-32, -16), (-16, 0), (0, 16), (16, 32), (32, 64))  # frames around a group's ends
 _SMALL = 1e-4  # bits or squared error per sample, where a logarithm needs one
 
 FRAME = (
-    *("is_key", "is_leaf", "is_golden", "is_arf", "is_overlay"),
-    *("layer_depth", "prior_step", "importance", "rate", "rate_share", "distortion"),
-    *("blame", "inter_over_intra", "intra_blocks", "place", "reference_distance", "complexity"),
+    "is_key",
+    "is_leaf",
+    "is_golden",
+    "is_arf",
+    "is_overlay",
+    "layer_depth",
+    "prior_step",
+    "importance",
+    "rate",
+    "rate_share",
+    "distortion",
+    "blame",
+    "inter_over_intra",
+    "intra_blocks",
+    "place",
+    "reference_distance",
+    "complexity",
 )
 GROUP = (
-    *("length", "frames_to_key", "frames_left", "shown", "base", "complexity", "model_rate"),
-    *("target_rate", "pixels", "fps", "spread", "budget", "group_before", "psnr_before"),
-    *(f"complexity_{low}_{high}" for low, high in _WINDOWS),
+    "length",
+    "frames_to_key",
+    "frames_left",
+    "shown",
+    "base",
+    "complexity",
+    "model_rate",
+    "target_rate",
+    "pixels",
+    "fps",
+    "spread",
+    "budget",
+    "group_before",
+    "psnr_before",
+    *(f"complexity_{low}_{high}" for low, high in WINDOWS),
 )
 FIRST_PASS = (
-    *("coded_error", "intra_error", "sr_coded_error", "noise", "relative"),
-    *("pcnt_inter", "pcnt_motion", "pcnt_neutral", "pcnt_intra_low", "intra_skip_pct"),
-    *("mv_row_abs", "mv_col_abs"),
+    "coded_error",
+    "intra_error",
+    "sr_coded_error",
+    "noise",
+    "relative",
+    "pcnt_inter",
+    "pcnt_motion",
+    "pcnt_neutral",
+    "pcnt_intra_low",
+    "intra_skip_pct",
+    "mv_row_abs",
+    "mv_col_abs",
 )
-TPL_INPUTS = (  # of FRAME and GROUP; for the ablation
-    *("prior_step", "importance", "rate", "rate_share", "distortion", "blame"),
-    *("inter_over_intra", "intra_blocks", "model_rate"),
+DEPENDENCY_INPUTS = (  # of FRAME and GROUP; for the ablation
+    "prior_step",
+    "importance",
+    "rate",
+    "rate_share",
+    "distortion",
+    "blame",
+    "inter_over_intra",
+    "intra_blocks",
+    "model_rate",
 )
 
 
@@ -79,27 +122,22 @@ def first_pass_features(first_pass: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.stack([*logs, inter, *shares, *motion], axis=1).astype(np.float32)
 
 
-def frame_features(
-    dependency: Dependency,
-    kinds: NDArray[np.int32],
-    layers: NDArray[np.int32],
-    prior: NDArray[np.float64],
-    log_error: NDArray[np.float64],
-) -> NDArray[np.float32]:
-    """Return what is seen of each frame of a group.
+def group_features(group: GroupView, prior: Steps) -> Features:
+    """Return what the network sees of a group.
 
     Args:
-        dependency: The model of the group; more frames may follow the group's.
-        kinds: Update types, ``[n]``.
-        layers: Layer depths, ``[n]``.
-        prior: Steps of the prior below the base, log2, ``[n]``.
-        log_error: log2 of the first pass's error per shown frame, relative to the clip's mean.
-
-    Returns:
-        float32 ``[n, len(FRAME)]``.
+        group: The group, before its first frame is coded.
+        prior: The steps that are to be corrected, with their model of the group.
     """
-    n = len(kinds)
-    d = dependency
+    inside = np.zeros(len(group.complexity), dtype=bool)
+    inside[group.first + 1 : group.last + 1] = True
+    return Features(_frames(group, prior), _whole(group, prior), inside)
+
+
+def _frames(group: GroupView, prior: Steps) -> NDArray[np.float32]:
+    """Return what is seen of each frame, float32 ``[n, len(FRAME)]``."""
+    kinds, n, d = group.update_type, len(group.coded), prior.dependency
+    assert d is not None  # the prior runs the model in every group
     shown = d.show_index[:n]
     samples = d.rate[0].size * BLOCK * BLOCK
     rate = d.rate[:n].sum(axis=(1, 2)) / samples + _SMALL
@@ -112,8 +150,8 @@ def frame_features(
     span = max(int(shown.max() - shown.min()), 1)
     columns = [
         *(kinds == kind for kind in _UPDATE_TYPES),
-        layers / 4,
-        prior / 2,
+        np.maximum(group.layer_depth, 1) / 4,
+        prior.step / 2,
         np.log2(d.frame_importance[:n]) / 4,
         np.log2(rate) / 8,
         np.log2(rate / rate.mean()) / 4,
@@ -123,83 +161,50 @@ def frame_features(
         (d.reference[:n] < 0).mean(axis=(1, 2)),
         (shown - shown.min()) / span,
         np.minimum(nearest, 32) / 16,
-        log_error[shown] / 4,
+        group.complexity[shown] / 4,
     ]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def group_features(
-    *,
-    first: int,
-    last: int,
-    end: int,
-    num_frames: int,
-    pixels: int,
-    fps: float,
-    base: float,
-    log_error: NDArray[np.float64],
-    model_bits: float,
-    target_bits: float,
-    spent: float,
-    records: NDArray[np.void],
-) -> NDArray[np.float32]:
-    """Return what is seen of a group as a whole.
-
-    Args:
-        first: Display index of its position 0.
-        last: Its highest display index.
-        end: Display index of the next key frame, or the clip's length.
-        num_frames: Of the clip.
-        pixels: Luma pixels of a frame.
-        fps: Frames per second.
-        base: log2 of the quantiser step that the group's steps are below.
-        log_error: As in :func:`frame_features`.
-        model_bits: Of the group by the model, at the base and the prior's steps.
-        target_bits: Of the whole clip.
-        spent: Bits so far.
-        records: The log so far, dtype ``RECORD_DTYPE``.
-
-    Returns:
-        float32 ``[len(GROUP)]``.
-    """
+def _whole(group: GroupView, prior: Steps) -> NDArray[np.float32]:
+    """Return what is seen of the group as a whole, float32 ``[len(GROUP)]``."""
+    video, first, last = group.episode.video, group.first, group.last
+    num_frames, pixels = video.num_frames, video.width * video.height
     length = max(last - first, 1)
-    per_frame = target_bits / num_frames
-    shown = records[records["is_shown"] != 0]
+    per_frame = group.target_bits / num_frames
+    model_bits = float(prior.bits.sum() * 2 ** (-group.slope * group.base))
+    records = group.records
+    shown = shown_rows(records)
     before, quality = 0.0, 0.0
     if len(shown) > 1:
         # Position 0 of this group may be there already: an ARF of the one before, shown again.
-        coded = records[records["is_shown_again"] == 0]
+        coded = coded_rows(records)
         recent = records[records["group_index"] == coded["group_index"][-1]]
-        frames = max(int((recent["is_shown"] != 0).sum()), 1)
+        frames = max(len(shown_rows(recent)), 1)
         before = float(np.log2(max(recent["bits"].sum() / frames / per_frame, 1e-3)))
         all_of_it = psnr(shown["sse_y"] / pixels)
         quality = float(all_of_it[-frames:].mean() - all_of_it.mean())
-    ahead = []
-    for low, high in _WINDOWS:
-        start = (last + 1 if low >= 0 else first) + low
-        window = log_error[max(start, 0) : max(start + high - low, 0)]
-        ahead.append(float(window.mean()) if len(window) else 0.0)
     # Positive: more is left than the clip's average for the frames that are left.
     left = max(num_frames - len(shown), 1)
-    budget = np.log2(max((target_bits - spent) / left / per_frame, 1e-2))
-    inside = log_error[first + 1 : last + 1] if last > first else log_error[first : first + 1]
+    budget = np.log2(max((group.target_bits - group.spent) / left / per_frame, 1e-2))
+    windows = window_means(group.complexity, first, last)
     return np.array(
         [
             length / 16,
-            (end - first) / 64,
+            (group.end - first) / 64,
             (num_frames - first) / 64,
             len(shown) / 64,
-            base / 4 - 2,
-            inside.mean() / 2,
+            group.base / 4 - 2,
+            group.complexity[frames_inside(first, last)].mean() / 2,
             np.log2(max(model_bits / length / per_frame, 1e-3)) / 2,
             np.log2(per_frame / pixels) / 4 + 1,
             np.log2(pixels) / 2 - 8,
-            np.log2(fps) / 2 - 2,
-            log_error.std() / 2,
+            np.log2(float(video.fps)) / 2 - 2,
+            group.complexity.std() / 2,
             budget,
             before / 2,
             quality / 8,
-            *(value / 2 for value in ahead),
+            *(value / 2 for value in windows),
         ],
         dtype=np.float32,
     )

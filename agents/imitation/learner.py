@@ -16,7 +16,7 @@ from safetensors.numpy import save as save_tensors
 from torch import Tensor, nn
 
 from vpxrc.agents.imitation.dataset import Lesson
-from vpxrc.agents.imitation.features import FIRST_PASS, FRAME, GROUP, TPL_INPUTS
+from vpxrc.agents.imitation.features import DEPENDENCY_INPUTS, FIRST_PASS, FRAME, GROUP
 from vpxrc.agents.imitation.network import (
     FIRST_PASS_WIDTH,
     FORMAT,
@@ -29,7 +29,7 @@ from vpxrc.agents.imitation.network import (
     inputs,
 )
 from vpxrc.errors import InputError
-from vpxrc.files import atomic_write
+from vpxrc.storage import atomic_write
 
 _UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError)
 
@@ -45,7 +45,7 @@ class LearnerConfig:
         decay: Of the weights.
         dropout: Of the embeddings.
         auxiliary: Weight of the losses of bits, distortion and excess against the offsets'.
-        tpl_inputs: Whether the network sees the temporal dependency model.
+        dependency_inputs: Whether the network sees the temporal dependency model.
         members: Networks of different seeds, whose outputs are averaged.
         seed: Of the parameters, the order and the dropout.
     """
@@ -56,7 +56,7 @@ class LearnerConfig:
     decay: float = 3e-2
     dropout: float = 0.3
     auxiliary: float = 0.2
-    tpl_inputs: bool = True
+    dependency_inputs: bool = True
     members: int = 4
     seed: int = 0
 
@@ -227,7 +227,7 @@ class Learner:
 
     def _normalise(self) -> None:
         data = self._data
-        hidden = () if self.config.tpl_inputs else TPL_INPUTS
+        hidden = () if self.config.dependency_inputs else DEPENDENCY_INPUTS
         rows = torch.cat([torch.from_numpy(lesson.first_pass) for lesson in self.lessons])
         for name, values, columns in (
             ("frame", data["frames"][data["frame_mask"] > 0], FRAME),

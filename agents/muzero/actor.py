@@ -1,10 +1,8 @@
 """Playing: encodes under a network's search, a few at a time, in whatever process it is called."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +10,14 @@ from numpy.typing import NDArray
 from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.network import Array, Network
 from vpxrc.datasets import Clip
-from vpxrc.encoder import EncodeLog, EncoderOptions, SessionPool
-from vpxrc.envs.planned import PlannedConfig, PlannedEpisode, make_plan, session_arguments
-from vpxrc.policy import Policy, encode, make_policy
-from vpxrc.video import Video
+from vpxrc.encoder.log import EncodeLog
+from vpxrc.encoder.options import EncoderOptions
+from vpxrc.encoder.session import SessionPool
+from vpxrc.envs.residual.config import ResidualConfig, make_plan
+from vpxrc.envs.residual.episode import ResidualEpisode
+from vpxrc.media.frames import Video
+from vpxrc.policies.base import Policy, encode
+from vpxrc.policies.registry import make_policy
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,11 @@ class Encoded:
 
     Attributes:
         task: What was encoded.
-        result: The fields of its log but the video, which every process has.
+        log: Its log.
     """
 
     task: Task
-    result: dict[str, Any]
-
-    def log(self) -> EncodeLog:
-        """Return the log; the clip is opened."""
-        return EncodeLog(video=open_task(self.task), **self.result)
+    log: EncodeLog
 
 
 @dataclass(frozen=True)
@@ -84,9 +82,7 @@ def encode_all(job: ReferenceJob) -> list[Encoded]:
         EncoderError: An encode failed.
     """
     policy = make_policy(job.policy)
-    return [
-        Encoded(task, _fields(encode(open_task(task), task.options, policy))) for task in job.tasks
-    ]
+    return [Encoded(task, encode(open_task(task), task.options, policy)) for task in job.tasks]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +99,7 @@ class Job:
     """
 
     tasks: tuple[Task, ...]
-    planned: PlannedConfig
+    planned: ResidualConfig
     network: Network
     config: MuZeroConfig
     seeds: tuple[tuple[int, ...], ...] = ()
@@ -149,7 +145,7 @@ def play(job: Job) -> list[Played]:
         for number, task in enumerate(job.tasks):
             plan = make_plan(job.planned.plan)
             options = plan.options(task.options)
-            session_id = pool.open(open_task(task), options, **session_arguments(plan))
+            session_id = pool.open(open_task(task), options, plan_groups=plan.plans_groups)
             rng = np.random.default_rng(job.seeds[number] if job.seeds else 0)
             runs[session_id] = _Run(task, plan, rng)
         waiting: dict[int, Array] = {}
@@ -157,7 +153,7 @@ def play(job: Job) -> list[Played]:
             session_id, session = pool.next()
             run = runs[session_id]
             if run.episode is None:
-                run.episode = PlannedEpisode(session, run.plan, job.planned)
+                run.episode = ResidualEpisode(session, run.plan, job.planned)
             observation = run.episode.advance()
             if observation is not None:
                 waiting[session_id] = observation
@@ -178,7 +174,7 @@ class _Run:
     task: Task
     plan: Policy
     rng: np.random.Generator
-    episode: PlannedEpisode | None = None
+    episode: ResidualEpisode | None = None
     observations: list[Array] = field(default_factory=list)
     actions: list[int] = field(default_factory=list)
     policies: list[Array] = field(default_factory=list)
@@ -189,18 +185,13 @@ class _Run:
         assert episode is not None and episode.log is not None  # the pool is empty
         return Played(
             self.task,
-            _fields(episode.log),
+            episode.log,
             np.stack(self.observations),
             np.array(self.actions, np.int32),
             np.stack(self.policies),
             np.array(self.values, np.float32),
             episode.steps,
         )
-
-
-def _fields(log: EncodeLog) -> dict[str, Any]:
-    names = [part.name for part in dataclasses.fields(log) if part.name != "video"]
-    return {name: getattr(log, name) for name in names}
 
 
 def _decide(job: Job, waiting: Sequence[tuple[_Run, Array]]) -> None:

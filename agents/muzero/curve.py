@@ -9,8 +9,9 @@ import pandas as pd
 
 from vpxrc.agents.muzero.actor import Played
 from vpxrc.agents.muzero.purpose import MuZeroReward
-from vpxrc.encoder import EncodeLog
-from vpxrc.envs.rewards import GainReward, SelfCompetition
+from vpxrc.encoder.log import EncodeLog
+from vpxrc.envs.gain import GainReward
+from vpxrc.envs.rewards import SelfCompetition
 
 WINDOW = 200  # episodes that the win rate is over, and iterations that the last means are over
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as save_tensors
 
 from vpxrc import _search
+from vpxrc.agents.checkpoints import checkpoint_metadata, read_checkpoint
 from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.search import (
     Root,
@@ -24,11 +25,11 @@ from vpxrc.agents.muzero.search import (
     Step,
     gumbel_muzero_search,
 )
-from vpxrc.agents.planned import checkpoint_metadata, read_checkpoint
-from vpxrc.encoder import EncoderOptions
-from vpxrc.envs.planned import OBSERVATION, PlannedConfig
+from vpxrc.encoder.options import EncoderOptions
+from vpxrc.envs.residual.config import ResidualConfig
+from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.errors import InputError
-from vpxrc.files import atomic_write
+from vpxrc.storage import atomic_write
 
 Array = NDArray[np.float32]
 FORMAT = "muzero-1"
@@ -143,7 +144,7 @@ class Trained:
     """
 
     network: Network
-    planned: PlannedConfig
+    planned: ResidualConfig
     config: MuZeroConfig
     clips: frozenset[str]
     options: dict[str, Any]

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpxrc.agents.muzero.network import Trained
-from vpxrc.agents.planned import PlannedPolicy
-from vpxrc.encoder import EncoderOptions
+from vpxrc.agents.residual import ResidualPolicy
+from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError
 
 
@@ -18,7 +18,7 @@ def _load(path: Path, changed: float) -> Trained:
     return Trained.load(path)
 
 
-class MuZero(PlannedPolicy):
+class MuZero(ResidualPolicy):
     """A trained agent.
 
     Args:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from vpxrc.agents.muzero.actor import Task
-from vpxrc.envs.planned import PlannedConfig, make_plan
-from vpxrc.envs.rewards import GainReward, HistoricalOpponent, SelfCompetition
+from vpxrc.envs.gain import GainReward
+from vpxrc.envs.residual.config import ResidualConfig, make_plan
+from vpxrc.envs.rewards import HistoricalOpponent, SelfCompetition
 from vpxrc.errors import InputError
-from vpxrc.policy import make_policy
+from vpxrc.policies.registry import make_policy
 
 RewardName = Literal["gain", "strict", "augmented", "opponent"]
 REWARDS: tuple[str, ...] = get_args(RewardName)
@@ -38,7 +39,7 @@ class Purpose:
     """
 
     tasks: tuple[Task, ...]
-    planned: PlannedConfig
+    planned: ResidualConfig
     reward: RewardName = "gain"
     overshoot_price: float | None = None
     reference: str | None = None

@@ -8,8 +8,9 @@ import numpy as np
 from vpxrc.agents.muzero.actor import ReferenceJob, Task, open_task
 from vpxrc.agents.muzero.network import Array
 from vpxrc.agents.muzero.purpose import MuZeroReward, Purpose
-from vpxrc.encoder import EncodeLog
-from vpxrc.envs.rewards import GainReward, HistoricalOpponent, SelfCompetition, StepReward
+from vpxrc.encoder.log import EncodeLog
+from vpxrc.envs.gain import GainReward
+from vpxrc.envs.rewards import HistoricalOpponent, SelfCompetition, StepReward
 from vpxrc.errors import InputError
 
 # The second target of a clip that has only one, as a multiple of it: a slope takes two encodes.
@@ -81,7 +82,7 @@ def episode_rewards(
         rewards = reward.per_step(log, steps)
         value, is_known = float(rewards.sum()), True
     else:
-        is_known = (log.video.content_hash, log.options.target_bitrate) in reward.table
+        is_known = (log.clip.content_hash, log.options.target_bitrate) in reward.table
         value = reward(log)
         rewards = np.zeros(len(steps), np.float32)
         rewards[-1] = value

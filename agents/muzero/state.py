@@ -19,7 +19,7 @@ from vpxrc.agents.muzero.learner import Learner
 from vpxrc.agents.muzero.purpose import MuZeroReward
 from vpxrc.agents.muzero.replay import Replay
 from vpxrc.errors import InputError
-from vpxrc.files import atomic_write
+from vpxrc.storage import atomic_write
 
 FORMAT = 1
 

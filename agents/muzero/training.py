@@ -35,13 +35,13 @@ from vpxrc.agents.muzero.purpose import Purpose
 from vpxrc.agents.muzero.references import add_references, episode_rewards, missing_references
 from vpxrc.agents.muzero.replay import PlayedEpisode, Replay
 from vpxrc.agents.muzero.state import FORMAT, Memory, StateFolder
-from vpxrc.encoder import EncodeLog, EncoderOptions
-from vpxrc.envs.planned import OBSERVATION
+from vpxrc.encoder.log import EncodeLog, coded_rows
+from vpxrc.encoder.options import EncoderOptions
+from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.envs.rewards import HistoricalOpponent
 from vpxrc.errors import InputError, VpxrcError
-from vpxrc.evaluation import check_writable
-from vpxrc.files import atomic_write, digest
-from vpxrc.workers import open_workers
+from vpxrc.parallel import open_workers
+from vpxrc.storage import atomic_write, check_writable, digest
 
 STATE_EVERY = 120.0  # seconds between two states
 OUTDONE = 0.55  # win rate at which an opponent is replaced
@@ -100,7 +100,7 @@ def train(
         jobs: Number of workers.
         envs: Encodes at the same time in each worker.
         ray: None for processes of this machine, else an address; see
-            :func:`vpxrc.workers.open_workers`.
+            :func:`vpxrc.parallel.open_workers`.
         device: Device of the learner, ``cpu`` or ``cuda``.
         progress: Told after each result.
 
@@ -263,15 +263,14 @@ class Run:
     def measure(self, encoded: list[Encoded]) -> None:
         """Take in encodes of one clip that are to be measured against."""
         self._changed = True
-        logs = [one.log() for one in encoded]
-        add_references(self.memory.reward, logs)
+        add_references(self.memory.reward, [one.log for one in encoded])
         self._save_now_and_then()
 
     def take(self, job: Job, played: list[Played]) -> None:
         """Take in episodes, learn from them, and keep a state now and then."""
         if job.seeds:
             self._changed = True
-            self._learn_from(played, [one.log() for one in played])
+            self._learn_from(played, [one.log for one in played])
             self._save_now_and_then()
         else:  # the opponent's
             self.measure([*played])
@@ -416,10 +415,10 @@ class Run:
 
 def played_episode(played: Played, log: EncodeLog, rewards: Array) -> PlayedEpisode:
     """Return what the replay keeps of an episode."""
-    pixels = log.video.width * log.video.height
+    pixels = log.clip.pixels
     parts = [log.records[first:last] for first, last in played.steps]
     bits = np.array([part["bits"].sum() for part in parts])
-    coded = [part[part["is_shown_again"] == 0] for part in parts]
+    coded = [coded_rows(part) for part in parts]
     errors = np.array([part["sse_y"].mean() if len(part) else np.nan for part in coded])
     return PlayedEpisode(
         observations=played.observations,

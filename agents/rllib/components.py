@@ -37,12 +37,9 @@ from ray.tune.registry import register_env
 from vpxrc.agents.rllib.config import OFFLINE, RllibConfig
 from vpxrc.agents.rllib.offline import read_episodes
 from vpxrc.agents.rllib.policy import LIMIT
-from vpxrc.envs.planned import (
-    OBSERVATION,
-    PlannedConfig,
-    PlannedRateControlContinuousEnv,
-    PlannedRateControlEnv,
-)
+from vpxrc.envs.residual.config import ResidualConfig
+from vpxrc.envs.residual.env import ResidualRateControlContinuousEnv, ResidualRateControlEnv
+from vpxrc.envs.residual.observation import OBSERVATION
 
 # The networks. RLlib's default modules build what their catalog gives them, so the rest of each
 # algorithm's module is as RLlib has it, and its checkpoints are RLlib's.
@@ -242,7 +239,7 @@ _CONFIGS = {"ppo": PPOConfig, "sac": SACConfig, "bc": BCConfig, "marwil": MARWIL
 _CATALOGS = {"ppo": PpoCatalog, "sac": SacCatalog, "bc": BcCatalog, "marwil": PpoCatalog}
 
 
-def spaces(algorithm: str, config: PlannedConfig) -> tuple[gymnasium.Space[Any], ...]:
+def spaces(algorithm: str, config: ResidualConfig) -> tuple[gymnasium.Space[Any], ...]:
     """Return the spaces of observations and actions."""
     actions: gymnasium.Space[Any] = gymnasium.spaces.Discrete(len(config.actions))
     if algorithm == "sac":
@@ -252,7 +249,7 @@ def spaces(algorithm: str, config: PlannedConfig) -> tuple[gymnasium.Space[Any],
 
 def algorithm_config(
     algorithm: str,
-    config: PlannedConfig,
+    config: ResidualConfig,
     own: RllibConfig,
     *,
     mean: list[float],
@@ -408,7 +405,7 @@ def make_environment(context: Any) -> gymnasium.Env[Any, Any]:
         number = int(getattr(context, "worker_index", 0) or 0)
         reward = arguments["reward"]
         reward.load_state_dict(tables[max(number - 1, 0) % len(tables)])
-    kind = PlannedRateControlContinuousEnv if "reach" in arguments else PlannedRateControlEnv
+    kind = ResidualRateControlContinuousEnv if "reach" in arguments else ResidualRateControlEnv
     return _Lean(kind(**arguments))
 
 

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from vpxrc.encoder import EncoderOptions
+from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError
 
 Algorithm = Literal["ppo", "sac", "bc", "marwil"]

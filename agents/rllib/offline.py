@@ -13,23 +13,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vpxrc.agents.evolution import Follow, Trajectory
-from vpxrc.agents.evolution.teach import open_clip, result_options, stored_trajectory
+from vpxrc.agents.teacher.lessons import open_clip, result_options, stored_trajectory
+from vpxrc.agents.teacher.trajectory import Follow, Trajectory
 from vpxrc.datasets import Clip
-from vpxrc.encoder import Decision, EncodeLog, EncoderOptions, EncodeSession, Frame, UpdateType
-from vpxrc.envs.planned import (
-    OBSERVATION,
-    REFERENCES,
-    PlannedConfig,
-    PlannedEpisode,
-    make_plan,
-    session_arguments,
-)
-from vpxrc.envs.rewards import GainReward, Reward, StepReward
+from vpxrc.encoder.log import EncodeLog
+from vpxrc.encoder.options import EncoderOptions
+from vpxrc.encoder.types import Decision, Frame, UpdateType
+from vpxrc.envs.gain import GainReward
+from vpxrc.envs.residual.config import REFERENCES, ResidualConfig, make_plan
+from vpxrc.envs.residual.episode import ResidualEpisode
+from vpxrc.envs.residual.observation import OBSERVATION
+from vpxrc.envs.rewards import Reward, StepReward
 from vpxrc.errors import InputError
-from vpxrc.files import atomic_write, cache_dir, digest
-from vpxrc.policy import Episode, Policy, encode, make_policy
-from vpxrc.video import Video
+from vpxrc.media.frames import Video
+from vpxrc.policies.base import Episode, Policy, encode
+from vpxrc.policies.registry import make_policy
+from vpxrc.policies.wrapper import PolicyWrapper
+from vpxrc.storage import atomic_write, cache_dir, digest
 
 # The second target of a clip that has only one, as a multiple of it: a slope takes two encodes.
 _NEIGHBOUR = 0.75
@@ -53,7 +53,7 @@ class Demonstrated:
 def run(
     video: Video,
     options: EncoderOptions,
-    config: PlannedConfig,
+    config: ResidualConfig,
     choose: Callable[[Frame], int],
     reward: Reward | None = None,
 ) -> tuple[Demonstrated, EncodeLog]:
@@ -74,8 +74,8 @@ def run(
     plan = make_plan(config.plan)
     observations: list[NDArray[np.float32]] = []
     actions: list[int] = []
-    with EncodeSession(video, plan.options(options), **session_arguments(plan)) as session:
-        episode = PlannedEpisode(session, plan, config)
+    with plan.options(options).open(video, plan_groups=plan.plans_groups) as session:
+        episode = ResidualEpisode(session, plan, config)
         while (log := episode.log) is None:
             observation = episode.advance()
             if observation is not None:
@@ -120,7 +120,7 @@ class Survey:
     content: str
     targets: tuple[int, ...]
     options: dict[str, Any]
-    config: PlannedConfig
+    config: ResidualConfig
     reference: str | None
     gain: bool
     code: str
@@ -222,7 +222,7 @@ class Demonstration:
     """A trajectory of the teacher's that is to be shown in terms of moves.
 
     Attributes:
-        result: A lesson of :func:`vpxrc.agents.evolution.teach.results`.
+        result: A lesson of :func:`vpxrc.agents.teacher.lessons.results`.
         clip: Its clip, at its own size.
         config: The problem.
         contrast: Episodes of random moves, to judge the teacher's by their gains, beside the
@@ -233,7 +233,7 @@ class Demonstration:
 
     result: dict[str, Any]
     clip: Clip
-    config: PlannedConfig
+    config: ResidualConfig
     contrast: int | None
     seed: int
     code: str
@@ -291,7 +291,7 @@ def _neighbour(options: EncoderOptions) -> EncoderOptions:
     return dataclasses.replace(options, target_bitrate=target)
 
 
-class _Beside(Policy):
+class _Beside(PolicyWrapper):
     """Follows a trajectory, with the plan beside it.
 
     Attributes:
@@ -300,32 +300,32 @@ class _Beside(Policy):
     """
 
     def __init__(self, plan: Policy, trajectory: Trajectory) -> None:
-        self._plan = plan
+        super().__init__(plan)
         self._follow = Follow(trajectory)
         self.differences: list[float] = []
         self.rows: list[tuple[int, int, int]] = []
 
-    def options(self, options: EncoderOptions) -> EncoderOptions:
-        return self._plan.options(options)
-
     def begin(self, episode: Episode) -> None:
         self._log2_step = episode.log2_step
-        self._plan.begin(episode)
+        super().begin(episode)
         self._follow.begin(episode)
 
     def decide(self, frame: Frame) -> Decision:
-        planned, wanted = self._plan.decide(frame), self._follow.decide(frame)
+        planned, wanted = super().decide(frame), self._follow.decide(frame)
         q_index = planned.q_index if planned.q_index >= 0 else frame.libvpx_q_index
         step = self._log2_step
         self.differences.append(float(step[wanted.q_index] - step[q_index]))
         self.rows.append((frame.coding_index, frame.group_index, frame.update_type))
         if wanted.q_index != planned.q_index:
-            self._plan.overruled(frame, wanted)
+            self.overruled(frame, wanted)
         return wanted
+
+    def review(self, log: EncodeLog) -> EncodeLog:
+        return log  # the trajectory would be followed again, to the same end
 
 
 def _labels(
-    video: Video, options: EncoderOptions, config: PlannedConfig, trajectory: Trajectory
+    video: Video, options: EncoderOptions, config: ResidualConfig, trajectory: Trajectory
 ) -> Callable[[Frame], int]:
     """Return the moves nearest to a trajectory, by frame."""
     beside = _Beside(make_plan(config.plan), trajectory)

@@ -10,15 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.agents.planned import (
-    PlannedPolicy,
-    planned_config,
-    read_checkpoint,
-)
+from vpxrc.agents.checkpoints import read_checkpoint, residual_config
+from vpxrc.agents.residual import ResidualPolicy
 from vpxrc.agents.rllib.config import ALGORITHMS
-from vpxrc.envs.planned import OBSERVATION, Move, PlannedConfig
+from vpxrc.envs.residual.config import Move, ResidualConfig
+from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.errors import InputError, MissingDependencyError
-from vpxrc.workers import import_ray
+from vpxrc.parallel import import_ray
 
 Array = NDArray[np.float32]
 FORMAT = "rllib 1"
@@ -142,15 +140,15 @@ class RayModule:
         return _move(np.tanh(mean) if "Squashed" in kind else mean, self._reach)
 
 
-class Rllib(PlannedPolicy):
+class Rllib(ResidualPolicy):
     """A plan moved by a policy that RLlib has trained, without exploration.
 
     Args:
         checkpoint: A file of ``vpxrc train``; or the folder of a checkpoint of RLlib's own, of an
             ``Algorithm`` or an ``RLModule``. What the latter was trained on is read from
             ``planned.json`` in it, ``{"config": {...}, "clips": [content hashes], "reach": 0.5}``;
-            without, it is ``PlannedConfig()``. Such a folder holds pickles, which can run any code:
-            load none that you would not run.
+            without, it is ``ResidualConfig()``. Such a folder holds pickles, which can run any
+            code: load none that you would not run.
 
     Raises:
         InputError: It cannot be read, or is another version's.
@@ -197,27 +195,27 @@ def exported(algorithm: str, state: dict[str, Array]) -> dict[str, Array]:
     return {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
 
 
-def problem(config: PlannedConfig, clips: frozenset[str], reach: float) -> str:
+def problem(config: ResidualConfig, clips: frozenset[str], reach: float) -> str:
     """Return the contents of ``planned.json``."""
     words = {"config": dataclasses.asdict(config), "clips": sorted(clips), "reach": reach}
     return json.dumps(words, indent=1) + "\n"
 
 
-def _problem(folder: Path) -> tuple[PlannedConfig, frozenset[str], float]:
+def _problem(folder: Path) -> tuple[ResidualConfig, frozenset[str], float]:
     path = folder / PROBLEM
     if not path.is_file():
-        return PlannedConfig(), frozenset(), REACH
+        return ResidualConfig(), frozenset(), REACH
     try:
         words = json.loads(path.read_text())
         clips = frozenset(str(clip) for clip in words.get("clips", []))
         config, reach = json.dumps(words.get("config", {})), float(words.get("reach", REACH))
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
-    return planned_config(config, path), clips, reach
+    return residual_config(config, path), clips, reach
 
 
 @cache
-def _load(path: Path, changed: float) -> tuple[Network, PlannedConfig, frozenset[str]]:
+def _load(path: Path, changed: float) -> tuple[Network, ResidualConfig, frozenset[str]]:
     kept = read_checkpoint(path, FORMAT)
     algorithm = kept.settings.get("algorithm", "")
     if algorithm not in ALGORITHMS:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from vpxrc.agents.rllib.policy import PROBLEM
 from vpxrc.envs.rewards import SelfCompetition
 from vpxrc.errors import InputError, OutputError
-from vpxrc.files import atomic_write
+from vpxrc.storage import atomic_write
 
 
 class TrainingState:

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as save_tensors
 
 from vpxrc import provenance
-from vpxrc.agents.evolution.teach import find_clip, results
-from vpxrc.agents.planned import checkpoint_metadata
+from vpxrc.agents.checkpoints import checkpoint_metadata
 from vpxrc.agents.rllib.config import ALGORITHMS, OFFLINE, RllibConfig, split_options
 from vpxrc.agents.rllib.offline import (
     Demonstration,
@@ -32,16 +31,16 @@ from vpxrc.agents.rllib.offline import (
 )
 from vpxrc.agents.rllib.policy import FORMAT, exported, problem
 from vpxrc.agents.rllib.state import TrainingState
+from vpxrc.agents.teacher.lessons import find_clip, results
 from vpxrc.datasets import Clip
-from vpxrc.envs.planned import (
-    OBSERVATION,
-    PlannedConfig,
-)
-from vpxrc.envs.rewards import GainReward, Reward, SelfCompetition
+from vpxrc.envs.gain import GainReward
+from vpxrc.envs.residual.config import ResidualConfig
+from vpxrc.envs.residual.observation import OBSERVATION
+from vpxrc.envs.rewards import Reward, SelfCompetition
 from vpxrc.errors import EncoderError, InputError, MissingDependencyError, VpxrcError
-from vpxrc.files import atomic_write, digest
-from vpxrc.video import Video
-from vpxrc.workers import Workers, open_workers
+from vpxrc.media.frames import Video
+from vpxrc.parallel import Workers, open_workers
+from vpxrc.storage import atomic_write, digest
 
 COMPONENTS = "vpxrc.agents.rllib.components"  # imports Ray
 STATE_EVERY = 120.0  # seconds between two states of a training
@@ -56,7 +55,7 @@ def train(
     algorithm: str,
     out: Path,
     *,
-    config: PlannedConfig,
+    config: ResidualConfig,
     clips: Sequence[Clip | Video],
     target_bitrates: Sequence[int],
     options: dict[str, Any],
@@ -87,7 +86,7 @@ def train(
             their updates for sac, and an update for bc and marwil.
         runners: Processes that encode; 0: this one, for ppo and sac.
         seed: Seed of everything random.
-        ray: A Ray address as :func:`vpxrc.workers.open_workers` takes it; None starts one here,
+        ray: A Ray address as :func:`vpxrc.parallel.open_workers` takes it; None starts one here,
             which ends with the training. Every machine needs vpxrc and the clips.
         lessons: Folders or files of ``vpxrc teach``, for bc and marwil.
         device: Device of the learner, ``cpu`` or ``cuda``.
@@ -178,7 +177,7 @@ class _Course:
     def __init__(
         self,
         name: str,
-        config: PlannedConfig,
+        config: ResidualConfig,
         own: RllibConfig,
         runners: int,
         seed: int,
@@ -378,8 +377,14 @@ def _figures(result: dict[str, Any]) -> dict[str, float]:
 
 
 _LEARNED = (
-    *("policy_loss", "vf_loss", "vf_explained_var", "entropy", "mean_kl_loss"),
-    *("qf_loss", "qf_mean", "alpha_value"),
+    "policy_loss",
+    "vf_loss",
+    "vf_explained_var",
+    "entropy",
+    "mean_kl_loss",
+    "qf_loss",
+    "qf_mean",
+    "alpha_value",
 )
 
 

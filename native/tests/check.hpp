@@ -1,4 +1,4 @@
-// What a native test asserts with; also where NDEBUG is set.
+// The native tests' assertion, which NDEBUG does not switch off.
 #pragma once
 
 #include <cstdio>

@@ -1,5 +1,5 @@
-// The agent's networks against the same in double precision, one number after the other, and with
-// every size of vectors; under the sanitizers.
+// The agent's networks under the sanitizers, with every size of vectors, against the same formulas
+// in double precision, one number after the other.
 #include "network.hpp"
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 // The search's trees under the sanitizers: every path, on models of random numbers. Python's tests
-// know what is to be chosen.
+// check the choices.
 #include "search_tree.hpp"
 
 #include <algorithm>

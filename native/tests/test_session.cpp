@@ -1,4 +1,4 @@
-// The native room under AddressSanitizer and UBSan: `make sanitize`. Python's tests compare with
+// The native code under AddressSanitizer and UBSan: `make sanitize`. Python's tests compare with
 // libvpx's own programs; these walk every path of the C and C++ code on small, odd-sized clips.
 #include <algorithm>
 #include <cstdio>
@@ -79,7 +79,7 @@ void observed_equals_plain_and_replays(const Clip &clip, const EncoderOptions &o
   std::vector<Decision> script;
   int shown = 0;
   for (const auto &record : observer.records()) {
-    shown += record.is_shown;
+    shown += record.place.is_shown;
     if (record.is_shown_again) continue;
     Decision decision{record.q_index, 1.0, {}, 0, {}};
     decision.recode_trace.assign(record.recode_trace, record.recode_trace + VPXRC_TRACE_FIELDS);
@@ -108,10 +108,11 @@ void every_lever(const Clip &clip, EncoderOptions options) {
   const State state = run(session, [&](const EncodeSession &at) {
     with_tpl += !at.tpl().values.empty();
     const vpxrc_frame &frame = at.frame();
-    CHECK(frame.show_index >= 0 && frame.show_index < clip.source.num_frames);
+    const vpxrc_place &place = frame.place;
+    CHECK(place.show_index >= 0 && place.show_index < clip.source.num_frames);
     CHECK(frame.libvpx_q_index >= 0 && frame.libvpx_q_index <= 255);
-    Decision decision{60 + 5 * frame.layer_depth, frame.coding_index % 2 ? 1.0 : 1.2, {}, -3, {}};
-    if (frame.coding_index % 3 == 0) decision.superblock_scale.assign(superblocks, 0.8f);
+    Decision decision{60 + 5 * place.layer_depth, place.coding_index % 2 ? 1.0 : 1.2, {}, -3, {}};
+    if (place.coding_index % 3 == 0) decision.superblock_scale.assign(superblocks, 0.8f);
     return decision;
   });
   CHECK(state == State::kDone);

@@ -8,13 +8,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from vpxrc.cli.comparing import compare
-from vpxrc.cli.encoding import encode, verify
-from vpxrc.cli.evaluation import demo, evaluate
-from vpxrc.cli.information import datasets, doctor
-from vpxrc.cli.inspection import inspect
-from vpxrc.cli.teaching import teach
-from vpxrc.cli.training import train
+from vpxrc.cli.compare import compare
+from vpxrc.cli.datasets import datasets
+from vpxrc.cli.demo import demo
+from vpxrc.cli.doctor import doctor
+from vpxrc.cli.encode import encode
+from vpxrc.cli.evaluate import evaluate
+from vpxrc.cli.inspect import inspect
+from vpxrc.cli.teach import teach
+from vpxrc.cli.train import train
+from vpxrc.cli.verify import verify
 from vpxrc.errors import VpxrcError
 
 INTERRUPTED = 130  # what shells report of a program that Ctrl-C ended

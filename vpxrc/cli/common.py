@@ -1,5 +1,7 @@
-"""What the commands share."""
+"""Options and helpers that the commands share."""
 
+import os
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -13,12 +15,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from vpxrc.errors import InputError
+from vpxrc.datasets import CLIPS_VARIABLE, Clip, load_clips
+from vpxrc.errors import InputError, MissingDependencyError
 
 DEFAULT_POLICY = "imitation"  # one encode, and it meets the bitrate; the README has its figures
 
+CORES = len(os.sched_getaffinity(0))
+
 CpuUsed = Annotated[int, typer.Option(help="libvpx's speed, 0 (slowest) to 8.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and no progress.")]
+Jobs = Annotated[int, typer.Option(help="Encodes at the same time.")]
 
 
 def numbers(name: str, text: str) -> list[int]:
@@ -31,6 +37,48 @@ def numbers(name: str, text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"--{name} takes integers with commas between, not {text!r}") from None
+
+
+def gather_clips(spec: str | Sequence[str], hidden: bool) -> tuple[list[Clip], list[str]]:
+    """Return the clips that can be had of those asked for, each with a source.
+
+    Those of a set that are not on this machine are made from their originals. Where some cannot
+    be, one line on stderr names them, so that nobody takes the rest for the whole.
+
+    Args:
+        spec: As :func:`vpxrc.datasets.load_clips` takes it.
+        hidden: Show no progress.
+
+    Returns:
+        The clips, and the names of those left out.
+
+    Raises:
+        InputError: The clips cannot be used, or none is left.
+    """
+    clips = load_clips(spec)
+    ready: list[Clip] = []
+    failed: dict[str, str] = {}
+    all_here = all(clip.source is not None for clip in clips)
+    with progress_bar(hidden or all_here) as bar:
+        task = bar.add_task("", total=len(clips))
+        for clip in clips:
+            bar.update(task, description=f"getting {clip.name}")
+            try:
+                ready.append(clip.obtain())
+            except (InputError, MissingDependencyError) as error:
+                failed[clip.name] = str(error)
+            bar.update(task, advance=1)
+    if failed:
+        asked = spec if isinstance(spec, str) else ", ".join(spec)
+        words = (
+            f"{asked}: {len(failed)} of {len(clips)} clips cannot be had: {', '.join(failed)}; put "
+            f"the files into a folder named by {CLIPS_VARIABLE} (of the first: "
+            f"{next(iter(failed.values()))})"
+        )
+        if not ready:
+            raise InputError(words)
+        typer.echo(words, err=True)
+    return ready, list(failed)
 
 
 def progress_bar(hidden: bool) -> Progress:

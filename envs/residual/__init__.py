@@ -1,0 +1,1 @@
+"""Environments in which the agent corrects the decisions of a base policy."""

@@ -1,0 +1,132 @@
+"""The command ``evaluate``."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vpxrc.cli.common import CORES, CpuUsed, Jobs, Json, gather_clips, numbers, progress_bar
+from vpxrc.encoder.options import EncoderOptions
+from vpxrc.evaluation.quality import METRICS
+from vpxrc.evaluation.result import Evaluation
+from vpxrc.evaluation.study import evaluate as run_evaluation
+from vpxrc.evaluation.tables import table
+
+ALL_METRICS = ",".join(METRICS)
+Metrics = Annotated[str, typer.Option(help="Which of psnr,ssim,vmaf.")]
+
+
+def evaluate(
+    agent: Annotated[str, typer.Option(metavar="SPEC", help="The policy: NAME or NAME:ARGUMENT.")],
+    baseline: Annotated[
+        list[str], typer.Option(metavar="NAME", help="Another policy to compare with; repeatable.")
+    ],
+    clips: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PATH_OR_SET ...",
+            help="A set's name, video files, folders or catalogues; repeatable.",
+        ),
+    ],
+    bitrates: Annotated[str, typer.Option(metavar="A,B,C,D", help="Targets in kbit/s.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; what is in it is used again.")],
+    more_clips: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)] = None,
+    cpu_used: CpuUsed = 2,
+    jobs: Jobs = CORES,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Encode on a Ray cluster, --jobs tasks at once: local (started here), auto "
+            "(running here), HOST:PORT or ray://HOST:PORT. Its machines need vpxrc and the clips "
+            "under the same paths.",
+        ),
+    ] = None,
+    metrics: Metrics = ALL_METRICS,
+    allow_training_clips: Annotated[
+        bool, typer.Option("--allow-training-clips", help="Even clips that a policy trained on.")
+    ] = False,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Pictures for papers too, PDF and PNG in figures/.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare a policy with baselines on clips at four bitrates or more.
+
+    Killed at any point, the same command goes on where it was. report.html in the folder has the
+    plots and some decoded frames, and needs no other file.
+
+    \b
+    Examples:
+      vpxrc evaluate --agent layered --baseline libvpx-vbr --clips samples \\
+        --bitrates 64,96,144,216 --out results
+      vpxrc evaluate --agent layered --baseline libvpx-vbr --baseline libvpx-q-mlarf \\
+        --clips folder/ film.mp4 --bitrates 128,192,256,384 --metrics psnr --figures --out results
+    """  # noqa: D301 - typer wants the \b as it is
+    evaluation = run_study(
+        agent,
+        baseline,
+        [*clips, *(more_clips or [])],
+        numbers("bitrates", bitrates),
+        out,
+        EncoderOptions(cpu_used=cpu_used),
+        metrics.split(","),
+        jobs,
+        ray,
+        allow_training_clips,
+        figures,
+        hidden=as_json,
+    )
+    if as_json:
+        print(json.dumps(evaluation.summary))
+    else:
+        print(table(evaluation))
+        print(f"Everything is in {out}: report.html has the plots.")
+
+
+def run_study(
+    agent: str,
+    baselines: list[str],
+    clips: list[str],
+    bitrates: list[int],
+    out: Path,
+    options: EncoderOptions,
+    metrics: list[str],
+    jobs: int,
+    ray: str | None,
+    allow_training_clips: bool,
+    figures: bool,
+    hidden: bool,
+) -> Evaluation:
+    """Run a study with a progress bar, and draw its pictures and its page."""
+    found, left_out = gather_clips(clips, hidden)
+    with progress_bar(hidden) as bar:
+        task = bar.add_task("opening the clips", total=None)
+        evaluation = run_evaluation(
+            agent,
+            baselines,
+            found,
+            bitrates,
+            out,
+            options=options,
+            metrics=metrics,
+            jobs=jobs,
+            ray=ray,
+            allow_training_clips=allow_training_clips,
+            left_out=left_out,
+            command=shlex.join(["vpxrc", *sys.argv[1:]]),
+            progress=lambda done, total, last: bar.update(
+                task, completed=done, total=total, description=last
+            ),
+        )
+        from vpxrc import reports  # takes as long to import as all else together
+
+        bar.update(task, description="drawing")
+        reports.write_pictures(evaluation)
+        reports.write_html(evaluation, found)
+        if figures:
+            reports.write_figures(evaluation)
+    return evaluation

@@ -1,0 +1,26 @@
+"""The quantiser scale: log2 of the step per q index."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpxrc import _native
+
+MULTI_LAYER = 6  # libvpx's most layers of alternate reference frames
+
+#: log2 of VP9's AC quantiser step per q index, float64 ``[256]``, read-only. The step is in eighths
+#: of a sample; +1 doubles it.
+LOG2_STEP: NDArray[np.float64] = np.log2([_native.ac_quantizer(q) for q in range(256)])
+LOG2_STEP.flags.writeable = False
+
+
+def nearest_q(log2_step: float, table: NDArray[np.float64] = LOG2_STEP) -> int:
+    """Return the q index whose quantiser step is nearest in the logarithm.
+
+    Args:
+        log2_step: log2 of the step that is wanted.
+        table: log2 of the step per q index, float64 ``[256]``; a session's is ``log2_step``.
+
+    Returns:
+        1..255; 0 would be lossless.
+    """
+    return int(np.clip(np.abs(table - log2_step).argmin(), 1, 255))

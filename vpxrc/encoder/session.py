@@ -1,0 +1,361 @@
+"""A second pass that stops at every decision, and a pool of many at once."""
+
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vpxrc import _native
+from vpxrc.encoder.first_pass import first_pass_stats, geometry
+from vpxrc.encoder.log import EncodeLog
+from vpxrc.encoder.options import EncoderOptions
+from vpxrc.encoder.quantizer import LOG2_STEP
+from vpxrc.encoder.types import DEFAULT_TIMEOUT, Decision, Frame, Group, State
+from vpxrc.errors import EncoderError, EncoderTimeoutError, PolicyError
+from vpxrc.media.frames import Video, split_planes
+
+
+class Session(Protocol):
+    """One encode that stops at every decision: what policies, pools and environments ask of it.
+
+    A context manager, which closes it. :class:`EncodeSession` is libvpx's.
+    """
+
+    def __enter__(self) -> Self:
+        """Return the session."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the session."""
+
+    @property
+    def video(self) -> Video:
+        """The clip."""
+
+    @property
+    def options(self) -> EncoderOptions:
+        """The encoder's options."""
+
+    @property
+    def state(self) -> State:
+        """What the session is doing; RUNNING only after a step that did not wait."""
+
+    @property
+    def progress(self) -> int:
+        """Frames coded so far, those shown again included; may be asked for at any time."""
+
+    @property
+    def frame(self) -> Frame | None:
+        """The frame that waits for a decision; None when none does."""
+
+    @property
+    def group(self) -> Group:
+        """The current group."""
+
+    @property
+    def tpl(self) -> NDArray[np.float64] | None:
+        """Statistics of libvpx's TPL pass over the current group; None where there are none."""
+
+    @property
+    def first_pass(self) -> NDArray[np.float64]:
+        """Statistics of the clip's frames, ``[num_frames, 26]`` (``FIRST_PASS_FIELDS``)."""
+
+    @property
+    def log2_step(self) -> NDArray[np.float64]:
+        """log2 of the quantiser step per q index, float64 ``[256]``, read-only."""
+
+    @property
+    def reconstruction(
+        self,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]] | None:
+        """Y, U and V of the frame coded last, where they were asked for."""
+
+    def records(self, start: int = 0) -> NDArray[np.void]:
+        """Return the log so far from row ``start``, dtype ``RECORD_DTYPE``."""
+
+    def wait(self) -> State:
+        """Wait for the next hand-over or the end."""
+
+    def step(self, decision: Decision) -> State:
+        """Answer the pending frame and wait for what comes next (unless a queue tells)."""
+
+    def step_group(self, plan: ArrayLike | None) -> State:
+        """Answer the pending group with provisional q indices, or None."""
+
+    def log(self) -> EncodeLog:
+        """Return the log of the finished encode."""
+
+    def close(self) -> None:
+        """End the encode wherever it is; idempotent."""
+
+
+class EncodeSession:
+    """One second pass that stops at every decision, on a native thread of its own.
+
+    A context manager; leaving it ends the encode wherever it is::
+
+        with EncodeSession(video, options) as session:
+            while session.frame is not None:
+                session.step(Decision(q_index=120))
+            log = session.log()
+
+    Frames that are shown again carry no decision and are not presented.
+
+    Args:
+        video: The clip. Its frames are read in place, without a copy.
+        options: The encoder's options.
+        observe: Let libvpx decide everything; nothing is presented, the session runs to its end.
+        plan_groups: Stop at every new group too, for provisional q indices of its TPL pass.
+        script: Decisions to be taken natively, one after the other, without stopping.
+        keep_reconstruction: Keep the frame coded last for ``reconstruction``.
+        timeout: Seconds that the encoder may take for a frame.
+        queue: A queue that is told ``id`` whenever this session needs an answer or is over; the
+            constructor and the steps then do not wait.
+        id: See ``queue``.
+    """
+
+    def __init__(
+        self,
+        video: Video,
+        options: EncoderOptions,
+        *,
+        observe: bool = False,
+        plan_groups: bool = False,
+        script: list[Decision] | None = None,
+        keep_reconstruction: bool = False,
+        timeout: float = DEFAULT_TIMEOUT,
+        queue: Any = None,
+        id: int = 0,
+    ) -> None:
+        self.video = video
+        self.options = options
+        self.timeout = timeout
+        self._wait = timeout if queue is None else 0.0
+        self._state = State.RUNNING
+        self._records: NDArray[np.void] | None = None
+        self._native = _native.Session(
+            *geometry(video),
+            options,
+            first_pass_stats(video, options),
+            observe=observe,
+            plan_groups=plan_groups,
+            keep_reconstruction=keep_reconstruction,
+            script=script,
+            queue=queue,
+            id=id,
+        )
+        if queue is None:
+            self.wait()
+
+    def __enter__(self) -> Self:
+        """Return the session."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the session."""
+        self.close()
+
+    @property
+    def state(self) -> State:
+        """What the session is doing; RUNNING only after a step that did not wait."""
+        return self._state
+
+    def wait(self) -> State:
+        """Wait for the next hand-over or the end.
+
+        Raises:
+            EncoderError: libvpx failed; the message names clip, frame and libvpx's own words.
+            EncoderTimeoutError: ``timeout`` seconds went by; the session is closed.
+        """
+        return self._enter(self._native.wait(self.timeout))
+
+    def _enter(self, state: State) -> State:
+        self._state = state
+        if state == State.RUNNING and self._wait:
+            self._native.close(0.0)
+            raise EncoderTimeoutError(
+                f"{self.video.name}: the encoder took more than {self.timeout:g} s for a frame"
+            )
+        if state == State.FAILED:
+            frame, words = self._native.num_records, self._native.error
+            self.close()
+            raise EncoderError(f"{self.video.name}: coded frame {frame}: {words}")
+        return state
+
+    def step(self, decision: Decision) -> State:
+        """Answer the pending frame and wait for what comes next (unless a queue tells).
+
+        Raises:
+            PolicyError: The decision is out of range; the session still waits for one.
+            EncoderError: libvpx failed, or no frame is pending.
+            EncoderTimeoutError: See ``wait``.
+        """
+        try:
+            state = self._native.step(decision, self._wait)
+        except (ValueError, TypeError) as error:
+            raise PolicyError(f"{self._where()}: {error}") from error
+        except RuntimeError as error:
+            raise EncoderError(f"{self._where()}: {error}") from error
+        return self._enter(state)
+
+    def step_group(self, plan: ArrayLike | None) -> State:
+        """Answer the pending group.
+
+        Args:
+            plan: Provisional q indices for the TPL pass, ``[group.size]`` or, with the overlay that
+                follows, ``[group.size + 1]``; -1 each, or None for all: libvpx's own estimate.
+
+        Raises:
+            PolicyError: The plan is out of range or of another length.
+            EncoderError: libvpx failed, or no group is pending.
+        """
+        try:
+            values = None if plan is None else np.asarray(plan, dtype=np.int64).tolist()
+            state = self._native.step_group(values, self._wait)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise PolicyError(f"{self._where()}: {error}") from error
+        except RuntimeError as error:
+            raise EncoderError(f"{self._where()}: {error}") from error
+        return self._enter(state)
+
+    def _where(self) -> str:
+        return f"{self.video.name}: coded frame {self._native.num_records}"
+
+    @property
+    def progress(self) -> int:
+        """Frames coded so far, those shown again included; may be asked for at any time."""
+        return self._native.progress
+
+    @property
+    def frame(self) -> Frame | None:
+        """The frame that waits for a decision; None when none does."""
+        return self._native.frame if self._state == State.FRAME else None
+
+    @property
+    def group(self) -> Group:
+        """The current golden-frame group."""
+        return self._native.group
+
+    @property
+    def tpl(self) -> NDArray[np.float64] | None:
+        """TPL statistics of the current group, ``[size, rows, cols, 8]`` (``TPL_FIELDS``).
+
+        Per 32x32 block after propagation; NaN for frames without. None at group position 0 (libvpx
+        runs its TPL pass after it) and where the pass does not run.
+        """
+        tpl: NDArray[np.float64] | None = self._native.tpl
+        return tpl
+
+    @property
+    def first_pass(self) -> NDArray[np.float64]:
+        """First-pass statistics of all frames, ``[num_frames, 26]`` (``FIRST_PASS_FIELDS``)."""
+        stats: NDArray[np.float64] = self._native.first_pass
+        return stats
+
+    @property
+    def log2_step(self) -> NDArray[np.float64]:
+        """log2 of the quantiser step per q index, float64 ``[256]``, read-only: VP9's AC steps."""
+        return LOG2_STEP
+
+    def records(self, start: int = 0) -> NDArray[np.void]:
+        """Return the log so far from row ``start``, dtype ``RECORD_DTYPE``."""
+        records: NDArray[np.void] = self._native.records(start)
+        return records
+
+    @property
+    def reconstruction(
+        self,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]] | None:
+        """Y, U and V of the frame coded last, where ``keep_reconstruction`` asked for it."""
+        frame = self._native.reconstruction
+        return None if frame is None else split_planes(frame, self.video.width, self.video.height)
+
+    def log(self) -> EncodeLog:
+        """Return the log of the finished encode.
+
+        Raises:
+            EncoderError: The encode is not over.
+        """
+        if self._state != State.DONE:
+            raise EncoderError(f"{self._where()}: the encode is not over")
+        return EncodeLog(
+            clip=self.video.format,
+            options=self.options,
+            records=self._native.records(),
+            packets=self._native.packets,
+            first_pass=self._native.first_pass,
+            encode_seconds=self._native.encode_seconds,
+            cpu_seconds=self._native.cpu_seconds,
+        )
+
+    def close(self) -> None:
+        """End the encode wherever it is; idempotent."""
+        self._native.close()
+
+
+class SessionPool:
+    """Many sessions at once; hands back whichever needs an answer next.
+
+    ``open`` takes the arguments of :class:`EncodeSession`. Sessions run on their own threads, so a
+    process keeps as many cores busy as it has sessions open.
+    """
+
+    def __init__(self, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self._queue = _native.ReadyQueue()
+        self._timeout = timeout
+        self._sessions: dict[int, Session] = {}
+        self._next_id = 0
+
+    def open(self, video: Video, options: EncoderOptions, **arguments: Any) -> int:
+        """Start a session and return its id."""
+        session_id, self._next_id = self._next_id, self._next_id + 1
+        self._sessions[session_id] = options.open(
+            video, queue=self._queue, id=session_id, timeout=self._timeout, **arguments
+        )
+        return session_id
+
+    def next(self) -> tuple[int, Session]:
+        """Return the id and session that has waited longest for an answer, or is over.
+
+        Raises:
+            EncoderTimeoutError: None coded a frame in time; all sessions are closed.
+            EncoderError: The session's encode failed.
+        """
+        while True:
+            before = self._progress()
+            session_id = self._queue.pop(self._timeout)
+            if session_id is None:
+                if self._progress() != before:
+                    continue  # observers and scripts come back at their end only
+                self.close()
+                raise EncoderTimeoutError(f"no session coded a frame within {self._timeout:g} s")
+            session = self._sessions.get(session_id)
+            if session is not None:  # a session closed since is passed over
+                session.wait()
+                return session_id, session
+
+    def _progress(self) -> int:
+        return sum(session.progress for session in self._sessions.values())
+
+    def close_session(self, session_id: int) -> None:
+        """Close one session and forget it."""
+        self._sessions.pop(session_id).close()
+
+    def close(self) -> None:
+        """Close all sessions."""
+        while self._sessions:
+            self._sessions.popitem()[1].close()
+
+    def __len__(self) -> int:
+        """Return how many sessions are open."""
+        return len(self._sessions)

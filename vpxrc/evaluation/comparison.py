@@ -1,0 +1,270 @@
+"""Finished studies side by side: folders that ``vpxrc evaluate`` has filled."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vpxrc.errors import InputError
+from vpxrc.evaluation.tables import (
+    QUALITY_NAMES,
+    bd_rate_figures,
+    bd_rate_table,
+    compare_curves,
+    constraint,
+    constraint_table,
+    excluded,
+)
+
+MAX_NAMED = 3  # clips that an error names
+
+
+@dataclass(frozen=True)
+class Study:
+    """A finished evaluation, read again.
+
+    Attributes:
+        name: The folder's name, or its path where another study's folder has the same name.
+        summary: What ``summary.json`` has.
+        encodes: As :attr:`vpxrc.evaluation.result.Evaluation.encodes`.
+    """
+
+    name: str
+    summary: dict[str, Any]
+    encodes: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Studies side by side, on the clips that all of them have.
+
+    A policy that gave the same streams in several studies is one; where it did not, the study's
+    name tells it apart, as in ``dependency (second)``.
+
+    Attributes:
+        studies: The studies, in the order given.
+        clips: Names of the shared clips, the first study's.
+        baselines: Names of the shared baselines.
+        agents: What the agent of each study is called here, by study.
+        encodes: A row per encode of a shared clip; ``policy`` is what the policy is called here.
+        comparisons: As :attr:`Evaluation.comparisons`: every study's agent against
+            the shared baselines of its own study, then the first study's agent against every other
+            policy of any study.
+        notes: What makes the figures less comparable, in words.
+    """
+
+    studies: list[Study]
+    clips: list[str]
+    baselines: list[str]
+    agents: dict[str, str]
+    encodes: pd.DataFrame
+    comparisons: pd.DataFrame
+    notes: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all figures; BD-rates in percent, shares in 0..1."""
+        pairs = self.comparisons.groupby(["test", "anchor"], sort=False)
+        return {
+            "studies": [
+                {
+                    "name": study.name,
+                    "agent": self.agents[study.name],
+                    "clips": len(study.summary["clips"]),
+                    **{name: study.summary[name] for name in ("libvpx", "cpu_used", "bitrates")},
+                }
+                for study in self.studies
+            ],
+            "clips": self.clips,
+            "baselines": self.baselines,
+            "bd_rate": [
+                {
+                    "test": test,
+                    "anchor": anchor,
+                    **{
+                        metric: bd_rate_figures(rows)
+                        for metric, rows in pair.groupby("metric", sort=False)
+                    },
+                }
+                for (test, anchor), pair in pairs
+            ],
+            "constraint": {
+                policy: {**constraint(rows["overshoot"]), "encodes": float(rows["encodes"].mean())}
+                for policy, rows in self.encodes.groupby("policy", sort=False)
+            },
+            "notes": self.notes,
+        }
+
+
+def read_study(folder: str | Path, name: str | None = None) -> Study:
+    """Read ``summary.json`` and ``encodes.parquet`` of a finished evaluation.
+
+    Args:
+        folder: Where ``vpxrc evaluate`` put its results.
+        name: What to call it; by default the folder's name.
+
+    Raises:
+        InputError: There is no such folder, no finished study in it, or one that cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    for file in ("summary.json", "encodes.parquet"):
+        if not (folder / file).is_file():
+            raise InputError(f"{folder}: no finished study in it: {file} is missing")
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+        encodes = pd.read_parquet(folder / "encodes.parquet")
+        clips = [clip["content_hash"] for clip in summary["clips"]]
+        needed = [summary[part] for part in ("agent", "baselines", "libvpx", "bitrates")]
+        whole = bool(needed and clips) and set(clips) <= set(encodes["content_hash"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: its study cannot be read: {error!r}") from error
+    if not whole:
+        raise InputError(f"{folder}: encodes.parquet lacks clips that summary.json has")
+    return Study(name or folder.name or str(folder), summary, encodes)
+
+
+def compare(folders: Sequence[str | Path]) -> Comparison:
+    """Lay finished studies side by side.
+
+    Clips are told apart by their frames, not by their names; a policy is compared on the clips that
+    all studies have. BD-rates come from achieved bitrates, so targets and speeds may differ, which
+    the notes say.
+
+    Args:
+        folders: At least two folders of finished studies.
+
+    Raises:
+        InputError: A folder has no finished study, or they share no clip, baseline or metric.
+    """
+    if len(folders) < 2:
+        raise InputError("a comparison needs at least two studies")
+    names = [Path(folder).name or str(folder) for folder in folders]
+    names = [
+        str(folder) if names.count(name) > 1 else name
+        for folder, name in zip(folders, names, strict=True)
+    ]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"the study {repeated} is given twice")
+    studies = [read_study(*pair) for pair in zip(folders, names, strict=True)]
+    clips = _shared_clips(studies)
+    baselines = _shared(studies, "baseline", lambda study: study.summary["baselines"])
+    qualities = _shared(
+        studies, "metric", lambda study: [name for name in QUALITY_NAMES if name in study.encodes]
+    )
+    labels, encodes = _join(studies, clips)
+    agents = {study.name: labels[study.name, study.summary["agent"]] for study in studies}
+    pairs = [
+        (agents[study.name], labels[study.name, baseline])
+        for study in studies
+        for baseline in baselines
+    ]
+    pairs += [(agents[studies[0].name], other) for other in dict.fromkeys(encodes["policy"])]
+    pairs = [(test, anchor) for test, anchor in dict.fromkeys(pairs) if test != anchor]
+    return Comparison(
+        studies,
+        list(clips.values()),
+        baselines,
+        agents,
+        encodes,
+        compare_curves(encodes, pairs, qualities),
+        _notes(studies, clips, baselines),
+    )
+
+
+def table(comparison: Comparison) -> str:
+    """Return the comparison in Markdown, aligned to be read as it is."""
+    parts = [
+        f"BD-rate in percent over the {len(comparison.clips)} clip(s) of all studies: mean "
+        "(median) [95 % interval of the mean]; negative means fewer bits at equal quality.",
+        bd_rate_table(comparison.comparisons),
+        constraint_table(comparison.encodes),
+    ]
+    if lines := excluded(comparison.comparisons):
+        parts.insert(2, "\n".join(["Not in these means:", "", *lines]))
+    if comparison.notes:
+        parts.append("\n".join(["To keep in mind:", "", *(f"- {n}" for n in comparison.notes)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _shared(studies: list[Study], what: str, of: Callable[[Study], Iterable[str]]) -> list[str]:
+    """Return what all studies have, in the first one's order."""
+    found = [list(of(study)) for study in studies]
+    shared = [one for one in found[0] if all(one in others for others in found)]
+    if not shared:
+        listed = "; ".join(
+            f"{study.name} has {', '.join(names)}"
+            for study, names in zip(studies, found, strict=True)
+        )
+        raise InputError(f"the studies share no {what}: {listed}")
+    return shared
+
+
+def _shared_clips(studies: list[Study]) -> dict[str, str]:
+    """Return the names, the first study's, by content hash."""
+    found = [{c["content_hash"]: c["clip"] for c in study.summary["clips"]} for study in studies]
+    shared = {key: name for key, name in found[0].items() if all(key in other for other in found)}
+    if not shared:
+        listed = []
+        for study, clips in zip(studies, found, strict=True):
+            some = [*clips.values()][:MAX_NAMED]
+            more = ", ..." if len(clips) > MAX_NAMED else ""
+            listed.append(f"{study.name} has {', '.join(some)}{more}")
+        raise InputError(
+            "the studies share no clip (clips are told apart by their frames, not their names): "
+            + "; ".join(listed)
+        )
+    return shared
+
+
+def _join(
+    studies: list[Study], clips: dict[str, str]
+) -> tuple[dict[tuple[str, str], str], pd.DataFrame]:
+    """Return what each study's policies are called, and every policy's encodes once."""
+    found: dict[str, dict[frozenset[Any], list[str]]] = {}
+    rows = {}
+    for study in studies:
+        shared = study.encodes[study.encodes["content_hash"].isin(clips)]
+        for policy, mine in shared.groupby("policy", sort=False):
+            causes = mine[["content_hash", "target_bitrate", "cpu_used", "stream_sha256"]]
+            streams = frozenset(map(tuple, causes.to_numpy().tolist()))
+            found.setdefault(str(policy), {}).setdefault(streams, []).append(study.name)
+            rows[study.name, str(policy)] = mine
+    labels, parts = {}, []
+    for policy, different in found.items():
+        for names in different.values():
+            label = policy if len(different) == 1 else f"{policy} ({names[0]})"
+            labels.update({(name, policy): label for name in names})
+            mine = rows[names[0], policy]
+            parts.append(mine.assign(policy=label, clip=mine["content_hash"].map(clips)))
+    return labels, pd.concat(parts, ignore_index=True)
+
+
+def _notes(studies: list[Study], clips: dict[str, str], baselines: list[str]) -> list[str]:
+    notes = []
+    for words, name in (
+        ("cpu-used", "cpu_used"),
+        ("libvpx", "libvpx"),
+        ("targets in kbit/s", "bitrates"),
+    ):
+        values = {study.name: str(study.summary[name]).strip("[]") for study in studies}
+        if len(set(values.values())) > 1:
+            listed = "; ".join(f"{value} in {study}" for study, value in values.items())
+            notes.append(f"the studies differ in {words}: {listed}")
+    for study in studies:
+        if left := len(study.summary["clips"]) - len(clips):
+            notes.append(f"{left} clip(s) of {study.name} are not in all studies, and left out")
+    keys = ["policy", "content_hash", "target_bitrate", "cpu_used"]
+    columns = [*keys, "stream_sha256"]
+    everything = pd.concat([study.encodes[columns] for study in studies], ignore_index=True)
+    streams = everything.groupby(keys)["stream_sha256"].nunique().reset_index()
+    for baseline in baselines:
+        if (streams.loc[streams["policy"] == baseline, "stream_sha256"] > 1).any():
+            notes.append(
+                f"{baseline} gave other streams in one study than in another, for the same clip, "
+                "target and cpu-used: each agent is compared with its own study's"
+            )
+    return notes

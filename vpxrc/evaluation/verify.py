@@ -1,0 +1,210 @@
+"""Exactness checks on a clip: the hook changes nothing, and what it logs replays exactly."""
+
+import dataclasses
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vpxrc import _native
+from vpxrc.encoder.first_pass import first_pass_stats
+from vpxrc.encoder.log import EncodeLog
+from vpxrc.encoder.options import EncoderOptions
+from vpxrc.errors import InputError, PolicyError
+from vpxrc.evaluation.quality import measure, summarize
+from vpxrc.media.frames import Video, write_y4m
+from vpxrc.media.muxing import ivf_bytes
+from vpxrc.policies.base import encode
+from vpxrc.policies.replay import Replay
+from vpxrc.storage import cache_dir
+
+PSNR_TOLERANCE = 1e-9  # dB
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes:
+        name: What was checked, on which clip and under which options.
+        passed: Whether it held.
+        figure: By how much, in words.
+    """
+
+    name: str
+    passed: bool
+    figure: str
+
+
+def verify(
+    video: Video,
+    cpu_used: Sequence[int] = (1, 2, 4),
+    auto_alt_ref: Sequence[int] = (1, 6),
+    target_bitrate: int | None = None,
+    oracle: Path | None = None,
+) -> Iterator[Check]:
+    """Run all checks on a clip, under every pair of speed and layers.
+
+    Args:
+        video: The clip.
+        cpu_used: Speeds, 0..8.
+        auto_alt_ref: Layers of alternate reference frames, 0..6.
+        target_bitrate: In kbit/s; 0.06 bits per pixel by default.
+        oracle: libvpx's own encoder; :func:`oracle_program` by default.
+
+    Yields:
+        Each check as soon as it is done. Those against the oracle are left out where there is none.
+
+    Raises:
+        InputError: An option is out of range, or ``oracle`` is no program.
+        EncoderError: An encode failed.
+    """
+    oracle = oracle_program(oracle)
+    settings = [
+        EncoderOptions.for_clip(video, target_bitrate, cpu_used=speed, auto_alt_ref=layers)
+        for speed in cpu_used
+        for layers in auto_alt_ref
+    ]
+    for options in settings:
+        for rate_control in ("vbr", "cq", "q"):
+            log = observe(video, dataclasses.replace(options, rate_control=rate_control))
+            yield check_plain(video, log)
+            if oracle is not None:
+                yield check_oracle(video, log, oracle)
+            if rate_control == "vbr":
+                yield check_replay(video, log)
+                yield check_psnr(video, log)
+        without_tpl = dataclasses.replace(options, tpl=False)
+        yield check_replay(video, observe(video, without_tpl))
+
+
+def oracle_program(path: Path | None = None) -> Path | None:
+    """Return libvpx's own encoder, or None where the build left none in the cache.
+
+    Args:
+        path: Take this one.
+
+    Raises:
+        InputError: ``path`` is no file.
+    """
+    if path is not None and not path.is_file():
+        raise InputError(f"{path}: no such program")
+    program = path or cache_dir() / _native.LIBVPX_BUILD / "vpxenc"
+    return program if program.is_file() else None
+
+
+def observe(video: Video, options: EncoderOptions) -> EncodeLog:
+    """Return the log of libvpx's own rate control, as our observer sees it."""
+    with options.open(video, observe=True) as session:
+        return session.log()
+
+
+def check_plain(video: Video, log: EncodeLog) -> Check:
+    """Compare an observed stream with the same libvpx in a loop with nothing attached."""
+    packets = _native.run_plain_second_pass(
+        video.frames,
+        video.width,
+        video.height,
+        video.fps.numerator,
+        video.fps.denominator,
+        log.options,
+        first_pass_stats(video, log.options),
+    )
+    plain = ivf_bytes(packets, video.width, video.height, video.fps, log.fourcc)
+    return _same_stream("observed = plain libvpx", log, plain)
+
+
+def check_oracle(video: Video, log: EncodeLog, oracle: Path) -> Check:
+    """Compare an observed stream, IVF header included, with what ``vpxenc`` writes.
+
+    Raises:
+        InputError: The program fails.
+    """
+    options = log.options
+    arguments = [
+        "--codec=vp9",
+        "--passes=2",
+        "--good",
+        "--ivf",
+        f"--end-usage={options.rate_control}",
+        f"--target-bitrate={options.target_bitrate}",
+        f"--cpu-used={options.cpu_used}",
+        f"--auto-alt-ref={options.auto_alt_ref}",
+        f"--lag-in-frames={options.lag_in_frames}",
+        f"--kf-max-dist={options.key_frame_max_distance}",
+        f"--threads={options.threads}",
+        f"--min-q={options.min_quantizer}",
+        f"--max-q={options.max_quantizer}",
+        f"--enable-tpl={int(options.tpl)}",
+    ]
+    if options.rate_control != "vbr":
+        arguments.append(f"--cq-level={options.cq_level}")
+    with tempfile.TemporaryDirectory(prefix="vpxrc-") as folder:
+        source, output = Path(folder, "source.y4m"), Path(folder, "output.ivf")
+        write_y4m(video, source)
+        command = [str(oracle.absolute()), *arguments, f"--output={output}", str(source)]
+        try:
+            subprocess.run(
+                command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            words = getattr(error, "stderr", None) or str(error)
+            raise InputError(f"{oracle} failed: {words.strip().splitlines()[-1]}") from None
+        return _same_stream("observed = vpxenc", log, output.read_bytes())
+
+
+def check_replay(video: Video, log: EncodeLog) -> Check:
+    """Repeat a log through q control, exactly and by q and lambda alone."""
+    name = "exact replay"
+    try:
+        exact = encode(video, log.options, Replay(log))
+    except PolicyError as error:
+        return Check(_name(name, log), False, str(error))
+    check = _same_stream(name, log, exact.stream)
+    try:
+        rough = encode(video, log.options, Replay(log, exact=False))
+    except PolicyError as error:
+        alone = str(error)
+    else:
+        alone = _difference(rough, log)
+    figure = f"{check.figure} ({_difference(exact, log)}); by q and lambda alone: {alone}"
+    return dataclasses.replace(check, figure=figure)
+
+
+def check_psnr(video: Video, log: EncodeLog) -> Check:
+    """Compare the encoder's PSNR with that of the stream decoded by ffmpeg."""
+    decoded = summarize(
+        measure(log.options.decode(log.stream, log.clip), video, ["psnr"]),
+        video.width,
+        video.height,
+    )
+    gap = max(abs(log.psnr - decoded["psnr"]), abs(log.psnr_overall - decoded["psnr_overall"]))
+    return Check(
+        _name("encoder's PSNR = PSNR decoded by ffmpeg", log),
+        gap <= PSNR_TOLERANCE,
+        f"{log.psnr:.4f} dB, {gap:.1e} apart",
+    )
+
+
+def _same_stream(name: str, log: EncodeLog, other: bytes) -> Check:
+    ours = log.stream
+    if ours == other:
+        return Check(_name(name, log), True, f"{len(ours)} bytes, identical")
+    pairs = enumerate(zip(ours, other, strict=False))
+    first = next((at for at, (a, b) in pairs if a != b), min(len(ours), len(other)))
+    figure = f"{len(ours)} and {len(other)} bytes, different from byte {first}"
+    return Check(_name(name, log), False, figure)
+
+
+def _difference(replayed: EncodeLog, log: EncodeLog) -> str:
+    bits = 100 * (replayed.bits / log.bits - 1)
+    return f"bits {bits:+.3f} %, PSNR {replayed.psnr - log.psnr:+.4f} dB"
+
+
+def _name(what: str, log: EncodeLog) -> str:
+    options = log.options
+    return (
+        f"{what} [{log.clip.name}, {options.rate_control}, cpu-used {options.cpu_used}, "
+        f"auto-alt-ref {options.auto_alt_ref}, TPL {'on' if options.tpl else 'off'}]"
+    )

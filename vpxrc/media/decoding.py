@@ -1,0 +1,271 @@
+"""Decoding a video file with ffmpeg into a memory-mapped cache of raw frames."""
+
+import functools
+import hashlib
+import json
+import re
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpxrc.errors import EncoderError, InputError
+from vpxrc.media.ffmpeg import ffmpeg_program, first_error, message_lines, run_ffmpeg, start_ffmpeg
+from vpxrc.media.frames import (
+    MAX_DIMENSION,
+    MIN_DIMENSION,
+    Video,
+    check_geometry,
+    content_digest,
+    frame_bytes,
+    parse_fps,
+    read_y4m_header,
+)
+from vpxrc.media.probing import HDR, TO_8_BITS, TO_SDR
+from vpxrc.storage import atomic_write, cache_dir, sha256_file
+
+CACHE_FORMAT = 1
+
+
+def open_video(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    fps: Fraction | int | str | None = None,
+    start: float = 0.0,
+    num_frames: int | None = None,
+    cache: str | Path | None = None,
+) -> Video:
+    """Open anything that ffmpeg reads as 8-bit 4:2:0 frames at a constant frame rate.
+
+    The frames are decoded once into a memory-mapped file of the cache, whose key is made of the
+    source's bytes and of all arguments but ``name``. Odd dimensions are kept, the rotation that
+    phones write is applied, and pixels count as square.
+
+    Args:
+        path: The video file; its first video stream is used.
+        name: What to call the clip; the file's name without suffix by default.
+        width: Scale to this width in pixels (Lanczos). Where only one of width and height is given
+            the other keeps the aspect ratio, rounded to an even number.
+        height: Scale to this height in pixels.
+        fps: Resample to this frame rate by dropping and repeating frames; the stream's own by
+            default. A string may be a ratio, as in ``"30000/1001"``.
+        start: Skip this many seconds.
+        num_frames: Stop after this many frames at most; all of them by default.
+        cache: Cache folder; :func:`vpxrc.storage.cache_dir` by default.
+
+    Raises:
+        InputError: The file is missing, empty, truncated or corrupt, has no video stream, has more
+            than 8 bits per sample or fewer than 2 frames, or an argument is out of range.
+        OutputError: The cache cannot be written.
+        MissingDependencyError: There is no ffmpeg.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: a folder, not a video file")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty")
+    for label, size in (("width", width), ("height", height)):
+        if size is not None and not MIN_DIMENSION <= size <= MAX_DIMENSION:
+            raise InputError(f"{label} {size} is out of range {MIN_DIMENSION}..{MAX_DIMENSION}")
+    if not 0 <= start < float("inf"):
+        raise InputError(f"start {start} s must be finite and not negative")
+    if num_frames is not None and num_frames < 2:
+        raise InputError(f"num_frames {num_frames} is out of range: a clip has at least 2 frames")
+    rate = None if fps is None else parse_fps(fps)
+
+    decoding = {
+        "format": CACHE_FORMAT,
+        "source": sha256_file(path),
+        "width": width,
+        "height": height,
+        "fps": None if rate is None else str(rate),
+        "start": float(start),
+        "num_frames": num_frames,
+    }
+    key = hashlib.sha256(json.dumps(decoding, sort_keys=True).encode()).hexdigest()
+    folder = (cache_dir() if cache is None else Path(cache)) / "frames"
+    frames_file, description_file = folder / f"{key}.i420", folder / f"{key}.json"
+    name = path.stem if name is None else name
+
+    video = _open_cached(name, frames_file, description_file)
+    if video is None:
+        with atomic_write(frames_file) as temporary:
+            description = _decode_file(path, temporary, width, height, rate, start, num_frames)
+        # The description comes last: where it is there, the frames are there.
+        with atomic_write(description_file) as temporary:
+            temporary.write_text(json.dumps(description))
+        video = _open_cached(name, frames_file, description_file)
+    if video is None:
+        raise InputError(f"{path}: its decoded frames vanished from {folder}")
+    return video
+
+
+def decode_vp9(stream: bytes | Path, width: int, height: int) -> NDArray[np.uint8]:
+    """Decode a VP9 stream with ffmpeg's own decoder.
+
+    Args:
+        stream: An IVF or WebM file, or its bytes.
+        width: Luma width in pixels that the stream must have.
+        height: Luma height in pixels that the stream must have.
+
+    Returns:
+        uint8 ``[num_frames, frame_bytes]``, rows as in :class:`Video`: exactly the frames that are
+        shown, none repeated and none dropped.
+
+    Raises:
+        EncoderError: The stream cannot be decoded or has another size.
+        MissingDependencyError: There is no ffmpeg.
+    """
+    import ffmpeg  # where it is needed: `import vpxrc` stays quick
+
+    # The decoder by name: where ffmpeg was built without its own, libvpx would decode itself.
+    source = "pipe:" if isinstance(stream, bytes) else f"file:{stream}"
+    output = (
+        ffmpeg.input(source, **{"c:v": "vp9", "err_detect": "explode"})
+        .output("pipe:", format="yuv4mpegpipe", pix_fmt="yuv420p", fps_mode="passthrough")
+        .global_args("-xerror")
+    )
+    data = stream if isinstance(stream, bytes) else None
+    y4m = run_ffmpeg(output, EncoderError, "ffmpeg cannot decode the stream", data)
+    try:
+        header = y4m[: y4m.index(b"\n") + 1]
+        decoded_width, decoded_height, _ = read_y4m_header(header)
+    except ValueError:
+        raise EncoderError("ffmpeg cannot decode the stream: it has no frames") from None
+    if (decoded_width, decoded_height) != (width, height):
+        raise EncoderError(
+            f"the stream is {decoded_width}x{decoded_height}, its source {width}x{height}"
+        )
+    marker = len(b"FRAME\n")
+    rows = np.frombuffer(y4m, np.uint8, offset=len(header))
+    return rows.reshape(-1, marker + frame_bytes(width, height))[:, marker:]
+
+
+def _open_cached(name: str, frames_file: Path, description_file: Path) -> Video | None:
+    """Map a decoded clip, or return None where it is not in the cache or not whole."""
+    try:
+        description = json.loads(description_file.read_text())
+        width, height = description["width"], description["height"]
+        frames = np.memmap(frames_file, np.uint8, mode="r").reshape(-1, frame_bytes(width, height))
+        if len(frames) != description["num_frames"]:
+            return None
+        fps = Fraction(description["fps"])
+        return Video(name, frames, width, height, fps, description["content_hash"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _decode_file(
+    path: Path,
+    target: Path,
+    width: int | None,
+    height: int | None,
+    fps: Fraction | None,
+    start: float,
+    num_frames: int | None,
+) -> dict[str, object]:
+    """Decode a file into raw frames and return the description that goes beside them."""
+    import ffmpeg  # where it is needed: `import vpxrc` stays quick
+
+    # "file:" keeps ffmpeg from reading a protocol or an option into the name. Errors end the
+    # program instead of being concealed: a concealed frame would be a wrong source.
+    source = ffmpeg.input(f"file:{path}", ss=start, err_detect="explode")
+    stream = source["V:0"]
+    if width is not None or height is not None:
+        stream = stream.filter("scale", width or -2, height or -2, flags="lanczos")
+    if fps is not None:
+        stream = stream.filter("fps", str(fps))
+    options: dict[str, object] = {"pix_fmt": "yuv420p", "fps_mode": "cfr"}
+    if num_frames is not None:
+        options["frames:v"] = num_frames
+    # Y4M, because its header has the exact size and frame rate after rotation and scaling.
+    stream = stream.output("pipe:", format="yuv4mpegpipe", **options).global_args("-xerror")
+
+    frames = 0
+    with (
+        start_ffmpeg(stream, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as (process, log),
+        open(target, "wb") as file,
+    ):
+        assert process.stdout is not None
+        header, marker = process.stdout.readline(), process.stdout.readline()
+        _check_source(path, log)
+        if marker:  # without a frame the header's rate means nothing
+            geometry = read_y4m_header(header)
+            check_geometry(str(path), *geometry)
+            size = frame_bytes(geometry[0], geometry[1])
+            digest = content_digest(*geometry)
+        while marker:
+            frame = process.stdout.read(size)
+            if len(frame) < size:
+                break
+            file.write(frame)
+            digest.update(frame)
+            frames += 1
+            marker = process.stdout.readline()
+        # Neither of the two changes ffmpeg's exit status.
+        damage = [
+            line for line in message_lines(log) if re.search("concealing|ended prematurely", line)
+        ]
+        if process.wait() or damage:
+            raise InputError(f"{path}: truncated or corrupt: {first_error(log)}")
+        # Y4M's demuxer drops a last frame that is not whole without a word.
+        if num_frames is None and _is_truncated_y4m(path):
+            raise InputError(f"{path}: truncated: the last frame is not whole")
+        if frames < 2:
+            after = f" after {start:g} s" if start else ""
+            raise InputError(f"{path}: {frames} frame(s){after}; a clip has at least 2")
+    return {
+        "width": geometry[0],
+        "height": geometry[1],
+        "fps": str(geometry[2]),
+        "num_frames": frames,
+        "content_hash": digest.hexdigest(),
+    }
+
+
+def _check_source(path: Path, messages: IO[bytes]) -> None:
+    """Refuse what ffmpeg reads but the encoder cannot take, by ffmpeg's description of it."""
+    lines = message_lines(messages)
+    if not any("Input #0," in line for line in lines):
+        raise InputError(f"{path}: not a video, truncated or corrupt: {first_error(messages)}")
+    for line in lines:
+        if "matches no streams" in line:
+            raise InputError(f"{path}: no video stream")
+        match = re.search(r"Stream #0.*: Video: [^,]+, (\w+)", line)
+        if match and "(attached pic)" not in line:
+            depth = _bit_depths().get(match[1], 8)
+            if depth > 8:
+                raise InputError(
+                    f"{path}: {depth} bits per sample ({match[1]}); only 8-bit video is supported, "
+                    f"convert it first: {TO_SDR if re.search('|'.join(HDR), line) else TO_8_BITS}"
+                )
+            return
+
+
+@functools.cache
+def _bit_depths() -> dict[str, int]:
+    """Return the bits per sample of ffmpeg's pixel formats, by name."""
+    table = subprocess.run(
+        [ffmpeg_program(), "-v", "error", "-pix_fmts"], capture_output=True, text=True, check=True
+    ).stdout
+    rows = re.findall(r"^[I.][O.]\S* (\w+) +\d+ +\d+ +([\d-]+)$", table, re.MULTILINE)
+    return {name: max(int(depth) for depth in depths.split("-")) for name, depths in rows}
+
+
+def _is_truncated_y4m(path: Path) -> bool:
+    """Whether a Y4M file stops inside a frame; False for whatever is not 8-bit 4:2:0 Y4M."""
+    with open(path, "rb") as file:
+        header = file.readline(4096)
+    try:
+        width, height, _ = read_y4m_header(header)
+    except ValueError:
+        return False
+    return (path.stat().st_size - len(header)) % (len(b"FRAME\n") + frame_bytes(width, height)) != 0

@@ -1,0 +1,120 @@
+"""Running the ffmpeg program, and reading its messages."""
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from vpxrc.errors import MissingDependencyError, VpxrcError
+
+
+def ffmpeg_program() -> str:
+    """Return the path of imageio-ffmpeg's program, which has libvmaf where Debian's has not.
+
+    Raises:
+        MissingDependencyError: There is no program.
+    """
+    import imageio_ffmpeg  # as ffmpeg-python: where it is needed
+
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError:
+        raise MissingDependencyError(
+            "no ffmpeg program: pip install --force-reinstall imageio-ffmpeg"
+        ) from None
+
+
+@contextmanager
+def start_ffmpeg(
+    stream: Any, **options: Any
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """Run an ffmpeg-python stream, and end the program when the block ends early.
+
+    Args:
+        stream: What ``ffmpeg.output`` returned.
+        **options: More arguments for :class:`subprocess.Popen`.
+
+    Yields:
+        The process and the file of its messages, each marked with its level.
+
+    Raises:
+        MissingDependencyError: There is no ffmpeg.
+    """
+    command = stream.global_args("-nostdin", "-nostats", "-hide_banner", "-v", "level+info")
+    program = ffmpeg_program()
+    with tempfile.TemporaryFile() as messages:
+        try:
+            process = subprocess.Popen(
+                command.compile(cmd=program, overwrite_output=True), stderr=messages, **options
+            )
+        except (FileNotFoundError, PermissionError) as error:
+            raise MissingDependencyError(
+                f"cannot start ffmpeg ({program}: {error.strerror}): "
+                "pip install --force-reinstall imageio-ffmpeg, and unset IMAGEIO_FFMPEG_EXE"
+            ) from None
+        try:
+            yield process, messages
+        finally:
+            process.kill()
+            # Not Popen.__exit__: it would flush what the dead program never read.
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with suppress(BrokenPipeError):
+                        pipe.close()
+
+
+def run_ffmpeg(
+    stream: Any,
+    error: type[VpxrcError],
+    doing: str,
+    data: bytes | None = None,
+    cwd: str | Path | None = None,
+) -> bytes:
+    """Run an ffmpeg-python stream to its end.
+
+    Args:
+        stream: What ``ffmpeg.output`` returned.
+        error: The exception to raise where ffmpeg fails.
+        doing: How its message begins, as in ``"cannot decode the stream"``.
+        data: Bytes for the program's standard input.
+        cwd: The program's working folder.
+
+    Returns:
+        The program's standard output.
+
+    Raises:
+        error: ffmpeg failed; the message ends with its words.
+        MissingDependencyError: There is no ffmpeg, or it lacks a filter.
+    """
+    stdin = subprocess.DEVNULL if data is None else subprocess.PIPE
+    with start_ffmpeg(stream, stdin=stdin, stdout=subprocess.PIPE, cwd=cwd) as (process, messages):
+        output, _ = process.communicate(data)
+        if process.returncode:
+            words = first_error(messages)
+            if "No such filter" in words:
+                raise MissingDependencyError(
+                    f"{doing}: this ffmpeg is not imageio-ffmpeg's ({words}): "
+                    "pip install imageio-ffmpeg, and unset IMAGEIO_FFMPEG_EXE"
+                )
+            raise error(f"{doing}: {words}")
+    return output
+
+
+def message_lines(messages: IO[bytes]) -> list[str]:
+    """Return what ffmpeg has said so far, line by line, each marked with its level."""
+    # Not seek and read: the running program writes at the file's shared position.
+    size = os.fstat(messages.fileno()).st_size
+    return os.pread(messages.fileno(), size, 0).decode(errors="replace").splitlines()
+
+
+def first_error(messages: IO[bytes]) -> str:
+    """Return ffmpeg's first error message, which is the cause where others follow."""
+    for line in message_lines(messages):
+        if match := re.search(r"\[(?:error|fatal|panic)\] (.*)", line):
+            return match[1].strip()
+    return "ffmpeg says nothing about it"

@@ -1,0 +1,264 @@
+"""Videos as raw frames in memory, their colours on a screen, and Y4M for other tools."""
+
+import hashlib
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpxrc.errors import InputError
+from vpxrc.storage import atomic_write
+
+MIN_DIMENSION = 16
+MAX_DIMENSION = 16384
+MAX_FPS = 300
+
+
+@dataclass(frozen=True)
+class ClipFormat:
+    """All that is known of a clip but its frames.
+
+    Attributes:
+        name: What messages and tables call the clip.
+        width: Luma width in pixels; may be odd.
+        height: Luma height in pixels; may be odd.
+        fps: Frames per second, constant.
+        num_frames: Number of frames, at least 2.
+        content_hash: See :class:`Video`.
+    """
+
+    name: str
+    width: int
+    height: int
+    fps: Fraction
+    num_frames: int
+    content_hash: str
+
+    @property
+    def pixels(self) -> int:
+        """Luma pixels of one frame."""
+        return self.width * self.height
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one frame, chroma included."""
+        return frame_bytes(self.width, self.height)
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return float(self.num_frames / self.fps)
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """A clip as raw 8-bit 4:2:0 frames, shared read-only by every session of a process.
+
+    Attributes:
+        name: What messages and tables call the clip.
+        frames: uint8 ``[num_frames, frame_bytes]``, C-contiguous and read-only, a memory map or an
+            array. A row is one I420 frame: the luma plane ``[height, width]``, then the U and the V
+            plane, each ``[ceil(height / 2), ceil(width / 2)]``, without padding.
+        width: Luma width in pixels; may be odd.
+        height: Luma height in pixels; may be odd.
+        fps: Frames per second, constant.
+        content_hash: SHA-256 in hexadecimal over width, height, fps and the bytes of all frames.
+    """
+
+    name: str
+    frames: NDArray[np.uint8]
+    width: int
+    height: int
+    fps: Fraction
+    content_hash: str
+
+    @property
+    def format(self) -> ClipFormat:
+        """All but the frames."""
+        return ClipFormat(
+            self.name, self.width, self.height, self.fps, self.num_frames, self.content_hash
+        )
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames, at least 2."""
+        return len(self.frames)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one frame, chroma included."""
+        return frame_bytes(self.width, self.height)
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return float(self.num_frames / self.fps)
+
+    def planes(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return the Y, U and V planes of one frame as ``[h, w]`` uint8 views.
+
+        Args:
+            index: Frame number; negative numbers count from the end, as in a list.
+
+        Raises:
+            IndexError: There is no such frame.
+        """
+        return split_planes(self.frames[index], self.width, self.height)
+
+
+def frame_bytes(width: int, height: int) -> int:
+    """Return the bytes of an I420 frame of ``width`` x ``height`` pixels."""
+    return width * height + 2 * ((width + 1) // 2) * ((height + 1) // 2)
+
+
+def split_planes(
+    frames: NDArray[np.uint8], width: int, height: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return views of the Y, U and V planes.
+
+    Args:
+        frames: uint8 ``[..., frame_bytes]``.
+        width: Luma width in pixels.
+        height: Luma height in pixels.
+
+    Returns:
+        uint8 ``[..., height, width]`` and twice ``[..., ceil(height / 2), ceil(width / 2)]``.
+    """
+    shape = frames.shape[:-1]
+    luma = width * height
+    half_width, half_height = (width + 1) // 2, (height + 1) // 2
+    chroma = half_width * half_height
+    return (
+        frames[..., :luma].reshape(*shape, height, width),
+        frames[..., luma : luma + chroma].reshape(*shape, half_height, half_width),
+        frames[..., luma + chroma :].reshape(*shape, half_height, half_width),
+    )
+
+
+def video_from_frames(
+    frames: NDArray[np.uint8],
+    width: int,
+    height: int,
+    fps: Fraction | int | str,
+    name: str = "array",
+) -> Video:
+    """Make a video of I420 frames in memory.
+
+    Args:
+        frames: uint8 ``[num_frames, frame_bytes]``; see :class:`Video`. A writeable array is
+            copied.
+        width: Luma width in pixels, 16..16384.
+        height: Luma height in pixels, 16..16384.
+        fps: Frames per second, above 0 and at most 300.
+        name: What to call the clip.
+
+    Raises:
+        InputError: The shape, the type or a number is out of range.
+    """
+    rate = parse_fps(fps)
+    check_geometry(name, width, height, rate)
+    if frames.dtype != np.uint8:
+        raise InputError(f"{name}: frames are {frames.dtype}, not uint8 (8 bits per sample)")
+    if frames.ndim != 2 or frames.shape[1] != frame_bytes(width, height):
+        raise InputError(
+            f"{name}: frames have the shape {frames.shape}, "
+            f"not (num_frames, {frame_bytes(width, height)})"
+        )
+    if len(frames) < 2:
+        raise InputError(f"{name}: {len(frames)} frame(s); a clip has at least 2")
+    if frames.flags.writeable or not frames.flags.c_contiguous:
+        frames = frames.copy(order="C")
+        frames.flags.writeable = False
+    digest = content_digest(width, height, rate)
+    digest.update(frames.data)
+    return Video(name, frames, width, height, rate, digest.hexdigest())
+
+
+def write_y4m(video: Video, path: str | Path) -> None:
+    """Write a video as YUV4MPEG2, the uncompressed format that ``vpxenc`` reads.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    rate = f"{video.fps.numerator}:{video.fps.denominator}"
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        file.write(f"YUV4MPEG2 W{video.width} H{video.height} F{rate} Ip A1:1 C420jpeg\n".encode())
+        for frame in video.frames:
+            file.write(b"FRAME\n")
+            file.write(frame.data)
+
+
+def parse_fps(fps: Fraction | int | float | str) -> Fraction:
+    """Return a frame rate as an exact ratio.
+
+    Args:
+        fps: A number, or a string such as ``"30000/1001"``.
+
+    Raises:
+        InputError: It is not a number above 0 and at most 300.
+    """
+    try:
+        rate = Fraction(fps)
+    except (ValueError, ZeroDivisionError, OverflowError, TypeError):
+        raise InputError(f"fps {fps!r} is not a number or a ratio such as 30000/1001") from None
+    if not 0 < rate <= MAX_FPS:
+        raise InputError(f"fps {fps} is out of range: above 0, at most {MAX_FPS}")
+    return rate
+
+
+def read_y4m_header(line: bytes) -> tuple[int, int, Fraction]:
+    """Return width, height and frame rate from the first line of an 8-bit 4:2:0 Y4M stream.
+
+    Raises:
+        ValueError: It is not such a line.
+    """
+    magic, *fields = line.decode("ascii").split()
+    tags = {field[0]: field[1:] for field in fields if field[0] != "X"}
+    if magic != "YUV4MPEG2" or tags.get("C", "420") not in {
+        "420",
+        "420jpeg",
+        "420mpeg2",
+        "420paldv",
+    }:
+        raise ValueError(f"not an 8-bit 4:2:0 Y4M header: {line!r}")
+    try:
+        return int(tags["W"]), int(tags["H"]), Fraction(tags["F"].replace(":", "/"))
+    except (KeyError, ZeroDivisionError):
+        raise ValueError(f"incomplete Y4M header: {line!r}") from None
+
+
+def check_geometry(name: str, width: int, height: int, fps: Fraction) -> None:
+    """Refuse sizes and frame rates that no encoder here takes.
+
+    Raises:
+        InputError: A side or the rate is out of range; the message names the clip.
+    """
+    if not (MIN_DIMENSION <= width <= MAX_DIMENSION and MIN_DIMENSION <= height <= MAX_DIMENSION):
+        raise InputError(
+            f"{name}: {width}x{height} pixels; each side must be {MIN_DIMENSION}..{MAX_DIMENSION}"
+        )
+    if not 0 < fps <= MAX_FPS:
+        raise InputError(f"{name}: {float(fps):g} frames per second; at most {MAX_FPS}, give fps")
+
+
+def content_digest(width: int, height: int, fps: Fraction) -> "hashlib._Hash":
+    """Return the digest of a clip before its frames are added; see :attr:`Video.content_hash`."""
+    return hashlib.sha256(f"{width}x{height} {fps}\n".encode())
+
+
+def rgb(y: NDArray[np.uint8], u: NDArray[np.uint8], v: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return I420 planes (BT.601, limited range) as RGB uint8 ``[height, width, 3]``."""
+    height, width = y.shape
+
+    def full(plane: NDArray[np.uint8]) -> NDArray[np.float32]:
+        large = plane.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+        return large.astype(np.float32) - 128
+
+    luma = (y.astype(np.float32) - 16) * (255 / 219)
+    blue, red = full(u) * (255 / 224), full(v) * (255 / 224)
+    picture = np.stack(
+        (luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue), axis=-1
+    )
+    return np.asarray(np.clip(np.rint(picture), 0, 255), dtype=np.uint8)

@@ -1,0 +1,217 @@
+"""HTML pages that need no other file and no network."""
+
+import base64
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from PIL import Image
+from plotly.offline import get_plotlyjs
+
+from vpxrc.storage import atomic_write
+
+MAX_PICTURE_WIDTH = 640  # pixels
+JPEG_QUALITY = 90  # so fine that what one sees is the stream's, not JPEG's
+
+# Studio range to full range, for luma and chroma.
+_LUMA = [min(max(round((value - 16) * 255 / 219), 0), 255) for value in range(256)]
+_CHROMA = [min(max(round((value - 128) * 255 / 224 + 128), 0), 255) for value in range(256)]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One plot of a section.
+
+    Attributes:
+        title: What is above it.
+        traces: Plotly's, as dictionaries; those of one name are shown and hidden together.
+        layout: Plotly's, without what follows the page's theme.
+        caption: What is below it.
+    """
+
+    title: str
+    traces: list[dict[str, Any]]
+    layout: dict[str, Any]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One stream of a clip, for the viewer.
+
+    Attributes:
+        name: What it is called.
+        caption: What is said of all of it.
+        pictures: Its frames, as :func:`picture` makes them.
+        notes: What is said of each frame.
+    """
+
+    name: str
+    caption: str
+    pictures: list[str]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Viewed:
+    """A clip in the viewer.
+
+    Attributes:
+        clip: What the menu calls it.
+        frames: Show indices of its pictures.
+        streams: What is shown side by side.
+    """
+
+    clip: str
+    frames: list[int]
+    streams: list[Shown]
+
+
+class Page:
+    """A page that is put together section by section, then written.
+
+    The same content gives the same bytes.
+
+    Args:
+        title: Heading of the page, and its name.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._body: list[str] = []
+        self._plots: dict[str, dict[str, Any]] = {}
+        self._viewer: list[dict[str, Any]] = []
+
+    def section(self, heading: str, *parts: str) -> None:
+        """Add a section of HTML."""
+        place = f"section-{len(self._body)}"
+        inner = "\n".join(parts)
+        self._body.append(
+            f'<section aria-labelledby="{place}"><h2 id="{place}">{escape(heading)}</h2>\n'
+            f"{inner}</section>"
+        )
+
+    def plots(
+        self, heading: str, menu: str, plots: Mapping[str, Sequence[Plot]], words: str = ""
+    ) -> None:
+        """Add a section of plots.
+
+        Args:
+            heading: Its heading.
+            menu: What one chooses.
+            plots: What is drawn for each choice of the menu, the same number of plots for each; one
+                choice alone has no menu.
+            words: What is said above the plots.
+        """
+        place = f"plots-{len(self._plots)}"
+        choices = {choice: [asdict(plot) for plot in drawn] for choice, drawn in plots.items()}
+        self._plots[place] = {"menu": menu, "choices": choices}
+        self.section(heading, paragraph(words), f'<div class="plots" id="{place}"></div>')
+
+    def viewer(self, heading: str, clips: Sequence[Viewed], words: str) -> None:
+        """Add the frame viewer, at most one a page; without clips only the words."""
+        self._viewer = [asdict(clip) for clip in clips]
+        place = '<div class="viewer" id="viewer"></div>' if clips else ""
+        self.section(heading, paragraph(words), place)
+
+    def write(self, path: Path) -> None:
+        """Write the page.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        script, style = (
+            Path(__file__).with_name(f"html.{suffix}").read_text(encoding="utf-8")
+            for suffix in ("js", "css")
+        )
+        data = json.dumps({"plots": self._plots, "viewer": self._viewer}, allow_nan=False)
+        title = escape(self._title)
+        text = "\n".join(
+            [
+                '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+                '<meta name="viewport" content="width=device-width, initial-scale=1">',
+                '<meta name="color-scheme" content="light dark">',
+                '<link rel="icon" href="data:,">',
+                f"<title>{title}</title><style>{style}</style></head><body><main>",
+                f"<h1>{title}</h1>",
+                "<noscript><p>The plots and the viewer need JavaScript.</p></noscript>",
+                *self._body,
+                "</main>",
+                f"<script>{get_plotlyjs()}</script>",
+                # "<" would end the script early where a name has "</script>" in it.
+                '<script type="application/json" id="data">',
+                data.replace("<", "\\u003c"),
+                f"</script><script>{script}</script></body></html>\n",
+            ]
+        )
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def paragraph(words: str) -> str:
+    """Return text as HTML."""
+    return f"<p>{escape(words)}</p>" if words else ""
+
+
+def code(text: str) -> str:
+    """Return a command or a program's text as HTML."""
+    return f"<pre>{escape(text)}</pre>"
+
+
+def table(rows: Iterable[Sequence[object]], name: str) -> str:
+    """Return a table as HTML, which scrolls by itself where it is too wide.
+
+    Args:
+        rows: The heading first.
+        name: What assistive programs call it.
+    """
+    heading, *body = (list(map(escape, map(str, row))) for row in rows)
+    lines = [f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in body]
+    return (
+        f'<div class="table" tabindex="0" role="region" aria-label="{escape(name)}"><table>'
+        f'<thead><tr><th scope="col">{"</th><th scope=col>".join(heading)}</th></tr></thead>\n'
+        f"<tbody>{chr(10).join(lines)}</tbody></table></div>"
+    )
+
+
+def markdown(text: str) -> str:
+    """Return as HTML what this package writes in Markdown: paragraphs, lists and tables."""
+    parts = []
+    for block in text.strip().split("\n\n"):
+        lines = block.split("\n")
+        if block.startswith("|"):
+            rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+            parts.append(table([rows[0], *rows[2:]], "figures"))
+        elif block.startswith("- "):
+            items = "".join(f"<li>{escape(line[2:])}</li>" for line in lines)
+            parts.append(f"<ul>{items}</ul>")
+        else:
+            parts.append(paragraph(block))
+    return "\n".join(parts)
+
+
+def details(summary: str, inner: str) -> str:
+    """Return HTML that is folded away."""
+    return f"<details><summary>{escape(summary)}</summary>\n{inner}</details>"
+
+
+def picture(planes: Sequence[NDArray[Any]]) -> str:
+    """Return a frame as a JPEG in a ``data:`` address, scaled down where it is large.
+
+    Args:
+        planes: uint8 planes of an I420 frame in studio range, BT.601: luma ``[height, width]``,
+            then U and V, each ``[ceil(height / 2), ceil(width / 2)]``.
+    """
+    luma, *chroma = (Image.fromarray(plane) for plane in planes)
+    bands = [luma.point(_LUMA)]
+    bands += [band.resize(luma.size, Image.Resampling.BILINEAR).point(_CHROMA) for band in chroma]
+    image = Image.merge("YCbCr", bands)
+    image.thumbnail((MAX_PICTURE_WIDTH, luma.height), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
