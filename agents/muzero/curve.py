@@ -41,7 +41,7 @@ def episode_figures(
         "overshoot": float(overshoots.mean()),
         "over_target": float((overshoots > 0).mean()),
         "psnr": float(np.mean([log.psnr for log in logs])),
-        "as_planned": float((actions == 0).mean()),
+        "kept": float((actions == 0).mean()),
     }
     if isinstance(reward, SelfCompetition):
         quality, overshoot = np.mean([*reward.table.values()], axis=0)
@@ -58,7 +58,7 @@ def win_rate(wins: Sequence[float]) -> float:
 def last_means(rows: Sequence[Row]) -> dict[str, Any]:
     """Return means over the last 200 iterations; None where there are none."""
     means = pd.DataFrame(rows[-WINDOW:]).mean().to_dict() if rows else {}
-    names = ("episode_return", "gain", "overshoot", "over_target", "as_planned")
+    names = ("episode_return", "gain", "overshoot", "over_target", "kept")
     return {name: means.get(name) for name in names}
 
 

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from vpxrc.agents.muzero.actor import Task
 from vpxrc.envs.gain import GainReward
-from vpxrc.envs.residual.config import ResidualConfig, make_plan
+from vpxrc.envs.residual.config import ResidualConfig, make_base
 from vpxrc.envs.rewards import HistoricalOpponent, SelfCompetition
 from vpxrc.errors import InputError
 from vpxrc.policies.registry import make_policy
@@ -26,7 +26,7 @@ class Purpose:
 
     Attributes:
         tasks: The clips and targets.
-        planned: What it acts on.
+        residual: The base policy, the decision points and the offsets.
         reward: ``gain``: :class:`vpxrc.envs.GainReward`, percent of bits saved, paid step by step;
             ``strict`` and ``augmented``: :class:`vpxrc.envs.SelfCompetition`; ``opponent``:
             :class:`vpxrc.envs.HistoricalOpponent`, replaced by the agent of the time when it is
@@ -35,11 +35,11 @@ class Purpose:
             0.005, which was for targets of 256 to 768 kbit/s, times 512 over the tasks' mean
             target.
         reference: Spec of the policy that ``gain`` and, at first, ``opponent`` measure against;
-            None for the plan.
+            None for the base policy.
     """
 
     tasks: tuple[Task, ...]
-    planned: ResidualConfig
+    residual: ResidualConfig
     reward: RewardName = "gain"
     overshoot_price: float | None = None
     reference: str | None = None
@@ -50,7 +50,7 @@ class Purpose:
             raise InputError("nothing to train on: no clips or no bitrates")
         if self.reward not in REWARDS:
             raise InputError(f"unknown reward {self.reward!r}: choose from {', '.join(REWARDS)}")
-        make_plan(self.planned.plan)
+        make_base(self.residual.base)
         if self.reference is not None:
             make_policy(self.reference)
 

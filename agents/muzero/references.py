@@ -38,7 +38,7 @@ def missing_references(purpose: Purpose, reward: MuZeroReward) -> tuple[list[Ref
             other = round(SECOND_TARGET * tasks[0].options.target_bitrate)
             options = dataclasses.replace(tasks[0].options, target_bitrate=other)
             tasks = [*tasks, Task(tasks[0].clip, options)]
-        jobs.append(ReferenceJob(tuple(tasks), purpose.reference or purpose.planned.plan))
+        jobs.append(ReferenceJob(tuple(tasks), purpose.reference or purpose.residual.base))
     return jobs, len(by_clip)
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,7 @@ from vpxrc.agents.muzero.purpose import Purpose
 from vpxrc.agents.muzero.references import add_references, episode_rewards, missing_references
 from vpxrc.agents.muzero.replay import PlayedEpisode, Replay
 from vpxrc.agents.muzero.state import FORMAT, Memory, StateFolder
+from vpxrc.agents.progress import Progress, silent
 from vpxrc.encoder.log import EncodeLog, coded_rows
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.envs.residual.observation import OBSERVATION
@@ -51,13 +52,6 @@ EPISODES = 2000  # where neither episodes nor minutes are given
 _ORDER, _NOISE, _DRAWS = range(3)
 
 
-class Progress(Protocol):
-    """What a caller of :func:`train` may be told by."""
-
-    def __call__(self, done: int, total: int | None, words: str, row: Row | None) -> None:
-        """Tell how far it is; ``row`` is a new one of the curve."""
-
-
 def train(
     out: Path,
     purpose: Purpose,
@@ -70,20 +64,20 @@ def train(
     envs: int = 4,
     ray: str | None = None,
     device: str = "cpu",
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Train an agent and write its checkpoint.
 
     Beside it, in place of its suffix, ``.state`` has what the same call goes on from, after a kill
     or with more episodes: ``current`` in it is the last whole one, with the reward's table in
-    ``ema.json``. It holds encodes to measure against, so another vpxrc, or a plan whose code or
-    files have changed, refuses it. ``.curve.parquet`` has a row per iteration, which is one result
-    of a worker:
+    ``ema.json``. It holds encodes to measure against, so another vpxrc, or a base policy whose code
+    or files have changed, refuses it. ``.curve.parquet`` has a row per iteration, which is one
+    result of a worker:
 
     ``iteration``, ``episodes``, ``decisions``, ``updates``, ``seconds`` (so far); ``win_rate``
     (over the last 200 episodes: against the average, the opponent, or for ``gain`` the reference);
     ``episode_return`` and ``gain`` (percent of bits saved, with ``gain`` only), ``overshoot``,
-    ``over_target``, ``psnr``, ``as_planned`` (share of action 0): means over the iteration's
+    ``over_target``, ``psnr``, ``kept`` (share of action 0): means over the iteration's
     episodes; ``average_quality`` and ``average_overshoot`` (with self-competition: what it is
     against, the mean of the table); the losses (means over its updates); ``frames_per_second``
     (coded in all workers since the run was last started).
@@ -102,7 +96,7 @@ def train(
         ray: None for processes of this machine, else an address; see
             :func:`vpxrc.parallel.open_workers`.
         device: Device of the learner, ``cpu`` or ``cuda``.
-        progress: Told after each result.
+        progress: Told after each result, with the new row of the curve.
 
     Returns:
         A summary that JSON takes.
@@ -183,13 +177,13 @@ class Run:
         clips: frozenset[str],
         envs: int,
         device: str,
-        progress: Progress | None,
+        progress: Progress,
     ) -> None:
         self.episodes_wanted: int | None = None
         self.seconds_wanted: float | None = None
         self._out, self._purpose, self._config, self._clips = out, purpose, config, clips
         self._envs, self._progress = envs, progress
-        actions = len(purpose.planned.actions)
+        actions = len(purpose.residual.actions)
         replay = Replay(
             config.capacity,
             len(OBSERVATION),
@@ -203,7 +197,7 @@ class Run:
         self._urgent: deque[Job] = deque()
         self._network: Network | None = None
         references = [] if purpose.reference is None else [purpose.reference]
-        self._code = digest(provenance.causes(purpose.planned.plan, *references))
+        self._code = digest(provenance.causes(purpose.residual.base, *references))
         self._folder = StateFolder(out.with_suffix(".state"))
         if self._folder.exists():
             self._folder.load(self.memory, self._settings())
@@ -223,7 +217,7 @@ class Run:
 
     def episodes(self) -> Iterator[Job]:
         """Yield episodes with the networks of the moment, until there are enough."""
-        planned, config = self._purpose.planned, self._config
+        residual, config = self._purpose.residual, self._config
         while not self._enough():
             if self._urgent:
                 yield self._urgent.popleft()
@@ -235,7 +229,7 @@ class Run:
             self._submitted += count
             tasks = tuple(self._task(number) for number in numbers)
             seeds = tuple((config.seed, _NOISE, number) for number in numbers)
-            yield Job(tasks, planned, self.network(), config, seeds)
+            yield Job(tasks, residual, self.network(), config, seeds)
 
     def _enough(self) -> bool:
         if self.episodes_wanted is not None and self._submitted >= self.episodes_wanted:
@@ -321,7 +315,7 @@ class Run:
         tasks = self._purpose.tasks
         for start in range(0, len(tasks), self._envs):
             some = tasks[start : start + self._envs]
-            job = Job(some, self._purpose.planned, self.network(), self._config)
+            job = Job(some, self._purpose.residual, self.network(), self._config)
             self._urgent.append(job)
 
     def _note(
@@ -345,8 +339,7 @@ class Run:
         self._tell(memory.count["episodes"], self.episodes_wanted, words(row), row)
 
     def _tell(self, done: int, total: int | None, words: str, row: Row | None) -> None:
-        if self._progress is not None:
-            self._progress(done, total, words, row)
+        self._progress(done, total, words, row)
 
     # What is kept
 
@@ -357,7 +350,7 @@ class Run:
             "format": FORMAT,
             "code": self._code,
             "observation": OBSERVATION,
-            "planned": dataclasses.asdict(purpose.planned),
+            "residual": dataclasses.asdict(purpose.residual),
             "config": dataclasses.asdict(self._config),
             "reward": [purpose.reward, purpose.overshoot_price, purpose.reference],
             "tasks": [
@@ -389,7 +382,7 @@ class Run:
         }
         Trained(
             self.memory.learner.network(),
-            self._purpose.planned,
+            self._purpose.residual,
             self._config,
             self._clips,
             shaping,

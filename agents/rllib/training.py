@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from safetensors.numpy import save as save_tensors
 
 from vpxrc import provenance
 from vpxrc.agents.checkpoints import checkpoint_metadata
+from vpxrc.agents.progress import Progress, silent
 from vpxrc.agents.rllib.config import ALGORITHMS, OFFLINE, RllibConfig, split_options
 from vpxrc.agents.rllib.offline import (
     Demonstration,
@@ -48,8 +49,6 @@ _PRICE = 0.005  # price of overshoot in augmented self-competition, dB per kbit/
 _LEAST_DEVIATION = 0.05  # an input that varies less is not scaled up further
 _MODULE = "default_policy"
 
-Progress = Callable[[int, dict[str, float]], None]
-
 
 def train(
     algorithm: str,
@@ -65,7 +64,7 @@ def train(
     ray: str | None,
     lessons: Sequence[Path],
     device: str,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Train an agent and write its checkpoint.
 
@@ -76,7 +75,7 @@ def train(
         algorithm: ``ppo`` or ``sac``, which act themselves, or ``bc`` or ``marwil``, which learn
             from the teacher's trajectories.
         out: The checkpoint, ``.safetensors``; :class:`vpxrc.agents.rllib.Rllib` loads it.
-        config: The problem. sac has (level, reference) for actions, whatever the moves.
+        config: The problem. sac has (level, reference) for actions, whatever the offsets.
         clips: What ppo and sac train on; for bc and marwil where the lessons' clips are, none for
             where they were.
         target_bitrates: Targets in kbit/s, for ppo and sac.
@@ -90,7 +89,7 @@ def train(
             which ends with the training. Every machine needs vpxrc and the clips.
         lessons: Folders or files of ``vpxrc teach``, for bc and marwil.
         device: Device of the learner, ``cpu`` or ``cuda``.
-        progress: Called after every iteration with its number, from 1, and figures by name:
+        progress: Told after every iteration, with figures by name:
             ``return`` (mean of the episodes that ended), ``overshoot`` (likewise), losses.
 
     Returns:
@@ -101,7 +100,7 @@ def train(
     Raises:
         InputError: An argument cannot be used, or there is another training's state beside ``out``.
         MissingDependencyError: Ray or torch is not installed.
-        PolicyError: The plan failed.
+        PolicyError: The base policy failed.
         EncoderError: An encode failed, or a process was killed.
         OutputError: The checkpoint cannot be written.
     """
@@ -186,7 +185,7 @@ class _Course:
         self.name, self.config, self.own = name, config, own
         self.runners, self.seed, self.device = runners, seed, device
         references = [] if own.reference is None else [own.reference]
-        self.code = digest(provenance.causes(config.plan, *references))
+        self.code = digest(provenance.causes(config.base, *references))
         self.clips = 0
         self.contents: frozenset[str] = frozenset()
         self.episodes: list[Path] = []
@@ -234,7 +233,7 @@ class _Course:
         self.environment = {
             "clips": kept,
             "target_bitrate": list(targets),
-            "plan": config.plan,
+            "base": config.base,
             "decisions": config.decisions,
             "reward": reward,
             "max_frames": own.max_frames,
@@ -243,7 +242,7 @@ class _Course:
         if self.name == "sac":
             self.environment["reach"] = own.reach
         else:
-            self.environment["moves"] = config.moves
+            self.environment["offsets"] = config.offsets
 
     def learn_from(
         self, lessons: Sequence[Path], clips: Sequence[Clip | Video], workers: Workers
@@ -319,7 +318,7 @@ def _run(
         kept = time.monotonic()
         for number in range(begun or 0, iterations):
             figures = _figures(algorithm.train())
-            progress(number + 1, figures)
+            progress(number + 1, iterations, "iterations", figures)
             if number + 1 < iterations and time.monotonic() - kept >= STATE_EVERY:
                 about = problem(course.config, course.contents, course.own.reach)
                 state.save(algorithm, about, number + 1)

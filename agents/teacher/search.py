@@ -35,6 +35,7 @@ from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError
 from vpxrc.media.frames import Video
 from vpxrc.policies.base import Policy
+from vpxrc.policies.registry import make_policy
 from vpxrc.storage import atomic_write
 
 _FULL_STEP = 0.8  # share of the way to the parabola's minimum that is gone: neighbours move as well
@@ -180,6 +181,31 @@ def improve(
     once = SearchOptions().directions
     asked = SearchOptions(directions=once * (1 + encodes // 3 // len(once)), max_encodes=encodes)
     return search(video, options, policy, asked, progress=progress).log
+
+
+def improve_by(
+    spec: str,
+    encodes: int,
+    video: Video,
+    options: EncoderOptions,
+    progress: Callable[[int], None],
+) -> EncodeLog:
+    """Return the encode of a policy by name, improved by a search.
+
+    With ``functools.partial`` it is the ``encode`` of :func:`vpxrc.transcode`.
+
+    Args:
+        spec: The policy as :func:`vpxrc.make_policy` takes it.
+        encodes: Encodes at most, at least 1.
+        video: The clip.
+        options: The encoder's options with the target.
+        progress: Called with the share of the search that is done, as a number of frames.
+    """
+
+    def count(done: int) -> None:
+        progress(video.num_frames * min(done, encodes) // encodes)
+
+    return improve(video, options, make_policy(spec), encodes, count)
 
 
 class _Search:
