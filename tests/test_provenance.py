@@ -367,11 +367,12 @@ def test_a_state_of_muzero_under_edited_code(edit, clip, cached, tmp_path, monke
     from vpxrc.agents.muzero import training
     from vpxrc.agents.muzero.actor import Task
     from vpxrc.agents.muzero.config import MuZeroConfig
+    from vpxrc.agents.muzero.purpose import Purpose
 
     monkeypatch.setattr(training, "open_workers", in_this_process)
     task = Task(clip, EncoderOptions(target_bitrate=60, **COMMON))
     base = network(tmp_path / "base.safetensors")
-    purpose = training.Purpose((task,), ResidualConfig(base), reference="layered")
+    purpose = Purpose((task,), ResidualConfig(base), reference="layered")
     config = MuZeroConfig(hidden=8, width=16, simulations=2)
 
     def train(episodes):

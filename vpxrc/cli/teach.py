@@ -7,8 +7,10 @@ from typing import Annotated, cast
 
 import typer
 
-from vpxrc.agents.teacher.lessons import bounds, lessons
-from vpxrc.agents.teacher.search import Direction, Quality, SearchOptions, check_start
+from vpxrc.agents.teacher.curve import Quality
+from vpxrc.agents.teacher.directions import Direction
+from vpxrc.agents.teacher.lessons import bounds, pack, searches
+from vpxrc.agents.teacher.search import SearchOptions, check_start
 from vpxrc.agents.teacher.teaching import teach as run_searches
 from vpxrc.cli.common import CORES, CpuUsed, Jobs, Json, gather_clips, numbers, watched
 from vpxrc.encoder.options import EncoderOptions
@@ -16,6 +18,7 @@ from vpxrc.policies.registry import make_policy
 from vpxrc.storage import atomic_write
 
 START = "imitation-prior"
+ROUND = "lessons.parquet"
 
 PerClip = Annotated[
     int | None,
@@ -71,8 +74,9 @@ def teach(
     """Search for the best decisions of clips: lessons for agents.
 
     There is a search for every clip and target. At the end bounds.md in the folder shows the bits
-    that each search saved against libvpx-vbr, a bound for agents. A command that was interrupted or
-    killed continues where it was when it is run again.
+    that each search saved against libvpx-vbr, a bound for agents, and lessons.parquet has all of
+    these lessons in one file, which `vpxrc train` and `vpxrc verify` read like the folder. A
+    command that was interrupted or killed continues where it was when it is run again.
 
     \b
     Examples:
@@ -82,7 +86,7 @@ def teach(
     """  # noqa: D301 - typer wants the \b as it is
     searching = SearchOptions(quality, cast(tuple[Direction, ...], tuple(directions.split(","))))
     check_start(make_policy(start))
-    work = lessons(
+    work = searches(
         gather_clips(clips, as_json)[0],
         numbers("bitrates", bitrates),
         EncoderOptions(cpu_used=cpu_used),
@@ -93,6 +97,7 @@ def teach(
     )
     with watched(hidden=as_json) as progress:
         found = run_searches(work, pixels=pixels, jobs=jobs, ray=ray, progress=progress)
+    pack(out / ROUND, sorted(found, key=lambda result: result["path"]))
     command = _command(
         clips,
         {
