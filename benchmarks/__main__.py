@@ -91,7 +91,8 @@ def paired(a: Callable[[], object], b: Callable[[], object], pairs: int) -> dict
 
 def q_indices(video: Video, options: EncoderOptions) -> list[int]:
     with EncodeSession(video, options, observe=True) as session:
-        return session.log().coded["q_index"].tolist()
+        found: list[int] = session.log().coded["q_index"].tolist()
+    return found
 
 
 def environment(video: Video, options: EncoderOptions, dependency: bool = False) -> RateControlEnv:
@@ -198,7 +199,8 @@ def two_sessions_over_one(pairs: int) -> dict[str, float]:
             session.log()
 
     def in_turn() -> None:
-        one(), one()
+        one()
+        one()
 
     def at_once() -> None:
         threads = [threading.Thread(target=one) for _ in range(2)]

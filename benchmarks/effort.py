@@ -66,8 +66,11 @@ def main() -> None:
                 for rate in rates:
                     curve = found[clip.name, rate, "libvpx-vbr", 1]
                     (mine,) = found[clip.name, rate, policy, effort]
-                    curve = [[point[name] for point in curve] for name in ("bitrate", quality)]
-                    saved.append(more_bits(*curve, [mine["bitrate"]], [mine[quality]]))
+                    rates_of, qualities_of = (
+                        [point[name] for point in curve] for name in ("bitrate", quality)
+                    )
+                    more = more_bits(rates_of, qualities_of, [mine["bitrate"]], [mine[quality]])
+                    saved.append(more)
             usable = [-value for value in saved if value is not None]
             cells.append(f"{np.mean(usable):+.1f} ({', '.join(f'{v:+.1f}' for v in usable)})")
         spent = [found[c.name, rate, policy, effort][0]["encodes"] for c in clips for rate in rates]

@@ -22,7 +22,7 @@ import numpy as np
 
 from vpxrc import EncoderOptions, Policy, encode, open_video
 from vpxrc.datasets import load_clips
-from vpxrc.evaluation import quality as metrics
+from vpxrc.evaluation import bd_rate
 from vpxrc.policies.dependency import DependencyPolicy
 from vpxrc.policies.layered import Layered, LayeredParameters
 from vpxrc.policies.libvpx import libvpx_vbr
@@ -92,7 +92,7 @@ def more_bits(curve: list[Point], mine: list[Point], quality: str) -> float | No
     curves = [
         [point[name] for point in of] for of in (curve, mine) for name in ("bitrate", quality)
     ]
-    more = metrics.more_bits(*curves)
+    more = bd_rate.more_bits(*curves)
     return None if more is None else float(np.clip(more, -FAR, FAR))
 
 
@@ -148,7 +148,7 @@ def main() -> None:
                 keep(best)
             result = report["tried"][key]
             mean = float(np.mean([result[quality] for quality in QUALITIES]))
-            return mean + 10 * result["overshoot_5pct"]
+            return mean + 10 * float(result["overshoot_5pct"])
 
         for name, candidates in CANDIDATES[arguments.policy]:
             options = [dataclasses.replace(best, **{name: value}) for value in candidates]

@@ -87,6 +87,7 @@ def table(encodes: pd.DataFrame) -> str:
                 if result.percent is not None:
                     found.append(result.percent)
             figures = mean_ci95(found)
+            assert figures.ci95, "no curve has a BD-rate"
             low, high = figures.ci95
             cells.append(f"{figures.mean:+.2f} ({figures.median:+.2f}) [{low:+.2f}, {high:+.2f}]")
         over = mine["overshoot"]

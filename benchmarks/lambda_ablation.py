@@ -138,6 +138,7 @@ def compare(encodes: pd.DataFrame) -> pd.DataFrame:
 def tables(comparisons: pd.DataFrame) -> str:
     def cell(values: pd.Series) -> str:
         figures = mean_ci95(values.dropna().astype(float))
+        assert figures.ci95, "no value to average"
         low, high = figures.ci95
         return f"{figures.mean:+.2f} ({figures.median:+.2f}) [{low:+.2f}, {high:+.2f}]"
 

@@ -43,7 +43,7 @@ def parameters(seed: int) -> dict[str, Array]:
     }
 
 
-def jax_network(parameters: dict[str, Array]) -> tuple[Callable, Callable]:
+def jax_network(parameters: dict[str, Array]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The same networks for mctx: the prediction and the recurrent function."""
     p = {name: jnp.asarray(value) for name, value in parameters.items()}
 
@@ -100,7 +100,7 @@ def measure(batch: int, pairs: int) -> dict[str, object]:
     found = theirs().search_tree
     visits = ours(np.asarray(found.extra_data.root_gumbel)).visits
     agree = int((visits == found.summary().visit_counts).all(axis=1).sum())
-    times = {"ours": [], "mctx": []}
+    times: dict[str, list[float]] = {"ours": [], "mctx": []}
     for index in range(pairs):
         # Whoever goes first alternates, so that a drift favours neither.
         for name, work in (("ours", ours), ("mctx", theirs))[:: 1 if index % 2 else -1]:

@@ -111,12 +111,14 @@ def training(jobs: int, episodes: int) -> None:
         task.clip.open()
     seen: list[tuple[float, float, float]] = []
 
-    def progress(done: int, total: int | None, words: str, row: dict[str, float] | None) -> None:
-        if row is not None:
+    def progress(
+        done: int, total: int | None, words: str, figures: Mapping[str, float] | None
+    ) -> None:
+        if figures is not None:
             me = psutil.Process()
             times = [process.cpu_times() for process in (me, *me.children())]
             cpu = sum(one.user + one.system for one in times)
-            seen.append((row["episodes"], time.perf_counter(), cpu))
+            seen.append((figures["episodes"], time.perf_counter(), cpu))
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "agent.safetensors"
@@ -211,7 +213,7 @@ def measure(rounds: int, episodes: int) -> str:
         return f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
 
     def median(name: str, figure: str) -> float:
-        return statistics.median(one[figure] for one in found[name])
+        return float(statistics.median(one[figure] for one in found[name]))
 
     # An actor with a core to itself delivers at least what one beside the learner does here.
     per_second = median("one", "fps") / taken["frames"]  # episodes of one actor

@@ -25,6 +25,7 @@ class Chromium:
 
     def __init__(self, profile):
         self.problems, self.requests, self._events, self._count = [], [], [], 0
+        assert PROGRAM
         # Above all that a shell redirects by itself.
         read, self._out = (fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in os.pipe())
         self._in, write = (fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in os.pipe())

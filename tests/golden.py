@@ -37,6 +37,7 @@ import tempfile
 import wave
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import imageio_ffmpeg
@@ -265,19 +266,20 @@ def write_film(path: Path, width: int, height: int, num_frames: int) -> Path:
     return path
 
 
-def vpxrc_command(folder: Path, *arguments: object) -> dict[str, object]:
+def vpxrc_command(folder: Path, *arguments: object) -> dict[str, Any]:
     """Run the program in a folder, and return what it printed as JSON."""
     command = [sys.executable, "-m", "vpxrc", *map(str, arguments), "--json"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
 
 
 # The groups
 
 
 def streams(clip: str, folder: Path) -> Entries:
-    video, found = sample(clip, FRAMES[clip]), {}
+    video, found = sample(clip, FRAMES[clip]), Entries()
     for name, spec in POLICIES.items():
         slow = name.startswith("libvpx-q")
         if slow and clip != "carphone":
@@ -291,7 +293,7 @@ def streams(clip: str, folder: Path) -> Entries:
 
 def replays(folder: Path) -> Entries:
     """The default speed, and a log that is encoded again."""
-    video, found = sample("carphone", 60), {}
+    video, found = sample("carphone", 60), Entries()
     log = encode(video, EncoderOptions(64), make_policy(POLICIES["imitation"]))
     own = encode(video, EncoderOptions(64), make_policy(POLICIES["libvpx-vbr"]))
     found |= log_entries("replay/imitation/log", log, FLOAT)
@@ -305,7 +307,7 @@ def replays(folder: Path) -> Entries:
     return found
 
 
-def play(name: str, env, choose: Callable, episodes: int = 2) -> Entries:
+def play(name: str, env, choose: Callable[[], Any], episodes: int = 2) -> Entries:
     """Play with seeded actions, and return what was seen, paid and told."""
     seen, rewards, infos, streams, pictures = [], [], [], [], []
     for number in range(episodes):
@@ -362,7 +364,7 @@ def residual(kind: str, folder: Path) -> Entries:
     for target in (48, 64, 144):
         options = EncoderOptions(target, cpu_used=8)
         reward.reference(encode(video, options, make_policy(base)))
-    arguments = {
+    arguments: dict[str, Any] = {
         "clips": [video],
         "target_bitrate": [64, 144],
         BASE: base,
@@ -376,7 +378,9 @@ def residual(kind: str, folder: Path) -> Entries:
         env = gymnasium.make(RESIDUAL_CONTINUOUS, reach=0.6, **arguments)
         return play(name, env, lambda: rng.uniform(-1, 1, 2))
     env = gymnasium.make(RESIDUAL, **arguments)
-    return play(name, env, lambda: int(rng.integers(env.action_space.n)))
+    assert isinstance(env.action_space, gymnasium.spaces.Discrete)
+    actions = env.action_space.n
+    return play(name, env, lambda: int(rng.integers(actions)))
 
 
 def vector(folder: Path) -> Entries:
@@ -391,16 +395,16 @@ def vector(folder: Path) -> Entries:
             target_bitrate=[40, 80],
             cpu_used=8,
         )
-        seen = [env.reset(seed=5)]
+        first, steps = env.reset(seed=5), []
         for _ in range(40):
             action = rng.integers(256, size=2) if name == "vector" else rng.uniform(-1, 1, (2, 3))
-            seen.append(env.step(action))
+            steps.append(env.step(action))
         env.close()
         columns = ("observations", "rewards", "terminations", "truncations", "infos")
-        values = {"reset": digest(seen[0])}
+        values: dict[str, Any] = {"reset": digest(first)}
         for place, column in enumerate(columns):
-            values[column] = digest([step[place] for step in seen[1:]])
-        values["return"] = float(sum(step[1].sum() for step in seen[1:]))
+            values[column] = digest([step[place] for step in steps])
+        values["return"] = float(sum(step[1].sum() for step in steps))
         found[f"environment/{name}"] = entry(FLOAT, values)
     return found
 
@@ -426,7 +430,7 @@ def rewards(folder: Path) -> Entries:
         ("gain", gain),
     ):
         found[f"reward/{name}"] = entry(FLOAT, [reward(log) for log in (*logs, *logs)])
-    steps = []
+    steps: list[Any] = []
     for log in logs:
         coded = np.flatnonzero(log.records["is_shown_again"] == 0).tolist()
         pairs = list(zip(coded, [*coded[1:], len(log.records)], strict=True))
@@ -500,7 +504,7 @@ def _choices(path: Path, simulations: int, video, log) -> dict[str, object]:
 
 def rllib(folder: Path) -> Entries:
     """Networks of random numbers, decided with in numpy: one of indices, one of amounts."""
-    rng, found = np.random.default_rng(5), {}
+    rng, found = np.random.default_rng(5), Entries()
     video, options = sample("carphone", 45), EncoderOptions(64, cpu_used=8)
     for algorithm, activation in (("ppo", "tanh"), ("sac", "relu")):
         problem = _residual_config("frame", ((0, 0), (0.4, 0), (-0.4, 0.2), (0, -0.5)))
@@ -574,9 +578,9 @@ def command_evaluate(folder: Path) -> Entries:
         found |= _page("evaluate/page", out / "report.html", versions)
         for picture in ("rd.png", "frames.png"):
             found[f"evaluate/{picture}"] = entry(DRAWN, sha256((out / picture).read_bytes()))
-        for picture in sorted((out / "figures").iterdir()):
-            hashed = sha256(picture.read_bytes())
-            found[f"evaluate/figures/{picture.name}"] = entry(DRAWN, hashed)
+        for path in sorted((out / "figures").iterdir()):
+            hashed = sha256(path.read_bytes())
+            found[f"evaluate/figures/{path.name}"] = entry(DRAWN, hashed)
     facts = vpxrc_command(folder, "compare", "one", "two", "--out", "compared.html")
     found["compare/facts"] = entry(FLOAT, facts)
     found |= _page("compare/page", folder / "compared.html", versions)
@@ -599,7 +603,9 @@ def _page(name: str, path: Path, versions: dict[str, str]) -> Entries:
     """Return the parts of a page, without the versions of programs and Plotly's own script."""
     page = path.read_text().replace(get_plotlyjs(), "")
     pattern = r'(<script type="application/json" id="data">)(.*?)(</script>)'
-    data = json.loads(re.search(pattern, page, re.DOTALL)[2])
+    match = re.search(pattern, page, re.DOTALL)
+    assert match
+    data = json.loads(match[2])
     page = re.sub(pattern, r"\1\3", page, flags=re.DOTALL)
     for program, version in versions.items():
         row = f"<tr><td>{program}</td><td>{version}</td></tr>"
@@ -677,7 +683,7 @@ def teacher(folder: Path) -> Entries:
     return found
 
 
-def grouped(function: Callable, *arguments: object) -> Callable[[Path], Entries]:
+def grouped(function: Callable[..., Entries], *arguments: object) -> Callable[[Path], Entries]:
     return lambda folder: function(*arguments, folder)
 
 
@@ -720,7 +726,8 @@ def compute(group: str, folder: Path) -> Entries:
     work = folder / "work"
     work.mkdir(parents=True)
     with own_cache(folder / "cache"):
-        return json.loads(json.dumps(GROUPS[group](work)))
+        entries: Entries = json.loads(json.dumps(GROUPS[group](work)))
+    return entries
 
 
 def compare(
@@ -770,6 +777,7 @@ def main(names: list[str]) -> None:
     if unknown := [name for name in names if name not in GROUPS]:
         raise SystemExit(f"unknown group {unknown[0]!r}: choose from {', '.join(GROUPS)}")
     here = machine()
+    old: dict[str, Any]
     old = json.loads(FILE.read_text()) if FILE.is_file() else {"machine": here, "groups": {}}
     if names and old["machine"] != here:
         raise SystemExit("the other groups were written on another machine: write all")

@@ -46,7 +46,7 @@ def complaint(*arguments):
     return line
 
 
-def make_video(path, *options, frames=12, source="testsrc2=s=96x80:r=25"):
+def write_video(path, *options, frames=12, source="testsrc2=s=96x80:r=25"):
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i", source]
     subprocess.run([*command, "-frames:v", str(frames), *options, str(path)], check=True)
     return path
@@ -54,7 +54,7 @@ def make_video(path, *options, frames=12, source="testsrc2=s=96x80:r=25"):
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    return make_video(tmp_path_factory.mktemp("clips") / "clip.mp4", "-pix_fmt", "yuv420p")
+    return write_video(tmp_path_factory.mktemp("clips") / "clip.mp4", "-pix_fmt", "yuv420p")
 
 
 # What works
@@ -100,7 +100,7 @@ def test_encode_replaces_a_file(clip, tmp_path):
 def test_evaluate(clip, tmp_path):
     policies = ("--agent", "libvpx-vbr-mlarf", "--baseline", "libvpx-vbr")
     settings = ("--bitrates", "20,40,80,160", "--cpu-used", 5, "--metrics", "psnr")
-    other = make_video(tmp_path / "other.mp4", "-pix_fmt", "yuv420p", source="mandelbrot=s=96x80")
+    other = write_video(tmp_path / "other.mp4", "-pix_fmt", "yuv420p", source="mandelbrot=s=96x80")
     where = ("--out", tmp_path / "out", "--clips", clip, other)
     result = run("evaluate", *policies, *settings, *where)
     assert result.exit_code == 0, result.output
@@ -167,14 +167,14 @@ def test_datasets(clip):
 def bad(clip, tmp_path_factory):
     """Videos that cannot be used, by what is wrong with them."""
     folder = tmp_path_factory.mktemp("bad")
-    whole = make_video(folder / "whole.y4m", "-pix_fmt", "yuv420p").read_bytes()
+    whole = write_video(folder / "whole.y4m", "-pix_fmt", "yuv420p").read_bytes()
     (folder / "whole.y4m").unlink()
     (folder / "truncated.y4m").write_bytes(whole[:-1000])
     (folder / "half.mp4").write_bytes(clip.read_bytes()[:400])
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("not a video")
-    make_video(folder / "deep.mkv", "-pix_fmt", "yuv420p10le", "-c:v", "ffv1")
-    make_video(folder / "single.y4m", "-pix_fmt", "yuv420p", frames=1)
+    write_video(folder / "deep.mkv", "-pix_fmt", "yuv420p10le", "-c:v", "ffv1")
+    write_video(folder / "single.y4m", "-pix_fmt", "yuv420p", frames=1)
     return folder
 
 

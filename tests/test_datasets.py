@@ -381,7 +381,8 @@ def write_catalogue(path: Path, *clips: Clip) -> None:
     path.write_text("\n\n".join(as_toml(clip, clip.origin) for clip in clips))
 
 
-def by_recipe(clip: Clip, **changes: object) -> Clip:
+def by_recipe(clip: Clip, **changes: Any) -> Clip:
+    assert clip.origin and clip.origin.recipe
     return replace(clip, origin=replace(clip.origin, recipe=replace(clip.origin.recipe, **changes)))
 
 
@@ -430,7 +431,12 @@ def test_files_are_found_by_checksum_under_other_names(tmp_path, prepared, monke
     assert clip.open().content_hash == prepared[2].origin.content_hash
     # Found once, its checksum is remembered for as long as the file stays as it is.
     hashed = []
-    monkeypatch.setattr(local, "sha256_file", lambda path: hashed.append(path) or sha256_file(path))
+
+    def spy(path):
+        hashed.append(path)
+        return sha256_file(path)
+
+    monkeypatch.setattr(local, "sha256_file", spy)
     assert load_clips(tmp_path / "set.toml") == [clip] and hashed == []
     (folder / "deep" / "renamed.bin").write_bytes(bytes(size))
     os.utime(folder / "deep" / "renamed.bin", (1, 1))
@@ -554,7 +560,10 @@ def test_commands_say_in_one_line_which_clips_they_leave_out(tmp_path, prepared,
 
 
 def test_no_clip_and_no_original_is_in_two_sets():
-    names, files, contents, originals = ({} for _ in range(4))
+    names: dict[str, str] = {}
+    files: dict[str, str] = {}
+    contents: dict[str, str] = {}
+    originals: dict[str, str] = {}
     for name in ("eval", "train", "train2"):
         for clip in unfound(name):
             assert clip.licence and clip.origin.name

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from temporal_dependency_reference import reference
+from dependency_reference import reference
 
 from vpxrc import (
     Decision,

@@ -92,7 +92,10 @@ def test_what_much_depends_on_is_coded_finer():
 def test_without_strength_the_base_alone_moves_frames(moves, follows_budget, is_one):
     flat = dataclasses.replace(
         DependencyParameters(),
-        **dict.fromkeys(("key_strength", "arf_strength", "inner_strength", "leaf_strength"), 0.0),
+        key_strength=0.0,
+        arf_strength=0.0,
+        inner_strength=0.0,
+        leaf_strength=0.0,
         complexity=0.0,
         **moves,
     )
@@ -119,7 +122,7 @@ def test_what_a_step_model_says_is_what_is_decided():
                 trust=1.0,
             )
 
-    seen = []
+    seen: list[Any] = []
     parameters = dataclasses.replace(DependencyParameters(), complexity=0.0)
     policy = DependencyPolicy(steps=Given(), parameters=parameters, follows_budget=False)
     assert policy.training_clips == {"a clip"}

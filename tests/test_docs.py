@@ -20,7 +20,7 @@ PAGES = [
     *sorted((ROOT / "agents").glob("*/README.md")),
     *sorted((ROOT / "examples").glob("*/README.md")),
 ]
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = typer.main.get_group(app).commands
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

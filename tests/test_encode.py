@@ -117,9 +117,8 @@ def cue_times(path):
     data = path.read_bytes()
     cues = data[data.rindex(b"\x1c\x53\xbb\x6b") :]
     return [
-        int.from_bytes(match[2], "big")
+        int.from_bytes(match[2][: match[1][0] - 0x80], "big")
         for match in re.finditer(rb"\xbb.\xb3([\x81-\x88])(.{8})", cues, re.DOTALL)
-        for match in [(None, None, match[2][: match[1][0] - 0x80])]
     ]
 
 
@@ -488,7 +487,9 @@ def test_a_signal_leaves_nothing(tmp_path, number):
     environment = {**os.environ, "TMPDIR": str(tmp_path / "out")}
     process = subprocess.Popen(
         [*VPXRC, "encode", str(source), *options, *slow],
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
         # Where the tests run in a shell's background, an interrupt would be ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )

@@ -68,7 +68,7 @@ def test_a_record_of_the_log_is_what_stored_logs_have():
     place = ["coding_index", "show_index", "group_index", "group_position"]
     place += ["update_type", "layer_depth", "is_key", "is_shown"]
     whole = ["is_shown_again", "q_index", "tpl_q_index", "libvpx_q_index", "rdmult", "target_bits"]
-    fields = [(name, "<i4") for name in place + whole] + [("lambda_scale", "<f8")]
+    fields: list[Any] = [(name, "<i4") for name in place + whole] + [("lambda_scale", "<f8")]
     fields += [(name, "<i8") for name in ("bits", "sse_y", "sse_u", "sse_v")]
     fields += [("recode_trace", "<i4", (5,))]
     assert np.dtype(fields, align=True) == RECORD_DTYPE
@@ -80,6 +80,7 @@ def test_everything_bound_has_a_docstring(module):
     classes = [value for value in vars(module).values() if inspect.isclass(value)]
     if State in classes:
         classes.remove(State)  # pybind11 writes an enumeration's members into its docstring
+    functions: list[Any]
     functions = [value for value in vars(module).values() if inspect.isbuiltin(value)]
     assert classes
     for bound in classes:
@@ -323,8 +324,8 @@ def test_a_script_equals_the_same_decisions_handed_over(carphone):
     [
         (Decision(256), "q_index 256 is not in 0..255"),
         (Decision(-2), "q_index -2"),
-        (Decision(float("nan")), "q_index cannot be nan"),
-        (Decision(100, lambda_scale="1"), "lambda_scale cannot be '1'"),
+        (Decision(cast(int, float("nan"))), "q_index cannot be nan"),
+        (Decision(100, lambda_scale=cast(float, "1")), "lambda_scale cannot be '1'"),
         (Decision(100, lambda_scale=0.0), r"lambda_scale must be in \(0, 64\]"),
         (Decision(100, lambda_scale=float("nan")), "lambda_scale"),
         (Decision(100, delta_q_uv=16), "delta_q_uv"),

@@ -193,6 +193,7 @@ def test_observations_are_in_the_space_and_every_column_is_used(env_id, carphone
 def test_the_docstring_shows_the_spaces():
     env = make(max_frames=150).unwrapped
     doc = inspect.getdoc(type(env))
+    assert doc
     assert "generated" not in doc
     for key in TABLES:
         space = env.observation_space[key]
@@ -368,13 +369,13 @@ def test_only_the_latest_versions_are_registered():
 
 
 def log_with(psnr, bitrate, target=100):
-    class Log:
-        clip = CLIPS[0].format
-        options = EncoderOptions(target_bitrate=target)
-        overshoot = bitrate / target - 1
-
-    Log.psnr, Log.bitrate = psnr, bitrate
-    return Log()
+    return SimpleNamespace(
+        clip=CLIPS[0].format,
+        options=EncoderOptions(target_bitrate=target),
+        psnr=psnr,
+        bitrate=bitrate,
+        overshoot=bitrate / target - 1,
+    )
 
 
 def test_psnr_and_lagrangian():
@@ -527,7 +528,7 @@ def test_arguments_are_checked_at_once():
 
 
 def test_specification_is_in_gymnasiums_order():
-    headings = re.findall(r"## (.+)", RateControlEnv.__doc__)
+    headings = re.findall(r"## (.+)", RateControlEnv.__doc__ or "")
     expected = [
         "Description",
         "Action Space",

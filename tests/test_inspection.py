@@ -202,8 +202,8 @@ def test_the_encode_that_is_kept_is_modelled(video):
         first = None
 
         def options(self, options):
-            changes = {"auto_alt_ref": 0} if self.first else {"auto_alt_ref": 6}
-            return EncoderOptions(target_bitrate=60, cpu_used=5, **changes)
+            layers = 0 if self.first else 6
+            return EncoderOptions(target_bitrate=60, cpu_used=5, auto_alt_ref=layers)
 
         def review(self, log):
             if self.first is None:

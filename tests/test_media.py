@@ -123,7 +123,8 @@ def test_y4m_comes_back_exactly(tmp_path, width, height):
 def test_frames_are_what_ffmpeg_decodes(media, name):
     raw = ffmpeg("-i", media / name, "-f", "rawvideo", "-pix_fmt", "yuv420p", "-")
     video = open_video(media / name)
-    assert (video.width, video.height, video.fps, video.num_frames) == (96, 80, 25, 40)
+    assert (video.width, video.height, video.num_frames) == (96, 80, 40)
+    assert video.fps == 25
     assert video.frames.tobytes() == raw
 
 

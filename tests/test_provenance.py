@@ -33,7 +33,7 @@ FOLDERS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["sc
 SHOWING = ("cli/", "reports/")
 # One module that is in the key, and one that is not.
 CODE, REPORT = "policies/layered.py", "reports/pages.py"
-COMMON = {"cpu_used": 8, "auto_alt_ref": 6}
+COMMON: dict[str, Any] = {"cpu_used": 8, "auto_alt_ref": 6}
 
 
 def modules():
@@ -63,7 +63,7 @@ def copy(tmp_path_factory):
 def edit(copy, monkeypatch):
     """Have the package be the copy; return what edits a file of it. All edits are undone."""
     monkeypatch.setattr(provenance, "package_folders", lambda: [("", copy)])
-    before = {}
+    before: dict[Path, str] = {}
 
     def append(name):
         path = copy / name
@@ -124,10 +124,10 @@ def test_what_else_is_in_the_key(monkeypatch):
     assert json.loads(json.dumps(plain)) == plain
     assert measured != plain and measured == provenance.causes(metrics=["psnr", "ssim"])
     assert provenance.causes(metrics=["psnr"]) not in (plain, measured)
-    monkeypatch.setattr(provenance.imageio_ffmpeg, "get_ffmpeg_version", lambda: "another")
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_version", lambda: "another")
     assert provenance.causes() == plain
     assert provenance.causes(metrics=["psnr", "ssim"]) != measured
-    monkeypatch.setattr(provenance._native, "LIBVPX_SHA256", "another")
+    monkeypatch.setattr("vpxrc._native.LIBVPX_SHA256", "another")
     assert provenance.causes() != plain
 
 

@@ -13,7 +13,7 @@ import pytest
 from chromium import PROGRAM, Chromium
 from PIL import Image
 from plotly.offline import get_plotlyjs
-from test_cli import complaint, make_video
+from test_cli import complaint, write_video
 from test_cli import run as run_cli
 
 from vpxrc.datasets import load_clips
@@ -38,7 +38,7 @@ SIZE = (96, 80)
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     for name, source in (("test", "testsrc2"), ("mandel", "mandelbrot")):
-        make_video(folder / f"{name}.y4m", "-pix_fmt", "yuv420p", source=f"{source}=s=96x80:r=25")
+        write_video(folder / f"{name}.y4m", "-pix_fmt", "yuv420p", source=f"{source}=s=96x80:r=25")
     return folder
 
 
@@ -100,6 +100,7 @@ def change(folder, encodes=lambda table: table, **summary):
 def data_of(path):
     page = path.read_text()
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found
     return json.loads(found[1])
 
 
@@ -300,8 +301,9 @@ def test_studies_side_by_side(study, copy, tmp_path):
     assert between["percent"].tolist() == pytest.approx([100 / 0.9 - 100] * 4)
     own = read(study).encodes.query("clip == 'test'").groupby("policy")[["bitrate", "psnr"]]
     curves = {policy: rows.to_numpy().T for policy, rows in own}
+    (rates, qualities), (base_rates, base_qualities) = curves[AGENT], curves[BASELINE]
     row = found.comparisons.query("test == 'dependency' and clip == 'test' and metric == 'psnr'")
-    expected = bd_rate(*curves[BASELINE], 0.9 * curves[AGENT][0], curves[AGENT][1]).percent
+    expected = bd_rate(base_rates, base_qualities, 0.9 * rates, qualities).percent
     assert row["percent"].item() == pytest.approx(expected)
     assert found.notes == []
 

@@ -94,8 +94,8 @@ def begin(session, base, config=None):
 
 def run(video, base, config, choose, target=60, **options):
     """One episode by hand; ``choose`` gives the action, of the decision's number."""
-    options = base.options(EncoderOptions(target_bitrate=target, cpu_used=8, **options))
-    with options.open(video, plan_groups=base.plans_groups) as session:
+    asked = base.options(EncoderOptions(target_bitrate=target, cpu_used=8, **options))
+    with asked.open(video, plan_groups=base.plans_groups) as session:
         episode = begin(session, base, config)
         while episode.log is None:
             if episode.advance() is not None and episode.log is None:
@@ -133,19 +133,19 @@ class Recorded(DependencyPolicy):
 
 @pytest.mark.parametrize("base", ["dependency", "imitation", "constant-q:120"])
 def test_without_offsets_it_is_the_base_policy_itself(base, clip):
-    options = {"auto_alt_ref": 6, "cpu_used": 8}
+    options: dict[str, Any] = {"auto_alt_ref": 6, "cpu_used": 8}
     log = encode(clip, EncoderOptions(target_bitrate=60, **options), make_policy(base))
-    for decisions, action in (("group", 0), ("frame", 0)):
+    for decisions in DECISIONS:
         env = ResidualRateControlEnv([clip], 60, base=base, decisions=decisions, **options)
-        observations, _, info = play(env, 0, action)
+        observations, _, info = play(env, 0, 0)
         assert info["log"].stream == log.stream
         groups = len(set(coded(log)["group_index"].tolist()))
         assert groups > 2
         expected = groups if decisions == "group" else len(coded(log))
         assert len(observations) == expected + 1
-    env = ResidualRateControlContinuousEnv([clip], 60, base=base, **options)
-    assert play(env, 0, np.zeros(2))[2]["log"].stream == log.stream
-    env.close()
+    continuous = ResidualRateControlContinuousEnv([clip], 60, base=base, **options)
+    assert play(continuous, 0, np.zeros(2))[2]["log"].stream == log.stream
+    continuous.close()
 
 
 def test_a_base_policy_that_plans_groups_is_asked():
@@ -193,18 +193,16 @@ def test_offsets_change_the_quantiser_step_as_they_say(decisions, clip):
 
 
 def test_a_decision_left_to_libvpx_is_offset_from_libvpxs_own():
-    class Frame:
-        update_type, libvpx_q_index = UpdateType.LEAF, 100
-
+    frame: Any = SimpleNamespace(update_type=UpdateType.LEAF, libvpx_q_index=100)
     own = Decision(-1, lambda_scale=0.5)
-    assert offset_decision(Frame, own, (0.0, 0.5)) is own
-    there = offset_decision(Frame, own, (1.0, 0.0))
+    assert offset_decision(frame, own, (0.0, 0.5)) is own
+    there = offset_decision(frame, own, (1.0, 0.0))
     assert _native.ac_quantizer(there.q_index) == pytest.approx(
         2 * _native.ac_quantizer(100), rel=0.02
     )
     assert there.lambda_scale == 0.5
-    Frame.update_type = UpdateType.ARF
-    assert offset_decision(Frame, own, (0.25, -0.25)) is own
+    frame.update_type = UpdateType.ARF
+    assert offset_decision(frame, own, (0.25, -0.25)) is own
 
 
 def test_steps_are_a_partition_of_the_log(clip):
@@ -252,7 +250,8 @@ def test_the_budget_survives_offsets_because_the_base_policy_is_told(monkeypatch
 def test_many_episodes_in_a_pool_are_as_one_after_the_other():
     config = ResidualConfig("dependency")
     alone = [run(v, make_base(config.base), config, lambda n: (5 * n + 3) % 9) for v in CLIPS]
-    pool, episodes = EpisodePool(), {}
+    pool: EpisodePool[int, Residual] = EpisodePool()
+    episodes: dict[int, Residual] = {}
     for key, video in enumerate(CLIPS):
         options = EncoderOptions(target_bitrate=60, cpu_used=8)
         pool.start(key, video, options, ResidualProblem(config))
@@ -265,13 +264,15 @@ def test_many_episodes_in_a_pool_are_as_one_after_the_other():
             episode.act((5 * len(offsets_of(episode)) + 3) % 9)
     pool.close()
     for key, expected in enumerate(alone):
-        assert episodes[key].log.stream == expected.log.stream
+        log = episodes[key].log
+        assert log and log.stream == expected.log.stream
         assert episodes[key].steps == expected.steps
         assert offsets_of(episodes[key]) == offsets_of(expected)
 
 
 def test_a_pool_ends_an_episode_that_is_started_anew():
-    pool, options = EpisodePool(), EncoderOptions(target_bitrate=60, cpu_used=8)
+    pool: EpisodePool[int, Residual] = EpisodePool()
+    options = EncoderOptions(target_bitrate=60, cpu_used=8)
     for video in CLIPS[:2]:
         pool.start(0, video, options, ResidualProblem(ResidualConfig("dependency")))
     assert len(pool) == 1
@@ -406,6 +407,7 @@ def test_configurations_are_checked_and_survive_json():
     assert set(GROUP_OFFSETS) == {(a, b) for a in (-0.2, 0, 0.2) for b in (-0.2, 0, 0.2)}
     config = ResidualConfig("constant-q:90", "frame", ((0, 0), (0.5, -0.25)))
     assert ResidualConfig(**json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    arguments: dict[str, Any]
     for arguments, words in (
         ({"decisions": "clip"}, "decisions must be"),
         ({"offsets": ()}, "begin with"),
@@ -534,7 +536,7 @@ def test_bits_are_seen_relative_to_pixels_and_target(clip):
         rows = session.records()
         rows["bits"] *= 4
         rows["sse_y"] *= 4
-        scaled = SimpleNamespace(**vars(view))
+        scaled: Any = SimpleNamespace(**vars(view))
         scaled.episode = SimpleNamespace(
             records=lambda: rows, first_pass=session.first_pass, log2_step=session.log2_step
         )
@@ -567,6 +569,7 @@ def test_the_base_policys_decision_by_hand():
     base = Halved()
     with EncodeSession(CLIPS[0], EncoderOptions(cpu_used=8)) as session:
         observation = begin(session, base).advance()
+        assert session.frame
         own = _native.ac_quantizer(session.frame.libvpx_q_index)
     values = dict(zip(OBSERVATION, observation.tolist(), strict=True))
     step = _native.ac_quantizer(100)
@@ -625,6 +628,7 @@ def test_columns_by_hand(clip):
 def test_the_docstring_shows_the_spaces():
     env = make(decisions="frame").unwrapped
     doc = inspect.getdoc(type(env))
+    assert doc
     assert f"A `Box` of {env.observation_space.shape[0]} float32" in doc
     rows = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in doc.splitlines()]
     numbered = [row for row in rows if len(row) == 5 and row[0].isdigit()]
@@ -640,7 +644,7 @@ def test_the_docstring_shows_the_spaces():
 
 
 def test_specification_is_in_gymnasiums_order():
-    headings = re.findall(r"## (.+)", ResidualRateControlEnv.__doc__)
+    headings = re.findall(r"## (.+)", ResidualRateControlEnv.__doc__ or "")
     expected = [
         "Description",
         "Action Space",

@@ -40,7 +40,7 @@ from vpxrc.errors import InputError, MissingDependencyError
 from vpxrc.media.frames import write_y4m
 from vpxrc.policies.registry import make_policy
 
-OPTIONS = {"cpu_used": 8, "auto_alt_ref": 6}
+OPTIONS: dict[str, Any] = {"cpu_used": 8, "auto_alt_ref": 6}
 # A base policy that ignores the target: at 60 kbit/s it is far above it, so that every coarser
 # frame is worth more. Gains are counted from a policy that keeps to its targets.
 SPENDING = ResidualConfig("constant-q:120", "frame", ((0, 0), (-1, 0), (1, 0)))
@@ -189,7 +189,7 @@ def test_an_untrained_policy_begins_at_the_base_policy(algorithm):
 
 def trained(out, clip, algorithm="ppo", *, config=SPENDING, **given):
     """Train, and return the figures of every iteration and what came of it."""
-    figures = {}
+    figures: dict[str, Any] = {}
     arguments = {
         "clips": [clip],
         "target_bitrates": [60],

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from typing import Any
 
 import pytest
 from test_encode import QUICK, clip, run, scenes, scenes_file  # noqa: F401
@@ -10,7 +11,7 @@ import vpxrc
 from vpxrc.agents.teacher.search import improve_by
 from vpxrc.errors import InputError
 
-FAST = {"cpu_used": 8, "policy": "libvpx-vbr"}
+FAST: dict[str, Any] = {"cpu_used": 8, "policy": "libvpx-vbr"}
 
 
 @pytest.mark.parametrize(
@@ -48,19 +49,19 @@ def test_progress_is_of_frames_that_are_counted(scenes_file, tmp_path):  # noqa:
     def progress(done: int, total: int | None) -> None:
         seen.append((done, total))
 
-    common = {"target_bitrate": 60, "cpu_used": 8, "progress": progress}
+    common: dict[str, Any] = {"target_bitrate": 60, "cpu_used": 8, "progress": progress}
     vpxrc.transcode(scenes_file, tmp_path / "a.ivf", policy="constant-q:120", **common)
-    assert seen[0] == (0, 80) and seen[-1] == (80, 80)
+    assert (seen[0], seen[-1]) == ((0, 80), (80, 80))
     seen.clear()
     vpxrc.transcode(scenes_file, tmp_path / "b.ivf", policy="libvpx-vbr", **common)
-    assert seen[0] == (0, None) and seen[-1] == (80, None)
+    assert (seen[0], seen[-1]) == ((0, None), (80, None))
 
 
 def test_a_search_is_handed_in(clip, tmp_path):  # noqa: F811
     by_command, by_call = tmp_path / "command.ivf", tmp_path / "call.ivf"
     run(clip, "-o", by_command, "-b", 60, "--cpu-used", 8, "--policy", "dependency", "--effort", 2)
     search = functools.partial(improve_by, "dependency", 2)
-    options = {"target_bitrate": 60, "cpu_used": 8, "policy": "dependency"}
+    options: dict[str, Any] = {"target_bitrate": 60, "cpu_used": 8, "policy": "dependency"}
     result = vpxrc.transcode(clip, by_call, encode=search, **options)
     assert result.log.encodes == 2
     assert by_call.read_bytes() == by_command.read_bytes()

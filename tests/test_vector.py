@@ -17,7 +17,7 @@ from vpxrc.envs import (
 )
 
 CLIPS = [make_video(num_frames=n, seed=n, name=f"clip{n}") for n in (8, 12, 15)]
-ARGUMENTS = {"clips": CLIPS, "target_bitrate": [40, 160], "cpu_used": 5}
+ARGUMENTS: dict[str, Any] = {"clips": CLIPS, "target_bitrate": [40, 160], "cpu_used": 5}
 ENVS = 3
 
 
@@ -97,6 +97,7 @@ def test_residual_environments_are_equal_to_single_ones(kind):
         assert not truncations.any()
         for i, env in enumerate(singles):
             if over[i]:
+                wanted: SupportsFloat
                 (seen, info), wanted, over[i] = env.reset(), 0.0, False
             else:
                 seen, wanted, over[i], _, info = env.step(actions[i])

@@ -14,6 +14,8 @@ TPL_FIELDS: tuple[str, ...]
 FRAME_RECORD: np.dtype[np.void]
 
 class State:
+    @property
+    def name(self) -> str: ...
     RUNNING: State
     GROUP: State
     FRAME: State

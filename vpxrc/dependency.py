@@ -11,7 +11,7 @@ blocks, refined to quarter samples; libvpx's 8-tap prediction or DC, vertical or
 prediction; a 16x16 DCT quantised at the frame's q; the cheaper of coding and skipping the block.
 Version ``source`` is the model that libvpx's VP9 has, on original samples alone, by SATD
 (``vp9/encoder/vp9_tpl_model.c``). ``native/temporal_dependency.cpp`` does the work;
-``tests/temporal_dependency_reference.py`` says the same in plain numpy.
+``tests/dependency_reference.py`` says the same in plain numpy.
 """
 
 from collections.abc import Sequence

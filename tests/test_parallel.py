@@ -167,8 +167,9 @@ def test_an_evaluation_is_the_same_on_ray(local_ray, tmp_path):
         for result in results
     ]
     assert len(tables[0]) == 16
-    pd.testing.assert_frame_equal(*tables)
-    pd.testing.assert_frame_equal(*(result.frames for result in results))
+    one, other = results
+    pd.testing.assert_frame_equal(tables[0], tables[1])
+    pd.testing.assert_frame_equal(one.frames, other.frames)
 
 
 def test_a_local_ray_listens_on_loopback_only(local_ray):

@@ -36,7 +36,7 @@ HADAMARD_8 = np.kron(np.kron(HADAMARD_2, HADAMARD_2), HADAMARD_2)
 
 def reference(
     luma, references, q_index, version="reconstructed", weights=None, lambda_q_index=None
-) -> dict:
+) -> dict[str, np.ndarray]:
     """Run the whole model.
 
     Args:
@@ -135,6 +135,8 @@ def search_block(current, other, y, x, size, candidates, steps):
 def search_frame(current, other):
     """Return ``{(i, j): (cost, mv)}`` of the 16x16 blocks, after a search of the 32x32 blocks."""
     rows, cols = grid(current)
+    coarse: dict[tuple[int, int], tuple[int, int]]
+    fine: dict[tuple[int, int], tuple[int, tuple[int, int]]]
     coarse, fine = {}, {}
     for i in range(-(-rows // 2)):
         for j in range(-(-cols // 2)):
