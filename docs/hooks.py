@@ -34,7 +34,11 @@ ROOT = Path(__file__).resolve().parents[1]
 EXTRA_PAGES = {
     **{
         f"agents/{name}/README.md": f"agents/{name}.md"
-        for name in ("evolution", "imitation", "muzero", "rllib")
+        for name in ("imitation", "teacher", "muzero", "rllib")
+    },
+    **{
+        f"agents/{name}/notes.md": f"agents/{name}-notes.md"
+        for name in ("imitation", "muzero", "rllib")
     },
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
