@@ -7,25 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
 
+from vpxrc.agents.tensors import read_tensors
 from vpxrc.envs.residual.config import ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.errors import InputError
 
-# Checkpoints
-
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What a file of an agent has.
+    """The contents of an agent's file.
 
     Attributes:
-        tensors: By name.
-        config: The problem that it was trained on.
+        tensors: The arrays, by name.
+        config: The problem that the agent was trained on.
         clips: Content hashes of the clips that it was trained on.
-        settings: All that is written beside the tensors, by name.
+        settings: Everything that is written beside the tensors, by name.
     """
 
     tensors: dict[str, NDArray[Any]]
@@ -37,13 +34,13 @@ class Checkpoint:
 def checkpoint_metadata(
     form: str, config: ResidualConfig, clips: Iterable[str], **settings: str
 ) -> dict[str, str]:
-    """Return what is written beside the tensors; :func:`read_checkpoint` checks it.
+    """Return the settings to write beside the tensors; :func:`read_checkpoint` checks them.
 
     Args:
         form: Name and version of the agent's format.
-        config: The problem that it was trained on.
+        config: The problem that the agent was trained on.
         clips: Content hashes of the clips that it was trained on.
-        settings: More, by name.
+        settings: Further settings, by name.
     """
     return {
         "format": form,
@@ -59,20 +56,12 @@ def read_checkpoint(path: str | Path, form: str) -> Checkpoint:
 
     Args:
         path: A safetensors file.
-        form: What :func:`checkpoint_metadata` was given.
+        form: The name and version that :func:`checkpoint_metadata` was given.
 
     Raises:
-        InputError: It cannot be read, is none, or is another agent's or version's.
+        InputError: The file cannot be read, is no checkpoint, or is another agent's or version's.
     """
-    try:
-        data = Path(path).read_bytes()
-        tensors = load_tensors(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: bfloat16
-        raise InputError(f"{path}: not a checkpoint of an agent") from error
-    settings = header.get("__metadata__", {})
+    tensors, settings = read_tensors(path)
     expected = {"format": form, "observation": " ".join(OBSERVATION)}
     for name, value in expected.items():
         if settings.get(name) != value:
@@ -82,16 +71,16 @@ def read_checkpoint(path: str | Path, form: str) -> Checkpoint:
 
 
 def residual_config(text: str, path: str | Path) -> ResidualConfig:
-    """Return the problem that was written as JSON.
+    """Return the problem that a JSON text describes.
 
     Args:
         text: ``dataclasses.asdict`` of it in JSON.
-        path: What to call it in an error.
+        path: The file's name in an error.
 
     Raises:
-        InputError: It is none.
+        InputError: The text describes no problem.
     """
     try:
         return ResidualConfig(**json.loads(text))
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: not the settings of a planned problem: {error}") from error
+        raise InputError(f"{path}: not the settings of a residual problem: {error}") from error

@@ -1,37 +1,35 @@
 """Agents that correct another policy's decisions, as policies."""
 
 from abc import abstractmethod
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.encoder.session import Session
 from vpxrc.encoder.types import Decision, Frame
-from vpxrc.envs.residual.config import Move, ResidualConfig, make_plan
-from vpxrc.envs.residual.episode import ResidualEpisode
+from vpxrc.envs.residual.config import Offset, ResidualConfig, make_base
+from vpxrc.envs.residual.controller import ResidualController
 from vpxrc.policies.base import Episode
 from vpxrc.policies.wrapper import PolicyWrapper
 
 
 class ResidualPolicy(PolicyWrapper):
-    """A plan whose decisions are moved by what :meth:`choose` makes of the observation.
+    """A base policy with an agent that corrects its decisions by :meth:`choose`.
 
-    What it codes is, byte for byte, what the environment codes under the same actions.
+    It codes, byte for byte, the stream that the environment codes under the same actions.
 
     Args:
-        config: The plan, when there is a decision, and the moves.
+        config: The base policy, the decision points and the offsets.
 
     Raises:
-        InputError: There is no such plan.
+        InputError: There is no such base policy.
     """
 
     def __init__(self, config: ResidualConfig) -> None:
-        super().__init__(make_plan(config.plan))
+        super().__init__(make_base(config.base))
         self.config = config
 
     @abstractmethod
-    def choose(self, observation: NDArray[np.float32]) -> int | Move:
+    def choose(self, observation: NDArray[np.float32]) -> int | Offset:
         """Return an action.
 
         Args:
@@ -43,28 +41,9 @@ class ResidualPolicy(PolicyWrapper):
 
     def begin(self, episode: Episode) -> None:
         """Start a clip."""
-        self._relay = _Relay(episode._session)
-        session = cast(Session, self._relay)
-        self._episode = ResidualEpisode(session, self.policy, self.config)
+        self._controller = ResidualController(episode, self.policy, self.config)
 
     def decide(self, frame: Frame) -> Decision:
-        """Return the plan's decision, moved."""
-        observation = self._episode.advance()
-        if observation is not None:
-            self._episode.act(self.choose(observation))
-        return self._relay.decision
-
-
-class _Relay:
-    """A session at rest whose step only keeps the decision, for its owner to take."""
-
-    decision: Decision
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
-
-    def step(self, decision: Decision) -> None:
-        self.decision = decision
+        """Return the base policy's decision with the agent's offset."""
+        observation = self._controller.consider(frame)
+        return self._controller.answer(None if observation is None else self.choose(observation))

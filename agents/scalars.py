@@ -1,7 +1,7 @@
 """TensorBoard's scalars."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from vpxrc.errors import MissingDependencyError
 from vpxrc.storage import check_writable
 
-Write = Callable[[dict[str, float], float], None]
+Write = Callable[[Mapping[str, float], float], None]
 
 
 def _summary_writer() -> Any:
@@ -23,14 +23,20 @@ def _summary_writer() -> Any:
 
 @contextmanager
 def open_board(folder: Path | None) -> Iterator[Write]:
-    """Yield what takes figures by name, and when they were so, to TensorBoard, if to anywhere.
+    """Yield a function that writes figures by name, and the step that they are of, for TensorBoard.
 
-    The folder is made with the first of them.
+    The folder is made with the first figures.
+
+    Args:
+        folder: Where they go; None for nowhere.
+
+    Raises:
+        MissingDependencyError: There is a folder, and TensorBoard is not installed.
     """
     kind = None if folder is None else _summary_writer()
     made: list[Any] = []
 
-    def write(figures: dict[str, float], at: float) -> None:
+    def write(figures: Mapping[str, float], at: float) -> None:
         if kind is None or folder is None:
             return
         if not made:

@@ -3,10 +3,10 @@
 python -m benchmarks.training_speed --rounds 3 --out docs/results/muzero/speed.md
 
 Trains on a sample clip with one and with two actors, in turn with the same clip coded by libvpx
-alone: the plan's decisions replayed natively, two at once, without Python. Frames per second are
-those between the first and the last result, so starting up does not count. Then the learner takes
-recorded episodes as fast as it can, as it would from any number of actors: with what an actor
-delivers, that gives the number at which it is the first thing to be too slow.
+alone: the base policy's decisions replayed natively, two at once, without Python. Frames per
+second are those between the first and the last result, so starting up does not count. Then the
+learner takes recorded episodes as fast as it can, as it would from any number of actors. Divided by
+the rate of one actor, that gives the number of actors at which the learner is too slow.
 """
 
 import argparse
@@ -45,7 +45,7 @@ from vpxrc.encoder.types import Frame
 from vpxrc.envs.residual.config import ResidualConfig
 from vpxrc.storage import atomic_write
 
-PLAN = "imitation"
+BASE = "imitation"
 TARGETS = (40, 60)
 ENVS = 2
 CONFIG = MuZeroConfig(warmup=32)
@@ -59,7 +59,7 @@ def tasks() -> tuple[Task, ...]:
 
 
 def purpose() -> Purpose:
-    return Purpose(tasks(), ResidualConfig(PLAN), "augmented")
+    return Purpose(tasks(), ResidualConfig(BASE), "augmented")
 
 
 class Kept(PolicyWrapper):
@@ -75,8 +75,8 @@ class Kept(PolicyWrapper):
 
 
 def recorded(task: Task) -> tuple[Video, EncodeLog, list[Decision]]:
-    """A clip, the plan's encode of it and the decisions."""
-    video, policy = task.clip.open(), Kept(make_policy(PLAN))
+    """A clip, the base policy's encode of it and the decisions."""
+    video, policy = task.clip.open(), Kept(make_policy(BASE))
     log = encode(video, task.options, policy)
     return video, log, policy.decisions
 
@@ -164,7 +164,7 @@ def learner(episodes: int) -> dict[str, float]:
                 None,
             )
             network = run._latest()
-            job = Job(tasks(), purpose().planned, network, config, ((0, 0), (0, 1)))
+            job = Job(tasks(), purpose().residual, network, config, ((0, 0), (0, 1)))
             result = play(job)
             for _ in range(4):
                 run.take(job, result)  # past the warm-up
@@ -262,7 +262,7 @@ def measure(rounds: int, episodes: int) -> str:
     ]
     size = tasks()[0].clip.open()
     head = (
-        f"{size.name} at {size.width}x{size.height}, {size.num_frames} frames, plan {PLAN}, "
+        f"{size.name} at {size.width}x{size.height}, {size.num_frames} frames, base policy {BASE}, "
         f"{CONFIG.simulations} simulations, {taken['decisions']:.1f} decisions per episode, "
         f"{ENVS} encodes at once in an actor; median [lowest, highest] of {rounds} rounds of "
         f"{episodes} episodes.\n\n"

@@ -153,20 +153,27 @@ def spaces() -> str:
     return "\n".join(rows)
 
 
-def planned_size() -> str:
+def residual_size() -> str:
     """Return a sentence on the observation of ``ResidualRateControlEnv``."""
-    return f"The planned environments have {len(vpxrc.envs.OBSERVATION)} numbers in one vector."
+    return f"The residual environments have {len(vpxrc.envs.OBSERVATION)} numbers in one vector."
 
 
 def commands() -> str:
-    """Return the help of every command."""
+    """Return the help of every command, and of every agent of ``train``."""
     runner = CliRunner(env={"COLUMNS": TERMINAL_WIDTH, "TERMINAL_WIDTH": TERMINAL_WIDTH})
     parts = []
     # Typer types it as a command; one with subcommands is a group.
-    for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
-        text = runner.invoke(app, [name, "--help"], prog_name="vpxrc").stdout.rstrip()
-        parts.append(f"## vpxrc {name}\n\n```text\n{text}\n```\n")
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        for words in ([name], *([name, "--agent", agent] for agent in _agents(command))):
+            text = runner.invoke(app, [*words, "--help"], prog_name="vpxrc").stdout.rstrip()
+            level = "##" if words == [name] else "###"
+            parts.append(f"{level} vpxrc {' '.join(words)}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
+
+
+def _agents(command: Any) -> list[str]:
+    """Return the values of ``--agent`` that have options of their own."""
+    return list(getattr(command, "commands", ()))
 
 
 def policies() -> str:
@@ -201,5 +208,5 @@ def _properties(kind: type) -> str:
 
 GENERATED: dict[str, Callable[[], str]] = {
     function.__name__: function
-    for function in (environments, spaces, planned_size, commands, policies, frame, group)
+    for function in (environments, spaces, residual_size, commands, policies, frame, group)
 }

@@ -1,77 +1,151 @@
-"""One encode as an environment sees it."""
+"""One encode as an environment goes through it, whatever is decided and observed."""
 
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.session import Session
-from vpxrc.encoder.types import State
-from vpxrc.envs.observations import TPL_COSTS, Arrays, Observer
-from vpxrc.media.frames import Video, rgb
+from vpxrc.encoder.types import Decision, Frame, Group, State
+from vpxrc.envs.rewards import Reward, StepReward
+from vpxrc.envs.view import EncodeView
+from vpxrc.errors import EncoderError, InputError
+from vpxrc.media.frames import rgb
+
+Seen = TypeVar("Seen")
+Seen_co = TypeVar("Seen_co", covariant=True)
 
 
-class Episode:
-    """One encode from the first decision to the complete stream.
-
-    Args:
-        session: The encode.
-        arrays: Where the observation is written; see :class:`Observer`.
-        dependency: Whether the temporal dependency model is part of it.
+class Controller(Protocol[Seen_co]):
+    """Turns frames into observations and actions into decisions; it has no session.
 
     Attributes:
-        log: The log of the encode once it is complete, else None.
+        view: What is known of the encode, up to the last decision point.
+        pays_steps: Whether a :class:`StepReward` is paid step by step.
     """
 
-    def __init__(self, session: Session, arrays: Arrays, dependency: bool = True) -> None:
-        self.session = session
-        self.log: EncodeLog | None = None
-        self._observer = Observer(session, arrays, dependency)
+    view: EncodeView
+    pays_steps: bool
 
-    def observe(self) -> dict[str, Any]:
-        """Write the observation of a session that is at rest and return the ``info``."""
-        coded = self._observer.update()
-        options = self.session.options
-        info: dict[str, Any]
-        if coded is None:
-            return {"clip": self.session.video.name, "target_bitrate": options.target_bitrate}
-        info = {
-            "update_type": coded.update_type,
-            "show_index": coded.show_index,
-            "q_index": coded.q_index,
-            "bits": coded.bits,
-        }
-        if self.session.state == State.DONE:
-            self.log = log = self.session.log()
-            self.session.close()
-            info.update(
-                clip=log.clip.name,
-                target_bitrate=options.target_bitrate,
-                psnr=log.psnr,
-                psnr_overall=log.psnr_overall,
-                bitrate=log.bitrate,
-                overshoot=log.overshoot,
-                constraint_met=log.overshoot <= 0,
-                log=log,
-            )
-        return info
+    def plan_group(self, group: Group) -> ArrayLike | None:
+        """Return provisional q indices of a new group, as :meth:`vpxrc.Policy.plan_group`."""
 
-    def superblock_scale(self, strength: float) -> NDArray[np.float32] | None:
-        """Return libvpx's own TPL scale of the pending frame's lambda to a power.
+    def consider(self, frame: Frame) -> Seen_co | None:
+        """Return the observation where the frame is a decision point; else None."""
+
+    def answer(self, action: Any = None) -> Decision:
+        """Return how to code the frame that was considered last.
 
         Args:
-            strength: The exponent; 1 is libvpx's own scale.
+            action: The action at a decision point; None for a frame that is none.
+
+        Raises:
+            InputError: The action is no such action; nothing has changed.
+        """
+
+    def end(self) -> Seen_co:
+        """Update the view when the stream is complete, and return the observation."""
+
+
+class EncodeEpisode(Generic[Seen]):
+    """One encode from the first decision to the complete stream.
+
+    It works on a session that waits for its answers and on one of a :class:`vpxrc.SessionPool`:
+    call ``advance`` whenever the session is at rest, and answer an observation with ``act``.
+
+    Args:
+        session: The encode, with the options that the controller asks for.
+        controller: What decides.
+
+    Attributes:
+        session: The encode.
+        controller: What decides.
+        log: The log of the encode once it is complete, else None.
+        info: Facts for users, as the environments' docstrings describe them: those of the last
+            decision point, or of the end.
+        steps: The rows ``[first, last)`` of the log that each decision led to, as far as they are
+            there. At the end they are the whole log.
+    """
+
+    def __init__(self, session: Session, controller: Controller[Seen]) -> None:
+        self.session = session
+        self.controller = controller
+        self.log: EncodeLog | None = None
+        self.info: dict[str, Any] = {}
+        self.steps: list[tuple[int, int]] = []
+        self._pending: Seen | None = None
+        self._has_acted = False
+        self._first_row = 0
+        self._paid = 0.0
+
+    def advance(self) -> Seen | None:
+        """Go on from where the session rests.
 
         Returns:
-            float32 ``[rows, cols]`` per 64x64 superblock; None for libvpx's own, which is exact,
-            and where libvpx would not read it.
+            The observation at a decision point and, with ``log`` there, at the end; again the same
+            until ``act`` is called. None where the session has been answered and runs on.
+
+        Raises:
+            PolicyError: A policy behind the controller raised or answered out of range.
+            EncoderError: libvpx failed, or the session still runs.
         """
-        frame, tpl, video = self._observer.frame, self._observer.tpl, self._observer.video
-        own = frame.takes_superblock_scale and frame.layer_depth <= 1
-        if strength == 1 or not own or tpl is None:
+        if self._pending is not None:
+            return self._pending
+        session, controller = self.session, self.controller
+        if session.state == State.GROUP:
+            session.step_group(controller.plan_group(session.group))
             return None
-        return superblock_scale(tpl[frame.group_position], frame.r0, video, strength)
+        if session.state == State.DONE:
+            observation = controller.end()
+            self._end_step()
+            self._finish()
+            self._pending = observation
+            return observation
+        frame = session.frame
+        if frame is None:
+            raise EncoderError(f"{session.video.name}: the session is not at rest")
+        observation = controller.consider(frame)
+        if observation is None:
+            session.step(controller.answer())
+            return None
+        self._end_step()
+        self.info = self._told()
+        self._pending = observation
+        return observation
+
+    def act(self, action: Any) -> None:
+        """Answer a decision point; the session runs on.
+
+        Args:
+            action: An action, as the controller takes it.
+
+        Raises:
+            InputError: There is no such action, or nothing waits for one; nothing has changed.
+        """
+        if self._pending is None or self.log is not None:
+            raise InputError("no decision is pending: call advance() first")
+        decision = self.controller.answer(action)
+        self._pending = None
+        self._has_acted = True
+        self.session.step(decision)
+
+    def pay(self, reward: Reward) -> float:
+        """Return what the step that has just ended is worth; to be called once per step.
+
+        Args:
+            reward: What encodes are worth. A :class:`StepReward` is paid step by step where the
+                controller says so, any other at the end.
+        """
+        if self.log is not None:
+            return reward(self.log) - self._paid
+        if not (self.controller.pays_steps and self.steps and isinstance(reward, StepReward)):
+            return 0.0
+        first, last = self.steps[-1]
+        rows = self.session.records(first)[: last - first]
+        share = reward.share(self.session.video.format, self.session.options, rows)
+        self._paid += share
+        return share
 
     def picture(self) -> NDArray[np.uint8]:
         """Return the reconstruction of the frame coded last, RGB uint8 ``[height, width, 3]``."""
@@ -79,30 +153,31 @@ class Episode:
         video = self.session.video
         if planes is None:
             return np.zeros((video.height, video.width, 3), np.uint8)
-        return rgb(*planes)
+        return rgb(*planes, video.colours)
 
+    def _end_step(self) -> None:
+        rows = self.controller.view.num_records
+        if self._has_acted:
+            self.steps.append((self._first_row, rows))
+            self._first_row = rows
 
-def superblock_scale(
-    tpl: NDArray[np.float64], r0: float, video: Video, strength: float
-) -> NDArray[np.float32]:
-    """Return libvpx's TPL scale per superblock to a power: clip(rk / r0, 1/2, 3/2) ** strength.
+    def _finish(self) -> None:
+        self.log = log = self.session.log()
+        self.session.close()
+        self.info = self._told() | {
+            "clip": log.clip.name,
+            "target_bitrate": log.options.target_bitrate,
+            "psnr": log.psnr,
+            "psnr_overall": log.psnr_overall,
+            "bitrate": log.bitrate,
+            "overshoot": log.overshoot,
+            "constraint_met": log.overshoot <= 0,
+            "log": log,
+        }
 
-    Args:
-        tpl: ``[rows, cols, 8]``, statistics of the frame per 32x32 block.
-        r0: intra_cost / mc_dep_cost of the frame; rk is that of a superblock.
-        video: For the size of the picture: libvpx counts in units of 8x8 samples inside it.
-        strength: The exponent.
-
-    Returns:
-        float32 ``[ceil(height / 64), ceil(width / 64)]``.
-    """
-    units = [-(-size // 8) for size in (video.height, video.width)]
-    blocks = tpl.shape[:2]
-    inside = [np.minimum(4, n - 4 * np.arange(b)) for n, b in zip(units, blocks, strict=True)]
-    costs = tpl[..., TPL_COSTS] * np.outer(*inside)[..., None]
-    rows, cols = (-(-n // 2) for n in blocks)
-    costs = np.pad(costs, ((0, 2 * rows - blocks[0]), (0, 2 * cols - blocks[1]), (0, 0)))
-    sums = costs.reshape(rows, 2, cols, 2, 2).sum(axis=(1, 3))
-    ratio = sums[..., 0] / np.maximum(sums[..., 1], 1.0)
-    scale = np.clip(ratio / r0, 0.5, 1.5) ** strength
-    return np.asarray(scale, dtype=np.float32)
+    def _told(self) -> dict[str, Any]:
+        coded, video, options = self.controller.view.coded, self.session.video, self.session.options
+        if coded is None:
+            return {"clip": video.name, "target_bitrate": options.target_bitrate}
+        names = ("update_type", "show_index", "q_index", "bits")
+        return {name: getattr(coded, name) for name in names}

@@ -85,7 +85,7 @@ DIRECT, DIRECT_CONTINUOUS, RESIDUAL, RESIDUAL_CONTINUOUS = (
     *("vpxrc/RateControl-v1", "vpxrc/RateControlContinuous-v1"),
     *("vpxrc/ResidualRateControl-v0", "vpxrc/ResidualRateControlContinuous-v0"),
 )
-BASE, OFFSETS = "plan", "moves"  # arguments of the residual environments and of their config
+BASE, OFFSETS = "base", "offsets"  # arguments of the residual environments and of their config
 NOT_COMPARED = ("key", "encode_seconds", "cpu_seconds")  # columns of encodes.parquet
 # --- End of what may move ---
 
@@ -478,7 +478,7 @@ def muzero(folder: Path) -> Entries:
 def _choices(path: Path, simulations: int, video, log) -> dict[str, object]:
     """Play the same in the environment; return the actions and what the search counted."""
     trained = MuZeroTrained.load(path)
-    arguments = dataclasses.asdict(trained.planned)
+    arguments = dataclasses.asdict(trained.residual)
     env = gymnasium.make(RESIDUAL, clips=[video], target_bitrate=64, cpu_used=8, **arguments)
     observation, _ = env.reset(seed=0)
     actions, visits, weights, done = [], [], [], False

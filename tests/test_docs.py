@@ -62,7 +62,11 @@ def unknown_options(line: str) -> list[str]:
     _, name, *words = line.split()
     if name not in COMMANDS:
         return [name]
-    known = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+    commands = [COMMANDS[name]]
+    if agents := getattr(commands[0], "commands", None):  # `train` has options for each agent
+        agent = line.partition("--agent ")[2].partition(" ")[0]
+        commands += [agents[agent]] if agent in agents else []
+    known = {option for one in commands for parameter in one.params for option in parameter.opts}
     known |= {"--help", "-h"}
     return [
         word
@@ -79,6 +83,7 @@ def test_a_documented_command_exists(line):
 def test_a_command_that_does_not_exist_is_found():
     assert unknown_options("vpxrc encode in.mp4 --colour red -b 3 -z") == ["--colour", "-z"]
     assert unknown_options("vpxrc decode in.webm") == ["decode"]
+    assert unknown_options("vpxrc train --agent bc in --epochs 3 --iterations 3") == ["--epochs"]
 
 
 @pytest.mark.parametrize("line", BENCHMARKS)
@@ -160,6 +165,7 @@ def check_that_what_is_generated_is_there(site):
     cli = (site / "cli/index.html").read_text()
     assert all(f"Usage: vpxrc {name}" in cli for name in COMMANDS)
     assert "--effort" in cli
+    assert all(f"Usage: vpxrc train --agent {name}" in cli for name in COMMANDS["train"].commands)
     api = (site / "api/index.html").read_text()
     for name in (
         "vpxrc.EncodeSession.step",

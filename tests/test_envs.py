@@ -1,6 +1,7 @@
 """The environments: Gymnasium's own checks, exact repetition, rewards by hand, clean ends."""
 
 import dataclasses
+import inspect
 import math
 import pickle
 import re
@@ -33,7 +34,7 @@ from vpxrc.envs import (
     RateControlContinuousEnv,
     RateControlEnv,
     SelfCompetition,
-    observations,
+    view,
 )
 from vpxrc.media.decoding import decode_vp9
 from vpxrc.media.frames import frame_bytes
@@ -189,13 +190,22 @@ def test_observations_are_in_the_space_and_every_column_is_used(env_id, carphone
     env.close()
 
 
-def test_the_docstring_has_the_table_that_the_observation_is_made_of():
-    doc = RateControlEnv.__doc__
-    rows = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in doc.splitlines()]
-    for columns in TABLES.values():
-        for number, column in enumerate(columns):
-            row = (str(number), f"`{column.name}`", f"{column.low:g}", f"{column.high:g}")
-            assert (*row, column.meaning) in rows, (row, column.meaning)
+def test_the_docstring_shows_the_spaces():
+    env = make(max_frames=150).unwrapped
+    doc = inspect.getdoc(type(env))
+    assert "generated" not in doc
+    for key in TABLES:
+        space = env.observation_space[key]
+        low, high = (bound.reshape(-1, space.shape[-1])[0] for bound in (space.low, space.high))
+        text = doc[doc.index(f"\n`{key}` (") :]
+        assert re.match(rf"\n`{key}` \(.*\b{space.shape[-1]},?\)", text)
+        table = text[text.index("| Num") :].partition("\n\n")[0].splitlines()[2:]
+        rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+        assert [row[0] for row in rows] == list(map(str, range(space.shape[-1])))
+        assert np.array_equal(np.array([row[2] for row in rows], np.float32), low)
+        assert np.array_equal(np.array([row[3] for row in rows], np.float32), high)
+        assert len({row[1] for row in rows}) == len(rows) and all(row[4] for row in rows)
+    env.close()
 
 
 def test_nothing_of_the_pending_frame_is_left_at_the_end():
@@ -291,10 +301,9 @@ def test_the_map_is_the_one_of_a_slow_loop(size):
     own = rng.integers(1, 200_000, (2, *size), np.int32)
     importance = 1 + rng.exponential(2, own.shape)
     starts = tuple(
-        observations.cell_starts(n, cells)
-        for n, cells in zip(size, observations.IMPORTANCE_GRID, strict=True)
+        view.cell_starts(n, cells) for n, cells in zip(size, view.IMPORTANCE_GRID, strict=True)
     )
-    found = observations.importance_map(own, importance, starts)
+    found = view.importance_map(own, importance, starts)
     assert found.shape == (2, 9, 16)
     for n in range(2):
         np.testing.assert_allclose(found[n], map_by_hand(own[n], importance[n]), rtol=1e-12)
@@ -307,7 +316,7 @@ def test_the_model_runs_once_per_group_and_not_at_all_unless_asked(carphone, mon
         calls.append(int(show_index[-1]))
         return analyse(video, show_index, *arguments)
 
-    monkeypatch.setattr(observations, "analyse", counted)
+    monkeypatch.setattr(view, "analyse", counted)
     chosen = {"clips": [carphone], "target_bitrate": 60, "auto_alt_ref": 6}
     with_model, without = make(**chosen), make(dependency=False, **chosen)
     bare, *_ = episode(without, 0, action=120)
@@ -350,9 +359,9 @@ def test_of_a_group_that_is_too_long_the_first_frames_are_modelled():
 
 
 def test_only_the_latest_versions_are_registered():
-    planned = ("vpxrc/ResidualRateControl-v0", "vpxrc/ResidualRateControlContinuous-v0")
+    residual = ("vpxrc/ResidualRateControl-v0", "vpxrc/ResidualRateControlContinuous-v0")
     names = sorted(name for name in gymnasium.registry if name.startswith("vpxrc/"))
-    assert names == sorted((*IDS, *planned))
+    assert names == sorted((*IDS, *residual))
 
 
 # Rewards, each against its definition by hand on logs with chosen figures

@@ -20,7 +20,7 @@ from vpxrc.datasets import load_clips
 from vpxrc.errors import EncoderError, InputError, OutputError, PolicyError
 from vpxrc.evaluation import study as evaluation
 from vpxrc.media.decoding import decode_vp9
-from vpxrc.reports import pages as report
+from vpxrc.reports import write_html, write_pictures
 
 AGENT, BASELINE = "libvpx-vbr-mlarf", "libvpx-vbr"
 BITRATES = [20, 40, 80, 160]
@@ -159,8 +159,8 @@ def test_summary_follows_the_contract(result):
 
 def test_all_files_are_there_and_stand_alone(result):
     out = result.folder
-    report.write_pictures(result)
-    report.write_html(result)
+    write_pictures(result)
+    write_html(result)
     assert len(pd.read_parquet(out / "encodes.parquet")) == len(result.encodes)
     assert len(pd.read_parquet(out / "frames.parquet")) == len(result.frames)
     for row in result.encodes.to_dict("records"):

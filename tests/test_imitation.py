@@ -13,6 +13,7 @@ from safetensors.numpy import save as save_tensors
 from test_dependency_policy import noise, sample, still
 
 from vpxrc import LOG2_STEP, EncoderOptions, UpdateType, encode, make_policy, video_from_frames
+from vpxrc.agents.imitation.config import LearnerConfig
 from vpxrc.agents.imitation.dataset import JITTER, GroupLesson, Lesson, observe
 from vpxrc.agents.imitation.features import (
     DEPENDENCY_INPUTS,
@@ -615,7 +616,7 @@ def test_numpy_and_the_mean_of_torch_say_the_same(members, learning, tmp_path):
     torch, learner = learning
     rng = np.random.default_rng(8)
     lessons = random_lessons(rng)
-    made = learner.Learner(lessons, learner.LearnerConfig(members=members))
+    made = learner.Learner(lessons, LearnerConfig(members=members))
     with_parameters(torch, made.members, random_parameters(rng, members=members))
     path = tmp_path / "network.safetensors"
     made.save(path, note="kept")
@@ -689,7 +690,7 @@ def test_two_lessons_are_learned_by_heart(learning):
     _, learner = learning
     rng = np.random.default_rng(12)
     lessons = [random_lesson(rng, (6, 5), 12, "one"), random_lesson(rng, (7,), 9, "two")]
-    config = learner.LearnerConfig(epochs=250, dropout=0.0, decay=0.0, rate=5e-3, members=2)
+    config = LearnerConfig(epochs=250, dropout=0.0, decay=0.0, rate=5e-3, members=2)
     made = learner.Learner(lessons, config)
     assert learner.explained(made.members, lessons) == pytest.approx(0, abs=1e-6)
     seen = []
@@ -725,7 +726,7 @@ def test_what_is_explained_is_of_the_mean(learning):
 def test_members_start_apart_and_learn_as_if_alone(learning):
     torch, learner = learning
     lessons = random_lessons(np.random.default_rng(19))
-    config = learner.LearnerConfig(epochs=4, batch=2, dropout=0.0, members=3)
+    config = LearnerConfig(epochs=4, batch=2, dropout=0.0, members=3)
     made = learner.Learner(lessons, config)
     alone = learner.Learner(lessons, dataclasses.replace(config, members=1))
     weights = [member.inner.weight for member in made.members]
@@ -752,9 +753,8 @@ def test_without_the_model_it_sees_nothing_of_it(learning, tmp_path):
     _, learner = learning
     rng = np.random.default_rng(13)
     lesson = random_lesson(rng, (9, 8), 20)
-    made = learner.Learner(
-        [lesson], learner.LearnerConfig(epochs=3, dependency_inputs=False, members=2)
-    )
+    config = LearnerConfig(epochs=3, dependency_inputs=False, members=2)
+    made = learner.Learner([lesson], config)
     made.train()
     path = tmp_path / "ablated.safetensors"
     made.save(path)
@@ -776,7 +776,7 @@ def test_without_the_model_it_sees_nothing_of_it(learning, tmp_path):
 def test_training_goes_on_where_it_was(learning, tmp_path):
     torch, learner = learning
     lessons = random_lessons(np.random.default_rng(14))
-    config = learner.LearnerConfig(epochs=6, batch=2, seed=3, members=2)
+    config = LearnerConfig(epochs=6, batch=2, seed=3, members=2)
     whole = learner.Learner(lessons, config)
     whole.train()
     first = learner.Learner(lessons, config)
@@ -815,9 +815,7 @@ def test_a_broken_state_is_an_input_error_of_one_line(broken, learning, tmp_path
     if isinstance(broken, bytes):
         path.write_bytes(broken)
     elif broken in ("config", "members"):
-        config = learner.LearnerConfig(
-            **{"config": {"epochs": 7}, "members": {"members": 3}}[broken]
-        )
+        config = LearnerConfig(**{"config": {"epochs": 7}, "members": {"members": 3}}[broken])
         learner.Learner(made.lessons, config).save_state(path)
     elif broken == "number":
         torch.save(3, path)
@@ -840,7 +838,7 @@ def test_there_has_to_be_something_to_learn_from(learning):
 def test_a_trained_policy_meets_the_bitrate(learning, observed, tmp_path):
     """From lessons of half the clip, at a target between the two that it is tried at."""
     _, learner = learning
-    config = learner.LearnerConfig(epochs=60, dropout=0.0, members=2)
+    config = LearnerConfig(epochs=60, dropout=0.0, members=2)
     made = learner.Learner(observed, config)
     made.train()
     path = tmp_path / "trained.safetensors"

@@ -131,10 +131,10 @@ def test_the_networks_agree():
     np.testing.assert_allclose(mine.action_weights, theirs.action_weights, atol=1e-4)
 
 
-def test_an_untrained_network_prefers_the_plan():
+def test_an_untrained_network_prefers_the_base_policy():
     seen = np.ones((1, 6), np.float32)
     for share, expected in ((0.6, 0.6), (None, 0.2)):
-        config = dataclasses.replace(SMALL, as_planned=share)
+        config = dataclasses.replace(SMALL, base_share=share)
         network = Learner(6, 5, config).network()
         logits, value = network.predict(network.represent(seen))
         policy = np.exp(logits[0]) / np.exp(logits[0]).sum()
@@ -247,9 +247,9 @@ def test_reanalysis_takes_the_latest_networks_word():
 
 
 def test_learner_and_search_find_what_pays():
-    """Three moves; which one pays is told by the observation, and only at the end of two steps."""
+    """Three actions; the observation tells which one pays, and only at the end of two steps."""
     config = dataclasses.replace(
-        SMALL, hidden=16, width=32, batch=32, rate=5e-3, simulations=8, unroll=2, as_planned=0.8
+        SMALL, hidden=16, width=32, batch=32, rate=5e-3, simulations=8, unroll=2, base_share=0.8
     )
     learner, replay = Learner(4, 3, config), Replay(2000, 4, 3)
     rng = np.random.default_rng(0)
@@ -279,7 +279,7 @@ def test_learner_and_search_find_what_pays():
             )
         return hits.mean()
 
-    assert episode(0.0) == 0  # all as planned, which pays nothing
+    assert episode(0.0) == 0  # no offset at all, which pays nothing
     for _ in range(30):
         episode(1.0)
         if learner.updates == 0:
@@ -363,7 +363,7 @@ def test_the_policy_plays_the_same_every_time(tasks, network, tmp_path):
     with pytest.raises(InputError, match="N simulations, above 0, not '0'"):
         MuZero(f"{path}@0")
     # What it saw in training is what it sees: the layers are the checkpoint's.
-    constant = ResidualConfig("constant-q:120", "frame", FRAMES.moves)
+    constant = ResidualConfig("constant-q:120", "frame", FRAMES.offsets)
     Trained(network, constant, SMALL, frozenset(), {"auto_alt_ref": 6}).save(path)
     assert MuZero(path).options(options) == dataclasses.replace(options, auto_alt_ref=6)
 
@@ -438,9 +438,9 @@ def test_a_training_and_one_in_two_parts(tasks, here, tmp_path, monkeypatch):
     assert curve.to_dict("records")[-1] == pytest.approx(rows[-1][2], nan_ok=True)
     assert (done["episodes"], done["updates"]) == (6, int(2 * done["decisions"] / 16))
     assert math.isnan(curve["policy_loss"][0]) and curve["policy_loss"][2] > 0
-    assert curve["gain"].isna().all() and curve["as_planned"].between(0, 1).all()
+    assert curve["gain"].isna().all() and curve["kept"].between(0, 1).all()
     trained = Trained.load(whole)
-    assert (trained.planned, trained.config, trained.clips) == (FRAMES, SMALL, {"abc"})
+    assert (trained.residual, trained.config, trained.clips) == (FRAMES, SMALL, {"abc"})
     assert trained.network.parameters["value.weight"].any()
     # The first encodes of a pair start its average; the others move it: nothing else does.
     averages = SelfCompetition()
@@ -480,16 +480,16 @@ def test_a_training_and_one_in_two_parts(tasks, here, tmp_path, monkeypatch):
         train(cut, purpose, SMALL, episodes=6, **common)
 
 
-def test_gains_are_counted_from_the_plan(tasks, here, tmp_path):
+def test_gains_are_counted_from_the_base_policy(tasks, here, tmp_path):
     out = tmp_path / "gain.safetensors"
-    config = dataclasses.replace(SMALL, noise=0.0, explore=0.0, as_planned=0.999, warmup=5000)
+    config = dataclasses.replace(SMALL, noise=0.0, explore=0.0, base_share=0.999, warmup=5000)
     done = train(out, Purpose(tasks, FRAMES), config, clips=frozenset(), episodes=2, envs=2)
     curve = pd.read_parquet(out.with_suffix(".curve.parquet"))
     (row,) = curve.to_dict("records")
     references = table(out)["references"]
     assert len(references) == 4  # at two targets each, for the slope
-    assert row["as_planned"] == 1 and row["over_target"] in (0, 0.5, 1)
-    # The plan saves nothing over itself, but where it overshoots by more than is tolerated.
+    assert row["kept"] == 1 and row["over_target"] in (0, 0.5, 1)
+    # The base policy saves nothing over itself, but where it overshoots by more than is tolerated.
     logs = [encode(actor.open_task(t), t.options, make_policy("layered")) for t in tasks]
     over = [max(0.0, 100 * (log.overshoot - 0.02)) for log in logs]
     assert row["gain"] == pytest.approx(-np.mean(over), abs=1e-4)
@@ -508,10 +508,10 @@ def test_an_opponent_that_is_beaten_is_replaced(tasks, here, tmp_path, monkeypat
     monkeypatch.setattr(training, "OUTDONE", -1.0)
     out = tmp_path / "opponent.safetensors"
     purpose = Purpose(tasks, FRAMES, "opponent")
-    config = dataclasses.replace(SMALL, as_planned=0.001)  # what it does is not the plan
+    config = dataclasses.replace(SMALL, base_share=0.001)  # its decisions are not the base policy's
     train(out, purpose, config, clips=frozenset(), episodes=2, envs=2)
-    plan = [encode(actor.open_task(t), t.options, make_policy("layered")) for t in tasks]
-    first = {(log.clip.content_hash, 40, log.psnr, log.overshoot) for log in plan}
+    base = [encode(actor.open_task(t), t.options, make_policy("layered")) for t in tasks]
+    first = {(log.clip.content_hash, 40, log.psnr, log.overshoot) for log in base}
     assert {tuple(record) for record in table(out)["records"]} == first
     done = train(out, purpose, config, clips=frozenset(), episodes=8, envs=2)
     assert done["opponents"] == 2
@@ -556,7 +556,7 @@ main()
 
 
 def arguments(clips, out, *more):
-    common = ("--bitrates", "40", "--cpu-used", 8, "--plan", "layered", "--decisions", "frame")
+    common = ("--bitrates", "40", "--cpu-used", 8, "--base", "layered", "--decisions", "frame")
     small = ("--set", "warmup=30", "--set", "batch=16", "--set", "reuse=2", "--simulations", 4)
     where = ("--jobs", 1, "--envs", 2, "--reward", "strict", "--pixels", 48 * 36)
     return ["train", "--agent", "muzero", clips, "--out", out, *common, *small, *where, *more]
@@ -609,12 +609,12 @@ def test_what_train_refuses(clips, tmp_path, monkeypatch):
         return complaint("train", "--agent", agent, clips, *out, *bitrates, *more)
 
     assert "choose from imitation, muzero, ppo" in refused(agent="none")
-    assert "muzero needs --bitrates" in refused(bitrates=())
+    assert "Missing option '--bitrates'" in refused(bitrates=())
     assert "unknown reward 'psnr': choose from gain, strict" in refused("--reward", "psnr")
-    assert "unknown policy 'none'" in refused("--plan", "none")
-    assert "cannot be a plan" in refused("--plan", "libvpx-vbr")
-    assert "--moves takes LEVEL:REFERENCE pairs" in refused("--moves", "0:0,1")
-    assert "begin with (0, 0)" in refused("--moves", "0.1:0,0:0")
+    assert "unknown policy 'none'" in refused("--base", "none")
+    assert "cannot be a base policy" in refused("--base", "libvpx-vbr")
+    assert "--offsets takes LEVEL:REFERENCE pairs" in refused("--offsets", "0:0,1")
+    assert "begin with (0, 0)" in refused("--offsets", "0.1:0,0:0")
     assert "must be 'group' or 'frame'" in refused("--decisions", "block")
     assert "--epochs is not for muzero, but for imitation" in refused("--epochs", 3)
     assert "--episodes is not for ppo, but for muzero" in refused("--episodes", 3, agent="ppo")

@@ -14,7 +14,6 @@ from safetensors.numpy import save_file
 
 from vpxrc import EncoderOptions, _native, encode, make_policy, provenance
 from vpxrc.agents.checkpoints import checkpoint_metadata
-from vpxrc.agents.imitation import training as command
 from vpxrc.agents.imitation.policy import CHECKPOINT
 from vpxrc.agents.rllib.policy import FORMAT
 from vpxrc.agents.teacher.trajectory import Record, Trajectory
@@ -227,9 +226,9 @@ def network(path):
 
 
 def test_policies_that_a_policy_makes_are_in_the_key(plugin, tmp_path):
-    """The plan that a checkpoint names, also under a policy of another package."""
-    plan = network(tmp_path / "plan.safetensors")
-    config = ResidualConfig(plan)
+    """The base policy that a checkpoint names, also under a policy of another package."""
+    base = network(tmp_path / "base.safetensors")
+    config = ResidualConfig(base)
     size, actions = len(OBSERVATION), len(config.actions)
     layer = {"layers.0.weight": (actions, size), "layers.0.bias": actions}
     shapes = {"mean": size, "gain": size, **layer}
@@ -241,7 +240,7 @@ def test_policies_that_a_policy_makes_are_in_the_key(plugin, tmp_path):
     specs.append(f"fixed:{specs[0]}")
     before = [provenance.causes(spec) for spec in specs]
     assert [provenance.causes(spec) for spec in specs] == before
-    network(tmp_path / "plan.safetensors")
+    network(tmp_path / "base.safetensors")
     after = [provenance.causes(spec) for spec in specs]
     assert after[0] != before[0] and after[1] != before[1]
     own = tmp_path / "agent.safetensors"
@@ -343,17 +342,19 @@ def cached(tmp_path, monkeypatch):
 
 def test_lessons_of_imitation_under_edited_code(edit, lesson, cached, tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="torch is not installed: pip install 'vpxrc[agents]'")
-    monkeypatch.setattr(command, "open_workers", in_this_process)
+    from vpxrc.agents.imitation import training
+    from vpxrc.agents.imitation.config import LearnerConfig
+
+    monkeypatch.setattr(training, "open_workers", in_this_process)
 
     def train():
-        out = tmp_path / "agent.safetensors"
-        command.train_imitation([lesson], out, {"epochs": 1}, None, 1, None, True)
+        training.train([lesson], tmp_path / "agent.safetensors", LearnerConfig(epochs=1))
         return kept(cached / "lessons")
 
     first = train()
     assert len(first) == 1
     edit(REPORT)
-    edit("cli/train.py")
+    edit("cli/train/__init__.py")
     assert train() == first
     edit(CODE)
     anew = train()
@@ -368,8 +369,8 @@ def test_a_state_of_muzero_under_edited_code(edit, clip, cached, tmp_path, monke
 
     monkeypatch.setattr(training, "open_workers", in_this_process)
     task = Task(clip, EncoderOptions(target_bitrate=60, **COMMON))
-    plan = network(tmp_path / "plan.safetensors")
-    purpose = training.Purpose((task,), ResidualConfig(plan), reference="layered")
+    base = network(tmp_path / "base.safetensors")
+    purpose = training.Purpose((task,), ResidualConfig(base), reference="layered")
     config = MuZeroConfig(hidden=8, width=16, simulations=2)
 
     def train(episodes):
@@ -378,7 +379,7 @@ def test_a_state_of_muzero_under_edited_code(edit, clip, cached, tmp_path, monke
 
     assert train(1)["episodes"] == 1
     edit(REPORT)
-    edit("cli/train.py")
+    edit("cli/train/__init__.py")
     rewards = json.loads((tmp_path / "agent.state/current/ema.json").read_text())
     assert train(2)["episodes"] == 2
     assert json.loads((tmp_path / "agent.state/current/ema.json").read_text()) == rewards
@@ -388,7 +389,7 @@ def test_a_state_of_muzero_under_edited_code(edit, clip, cached, tmp_path, monke
         train(3)
     shutil.rmtree(tmp_path / "agent.state")
     assert train(1)["episodes"] == 1
-    network(tmp_path / "plan.safetensors")
+    network(tmp_path / "base.safetensors")
     with pytest.raises(InputError, match=refused):
         train(2)
 
@@ -435,7 +436,7 @@ def test_lessons_and_a_state_of_rllib_under_edited_code(
     assert len(first) == 1 and done == [1, 2, 3]
     stop = 4
     edit(REPORT)
-    edit("cli/train.py")
+    edit("cli/train/__init__.py")
     with pytest.raises(KeyboardInterrupt):
         train()
     assert kept(cached / "demonstrations") == first and done == [1, 2, 3, 3, 4]

@@ -23,8 +23,8 @@ from vpxrc.agents.rllib import Rllib, training
 from vpxrc.agents.rllib.config import ALGORITHMS, RllibConfig
 from vpxrc.agents.rllib.offline import (
     Demonstration,
-    as_planned,
     demonstrate,
+    no_offset,
     read_episodes,
     run,
     write_episodes,
@@ -40,7 +40,7 @@ from vpxrc.media.frames import write_y4m
 from vpxrc.policies.registry import make_policy
 
 OPTIONS = {"cpu_used": 8, "auto_alt_ref": 6}
-# A plan that spends what it spends: at 60 kbit/s it is far above the target, so that every coarser
+# A base policy that ignores the target: at 60 kbit/s it is far above it, so that every coarser
 # frame is worth more. Gains are counted from a policy that keeps to its targets.
 SPENDING = ResidualConfig("constant-q:120", "frame", ((0, 0), (-1, 0), (1, 0)))
 SPENT = {**OPTIONS, "reference": "libvpx-vbr", "rate": 3e-3}
@@ -87,10 +87,10 @@ class Given(ResidualPolicy):
 
 
 @pytest.mark.parametrize("decisions", ["group", "frame"])
-@pytest.mark.parametrize("plan", ["imitation-prior", "constant-q:120"])
-def test_a_policy_codes_what_the_environment_codes(plan, decisions):
+@pytest.mark.parametrize("base", ["imitation-prior", "constant-q:120"])
+def test_a_policy_codes_what_the_environment_codes(base, decisions):
     video = make_video(num_frames=40)
-    env = ResidualRateControlEnv([video], 60, plan=plan, decisions=decisions, **OPTIONS)
+    env = ResidualRateControlEnv([video], 60, base=base, decisions=decisions, **OPTIONS)
     rng = np.random.default_rng(1)
     observation, _ = env.reset(seed=0)
     actions, seen, done = [], [], False
@@ -99,16 +99,16 @@ def test_a_policy_codes_what_the_environment_codes(plan, decisions):
         seen.append(observation)
         observation, _, done, _, info = env.step(actions[-1])
     assert len(actions) == (3 if decisions == "group" else 40)
-    policy = Given(ResidualConfig(plan, decisions), actions)
+    policy = Given(ResidualConfig(base, decisions), actions)
     log = encode(video, EncoderOptions(target_bitrate=60, **OPTIONS), policy)
     assert log.stream == info["log"].stream
     np.testing.assert_array_equal(policy.seen, seen)
 
 
-def test_a_policy_that_moves_nothing_codes_what_its_plan_codes(clip):
+def test_a_policy_without_offsets_codes_what_its_base_policy_codes(clip):
     options = EncoderOptions(target_bitrate=60, cpu_used=8)
-    plan = encode(clip, options, make_policy("layered"))
-    assert encode(clip, options, Given(ResidualConfig("layered"), [0] * 9)).stream == plan.stream
+    base = encode(clip, options, make_policy("layered"))
+    assert encode(clip, options, Given(ResidualConfig("layered"), [0] * 9)).stream == base.stream
 
 
 # The networks
@@ -164,9 +164,9 @@ def test_the_exported_network_decides_as_the_module(algorithm, activation):
     distribution = module.get_inference_action_dist_cls().from_logits(out)
     best = distribution.to_deterministic().sample()
     if algorithm == "sac":
-        moves = 0.5 * torch.tanh(best).numpy()
-        np.testing.assert_allclose([network.action(row) for row in seen], moves, atol=1e-4)
-        assert moves.std() > 0.1
+        offsets = 0.5 * torch.tanh(best).numpy()
+        np.testing.assert_allclose([network.action(row) for row in seen], offsets, atol=1e-4)
+        assert offsets.std() > 0.1
     else:
         assert [network.action(row) for row in seen] == best.tolist()
         assert len(set(best.tolist())) > 3
@@ -174,8 +174,8 @@ def test_the_exported_network_decides_as_the_module(algorithm, activation):
 
 @pytest.mark.usefixtures("rllib")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_an_untrained_policy_begins_at_the_plan(algorithm):
-    tensors = exported(algorithm, state_of(untrained(algorithm, as_planned=0.8, spread=0.25)))
+def test_an_untrained_policy_begins_at_the_base_policy(algorithm):
+    tensors = exported(algorithm, state_of(untrained(algorithm, base_share=0.8, spread=0.25)))
     out = Network(tensors, "tanh").forward(np.ones(len(OBSERVATION), np.float32))
     if algorithm == "sac":
         np.testing.assert_allclose(out, [0, 0, math.log(0.25), math.log(0.25)], rtol=1e-6)
@@ -199,7 +199,7 @@ def trained(out, clip, algorithm="ppo", *, config=SPENDING, **given):
         "ray": "local",
         "lessons": [],
         "device": "cpu",
-        "progress": figures.__setitem__,
+        "progress": lambda done, total, words, row: figures.__setitem__(done, row),
         **given,
     }
     return figures, train(algorithm, out, config=config, **arguments)
@@ -216,7 +216,7 @@ def test_ppo_learns_in_processes_of_its_own(clip, tmp_path):
     out = tmp_path / "ppo.safetensors"
     seen = []
 
-    def progress(number, figures):
+    def progress(number, total, words, figures):
         seen.append(figures)
         if number > 1:
             return
@@ -263,7 +263,7 @@ def test_a_killed_training_goes_on(clip, tmp_path, monkeypatch, algorithm):
     options |= {"warmup": 16, "steps": 16}
     arguments = {"options": options, "iterations": 4}
 
-    def stop(number, figures):
+    def stop(number, total, words, figures):
         if number == 3:
             raise KeyboardInterrupt
 
@@ -294,7 +294,7 @@ def test_an_error_in_a_runner_arrives_as_itself(clip, tmp_path):
 
 @pytest.mark.usefixtures("rllib", "cached")
 def test_a_clip_without_a_curve_is_left_out(clip, tmp_path):
-    """The plan's own encodes are the same at every target."""
+    """The base policy's own encodes are the same at every target."""
     with pytest.raises(InputError, match="made: 2 reference encodes give no slope at 60 kbit/s"):
         trained(tmp_path / "a.safetensors", clip, options=OPTIONS)
 
@@ -303,30 +303,30 @@ def test_a_clip_without_a_curve_is_left_out(clip, tmp_path):
 
 
 TAUGHT = 200  # kbit/s: no frame at the end of the scale
-MOVED = ResidualConfig("layered", moves=((0, 0), (0, 0.4), (0.4, 0), (0.4, -0.8)))
+CORRECTED = ResidualConfig("layered", offsets=((0, 0), (0, 0.4), (0.4, 0), (0.4, -0.8)))
 
 
-class Move(Policy):
-    """Layered, all moved in one way."""
+class Shifted(Policy):
+    """Layered, with one offset throughout."""
 
-    def __init__(self, move):
-        self._plan = make_policy("layered")
-        self._move = move
+    def __init__(self, offset):
+        self._base = make_policy("layered")
+        self._offset = offset
 
     def options(self, options):
-        return self._plan.options(options)
+        return self._base.options(options)
 
     def begin(self, episode):
-        self._plan.begin(episode)
+        self._base.begin(episode)
 
     def decide(self, frame):
-        planned = self._plan.decide(frame)
-        level, reference = self._move
+        decided = self._base.decide(frame)
+        level, reference = self._offset
         own = level + reference * (frame.update_type in REFERENCES)
         steps = np.array([dc(q) for q in range(256)])
-        q = int(np.abs(steps - steps[planned.q_index] - own).argmin())
+        q = int(np.abs(steps - steps[decided.q_index] - own).argmin())
         decision = Decision(q)
-        self._plan.overruled(frame, decision)
+        self._base.overruled(frame, decision)
         return decision
 
 
@@ -339,12 +339,12 @@ def dc(q_index):
 
 @pytest.fixture(scope="module")
 def lesson(tmp_path_factory):
-    """A folder with what `vpxrc teach` leaves of a search that ended at a move of the plan."""
+    """What `vpxrc teach` leaves of a search that ended at an offset of the base policy."""
     folder = tmp_path_factory.mktemp("lessons")
     video = make_video(num_frames=40)
     write_y4m(video, folder / "made.y4m")
     clip = Clip("made", str(folder / "made.y4m"))
-    record = Record(Move(MOVED.actions[3]))
+    record = Record(Shifted(CORRECTED.actions[3]))
     options = record.options(EncoderOptions(target_bitrate=TAUGHT, cpu_used=8))
     log = encode(video, options, record)
     table = Trajectory.of(log, record.decisions).to_pandas()
@@ -369,17 +369,17 @@ def lesson(tmp_path_factory):
     return path, clip, log
 
 
-def test_a_lesson_is_labelled_by_the_nearest_moves(lesson):
+def test_a_lesson_is_labelled_by_the_nearest_offsets(lesson):
     path, clip, log = lesson
     result = {"path": path, **json.loads(path.read_text())}
-    teacher, plan, *random = demonstrate(Demonstration(result, clip, MOVED, 2, 0, "code"))
+    teacher, base, *random = demonstrate(Demonstration(result, clip, CORRECTED, 2, 0, "code"))
     assert set(teacher.actions.tolist()) == {3} and len(teacher.actions) >= 3
-    assert set(plan.actions.tolist()) == {0}
+    assert set(base.actions.tolist()) == {0}
     assert len(random) == 2 and len({action for e in random for action in e.actions.tolist()}) > 2
-    # The plan is what gains are counted from, and the teacher's way is what it was.
-    assert float(plan.rewards.sum()) == pytest.approx(0, abs=1e-4)
+    # The base policy is what gains are counted from, and the teacher's way is what it was.
+    assert float(base.rewards.sum()) == pytest.approx(0, abs=1e-4)
     assert float(teacher.rewards.sum()) != pytest.approx(0, abs=1e-2)
-    again, own = run(clip.open(), log.options, MOVED, lambda frame: 3)
+    again, own = run(clip.open(), log.options, CORRECTED, lambda frame: 3)
     assert own.stream == log.stream
     np.testing.assert_array_equal(again.observations, teacher.observations)
 
@@ -398,7 +398,7 @@ def test_by_frame_every_frame_is_labelled(lesson):
 
 def test_episodes_are_kept_as_they_were(tmp_path):
     config = ResidualConfig("layered")
-    episode, _ = run(make_video(), EncoderOptions(60, **OPTIONS), config, as_planned)
+    episode, _ = run(make_video(), EncoderOptions(60, **OPTIONS), config, no_offset)
     path = tmp_path / "episodes"
     write_episodes(path, [episode, episode])
     for other in read_episodes(path):
@@ -415,9 +415,9 @@ def test_learning_from_lessons_goes_on(lesson, tmp_path, monkeypatch, algorithm)
     monkeypatch.setattr(training, "STATE_EVERY", 0.0)
     path, clip, _ = lesson
     out = tmp_path / "agent.safetensors"
-    arguments = {"config": MOVED, "lessons": [path], "options": {"contrast": 1}, "seed": 2}
+    arguments = {"config": CORRECTED, "lessons": [path], "options": {"contrast": 1}, "seed": 2}
 
-    def stop(number, figures):
+    def stop(number, total, words, figures):
         if number == 3:
             raise KeyboardInterrupt
 
@@ -442,7 +442,7 @@ def test_an_agent_does_what_its_lesson_did(lesson, tmp_path, algorithm):
         out,
         clip,
         algorithm,
-        config=MOVED,
+        config=CORRECTED,
         lessons=[path],
         iterations=80,
         options={"rate": 1e-2, "batch": 12},
@@ -512,8 +512,8 @@ def test_checkpoints_that_cannot_be_used(tmp_path):
             ({"observation": "a b c"}, "another agent or version"),
             ({"algorithm": "dqn"}, "an unknown algorithm 'dqn'"),
             ({"config": "{}"}, None),
-            ({"config": '{"plans": 1}'}, "not the settings of a planned problem"),
-            ({"config": '{"moves": [[0, 0], [1, 0]]}'}, "a network of another form"),
+            ({"config": '{"bases": 1}'}, "not the settings of a residual problem"),
+            ({"config": '{"offsets": [[0, 0], [1, 0]]}'}, "a network of another form"),
             ({"algorithm": "sac", "reach": "0.5"}, "a network of another form"),
         )
     ):
@@ -535,7 +535,7 @@ def test_checkpoints_that_cannot_be_used(tmp_path):
 @pytest.mark.usefixtures("rllib")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_module_of_rllibs_is_a_policy(tmp_path, algorithm):
-    """Without ``planned.json`` it is of the default problem."""
+    """Without ``residual.json`` it is of the default problem."""
     module = scattered(algorithm, ResidualConfig())
     module.save_to_path(str(tmp_path))
     policy = Rllib(tmp_path)

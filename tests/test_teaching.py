@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import make_video
@@ -15,17 +16,17 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from vpxrc import EncoderOptions, cli, encode, make_policy
-from vpxrc.agents.imitation import training
 from vpxrc.agents.teacher.lessons import learn, lessons, results, scaled
 from vpxrc.agents.teacher.search import SearchOptions
+from vpxrc.agents.tensors import from_tensors, to_tensors
+from vpxrc.cli.teach import START
 from vpxrc.datasets import Clip, load_clips
 from vpxrc.media.decoding import decode_vp9
 from vpxrc.media.frames import write_y4m
+from vpxrc.reports.bounds import bounds_figures, bounds_page
 from vpxrc.transcoding import chunks
 
 VPXRC = [sys.executable, "-m", "vpxrc"]
-
-TEACH = sys.modules["vpxrc.cli.teach"]  # the package has the function by its name
 
 
 def run(*arguments):
@@ -141,11 +142,13 @@ def test_a_clip_without_a_curve_is_in_no_mean():
             "psnr_found": [2.0, float("nan")],
         }
     )
-    page = TEACH._page(table, "dependency", 2, "vpxrc teach")
+    page = bounds_page(table, "dependency", 2, "vpxrc teach")
     assert "| b | 2x2 | 10 | 40 | - | - |" in page
     assert "| mean |  |  | 35.0 | +1.0 | +2.0 |" in page
     assert "quality does not rise" in page
-    assert TEACH._without_nan(table.to_dict("records"))[1]["psnr_start"] is None
+    figures = bounds_figures(table, "vpxrc teach")
+    assert [row["psnr_start"] for row in figures["lessons"]] == [1.0, None]
+    assert (figures["mean"]["psnr_found"], figures["median"]["encodes"]) == (2.0, 35.0)
 
 
 def test_a_terminated_teach_goes_on(clips, tmp_path):
@@ -162,7 +165,7 @@ def test_a_terminated_teach_goes_on(clips, tmp_path):
     assert [file.suffix for file in cut.iterdir()] == [".state"]
     assert run(*command).exit_code == 0
     given = scaled(Clip("one", str(clip)), None)
-    (lesson,) = lessons([given], [60], EncoderOptions(), whole, start=TEACH.START)
+    (lesson,) = lessons([given], [60], EncoderOptions(), whole, start=START)
     learn(lesson)
     names = {file.name for file in whole.iterdir()}
     assert {file.name for file in cut.iterdir()} == {*names, "bounds.md"}
@@ -269,6 +272,7 @@ def trainable(tmp_path, monkeypatch):
 
 
 def test_train(taught, clips, trainable, monkeypatch):
+    from vpxrc.agents.imitation import training
     from vpxrc.agents.imitation.learner import Learner
 
     out = trainable / "out" / "whole.safetensors"
@@ -346,31 +350,52 @@ def test_train_on_parts_of_what_there_is(taught, trainable, monkeypatch):
 
 
 def test_what_is_seen_survives_the_cache(taught, tmp_path, monkeypatch):
+    from vpxrc.agents.imitation import observations
+    from vpxrc.agents.teacher import lessons as teacher
+
     monkeypatch.setenv("VPXRC_CACHE", str(tmp_path))
-    (result, _) = results(taught)
-    clip = training.find_clip(result)
     made = []
-    observe = training.observe
-    monkeypatch.setattr(training, "observe", lambda *a: made.append(observe(*a)) or made[-1])
-    path = training._cache_path(result, "code")
-    sight = training._Sight(result, clip, path)
-    assert training._read(path) is None
-    assert training._see(sight) == training._see(sight) == clip.open().content_hash
+    observe = observations.observe
+    monkeypatch.setattr(observations, "observe", lambda *a: made.append(observe(*a)) or made[-1])
+    wanted, _ = observations.observations([taught], code="code")
+    assert wanted.read() is None
+    own = wanted.clip.open().content_hash
+    assert observations.observe_once(wanted) == observations.observe_once(wanted) == own
     (seen,) = made
-    read = training._read(path)
+    read = wanted.read()
     assert isinstance(read[0].groups[0].excess, float)
     assert [lesson.name for lesson in read] == ["one"] * len(seen)
     for mine, yours in zip(read, seen, strict=True):
-        a, b = (dict(training._arrays(lesson, "x")) for lesson in (mine, yours))
+        a, b = (dict(to_tensors(lesson, "x")) for lesson in (mine, yours))
         assert a.keys() == b.keys()
         for name in a:
             assert a[name].dtype == b[name].dtype
             assert a[name].tobytes() == b[name].tobytes() and a[name].shape == b[name].shape
-    path.write_text("nonsense")
-    assert training._read(path) is None
-    other = {**result, "options": {**result["options"], "cpu_used": 3}}
-    assert training._cache_path(other, "code") != path
-    assert training._cache_path(result, "other code") != path
+    wanted.path.write_text("nonsense")
+    assert wanted.read() is None
+    (other, _) = observations.observations([taught], code="other code")
+    assert other.path != wanted.path
+    (result, *_) = teacher.results(taught)
+    result["options"]["cpu_used"] = 3
+    monkeypatch.setattr(observations, "results", lambda place: [result])
+    assert observations.observations([taught], code="code")[0].path != wanted.path
+
+
+def test_a_value_of_many_kinds_comes_back():
+    @dataclasses.dataclass(frozen=True)
+    class Kinds:
+        words: str
+        number: float
+        rows: tuple[np.ndarray, ...]
+
+    made = Kinds("grün", 0.1, (np.zeros((0, 3), np.float32), np.arange(3)))
+    tensors = dict(to_tensors((made, made), "x"))
+    assert sorted(tensors)[:2] == ["x", "x.0.number"] and int(tensors["x"]) == 2
+    (read, _) = from_tensors(tuple[Kinds, ...], tensors, "x")
+    assert (read.words, read.number, len(read.rows)) == ("grün", 0.1, 2)
+    assert all(
+        (a == b).all() and a.dtype == b.dtype for a, b in zip(read.rows, made.rows, strict=True)
+    )
 
 
 def test_what_train_refuses(taught, clips, trainable, monkeypatch):
@@ -385,6 +410,7 @@ def test_what_train_refuses(taught, clips, trainable, monkeypatch):
     assert "not among the clips" in refused("--clips", clips / "one.y4m")
     assert "--epochs" in refused("--epochs", 0)
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "vpxrc.agents.imitation.learner", raising=False)
+    for name in ("learner", "training"):
+        monkeypatch.delitem(sys.modules, f"vpxrc.agents.imitation.{name}", raising=False)
     assert "needs torch: pip install 'vpxrc[agents]'" in refused()
     assert not list(trainable.iterdir())

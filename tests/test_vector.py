@@ -8,7 +8,13 @@ from conftest import make_video
 from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import data_equivalence
 
-from vpxrc.envs import RateControlVectorEnv, SelfCompetition
+from vpxrc import EncoderOptions, InputError, encode, make_policy
+from vpxrc.envs import (
+    GainReward,
+    RateControlVectorEnv,
+    ResidualRateControlVectorEnv,
+    SelfCompetition,
+)
 
 CLIPS = [make_video(num_frames=n, seed=n, name=f"clip{n}") for n in (8, 12, 15)]
 ARGUMENTS = {"clips": CLIPS, "target_bitrate": [40, 160], "cpu_used": 5}
@@ -58,6 +64,84 @@ def test_equal_to_gymnasiums_own(env_id, mode):
     assert ended >= 2 * ENVS  # so the automatic resets were compared too
     assert importance > 0
     ours.close(), theirs.close()
+
+
+RESIDUAL = {"base": "dependency", "decisions": "frame"}
+
+
+@pytest.mark.parametrize("kind", ["ResidualRateControl", "ResidualRateControlContinuous"])
+def test_residual_environments_are_equal_to_single_ones(kind):
+    """Step by step, with gains paid step by step, and the resets between."""
+    env_id, steps, rng = f"vpxrc/{kind}-v0", 60, np.random.default_rng(6)
+    reward = GainReward(tolerance=9.0)
+    for clip in CLIPS:
+        for target in (40, 160):
+            options = EncoderOptions(target, cpu_used=5)
+            reward.reference(encode(clip, options, make_policy("dependency")), slope=4.0)
+    arguments = {**ARGUMENTS, **RESIDUAL, "reward": reward}
+    ours = gymnasium.make_vec(env_id, num_envs=4, **arguments)
+    assert type(ours.unwrapped).__name__ == f"{kind}VectorEnv"
+    singles = [gymnasium.make(env_id, **arguments).unwrapped for _ in range(4)]
+    assert ours.single_observation_space == singles[0].observation_space
+    assert ours.single_action_space == singles[0].action_space
+    observations, _ = ours.reset(seed=21)
+    expected = [env.reset(seed=21 + i)[0] for i, env in enumerate(singles)]
+    assert np.array_equal(observations, expected)
+    over, ended, paid = [False] * 4, 0, 0
+    for _ in range(steps):
+        if kind == "ResidualRateControl":
+            actions = rng.integers(7, size=4)
+        else:
+            actions = rng.uniform(-1, 1, (4, 2)).astype(np.float32)
+        observations, rewards, terminations, truncations, infos = ours.step(actions)
+        assert not truncations.any()
+        for i, env in enumerate(singles):
+            if over[i]:
+                (seen, info), wanted, over[i] = env.reset(), 0.0, False
+            else:
+                seen, wanted, over[i], _, info = env.step(actions[i])
+            assert np.array_equal(observations[i], seen)
+            assert (rewards[i], terminations[i]) == (wanted, over[i])
+            for name, value in info.items():
+                found = infos[name][i]
+                assert found.stream == value.stream if name == "log" else found == value
+            ended += over[i]
+            paid += wanted != 0
+    assert ended >= 8 and paid > 100
+    ours.close()
+    for env in singles:
+        env.close()
+
+
+def test_residual_environments_are_equal_to_gymnasiums_own():
+    arguments = {**ARGUMENTS, **RESIDUAL, "num_envs": ENVS}
+    ours = gymnasium.make_vec("vpxrc/ResidualRateControl-v0", **arguments)
+    theirs = gymnasium.make_vec(
+        "vpxrc/ResidualRateControl-v0", vectorization_mode="sync", **arguments
+    )
+    assert ours.observation_space == theirs.observation_space
+    assert ours.action_space == theirs.action_space
+    assert data_equivalence(ours.reset(seed=2), theirs.reset(seed=2), exact=True)
+    for n in range(20):
+        actions = (np.arange(ENVS) + n) % 7
+        *a, a_infos = ours.step(actions)
+        *b, b_infos = theirs.step(actions)
+        assert data_equivalence(a, b, exact=True)
+        assert data_equivalence(logs_to_streams(a_infos), logs_to_streams(b_infos), exact=True)
+    ours.close(), theirs.close()
+
+
+def test_bad_residual_actions_change_nothing():
+    env = ResidualRateControlVectorEnv(ENVS, **ARGUMENTS, base="constant-q:120")
+    env.reset(seed=0)
+    with pytest.raises(InvalidAction):
+        env.step([0, 0, 99])
+    env.step([0] * ENVS)
+    with pytest.raises(InputError, match="unknown policy"):
+        ResidualRateControlVectorEnv(ENVS, **ARGUMENTS, base="nothing")
+    env.close()
+    with pytest.raises(ResetNeeded):
+        env.step([0] * ENVS)
 
 
 def test_without_the_dependency_model():

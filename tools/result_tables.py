@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from vpxrc.evaluation.tables import QUALITY_NAMES, compare_curves
+from vpxrc.evaluation.quality import QUALITIES
+from vpxrc.evaluation.tables import compare_curves
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 # These studies have the same clips, targets and speed. Only `layered-eval` has libvpx's Q mode.
@@ -22,6 +23,7 @@ STUDIES = (
     "muzero/eval-augmented",
     "muzero/eval-mixed",
 )
+LABELS = [quality.label for quality in QUALITIES.values()]
 BASELINES = ("libvpx-vbr", "libvpx-vbr-mlarf", "libvpx-q", "libvpx-q-mlarf")
 # The names of the policies in the studies, and in the tables.
 MUZERO = {
@@ -45,7 +47,7 @@ def encodes() -> pd.DataFrame:
 def against_baselines(stored: pd.DataFrame) -> str:
     """Return the BD-rates of ``imitation`` against libvpx: mean over clips, and the worst clip."""
     rates = _rates(stored, [("imitation", baseline) for baseline in BASELINES])
-    lines = _head("`imitation` against", "encodes", *QUALITY_NAMES.values())
+    lines = _head("`imitation` against", "encodes", *LABELS)
     for baseline in BASELINES:
         spent = stored.loc[stored["policy"] == baseline, "encodes"].mean()
         cells = _cells(rates[rates["anchor"] == baseline])
@@ -56,7 +58,7 @@ def against_baselines(stored: pd.DataFrame) -> str:
 def of_policies(stored: pd.DataFrame, names: dict[str, str], baseline: str) -> str:
     """Return the BD-rates of several policies against one: mean over clips, and the worst clip."""
     rates = _rates(stored, [(policy, baseline) for policy in names if policy != baseline])
-    lines = _head(f"against `{baseline}`", *QUALITY_NAMES.values())
+    lines = _head(f"against `{baseline}`", *LABELS)
     for policy, name in names.items():
         if policy != baseline:
             lines.append(_row(name, *_cells(rates[rates["test"] == policy])))
@@ -66,10 +68,10 @@ def of_policies(stored: pd.DataFrame, names: dict[str, str], baseline: str) -> s
 def by_clip(stored: pd.DataFrame) -> str:
     """Return the BD-rate of ``imitation`` against libvpx's VBR on every clip."""
     rates = _rates(stored, [("imitation", "libvpx-vbr")])
-    lines = _head("clip", *QUALITY_NAMES.values())
+    lines = _head("clip", *LABELS)
     for clip in sorted(rates["clip"].unique()):
         of_clip = rates[rates["clip"] == clip].set_index("metric")["percent"]
-        lines.append(_row(clip, *(f"{of_clip[quality]:+.1f}" for quality in QUALITY_NAMES)))
+        lines.append(_row(clip, *(f"{of_clip[quality]:+.1f}" for quality in QUALITIES)))
     return "\n".join(lines)
 
 
@@ -92,12 +94,12 @@ def tables() -> dict[str, list[str]]:
 
 
 def _rates(stored: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    return compare_curves(stored, pairs, list(QUALITY_NAMES))
+    return compare_curves(stored, pairs, list(QUALITIES))
 
 
 def _cells(rates: pd.DataFrame) -> list[str]:
     cells = []
-    for quality in QUALITY_NAMES:
+    for quality in QUALITIES:
         percent = rates[rates["metric"] == quality]["percent"]
         cells.append(f"{percent.mean():+.1f} ({percent.max():+.1f})")
     return cells

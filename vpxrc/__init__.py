@@ -19,6 +19,7 @@ from vpxrc.media.frames import Video, video_from_frames
 from vpxrc.policies.base import Episode, Policy, encode
 from vpxrc.policies.registry import make_policy, policy_names
 from vpxrc.policies.wrapper import PolicyWrapper
+from vpxrc.transcoding.pipeline import Transcoded, transcode
 
 __all__ = [
     "LOG2_STEP",
@@ -38,6 +39,7 @@ __all__ = [
     "PolicyError",
     "PolicyWrapper",
     "SessionPool",
+    "Transcoded",
     "UpdateType",
     "Video",
     "VpxrcError",
@@ -46,5 +48,6 @@ __all__ = [
     "nearest_q",
     "open_video",
     "policy_names",
+    "transcode",
     "video_from_frames",
 ]

@@ -40,7 +40,7 @@ def causes(*policies: str, metrics: Sequence[str] = ()) -> dict[str, Any]:
     Args:
         policies: Specs of the policies that take part, as :func:`vpxrc.make_policy` takes them.
             Their files count, the modules of those from another package, and in the same way every
-            policy that they make, such as the plan that a checkpoint names.
+            policy that they make, such as the base policy that a checkpoint names.
         metrics: The quality metrics that are measured; ffmpeg takes part in these.
 
     Returns:

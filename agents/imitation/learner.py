@@ -5,7 +5,6 @@ import json
 import math
 import pickle
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as save_tensors
 from torch import Tensor, nn
 
+from vpxrc.agents.imitation.config import LearnerConfig
 from vpxrc.agents.imitation.dataset import Lesson
 from vpxrc.agents.imitation.features import DEPENDENCY_INPUTS, FIRST_PASS, FRAME, GROUP
 from vpxrc.agents.imitation.network import (
@@ -32,33 +32,6 @@ from vpxrc.errors import InputError
 from vpxrc.storage import atomic_write
 
 _UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError)
-
-
-@dataclass(frozen=True)
-class LearnerConfig:
-    """How the network is trained.
-
-    Attributes:
-        epochs: Passes over the lessons.
-        batch: Lessons per step.
-        rate: Of Adam at the start; it falls to 0 along a cosine.
-        decay: Of the weights.
-        dropout: Of the embeddings.
-        auxiliary: Weight of the losses of bits, distortion and excess against the offsets'.
-        dependency_inputs: Whether the network sees the temporal dependency model.
-        members: Networks of different seeds, whose outputs are averaged.
-        seed: Of the parameters, the order and the dropout.
-    """
-
-    epochs: int = 80
-    batch: int = 24
-    rate: float = 2e-3
-    decay: float = 3e-2
-    dropout: float = 0.3
-    auxiliary: float = 0.2
-    dependency_inputs: bool = True
-    members: int = 4
-    seed: int = 0
 
 
 class TorchNetwork(nn.Module):

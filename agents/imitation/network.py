@@ -4,16 +4,14 @@
 parameters' names, and ``tests/test_imitation.py`` holds them against each other.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
 
 from vpxrc.agents.imitation.features import FIRST_PASS, FRAME, GROUP, Features
+from vpxrc.agents.tensors import read_tensors
 from vpxrc.errors import InputError
 
 Array = NDArray[np.float32]
@@ -81,15 +79,7 @@ class Network:
         Raises:
             InputError: It is not one, or another version's, or its tensors are not a network's.
         """
-        try:
-            data = Path(path).read_bytes()
-            parameters = load_tensors(data)
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-        except (SafetensorError, KeyError, ValueError) as error:  # KeyError: bfloat16
-            raise InputError(f"{path}: not a checkpoint of the imitation agent") from error
-        settings = header.get("__metadata__", {})
+        parameters, settings = read_tensors(path)
         if settings.get("format") != str(FORMAT) or settings.get("inputs") != inputs():
             raise InputError(f"{path}: a checkpoint of another version of vpxrc; train it again")
         members = {name.partition(".")[0] for name in parameters}

@@ -12,11 +12,12 @@ from vpxrc.agents.muzero.network import Array, Network
 from vpxrc.datasets import Clip
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
-from vpxrc.encoder.session import SessionPool
-from vpxrc.envs.residual.config import ResidualConfig, make_plan
-from vpxrc.envs.residual.episode import ResidualEpisode
+from vpxrc.envs.episode import EncodeEpisode
+from vpxrc.envs.pool import EpisodePool
+from vpxrc.envs.residual.config import ResidualConfig
+from vpxrc.envs.residual.env import ResidualProblem
 from vpxrc.media.frames import Video
-from vpxrc.policies.base import Policy, encode
+from vpxrc.policies.base import encode
 from vpxrc.policies.registry import make_policy
 
 
@@ -26,7 +27,7 @@ class Task:
 
     Attributes:
         clip: The clip, at the size that it is coded at.
-        options: The encoder's options, before the plan changes them.
+        options: The encoder's options, before the base policy changes them.
     """
 
     clip: Clip
@@ -91,14 +92,14 @@ class Job:
 
     Attributes:
         tasks: What is encoded, all at the same time.
-        planned: How.
+        residual: The base policy, the decision points and the offsets.
         network: What chooses.
         config: Of the search.
         seeds: Of each task's noise; empty for the policy's most likely action, without a search.
     """
 
     tasks: tuple[Task, ...]
-    planned: ResidualConfig
+    residual: ResidualConfig
     network: Network
     config: MuZeroConfig
     seeds: tuple[tuple[int, ...], ...] = ()
@@ -135,33 +136,27 @@ def play(job: Job) -> list[Played]:
 
     Raises:
         InputError: A clip cannot be read.
-        PolicyError: The plan failed.
+        PolicyError: The base policy failed.
         EncoderError: An encode failed.
     """
-    runs: dict[int, _Run] = {}
-    pool = SessionPool()
+    runs = [
+        _Run(task, np.random.default_rng(job.seeds[number] if job.seeds else 0))
+        for number, task in enumerate(job.tasks)
+    ]
+    pool = EpisodePool[Array]()
     try:
         for number, task in enumerate(job.tasks):
-            plan = make_plan(job.planned.plan)
-            options = plan.options(task.options)
-            session_id = pool.open(open_task(task), options, plan_groups=plan.plans_groups)
-            rng = np.random.default_rng(job.seeds[number] if job.seeds else 0)
-            runs[session_id] = _Run(task, plan, rng)
+            problem = ResidualProblem(job.residual)
+            pool.start(number, open_task(task), task.options, problem)
         waiting: dict[int, Array] = {}
         while len(pool):
-            session_id, session = pool.next()
-            run = runs[session_id]
-            if run.episode is None:
-                run.episode = ResidualEpisode(session, run.plan, job.planned)
-            observation = run.episode.advance()
-            if observation is not None:
-                waiting[session_id] = observation
-            elif run.episode.log is not None:
-                pool.close_session(session_id)
+            number, runs[number].episode, observation = pool.next()
+            if number in pool:
+                waiting[number] = observation
             if waiting and len(waiting) == len(pool):
                 _decide(job, [(runs[key], seen) for key, seen in sorted(waiting.items())])
                 waiting.clear()
-        return [run.played() for run in runs.values()]
+        return [run.played() for run in runs]
     finally:
         pool.close()
 
@@ -171,9 +166,8 @@ class _Run:
     """An encode that is going on."""
 
     task: Task
-    plan: Policy
     rng: np.random.Generator
-    episode: ResidualEpisode | None = None
+    episode: EncodeEpisode[Array] | None = None
     observations: list[Array] = field(default_factory=list)
     actions: list[int] = field(default_factory=list)
     policies: list[Array] = field(default_factory=list)

@@ -1,7 +1,10 @@
 """What the MuZero agent is made of and how it is trained, as one JSON-able object."""
 
+import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from vpxrc.errors import InputError
 
@@ -17,8 +20,8 @@ class MuZeroConfig:
     Attributes:
         hidden: Width of the latent state.
         width: Width of the layers between.
-        as_planned: What the untrained policy gives action 0, "as planned"; the others share the
-            rest. None for all alike.
+        base_share: Probability that the untrained policy gives action 0, the base policy's own
+            decision; the other actions share the rest. None: all actions are alike.
         simulations: Of the search per decision.
         max_considered: Actions that the search may start with.
         value_scale: A return better by 1 than another's moves the search's policy by about 50 times
@@ -47,7 +50,7 @@ class MuZeroConfig:
 
     hidden: int = 64
     width: int = 128
-    as_planned: float | None = 0.5
+    base_share: float | None = 0.5
     simulations: int = 16
     max_considered: int = 16
     value_scale: float = 0.02
@@ -92,5 +95,32 @@ class MuZeroConfig:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise InputError(f"{name} must be in {low}..{high}, not {value!r}")
-        if self.as_planned is not None and not 0 < self.as_planned < 1:
-            raise InputError(f"as_planned must be in (0, 1), not {self.as_planned!r}")
+        if self.base_share is not None and not 0 < self.base_share < 1:
+            raise InputError(f"base_share must be in (0, 1), not {self.base_share!r}")
+
+    @classmethod
+    def for_base(cls, base: str, settings: Mapping[str, Any]) -> "MuZeroConfig":
+        """Return the configuration for correcting a policy.
+
+        Over ``constant-q`` the policy's own decision is no better than any other, so
+        ``base_share`` is None there unless the settings say otherwise.
+
+        Args:
+            base: Spec of the policy that is corrected.
+            settings: Fields that differ from the defaults, by name.
+
+        Raises:
+            InputError: There is no such field, or it takes no such value.
+        """
+        fields = {field.name: field.default for field in dataclasses.fields(cls)}
+        for name, value in settings.items():
+            if name not in fields:
+                raise InputError(f"MuZeroConfig has no {name!r}; there are {', '.join(fields)}")
+            whole = isinstance(fields[name], int)
+            number = isinstance(value, int) or (isinstance(value, float) and not whole)
+            if not number and not (value is None and name == "base_share"):
+                raise InputError(f"{name} takes {'an integer' if whole else 'a number'}")
+        values = dict(settings)
+        if base.partition(":")[0] == "constant-q":
+            values.setdefault("base_share", None)
+        return cls(**values)

@@ -43,8 +43,8 @@ class TorchNetwork(nn.Module):
         for head in (self.outcome, self.policy, self.value):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
-        if config.as_planned is not None and actions > 1:
-            odds = config.as_planned / (1 - config.as_planned)
+        if config.base_share is not None and actions > 1:
+            odds = config.base_share / (1 - config.base_share)
             nn.init.constant_(self.policy.bias[0], np.log(odds * (actions - 1)))
         self.register_buffer("observation_mean", torch.zeros(observations))
         self.register_buffer("observation_gain", torch.ones(observations))

@@ -137,14 +137,14 @@ class Trained:
 
     Attributes:
         network: The network.
-        planned: What it acts on.
+        residual: The base policy, the decision points and the offsets.
         config: How it searches and was trained.
         clips: Content hashes of the clips that it was trained on.
         options: Fields of ``EncoderOptions`` that shaped what it saw, by name.
     """
 
     network: Network
-    planned: ResidualConfig
+    residual: ResidualConfig
     config: MuZeroConfig
     clips: frozenset[str]
     options: dict[str, Any]
@@ -178,7 +178,7 @@ class Trained:
         """Write it, by atomic rename."""
         metadata = checkpoint_metadata(
             FORMAT,
-            self.planned,
+            self.residual,
             self.clips,
             muzero=json.dumps(dataclasses.asdict(self.config)),
             options=json.dumps(self.options),

@@ -1,4 +1,4 @@
-"""The MuZero policy: a plan moved by the network's own choice, or by a search in its model."""
+"""The MuZero policy: a base policy corrected by a network, alone or with a search in its model."""
 
 import dataclasses
 from functools import cache
@@ -33,7 +33,7 @@ class MuZero(ResidualPolicy):
     def __init__(self, checkpoint: str | Path) -> None:
         path, simulations = _parts(str(checkpoint))
         self._trained = trained = _load(path, path.stat().st_mtime if path.is_file() else 0.0)
-        super().__init__(trained.planned)
+        super().__init__(trained.residual)
         self._simulations = simulations
         self.training_clips |= trained.clips
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -36,10 +36,11 @@ from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.learner import Learner, learn
 from vpxrc.agents.muzero.network import Array, Network, Trained
 from vpxrc.agents.muzero.replay import Replay, Trajectory
+from vpxrc.agents.progress import Progress, silent
 from vpxrc.encoder.log import EncodeLog, coded_rows
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.envs.gain import GainReward
-from vpxrc.envs.residual.config import ResidualConfig, make_plan
+from vpxrc.envs.residual.config import ResidualConfig, make_base
 from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.envs.rewards import HistoricalOpponent, SelfCompetition, StepReward
 from vpxrc.errors import InputError, VpxrcError
@@ -79,20 +80,13 @@ _ORDER, _NOISE, _DRAWS = range(3)
 Row = dict[str, float]
 
 
-class Progress(Protocol):
-    """What a caller of :func:`train` may be told by."""
-
-    def __call__(self, done: int, total: int | None, words: str, row: Row | None) -> None:
-        """Tell how far it is; ``row`` is a new one of the curve."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Purpose:
     """What an agent is trained for.
 
     Attributes:
         tasks: The clips and targets.
-        planned: What it acts on.
+        residual: The base policy, the decision points and the offsets.
         reward: ``gain``: :class:`vpxrc.envs.GainReward`, percent of bits saved, paid step by step;
             ``strict`` and ``augmented``: :class:`vpxrc.envs.SelfCompetition`; ``opponent``:
             :class:`vpxrc.envs.HistoricalOpponent`, replaced by the agent of the time when it is
@@ -100,11 +94,11 @@ class Purpose:
         overshoot_price: Of ``augmented``, dB per kbit/s. None: the paper's 0.005, which was for
             targets of 256 to 768 kbit/s, times 512 over the tasks' mean target.
         reference: Spec of the policy that ``gain`` and, at first, ``opponent`` measure against;
-            None for the plan.
+            None for the base policy.
     """
 
     tasks: tuple[Task, ...]
-    planned: ResidualConfig
+    residual: ResidualConfig
     reward: RewardName = "gain"
     overshoot_price: float | None = None
     reference: str | None = None
@@ -115,7 +109,7 @@ class Purpose:
             raise InputError("nothing to train on: no clips or no bitrates")
         if self.reward not in REWARDS:
             raise InputError(f"unknown reward {self.reward!r}: choose from {', '.join(REWARDS)}")
-        make_plan(self.planned.plan)
+        make_base(self.residual.base)
         if self.reference is not None:
             make_policy(self.reference)
 
@@ -146,20 +140,20 @@ def train(
     envs: int = 4,
     ray: str | None = None,
     device: str = "cpu",
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Train an agent and write its checkpoint.
 
     Beside it, in place of its suffix, ``.state`` has what the same call goes on from, after a kill
     or with more episodes: ``current`` in it is the last whole one, with the reward's table in
-    ``ema.json``. It holds encodes to measure against, so another vpxrc, or a plan whose code or
-    files have changed, refuses it. ``.curve.parquet`` has a row per iteration, which is one result
-    of a worker:
+    ``ema.json``. It holds encodes to measure against, so another vpxrc, or a base policy whose code
+    or files have changed, refuses it. ``.curve.parquet`` has a row per iteration, which is one
+    result of a worker:
 
     ``iteration``, ``episodes``, ``decisions``, ``updates``, ``seconds`` (so far); ``win_rate``
     (over the last 200 episodes: against the average, the opponent, or for ``gain`` the reference);
     ``episode_return`` and ``gain`` (percent of bits saved, with ``gain`` only), ``overshoot``,
-    ``over_target``, ``psnr``, ``as_planned`` (share of action 0): means over the iteration's
+    ``over_target``, ``psnr``, ``kept`` (share of action 0): means over the iteration's
     episodes; ``average_quality`` and ``average_overshoot`` (with self-competition: what it is
     against, the mean of the table); the losses (means over its updates); ``frames_per_second``
     (coded in all workers since the run was last started).
@@ -178,7 +172,7 @@ def train(
         ray: None for processes of this machine, else an address; see
             :func:`vpxrc.parallel.open_workers`.
         device: Of the learner, ``cpu`` or ``cuda``.
-        progress: Told after each result.
+        progress: Told after each result, with the new row of the curve.
 
     Returns:
         A summary that JSON takes.
@@ -242,13 +236,13 @@ class _Run:
         clips: frozenset[str],
         envs: int,
         device: str,
-        progress: Progress | None,
+        progress: Progress,
     ) -> None:
         self.episodes_wanted: int | None = None
         self.seconds_wanted: float | None = None
         self._out, self._purpose, self._config, self._clips = out, purpose, config, clips
         self._envs, self._progress = envs, progress
-        actions = len(purpose.planned.actions)
+        actions = len(purpose.residual.actions)
         self._learner = Learner(len(OBSERVATION), actions, config, device)
         self._replay = Replay(
             config.capacity,
@@ -267,7 +261,7 @@ class _Run:
         self._generation = 0
         self._before = 0.0  # seconds of the runs before this one
         references = [] if purpose.reference is None else [purpose.reference]
-        self._code = digest(provenance.causes(purpose.planned.plan, *references))
+        self._code = digest(provenance.causes(purpose.residual.base, *references))
         self._state = out.with_suffix(".state")
         if (self._state / "current").exists():
             self._load()
@@ -297,11 +291,11 @@ class _Run:
                 other = round(SECOND_TARGET * tasks[0].options.target_bitrate)
                 options = dataclasses.replace(tasks[0].options, target_bitrate=other)
                 tasks = [*tasks, Task(tasks[0].clip, options)]
-            yield ReferenceJob(tuple(tasks), purpose.reference or purpose.planned.plan)
+            yield ReferenceJob(tuple(tasks), purpose.reference or purpose.residual.base)
 
     def episodes(self) -> Iterator[Job]:
         """Yield episodes with the networks of the moment, until there are enough."""
-        planned, config = self._purpose.planned, self._config
+        residual, config = self._purpose.residual, self._config
         while not self._enough():
             if self._urgent:
                 yield self._urgent.popleft()
@@ -313,7 +307,7 @@ class _Run:
             self._submitted += count
             tasks = tuple(self._task(number) for number in numbers)
             seeds = tuple((config.seed, _NOISE, number) for number in numbers)
-            yield Job(tasks, planned, self._latest(), config, seeds)
+            yield Job(tasks, residual, self._latest(), config, seeds)
 
     def _enough(self) -> bool:
         if self.episodes_wanted is not None and self._submitted >= self.episodes_wanted:
@@ -415,7 +409,7 @@ class _Run:
         tasks = self._purpose.tasks
         for start in range(0, len(tasks), self._envs):
             some = tasks[start : start + self._envs]
-            job = Job(some, self._purpose.planned, self._latest(), self._config)
+            job = Job(some, self._purpose.residual, self._latest(), self._config)
             self._urgent.append(job)
 
     def _note(
@@ -438,7 +432,7 @@ class _Run:
             "overshoot": float(overshoots.mean()),
             "over_target": float((overshoots > 0).mean()),
             "psnr": float(np.mean([log.psnr for log in logs])),
-            "as_planned": float((actions == 0).mean()),
+            "kept": float((actions == 0).mean()),
             **self._averages(),
             "frames_per_second": self._frames / max(time.monotonic() - self._started, 1e-6),
             **{f"{name}_loss": value for name, value in losses.items()},
@@ -454,8 +448,7 @@ class _Run:
         return {"average_quality": float(quality), "average_overshoot": float(overshoot)}
 
     def _tell(self, done: int, total: int | None, words: str, row: Row | None) -> None:
-        if self._progress is not None:
-            self._progress(done, total, words, row)
+        self._progress(done, total, words, row)
 
     # What is kept
 
@@ -466,7 +459,7 @@ class _Run:
             "format": _FORMAT,
             "code": self._code,
             "observation": OBSERVATION,
-            "planned": dataclasses.asdict(purpose.planned),
+            "residual": dataclasses.asdict(purpose.residual),
             "config": dataclasses.asdict(self._config),
             "reward": [purpose.reward, purpose.overshoot_price, purpose.reference],
             "tasks": [
@@ -554,14 +547,14 @@ class _Run:
             if getattr(options, name) != getattr(default, name)
         }
         Trained(
-            self._learner.network(), self._purpose.planned, self._config, self._clips, shaping
+            self._learner.network(), self._purpose.residual, self._config, self._clips, shaping
         ).save(self._out)
 
     def summary(self) -> dict[str, Any]:
         """Return what came of it; JSON takes it."""
         last = self._rows[-WINDOW:]
         means = pd.DataFrame(last).mean().to_dict() if last else {}
-        names = ("episode_return", "gain", "overshoot", "over_target", "as_planned")
+        names = ("episode_return", "gain", "overshoot", "over_target", "kept")
         found = {
             "output": str(self._out),
             "reward": self._purpose.reward,

@@ -1,4 +1,4 @@
-"""Agents of the planned problem that RLlib trains: PPO, SAC, and BC and MARWIL from lessons."""
+"""Agents of the residual problem that RLlib trains: PPO, SAC, and BC and MARWIL from lessons."""
 
 from vpxrc.agents.rllib.policy import Rllib
 

@@ -115,19 +115,19 @@ class BcCatalog(_Adapted, BCCatalog):
 
 
 def head_bias(
-    actions: gymnasium.Space[Any], as_planned: float | None, spread: float
+    actions: gymnasium.Space[Any], base_share: float | None, spread: float
 ) -> list[float]:
     """Return what an untrained policy puts out: logits, or means and logarithms of deviations.
 
     Args:
         actions: ``Discrete``, or ``Box`` of one dimension.
-        as_planned: Probability of action 0; None for the same of all.
+        base_share: Probability of action 0; None for the same of all.
         spread: The deviations.
     """
     if isinstance(actions, gymnasium.spaces.Discrete):
         bias = [0.0] * int(actions.n)
-        if as_planned is not None and len(bias) > 1:
-            bias[0] = math.log(as_planned / (1 - as_planned) * (len(bias) - 1))
+        if base_share is not None and len(bias) > 1:
+            bias[0] = math.log(base_share / (1 - base_share) * (len(bias) - 1))
         return bias
     assert isinstance(actions, gymnasium.spaces.Box)
     (size,) = actions.shape
@@ -233,7 +233,7 @@ class Lessons(OfflineData):
 
 # The algorithms
 
-_ENVIRONMENT = "vpxrc-planned"  # its name in RLlib
+_ENVIRONMENT = "vpxrc-residual"  # its name in RLlib
 _WINDOW = 100  # episodes that a mean is over, as that of the return that RLlib tells
 _CONFIGS = {"ppo": PPOConfig, "sac": SACConfig, "bc": BCConfig, "marwil": MARWILConfig}
 _CATALOGS = {"ppo": PpoCatalog, "sac": SacCatalog, "bc": BcCatalog, "marwil": PpoCatalog}
@@ -290,7 +290,7 @@ def algorithm_config(
         "vf_share_layers": False,
         "observation_mean": mean,
         "observation_gain": gain,
-        "head_bias": head_bias(actions, own.as_planned, own.spread),
+        "head_bias": head_bias(actions, own.base_share, own.spread),
     }
     catalog = _CATALOGS[algorithm]
     made.rl_module(rl_module_spec=RLModuleSpec(catalog_class=catalog, model_config=model))

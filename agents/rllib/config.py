@@ -22,16 +22,17 @@ class RllibConfig:
     Returns are undiscounted: an episode has an end, and a bit saved early is worth one saved late.
 
     Attributes:
-        reward: ``gain``: :class:`vpxrc.envs.GainReward` over the plan's own encodes, paid step by
-            step; ``self-competition``: :class:`vpxrc.envs.SelfCompetition`, augmented, a table per
-            runner. marwil's lessons are always judged by their gain.
-        reference: Spec of the policy that ppo's and sac's gains are counted from, for a plan that
-            does not follow the target; None: the plan.
+        reward: ``gain``: :class:`vpxrc.envs.GainReward` over the base policy's own encodes, paid
+            step by step; ``self-competition``: :class:`vpxrc.envs.SelfCompetition`, augmented, a
+            table per runner. marwil's lessons are always judged by their gain.
+        reference: Spec of the policy that ppo's and sac's gains are counted from, for a base
+            policy that does not follow the target; None: the base policy.
         hidden: Widths of the layers of each network.
         activation: Of those layers.
-        as_planned: What the untrained policy gives action 0, "as planned"; the others share the
-            rest. None for all alike. sac starts at a mean of 0, as planned.
-        reach: What sac's actions of -1 and 1 move, log2 of the quantiser step.
+        base_share: Probability that the untrained policy gives action 0, the base policy's own
+            decision; the other actions share the rest. None: all actions are alike. sac starts at a
+            mean offset of 0.
+        reach: The offsets that sac's actions of -1 and 1 stand for, log2 of the quantiser step.
         spread: Standard deviation of sac's untrained policy, before tanh.
         rate: Of Adam; None: 3e-4 online, 1e-3 offline.
         batch: Steps per iteration of ppo, per update of the others.
@@ -41,8 +42,8 @@ class RllibConfig:
         clip: ppo's clip of the ratio of probabilities.
         trace: Lambda of ppo's generalized advantages.
         beta: marwil's exponent on advantages, in [0, 1]; at 0 it is bc.
-        contrast: Episodes of random moves that marwil sees per lesson, besides the teacher's and
-            the plan's: advantages say nothing where all is well done.
+        contrast: Episodes of random offsets that marwil sees per lesson, besides the teacher's and
+            the base policy's: advantages say nothing where all is well done.
         warmup: Steps before sac's first update.
         replay: Steps that sac's replay holds.
         reuse: How often sac draws a step on average.
@@ -54,7 +55,7 @@ class RllibConfig:
     reference: str | None = None
     hidden: tuple[int, ...] = (64, 64)
     activation: Literal["tanh", "relu"] = "tanh"
-    as_planned: float | None = 0.5
+    base_share: float | None = 0.5
     reach: float = 0.5
     spread: float = 0.5
     rate: float | None = None
@@ -104,8 +105,8 @@ class RllibConfig:
                 raise InputError(f"{name} must be finite and above 0, not {getattr(self, name)!r}")
         if self.rate is not None and not 0 < self.rate < math.inf:
             raise InputError(f"rate must be finite and above 0, not {self.rate!r}")
-        if self.as_planned is not None and not 0 < self.as_planned < 1:
-            raise InputError(f"as_planned must be in (0, 1), not {self.as_planned!r}")
+        if self.base_share is not None and not 0 < self.base_share < 1:
+            raise InputError(f"base_share must be in (0, 1), not {self.base_share!r}")
 
     def rate_of(self, algorithm: str) -> float:
         """Return the learning rate, the algorithm's default filled in."""

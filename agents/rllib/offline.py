@@ -1,4 +1,4 @@
-"""Episodes without an agent: the plan's own, and the teacher's in terms of moves."""
+"""Episodes without an agent: the base policy's own, and the teacher's in terms of offsets."""
 
 import dataclasses
 import json
@@ -20,14 +20,13 @@ from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.types import Decision, Frame, UpdateType
 from vpxrc.envs.gain import GainReward
-from vpxrc.envs.residual.config import REFERENCES, ResidualConfig, make_plan
-from vpxrc.envs.residual.episode import ResidualEpisode
+from vpxrc.envs.residual.config import REFERENCES, ResidualConfig, make_base, own_q
+from vpxrc.envs.residual.env import ResidualProblem
 from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.envs.rewards import Reward, StepReward
 from vpxrc.errors import InputError
 from vpxrc.media.frames import Video
-from vpxrc.policies.base import Episode as PolicyEpisode
-from vpxrc.policies.base import Policy, encode
+from vpxrc.policies.base import Episode, Policy, encode
 from vpxrc.policies.registry import make_policy
 from vpxrc.policies.wrapper import PolicyWrapper
 from vpxrc.storage import atomic_write, cache_dir, digest, sha256_file
@@ -36,7 +35,7 @@ _NEIGHBOUR = 0.75  # of the target: the second point of a slope where there is b
 
 
 @dataclass(frozen=True, eq=False)
-class Episode:
+class Demonstrated:
     """The T decisions of an encode, as RLlib learns from them.
 
     Attributes:
@@ -56,29 +55,30 @@ def run(
     config: ResidualConfig,
     choose: Callable[[Frame], int],
     reward: Reward | None = None,
-) -> tuple[Episode, EncodeLog]:
+) -> tuple[Demonstrated, EncodeLog]:
     """Encode with given actions.
 
     Args:
         video: The clip.
-        options: What is asked for; the plan's own come on top.
+        options: What is asked for; the base policy's own come on top.
         config: The problem.
-        choose: Called with the frame at every decision point, for the index of a move.
+        choose: Called with the frame at every decision point, for the index of an offset.
         reward: None: the rewards are 0.
 
     Raises:
-        PolicyError: The plan failed.
+        PolicyError: The base policy failed.
         EncoderError: libvpx failed.
         InputError: The reward knows no such encode.
     """
-    plan = make_plan(config.plan)
+    problem = ResidualProblem(config)
     observations: list[NDArray[np.float32]] = []
     actions: list[int] = []
-    with plan.options(options).open(video, plan_groups=plan.plans_groups) as session:
-        episode = ResidualEpisode(session, plan, config)
+    asked = problem.options(options)
+    with asked.open(video, plan_groups=problem.plan_groups) as session:
+        episode = problem.episode(session)
         while (log := episode.log) is None:
             observation = episode.advance()
-            if observation is not None:
+            if observation is not None and episode.log is None:
                 frame = session.frame
                 assert frame is not None  # it is what is to be decided
                 observations.append(observation)
@@ -90,20 +90,20 @@ def run(
     elif reward is not None:
         rewards[-1] = reward(log)
     observations.append(np.zeros(len(OBSERVATION), np.float32))
-    return Episode(np.stack(observations), np.array(actions, np.int64), rewards), log
+    return Demonstrated(np.stack(observations), np.array(actions, np.int64), rewards), log
 
 
-def as_planned(frame: Frame) -> int:
-    """Return the action that moves nothing."""
+def no_offset(frame: Frame) -> int:
+    """Return the action that keeps the base policy's decision."""
     return 0
 
 
-# The plan alone: what the inputs are like, and what the agent's encodes are compared with
+# The base policy alone: the range of the inputs, and the encodes that the agent's are compared with
 
 
 @dataclass(frozen=True)
 class Survey:
-    """A clip that the plan is to be seen on.
+    """A clip that the base policy is to be seen on.
 
     Attributes:
         clip: The clip.
@@ -111,7 +111,7 @@ class Survey:
         targets: In kbit/s.
         options: Fields of :class:`vpxrc.EncoderOptions`, but for the target.
         config: The problem.
-        reference: Spec of the policy that a gain is counted from; None: the plan.
+        reference: Spec of the policy that a gain is counted from; None: the base policy.
         gain: Whether gains are to be counted at all.
         code: Hash of the code and the files that the encodes depend on.
     """
@@ -171,7 +171,7 @@ class Surveyed:
 
 
 def survey(job: Survey) -> Surveyed:
-    """Encode a clip as planned at all targets.
+    """Encode a clip under the base policy alone, at all targets.
 
     Raises:
         InputError: The clip cannot be read.
@@ -180,9 +180,9 @@ def survey(job: Survey) -> Surveyed:
     """
     video = job.clip if isinstance(job.clip, Video) else job.clip.open()
     asked = [EncoderOptions(target_bitrate=target, **job.options) for target in job.targets]
-    planned = [run(video, options, job.config, as_planned) for options in asked]
-    observations = np.concatenate([episode.observations[:-1] for episode, _ in planned])
-    logs = [log for _, log in planned]
+    played = [run(video, options, job.config, no_offset) for options in asked]
+    observations = np.concatenate([episode.observations[:-1] for episode, _ in played])
+    logs = [log for _, log in played]
     reward, complaint = GainReward(), ""
     if job.gain:
         if len(asked) == 1:
@@ -193,7 +193,7 @@ def survey(job: Survey) -> Surveyed:
             elif place < len(logs):
                 log = logs[place]
             else:
-                _, log = run(video, options, job.config, as_planned)
+                _, log = run(video, options, job.config, no_offset)
             reward.reference(log)
         try:
             for log in logs:
@@ -219,14 +219,14 @@ def contents(clip: Clip | Video) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A trajectory of the teacher's that is to be shown in terms of moves.
+    """A trajectory of the teacher's that is to be shown in terms of offsets.
 
     Attributes:
         result: One of ``vpxrc.agents.teacher.lessons.results``.
         clip: Its clip, at its own size.
         config: The problem.
-        contrast: Episodes of random moves, to judge the teacher's by their gains, beside the
-            plan's. None: the teacher's alone, and all rewards are 0.
+        contrast: Episodes of random offsets, to judge the teacher's by their gains, beside the
+            base policy's. None: the teacher's alone, and all rewards are 0.
         seed: Of those.
         code: Hash of the code and the files that the encodes depend on.
     """
@@ -253,17 +253,17 @@ class Demonstration:
         return _cache_path("demonstrations", [*causes, dataclasses.asdict(self.config)])
 
 
-def demonstrate(job: Demonstration) -> list[Episode]:
+def demonstrate(job: Demonstration) -> list[Demonstrated]:
     """Return the teacher's episode, and what it is to be compared with.
 
-    The trajectory is followed once beside the plan. What it did in a group differs from the plan by
-    some steps in the mean of the leaves, and in that of the frames that others depend on; the move
-    nearest to the two is the group's label. Then the clip is encoded under the labels: that is the
-    episode, with what an agent would see on this way.
+    The trajectory is followed once beside the base policy. In a group, its steps differ from the
+    base policy's by one mean over the leaves and one over the frames that others depend on; the
+    offset nearest to the two is the group's label. Then the clip is encoded under the labels: that
+    is the episode, with the observations that an agent would have on this way.
 
     Raises:
         InputError: The clip or the trajectory cannot be used, or no gain can be counted on it.
-        PolicyError: The plan failed.
+        PolicyError: The base policy failed.
         EncoderError: libvpx failed.
     """
     video, options, config = (
@@ -277,10 +277,10 @@ def demonstrate(job: Demonstration) -> list[Episode]:
     if job.contrast is not None:
         reward = GainReward()
         for asked in (options, _neighbour(options)):
-            reward.reference(run(video, asked, config, as_planned)[1])
+            reward.reference(run(video, asked, config, no_offset)[1])
         rng = np.random.default_rng(job.seed)
         count = len(config.actions)
-        choices += [as_planned, *[lambda frame: int(rng.integers(count))] * job.contrast]
+        choices += [no_offset, *[lambda frame: int(rng.integers(count))] * job.contrast]
     return [run(video, options, config, choose, reward)[0] for choose in choices]
 
 
@@ -291,31 +291,31 @@ def _neighbour(options: EncoderOptions) -> EncoderOptions:
 
 
 class _Beside(PolicyWrapper):
-    """Follows a trajectory, with the plan beside it.
+    """Follows a trajectory, with the base policy beside it.
 
     Attributes:
-        differences: Per coded frame, the trajectory's step less the plan's, log2.
+        differences: Per coded frame, the trajectory's step less the base policy's, log2.
         rows: Per coded frame, its coding index, its group's and its update type.
     """
 
-    def __init__(self, plan: Policy, trajectory: Trajectory) -> None:
-        super().__init__(plan)
+    def __init__(self, base: Policy, trajectory: Trajectory) -> None:
+        super().__init__(base)
         self._follow = Follow(trajectory)
         self.differences: list[float] = []
         self.rows: list[tuple[int, int, int]] = []
 
-    def begin(self, episode: PolicyEpisode) -> None:
+    def begin(self, episode: Episode) -> None:
         self._log2_step = episode.log2_step
         super().begin(episode)
         self._follow.begin(episode)
 
     def decide(self, frame: Frame) -> Decision:
-        planned, wanted = super().decide(frame), self._follow.decide(frame)
-        q_index = planned.q_index if planned.q_index >= 0 else frame.libvpx_q_index
+        own, wanted = super().decide(frame), self._follow.decide(frame)
+        q_index = own_q(frame, own)
         step = self._log2_step
         self.differences.append(float(step[wanted.q_index] - step[q_index]))
         self.rows.append((frame.coding_index, frame.group_index, frame.update_type))
-        if wanted.q_index != planned.q_index:
+        if wanted.q_index != own.q_index:
             self.overruled(frame, wanted)
         return wanted
 
@@ -326,25 +326,25 @@ class _Beside(PolicyWrapper):
 def _labels(
     video: Video, options: EncoderOptions, config: ResidualConfig, trajectory: Trajectory
 ) -> Callable[[Frame], int]:
-    """Return the moves nearest to a trajectory, by frame."""
-    beside = _Beside(make_plan(config.plan), trajectory)
+    """Return the offsets nearest to a trajectory, by frame."""
+    beside = _Beside(make_base(config.base), trajectory)
     encode(video, options, beside)
-    moves = np.array(config.actions)
+    actions = np.array(config.actions)
     frames, groups, types = np.array(beside.rows).T
     differences = np.array(beside.differences)
     is_reference = np.isin(types, REFERENCES)
     if config.decisions == "frame":
-        offsets = moves[:, 0] + np.outer(is_reference, moves[:, 1])
+        offsets = actions[:, 0] + np.outer(is_reference, actions[:, 1])
         nearest = np.abs(offsets - differences[:, None]).argmin(axis=1)
         of_frame = dict(zip(frames.tolist(), nearest.tolist(), strict=True))
         return lambda frame: of_frame.get(frame.coding_index, 0)
     labels: dict[int, int] = {}
     for group in np.unique(groups):
-        error = np.zeros(len(moves))
+        error = np.zeros(len(actions))
         # An overlay repeats what is there already, at whatever q.
         for members, own in (
-            (types == UpdateType.LEAF, moves[:, 0]),
-            (is_reference, moves.sum(axis=1)),
+            (types == UpdateType.LEAF, actions[:, 0]),
+            (is_reference, actions.sum(axis=1)),
         ):
             mine = members & (groups == group)
             if mine.any():
@@ -356,7 +356,7 @@ def _labels(
 # Files
 
 
-def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
+def write_episodes(path: Path, episodes: Iterable[Demonstrated]) -> None:
     """Write a parquet file with a row per episode, by atomic rename."""
     rows = list(episodes)
     table = pa.table(
@@ -370,7 +370,7 @@ def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
         pq.write_table(table, temporary)
 
 
-def read_episodes(path: str | Path) -> list[Episode]:
+def read_episodes(path: str | Path) -> list[Demonstrated]:
     """Read what :func:`write_episodes` wrote.
 
     Raises:
@@ -379,7 +379,7 @@ def read_episodes(path: str | Path) -> list[Episode]:
     try:
         columns = pq.read_table(path).to_pydict()
         return [
-            Episode(
+            Demonstrated(
                 np.array(seen, np.float32).reshape(len(actions) + 1, len(OBSERVATION)),
                 np.array(actions, np.int64),
                 np.array(rewards, np.float32),

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from vpxrc.agents.checkpoints import read_checkpoint, residual_config
 from vpxrc.agents.residual import ResidualPolicy
 from vpxrc.agents.rllib.config import ALGORITHMS
-from vpxrc.envs.residual.config import Move, ResidualConfig
+from vpxrc.envs.residual.config import Offset, ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.errors import InputError, MissingDependencyError
 from vpxrc.parallel import import_ray
 
 Array = NDArray[np.float32]
 FORMAT = "rllib 1"
-PROBLEM = "planned.json"  # beside RLlib's own files: what the checkpoint was trained on
+PROBLEM = "residual.json"  # beside RLlib's own files: what the checkpoint was trained on
 LIMIT = 5.0  # of standardised inputs, deviations
-REACH = 0.5  # log2 step that an action of 1 moves, where nothing else is said
+REACH = 0.5  # log2 step that an action of 1 stands for, where nothing else is said
 # Where the networks of the policy are in the state of each algorithm's default module.
 _PARTS = {
     "ppo": ("encoder.actor_encoder", "pi"),
@@ -42,7 +42,7 @@ _PLACES = (
 class _Decider(Protocol):
     """What turns an observation into an action."""
 
-    def action(self, observation: Array) -> int | Move: ...
+    def action(self, observation: Array) -> int | Offset: ...
 
 
 class Network:
@@ -53,7 +53,7 @@ class Network:
             ``layers.N.weight`` and ``layers.N.bias``.
         activation: ``tanh`` or ``relu``, after each layer but the last.
         reach: None where it puts out logits; else means are in the first half, before tanh, and
-            this is what an action of 1 moves, log2 step.
+            the offset that an action of 1 stands for, log2 step.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class Network:
                 values = self._activation(values)
         return np.asarray(values, np.float32)
 
-    def action(self, observation: Array) -> int | Move:
+    def action(self, observation: Array) -> int | Offset:
         """Return the best action: the likeliest, or the mean's (level, reference)."""
         out = self.forward(observation)
         if self._reach is None:
             return int(out.argmax())
-        return _move(np.tanh(out[: len(out) // 2]), self._reach)
+        return _offset(np.tanh(out[: len(out) // 2]), self._reach)
 
 
 class RayModule:
@@ -92,7 +92,7 @@ class RayModule:
 
     Args:
         folder: The checkpoint of an RLModule, or one with it inside.
-        reach: What an action of 1 moves, log2 step, where actions are no indices.
+        reach: The offset that an action of 1 stands for, log2 step, where actions are no indices.
 
     Raises:
         InputError: There is none, or it cannot be loaded.
@@ -124,29 +124,29 @@ class RayModule:
         self._is_discrete = hasattr(actions, "n")
         self.num_actions = int(actions.n) if self._is_discrete else None
 
-    def action(self, observation: Array) -> int | Move:
+    def action(self, observation: Array) -> int | Offset:
         """Return the best action."""
         with self._torch.no_grad():
             batch = {"obs": self._torch.from_numpy(observation[None])}
             out = self._module.forward_inference(batch)
         if "actions" in out:
             action = out["actions"][0].numpy()
-            return int(action) if self._is_discrete else _move(action, self._reach)
+            return int(action) if self._is_discrete else _offset(action, self._reach)
         inputs = out["action_dist_inputs"][0].numpy()
         if self._is_discrete:
             return int(inputs.argmax())
         kind = self._module.get_inference_action_dist_cls().__name__
         mean = inputs[: len(inputs) // 2]
-        return _move(np.tanh(mean) if "Squashed" in kind else mean, self._reach)
+        return _offset(np.tanh(mean) if "Squashed" in kind else mean, self._reach)
 
 
 class Rllib(ResidualPolicy):
-    """A plan moved by a policy that RLlib has trained, without exploration.
+    """A base policy corrected by a policy that RLlib has trained, without exploration.
 
     Args:
         checkpoint: A file of ``vpxrc train``; or the folder of a checkpoint of RLlib's own, of an
             ``Algorithm`` or an ``RLModule``. What the latter was trained on is read from
-            ``planned.json`` in it, ``{"config": {...}, "clips": [content hashes], "reach": 0.5}``;
+            ``residual.json`` in it, ``{"config": {...}, "clips": [content hashes], "reach": 0.5}``;
             without, it is ``ResidualConfig()``. Such a folder holds pickles, which can run any
             code: load none that you would not run.
 
@@ -170,7 +170,7 @@ class Rllib(ResidualPolicy):
         super().__init__(config)
         self.training_clips |= clips
 
-    def choose(self, observation: Array) -> int | Move:
+    def choose(self, observation: Array) -> int | Offset:
         """Return the best action by the network."""
         return self._decider.action(observation)
 
@@ -196,7 +196,7 @@ def exported(algorithm: str, state: dict[str, Array]) -> dict[str, Array]:
 
 
 def problem(config: ResidualConfig, clips: frozenset[str], reach: float) -> str:
-    """Return the contents of ``planned.json``."""
+    """Return the contents of ``residual.json``."""
     words = {"config": dataclasses.asdict(config), "clips": sorted(clips), "reach": reach}
     return json.dumps(words, indent=1) + "\n"
 
@@ -231,7 +231,7 @@ def _load(path: Path, changed: float) -> tuple[Network, ResidualConfig, frozense
     return network, kept.config, kept.clips
 
 
-def _move(action: NDArray[Any], reach: float) -> Move:
+def _offset(action: NDArray[Any], reach: float) -> Offset:
     level, reference = (reach * float(part) for part in np.clip(action, -1, 1))
     return level, reference
 

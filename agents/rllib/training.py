@@ -9,7 +9,7 @@ import pickle
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +20,7 @@ from safetensors.numpy import save as save_tensors
 
 from vpxrc import provenance
 from vpxrc.agents.checkpoints import checkpoint_metadata
+from vpxrc.agents.progress import Progress, silent
 from vpxrc.agents.rllib.config import ALGORITHMS, OFFLINE, RllibConfig, split_options
 from vpxrc.agents.rllib.offline import (
     Demonstration,
@@ -49,8 +50,6 @@ _PRICE = 0.005  # of overshoot in self-competition, dB per kbit/s: the augmented
 _LEAST_DEVIATION = 0.05  # of an input
 _MODULE = "default_policy"
 
-Progress = Callable[[int, dict[str, float]], None]
-
 
 def train(
     algorithm: str,
@@ -66,7 +65,7 @@ def train(
     ray: str | None,
     lessons: Sequence[Path],
     device: str,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Train an agent and write its checkpoint.
 
@@ -77,7 +76,7 @@ def train(
         algorithm: ``ppo`` or ``sac``, which act themselves, or ``bc`` or ``marwil``, which learn
             from the teacher's trajectories.
         out: The checkpoint, ``.safetensors``; :class:`vpxrc.agents.rllib.Rllib` loads it.
-        config: The problem. sac has (level, reference) for actions, whatever the moves.
+        config: The problem. sac has (level, reference) for actions, whatever the offsets.
         clips: What ppo and sac train on; for bc and marwil where the lessons' clips are, none for
             where they were.
         target_bitrates: Of ppo and sac, in kbit/s.
@@ -91,7 +90,7 @@ def train(
             which ends with the training. Every machine needs vpxrc and the clips.
         lessons: Folders or files of ``vpxrc teach``, for bc and marwil.
         device: Of the learner: ``cpu`` or ``cuda``.
-        progress: Called after every iteration with its number, from 1, and figures by name:
+        progress: Told after every iteration, with figures by name:
             ``return`` (mean of the episodes that ended), ``overshoot`` (likewise), losses.
 
     Returns:
@@ -102,7 +101,7 @@ def train(
     Raises:
         InputError: An argument cannot be used, or there is another training's state beside ``out``.
         MissingDependencyError: Ray or torch is not installed.
-        PolicyError: The plan failed.
+        PolicyError: The base policy failed.
         EncoderError: An encode failed, or a process was killed.
         OutputError: The checkpoint cannot be written.
     """
@@ -171,7 +170,7 @@ class _Course:
         self.name, self.config, self.own = name, config, own
         self.runners, self.seed, self.device = runners, seed, device
         references = [] if own.reference is None else [own.reference]
-        self.code = digest(provenance.causes(config.plan, *references))
+        self.code = digest(provenance.causes(config.base, *references))
         self.clips = 0
         self.contents: frozenset[str] = frozenset()
         self.episodes: list[Path] = []
@@ -219,7 +218,7 @@ class _Course:
         self.environment = {
             "clips": kept,
             "target_bitrate": list(targets),
-            "plan": config.plan,
+            "base": config.base,
             "decisions": config.decisions,
             "reward": reward,
             "max_frames": own.max_frames,
@@ -228,7 +227,7 @@ class _Course:
         if self.name == "sac":
             self.environment["reach"] = own.reach
         else:
-            self.environment["moves"] = config.moves
+            self.environment["offsets"] = config.offsets
 
     def learn_from(
         self, lessons: Sequence[Path], clips: Sequence[Clip | Video], workers: Workers
@@ -304,7 +303,7 @@ def _run(
         kept = time.monotonic()
         for number in range(begun or 0, iterations):
             figures = _figures(algorithm.train())
-            progress(number + 1, figures)
+            progress(number + 1, iterations, "iterations", figures)
             if number + 1 < iterations and time.monotonic() - kept >= STATE_EVERY:
                 state.save(algorithm, course, number + 1)
                 kept = time.monotonic()

@@ -33,6 +33,7 @@ from vpxrc.evaluation.quality import measure
 from vpxrc.media.frames import Video
 from vpxrc.policies.base import Policy, encode
 from vpxrc.policies.libvpx import libvpx_vbr
+from vpxrc.policies.registry import make_policy
 from vpxrc.storage import atomic_write
 
 Quality = Literal["psnr", "psnr_overall", "ssim"]
@@ -222,6 +223,31 @@ def improve(
     once = SearchOptions().directions
     asked = SearchOptions(directions=once * (1 + encodes // 3 // len(once)), max_encodes=encodes)
     return search(video, options, policy, asked, progress=progress).log
+
+
+def improve_by(
+    spec: str,
+    encodes: int,
+    video: Video,
+    options: EncoderOptions,
+    progress: Callable[[int], None],
+) -> EncodeLog:
+    """Return the encode of a policy by name, improved by a search.
+
+    With ``functools.partial`` it is the ``encode`` of :func:`vpxrc.transcode`.
+
+    Args:
+        spec: The policy as :func:`vpxrc.make_policy` takes it.
+        encodes: Encodes at most, at least 1.
+        video: The clip.
+        options: The encoder's options with the target.
+        progress: Called with the share of the search that is done, as a number of frames.
+    """
+
+    def count(done: int) -> None:
+        progress(video.num_frames * min(done, encodes) // encodes)
+
+    return improve(video, options, make_policy(spec), encodes, count)
 
 
 class _Search:

@@ -16,16 +16,32 @@ from vpxrc.cli.encode import encode
 from vpxrc.cli.evaluate import evaluate
 from vpxrc.cli.inspect import inspect
 from vpxrc.cli.teach import teach
-from vpxrc.cli.train import train
+from vpxrc.cli.train import app as train
 from vpxrc.cli.verify import verify
 from vpxrc.errors import VpxrcError
 
+ORDER = (
+    "encode",
+    "evaluate",
+    "compare",
+    "teach",
+    "train",
+    "verify",
+    "inspect",
+    "doctor",
+    "datasets",
+    "demo",
+)
 INTERRUPTED = 130  # what shells report of a program that Ctrl-C ended
 TERMINATED = 143
 
 
 class OneLineErrors(TyperGroup):
     """Says what is wrong in one line on stderr: no traceback, no box, exit code 2."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the commands in the order of their use."""
+        return list(ORDER)
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run a command line and exit."""
@@ -59,8 +75,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (encode, evaluate, compare, teach, train, verify, inspect, doctor, datasets, demo):
+for _command in (encode, evaluate, compare, teach, verify, inspect, doctor, datasets, demo):
     app.command()(_command)
+app.add_typer(train, name="train")
 
 
 @app.callback(invoke_without_command=True)
@@ -68,7 +85,15 @@ def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Rate control for libvpx's VP9 two-pass encoder, frame by frame."""
+    """Learned rate control for libvpx's VP9 two-pass encoder.
+
+    A policy chooses the quantiser of every frame. `vpxrc COMMAND --help` has examples.
+
+    \b
+    Examples:
+      vpxrc demo
+      vpxrc encode holiday.mp4 -b 400 -o holiday.webm
+    """  # noqa: D301 - typer wants the \b as it is
     if version:
         print(f"vpxrc {importlib.metadata.version('vpxrc')}")
         raise typer.Exit

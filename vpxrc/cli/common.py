@@ -1,7 +1,9 @@
 """Options and helpers that the commands share."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from vpxrc.agents.progress import Progress as Callback
+from vpxrc.agents.scalars import open_board
 from vpxrc.datasets import CLIPS_VARIABLE, Clip, load_clips
 from vpxrc.errors import InputError, MissingDependencyError
 
@@ -22,9 +26,11 @@ DEFAULT_POLICY = "imitation"  # one encode, and it meets the bitrate; the README
 
 CORES = len(os.sched_getaffinity(0))
 
-CpuUsed = Annotated[int, typer.Option(help="libvpx's speed, 0 (slowest) to 8.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and no progress.")]
-Jobs = Annotated[int, typer.Option(help="Encodes at the same time.")]
+CpuUsed = Annotated[
+    int, typer.Option(help="Speed setting of libvpx, from 0 (slowest, best) to 8 (fastest).")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and show no progress.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Number of encodes that run at the same time.")]
 
 
 def numbers(name: str, text: str) -> list[int]:
@@ -94,3 +100,24 @@ def progress_bar(hidden: bool) -> Progress:
         disable=hidden or not console.is_terminal,
         transient=True,
     )
+
+
+@contextmanager
+def watched(hidden: bool, tensorboard: Path | None = None) -> Iterator[Callback]:
+    """Yield a callback that moves a progress bar and writes figures for TensorBoard.
+
+    Args:
+        hidden: Whether to show no bar.
+        tensorboard: The folder for the figures; None for nowhere.
+    """
+    with progress_bar(hidden) as bar, open_board(tensorboard) as write:
+        task = bar.add_task("starting", total=None)
+
+        def progress(
+            done: int, total: int | None, words: str, figures: Mapping[str, float] | None
+        ) -> None:
+            bar.update(task, completed=done, total=total, description=words)
+            if figures is not None:
+                write(figures, done)
+
+        yield progress

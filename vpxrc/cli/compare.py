@@ -15,17 +15,18 @@ from vpxrc.evaluation.comparison import table
 def compare(
     studies: Annotated[
         list[Path],
-        typer.Argument(metavar="DIR DIR ...", help="Folders that evaluate has filled."),
+        typer.Argument(metavar="DIR DIR ...", help="Folders of `vpxrc evaluate`."),
     ],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Write a page with plots too.")
+        Path | None, typer.Option(metavar="FILE.html", help="Also write a page with plots.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Lay finished evaluations side by side, on the clips that all of them have.
+    """Lay finished evaluations side by side.
 
-    Every study's agent is compared with the baselines that all studies have, and the first one's
-    with every other policy of any of them.
+    Only the clips that all of them have are compared. The agent of each study is compared with the
+    baselines that all studies share. The agent of the first study is also compared with every other
+    policy of any study.
 
     \b
     Examples:

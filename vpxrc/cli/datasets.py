@@ -1,19 +1,25 @@
 """The command ``datasets``."""
 
-from typing import Annotated
+import dataclasses
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
 from vpxrc.cli.common import Json, gather_clips
-from vpxrc.cli.doctor import _list_clips, _list_sets
-from vpxrc.datasets import load_clips
+from vpxrc.datasets import CLIPS_VARIABLE, Clip, clip_sets, load_clips
 from vpxrc.errors import InputError
 
 
 def datasets(
     spec: Annotated[
         str | None,
-        typer.Argument(help="A set's name, a folder, a video file or a catalogue; else all sets."),
+        typer.Argument(
+            help="A set, a folder, a video file or a catalogue. By default, all sets are listed."
+        ),
     ] = None,
     download: Annotated[
         bool,
@@ -21,7 +27,10 @@ def datasets(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the sets of clips, or the clips of a set, a folder or a catalogue (.toml, .csv).
+    """List the sets of clips, or the clips of one of them.
+
+    Instead of a set it may be a folder or a catalogue, a .toml or .csv file. The clips themselves
+    are not opened.
 
     \b
     Examples:
@@ -37,3 +46,79 @@ def datasets(
         raise InputError("--download needs the name of a set, or a catalogue")
     else:
         _list_sets(as_json)
+
+
+def _list_sets(as_json: bool) -> None:
+    rows = [_set_row(name, load_clips(name)) for name in clip_sets()]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    counts = ("set", "clips", "megabytes", "here", "to_download", "missing")
+    _print_table(
+        [[name.replace("_", " ") for name in counts], *([r[n] for n in counts] for r in rows)]
+    )
+    for row in rows:
+        terms = (f"{licence} ({count})" for licence, count in row["licences"].items())
+        print(f"\nlicences of {row['set']}: {', '.join(terms)}")
+    print(f"\nFiles are looked for in the folder that {CLIPS_VARIABLE} names, and in the cache.")
+
+
+def _set_row(name: str, clips: Sequence[Clip]) -> dict[str, Any]:
+    """Return what there is to say of a set: how many clips, and how many of them can be had."""
+    paths = [clip.find() for clip in clips]
+    sizes = [
+        clip.origin.size if clip.origin else path.stat().st_size if path else 0
+        for clip, path in zip(clips, paths, strict=True)
+    ]
+    absent = [clip.obtainable for clip, path in zip(clips, paths, strict=True) if path is None]
+    return {
+        "set": name,
+        "clips": len(clips),
+        "megabytes": round(sum(sizes) / 1e6, 1),
+        "here": len(clips) - len(absent),
+        "to_download": sum(absent),
+        "missing": len(absent) - sum(absent),
+        "licences": dict(
+            Counter(re.split(r" ?[(;,]", clip.licence)[0] for clip in clips).most_common()
+        ),
+    }
+
+
+def _list_clips(clips: Sequence[Clip], as_json: bool) -> None:
+    if as_json:
+        rows = [dataclasses.asdict(clip) for clip in clips]
+        for row in rows:
+            if row["origin"] is None:
+                del row["origin"]
+        print(json.dumps(rows, default=str))
+        return
+    listing = [["name", "size", "fps", "start", "frames", "source", "licence"]]
+    for clip in clips:
+        size = f"{clip.width or '*'}x{clip.height or '*'}" if clip.width or clip.height else "own"
+        frames = f"<= {clip.num_frames}" if clip.num_frames else "all"
+        fps, start = str(clip.fps or "own"), f"{clip.start:g} s"
+        listing.append([clip.name, size, fps, start, frames, _source(clip), clip.licence])
+    _print_table(listing)
+    print(f"{len(clips)} clip(s); the sets are: {', '.join(clip_sets())}")
+
+
+def _source(clip: Clip) -> str:
+    """Say where a clip's file is or comes from."""
+    if clip.source is not None:
+        return clip.source
+    made = clip.find()
+    if made is not None:
+        return str(made)
+    assert clip.origin is not None
+    if clip.origin.recipe is not None:
+        return f"to be made from {clip.origin.recipe.source}"
+    return f"not to be had: {clip.origin.name}"
+
+
+def _print_table(rows: Sequence[Sequence[object]]) -> None:
+    """Print rows of cells in columns, the last one as it comes."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(padded).rstrip())

@@ -17,10 +17,14 @@ DEMO_BITRATES = [64, 96, 144, 216]
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("build/demo"),
-    agent: Annotated[str, typer.Option(metavar="SPEC", help="The policy.")] = DEFAULT_POLICY,
+    agent: Annotated[
+        str, typer.Option(metavar="SPEC", help="The policy: NAME or NAME:ARGUMENT.")
+    ] = DEFAULT_POLICY,
     jobs: Jobs = CORES,
 ) -> None:
-    """Compare a policy with libvpx's own rate control on three sample clips: minutes.
+    """Compare a policy with libvpx on three sample clips.
+
+    The sample clips are part of the installation. It takes a few minutes.
 
     \b
     Example:

@@ -16,7 +16,7 @@ from vpxrc.evaluation.study import evaluate as run_evaluation
 from vpxrc.evaluation.tables import table
 
 ALL_METRICS = ",".join(METRICS)
-Metrics = Annotated[str, typer.Option(help="Which of psnr,ssim,vmaf.")]
+Metrics = Annotated[str, typer.Option(help="Quality metrics to measure, of psnr, ssim and vmaf.")]
 
 
 def evaluate(
@@ -28,11 +28,15 @@ def evaluate(
         list[str],
         typer.Option(
             metavar="PATH_OR_SET ...",
-            help="A set's name, video files, folders or catalogues; repeatable.",
+            help="Sets, video files, folders or catalogues; repeatable.",
         ),
     ],
-    bitrates: Annotated[str, typer.Option(metavar="A,B,C,D", help="Targets in kbit/s.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results; what is in it is used again.")],
+    bitrates: Annotated[
+        str, typer.Option(metavar="A,B,C,D", help="Target bitrates in kbit/s, four or more.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the results. Encodes that it has are not made again.")
+    ],
     more_clips: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)] = None,
     cpu_used: CpuUsed = 2,
     jobs: Jobs = CORES,
@@ -47,17 +51,22 @@ def evaluate(
     ] = None,
     metrics: Metrics = ALL_METRICS,
     allow_training_clips: Annotated[
-        bool, typer.Option("--allow-training-clips", help="Even clips that a policy trained on.")
+        bool,
+        typer.Option(
+            "--allow-training-clips", help="Accept clips that one of the policies was trained on."
+        ),
     ] = False,
     figures: Annotated[
-        bool, typer.Option("--figures", help="Pictures for papers too, PDF and PNG in figures/.")
+        bool,
+        typer.Option("--figures", help="Also write figures for papers to figures/, PDF and PNG."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare a policy with baselines on clips at four bitrates or more.
+    """Compare a policy with baselines at four bitrates or more.
 
-    Killed at any point, the same command goes on where it was. report.html in the folder has the
-    plots and some decoded frames, and needs no other file.
+    A command that was interrupted or killed continues where it was when it is run again.
+    report.html in the folder has the tables, the plots and some decoded frames, and needs no other
+    file.
 
     \b
     Examples:

@@ -15,7 +15,7 @@ from vpxrc.media.frames import Video
 from vpxrc.policies.registry import make_policy
 from vpxrc.storage import check_writable
 
-MOST_IMPORTANT = 5  # frames that are named
+MOST_IMPORTANT = 5  # frames that are listed
 
 
 def inspect(
@@ -26,25 +26,31 @@ def inspect(
     bitrate: Annotated[
         int | None,
         typer.Option(
-            "-b", "--bitrate", help="Target in kbit/s; by default it follows the clip's size."
+            "-b",
+            "--bitrate",
+            help="Target bitrate in kbit/s. By default it follows from the clip's size.",
         ),
     ] = None,
     policy: Annotated[
-        str, typer.Option(help="NAME or NAME:ARGUMENT; `vpxrc doctor` lists them.")
+        str, typer.Option(help="The policy: NAME or NAME:ARGUMENT. `vpxrc doctor` lists the names.")
     ] = DEFAULT_POLICY,
     cpu_used: CpuUsed = 2,
     group: Annotated[
-        int, typer.Option(min=0, help="The golden-frame group that maps and arrows show.")
+        int, typer.Option(min=0, help="The golden-frame group that the maps and arrows show.")
     ] = 0,
     version: Annotated[
-        Version, typer.Option(help="The model on reconstructed frames, or libvpx's on source ones.")
+        Version,
+        typer.Option(
+            help="The model to draw: ours on reconstructed frames, or libvpx's on source frames."
+        ),
     ] = "reconstructed",
     as_json: Json = False,
 ) -> None:
-    """Encode a clip and draw what depends on what: the temporal dependency model of the encode.
+    """Encode a clip and draw how its frames depend on each other.
 
-    importance.png shows how much later frames pay for each block's errors, propagation.png which
-    frames they are, frames.png and dependency.parquet all frames of the clip.
+    The dependencies are those of the temporal dependency model. importance.png shows how much
+    errors in each block cost in later frames, propagation.png shows which frames these are, and
+    frames.png and dependency.parquet cover all frames of the clip.
 
     \b
     Examples:

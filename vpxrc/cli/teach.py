@@ -1,29 +1,21 @@
 """The command ``teach``: trajectories for agents to learn from."""
 
-import dataclasses
 import json
-import math
 import shlex
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
-import pandas as pd
 import typer
 
-from vpxrc import _native
-from vpxrc.agents.teacher.lessons import bounds, learn, lessons, results, scaled
+from vpxrc.agents.teacher.lessons import bounds, lessons
 from vpxrc.agents.teacher.search import Direction, Quality, SearchOptions, check_start
-from vpxrc.cli.common import CORES, CpuUsed, Json, gather_clips, numbers, progress_bar
+from vpxrc.agents.teacher.teaching import teach as run_searches
+from vpxrc.cli.common import CORES, CpuUsed, Jobs, Json, gather_clips, numbers, watched
 from vpxrc.encoder.options import EncoderOptions
-from vpxrc.errors import OutputError
-from vpxrc.parallel import open_workers
 from vpxrc.policies.registry import make_policy
-from vpxrc.storage import atomic_write, check_writable
+from vpxrc.storage import atomic_write
 
 START = "imitation-prior"
-
-Jobs = Annotated[int, typer.Option(min=1, help="Encodes at the same time.")]
 
 
 def teach(
@@ -31,22 +23,33 @@ def teach(
         list[str],
         typer.Argument(metavar="CLIPS", help="Sets, video files, folders or catalogues."),
     ],
-    bitrates: Annotated[str, typer.Option(metavar="A,B,...", help="Targets in kbit/s.")],
-    out: Annotated[Path, typer.Option(help="Folder for the lessons; what is in it is kept.")],
+    bitrates: Annotated[str, typer.Option(metavar="A,B,...", help="Target bitrates in kbit/s.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the lessons. Searches that it has are not run again.")
+    ],
     per_clip: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="So many of the targets per clip, by turns."),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Search each clip at N of the targets, which the clips take in turn.",
+        ),
     ] = None,
     pixels: Annotated[
         int | None,
-        typer.Option(metavar="P", min=1, help="Scale larger clips to about so many luma pixels."),
+        typer.Option(metavar="P", min=1, help="Scale larger clips down to about P luma pixels."),
     ] = None,
     start: Annotated[
         str, typer.Option(metavar="SPEC", help="The policy that the searches start from.")
     ] = START,
-    quality: Annotated[Quality, typer.Option(help="What is held equal.")] = "psnr",
+    quality: Annotated[
+        Quality, typer.Option(help="The quality that a search holds while it saves bits.")
+    ] = "psnr",
     directions: Annotated[
-        str, typer.Option(metavar="A,B,...", help="What is moved, in this order.")
+        str,
+        typer.Option(
+            metavar="A,B,...", help="The groups of decisions that a search varies, in this order."
+        ),
     ] = ",".join(SearchOptions().directions),
     cpu_used: CpuUsed = 2,
     jobs: Jobs = CORES,
@@ -61,10 +64,11 @@ def teach(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Search for the best trajectory of every clip and target: lessons for agents, and a bound.
+    """Search for the best decisions of clips: lessons for agents.
 
-    Killed at any point, the same command goes on where it was. At the end bounds.md in the folder
-    has what each search saved against libvpx-vbr.
+    There is a search for every clip and target. At the end bounds.md in the folder shows the bits
+    that each search saved against libvpx-vbr, a bound for agents. A command that was interrupted or
+    killed continues where it was when it is run again.
 
     \b
     Examples:
@@ -74,99 +78,43 @@ def teach(
     """  # noqa: D301 - typer wants the \b as it is
     searching = SearchOptions(quality, cast(tuple[Direction, ...], tuple(directions.split(","))))
     check_start(make_policy(start))
-    given, _ = gather_clips(clips, as_json)
-    rates = numbers("bitrates", bitrates)
     work = lessons(
-        given,
-        rates,
+        gather_clips(clips, as_json)[0],
+        numbers("bitrates", bitrates),
         EncoderOptions(cpu_used=cpu_used),
         out.absolute(),
         start=start,
         search_options=searching,
         per_clip=per_clip,
     )
-    with (
-        progress_bar(hidden=as_json) as bar,
-        open_workers(min(jobs, len(work)), ray) as workers,
-    ):
-        task = bar.add_task("opening the clips", total=None)
-        sized = dict(workers.unordered(partial(scaled, pixels=pixels), given))
-        work = [dataclasses.replace(lesson, clip=sized[lesson.clip]) for lesson in work]
-        check_writable(out)
-        bar.update(task, total=len(work), description="searching")
-        for lesson, path in workers.unordered(learn, work):
-            if not path.is_file():
-                raise OutputError(f"{lesson}: the result is not in {out}, which has to be shared")
-            bar.update(task, advance=1, description=str(lesson))
-    options = {
-        "bitrates": bitrates,
-        "per-clip": per_clip,
-        "pixels": pixels,
-        "start": start,
-        "quality": quality,
-        "directions": directions,
-        "cpu-used": cpu_used,
-        "out": out,
-    }
+    with watched(hidden=as_json) as progress:
+        found = run_searches(work, pixels=pixels, jobs=jobs, ray=ray, progress=progress)
+    command = _command(
+        clips,
+        {
+            "bitrates": bitrates,
+            "per-clip": per_clip,
+            "pixels": pixels,
+            "start": start,
+            "quality": quality,
+            "directions": directions,
+            "cpu-used": cpu_used,
+            "out": out,
+        },
+    )
+    # This draws: it takes as long to import as all else together.
+    from vpxrc.reports.bounds import bounds_figures, bounds_page
+
+    table = bounds(found)
+    text = bounds_page(table, start, cpu_used, command)
+    with atomic_write(out / "bounds.md") as temporary:
+        temporary.write_text(text)
+    print(json.dumps(bounds_figures(table, command)) if as_json else text.rstrip("\n"))
+
+
+def _command(clips: list[str], options: dict[str, object]) -> str:
+    """Return a command line that has the same results, with every option that they depend on."""
     words = ["vpxrc", "teach", *clips]
     for name, value in options.items():
         words += [] if value is None else [f"--{name}", f"{value}"]
-    command = shlex.join(words)
-    table = bounds([next(results(lesson.path)) for lesson in work])
-    text = _page(table, start, cpu_used, command)
-    with atomic_write(out / "bounds.md") as temporary:
-        temporary.write_text(text)
-    if as_json:
-        figures = table[["encodes", *_figures(table)]]
-        result = {
-            "command": command,
-            "lessons": table.to_dict("records"),
-            "mean": figures.mean().to_dict(),
-            "median": figures.median().to_dict(),
-        }
-        print(json.dumps(_without_nan(result)))
-    else:
-        print(text, end="")
-
-
-def _page(table: pd.DataFrame, start: str, cpu_used: int, command: str) -> str:
-    """Return what was saved, in Markdown."""
-    figures = _figures(table)
-    titles = [name.replace("_start", ", start").replace("_found", ", found") for name in figures]
-    rows = [["clip", "size", "kbit/s", "encodes", *titles]]
-    for row in table.to_dict("records"):
-        names = [str(row[name]) for name in ("clip", "size", "target_bitrate", "encodes")]
-        rows.append([*names, *(_signed(row[name]) for name in figures)])
-    for name in ("mean", "median"):
-        summary = table[["encodes", *figures]].agg(name)
-        cells = [_signed(summary[figure]) for figure in figures]
-        rows.append([name, "", "", f"{summary['encodes']:.1f}", *cells])
-    rows.insert(1, ["---"] * len(rows[0]))
-    parts = [
-        f"Percent of bits saved at equal quality against libvpx-vbr: by `{start}`, where the "
-        f"searches start, and by what they found. cpu-used {cpu_used}, libvpx "
-        f"{_native.LIBVPX_VERSION}.",
-        "\n".join(f"| {' | '.join(cells)} |" for cells in rows),
-    ]
-    if table[figures].isna().to_numpy().any():
-        parts.append(
-            "`-`: libvpx-vbr's quality does not rise with its rate there. Not in mean and median."
-        )
-    parts.append(f"```\n{command}\n```")
-    return "\n\n".join(parts) + "\n"
-
-
-def _figures(table: pd.DataFrame) -> list[str]:
-    return [name for name in table.columns if name.endswith(("_start", "_found"))]
-
-
-def _signed(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:+.1f}"
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(part) for part in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return shlex.join(words)

@@ -19,30 +19,38 @@ def verify(
         str,
         typer.Argument(
             metavar="CLIP",
-            help="A video file, a folder, a catalogue or a set; or what `vpxrc teach` wrote: a "
-            "lesson's .json or, with --clips, its whole folder.",
+            help="A video file, a folder, a catalogue or a set. Or the lessons of `vpxrc teach`: "
+            "the .json of one or, with --clips, the folder of all.",
         ),
     ],
     clips: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PATH_OR_SET",
-            help="CLIP is a lesson, or a folder of them, and its video is one of these; "
-            "repeatable. By default the video is where it was.",
+            help="Where to look for the videos of lessons; repeatable. By default, where they were "
+            "when they were searched.",
         ),
     ] = None,
-    cpu_used: Annotated[str, typer.Option(help="Speeds, e.g. 1,2,4.")] = "1,2,4",
-    auto_alt_ref: Annotated[str, typer.Option(help="Layers of ARFs, e.g. 1,6.")] = "1,6",
+    cpu_used: Annotated[str, typer.Option(help="Speed settings of libvpx to check.")] = "1,2,4",
+    auto_alt_ref: Annotated[
+        str, typer.Option(help="Numbers of layers of alternate reference frames to check.")
+    ] = "1,6",
     bitrate: Annotated[
-        int | None, typer.Option(help="Target in kbit/s; by default it follows the clip's size.")
+        int | None,
+        typer.Option(help="Target bitrate in kbit/s. By default it follows from the clip's size."),
     ] = None,
     oracle: Annotated[
-        Path | None, typer.Option(help="Another vpxenc 1.17.0 than the one built for tests.")
+        Path | None,
+        typer.Option(
+            help="A vpxenc 1.17.0 to compare with. By default, the one built for the tests."
+        ),
     ] = None,
 ) -> None:
-    """Check on a clip that the hook changes nothing and replays exactly; exit code 1 if not.
+    """Check that encodes are exact: with the hook, and replayed.
 
-    A lesson is checked by coding its trajectory again, to the same bits and errors in every frame.
+    With the hook, libvpx gives the bytes that it gives without it. Decisions that are replayed give
+    the same bytes again. A lesson is checked by encoding its trajectory again: every frame has the
+    same bits and errors. The exit code is 1 if a check fails.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Bjontegaard's BD-rate, and means with bootstrap intervals."""
+"""Bjøntegaard's BD-rate, and means with bootstrap intervals."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,19 +9,20 @@ from scipy.interpolate import PchipInterpolator
 
 from vpxrc.errors import InputError
 
-MIN_RATES = 4
-NUM_RESAMPLES = 10_000
+MIN_RATES = 4  # of a curve
+NUM_RESAMPLES = 10_000  # of the bootstrap
 
 
 @dataclass(frozen=True)
 class BdRate:
-    """A Bjøntegaard delta rate, or why there is none.
+    """A Bjøntegaard delta rate, or the reason why there is none.
 
     Attributes:
-        percent: Mean difference in rate at equal quality, in percent, negative where the test needs
-            fewer bits; None unless ``status`` is ``ok``.
-        status: ``ok``; ``no-overlap``, the curves share no range of quality; ``not-monotonic``, a
-            higher rate did not give a higher quality; ``too-few-rates``, fewer than 4 on a curve.
+        percent: Mean difference in rate at equal quality, in percent. It is negative if the test
+            needs fewer bits, and None unless ``status`` is ``ok``.
+        status: ``ok``; or ``no-overlap`` if the curves share no range of quality, ``not-monotonic``
+            if a higher rate did not give a higher quality, ``too-few-rates`` if a curve has fewer
+            than 4.
         overlap: The shared range of quality as a fraction 0..1 of the range that both curves span.
     """
 
@@ -36,7 +37,11 @@ def bd_rate(
     test_rate: ArrayLike,
     test_quality: ArrayLike,
 ) -> BdRate:
-    """Return the BD-rate of a test against an anchor, by piecewise cubic interpolation (pchip).
+    """Return the BD-rate of a test against an anchor.
+
+    Log rate is interpolated over quality by piecewise cubics (pchip) and its mean difference taken
+    over the shared range of quality: G. Bjøntegaard, VCEG-M33, 2001, with pchip instead of one
+    cubic polynomial.
 
     Args:
         anchor_rate: ``[n]`` achieved bitrates in any one unit, above 0, in any order.
@@ -70,10 +75,10 @@ def bd_rate(
 def more_bits(
     anchor_rates: ArrayLike, anchor_qualities: ArrayLike, rates: ArrayLike, qualities: ArrayLike
 ) -> float | None:
-    """Return the percent of bits that points take more than a curve, at their qualities.
+    """Return how many percent more bits some points take than a curve at the same qualities.
 
-    What a BD-rate is for a curve, this is for a few points at targets of one's choice. The curve
-    (pchip over log rate) goes straight on beyond its ends.
+    A BD-rate compares two curves; this compares a curve with as few as one point. The curve is a
+    pchip of log rate over quality, extended by straight lines beyond its ends.
 
     Args:
         anchor_rates: Bitrates of the curve, at least two.
@@ -82,8 +87,8 @@ def more_bits(
         qualities: Their qualities.
 
     Returns:
-        The mean difference in log rate, as percent; None where the curve's quality does not rise
-        with its rate.
+        The mean difference in log rate, as percent; None if the curve's quality does not rise with
+        its rate.
     """
     order = np.argsort(np.asarray(anchor_qualities, dtype=np.float64))
     quality = np.asarray(anchor_qualities, dtype=np.float64)[order]
@@ -98,12 +103,12 @@ def more_bits(
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over clips and how sure it is.
+    """A mean over clips and its uncertainty.
 
     Attributes:
-        mean: None where there are no values, as the next two.
-        median: Median of the values.
-        ci95: 95 % bootstrap interval (low, high) of the mean.
+        mean: Mean of the values; None if there are none.
+        median: Median of the values; None if there are none.
+        ci95: 95 % bootstrap interval (low, high) of the mean; None if there are no values.
         n: Number of values.
     """
 
@@ -118,7 +123,7 @@ def mean_ci95(values: ArrayLike, seed: int = 0) -> Mean:
 
     Args:
         values: ``[n]``, one per clip; n may be 0.
-        seed: Seed of the 10,000 resamples, so that the same values give the same interval.
+        seed: Seed of the 10,000 resamples. The same values and seed give the same interval.
 
     Raises:
         InputError: A value is not finite.

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from vpxrc.errors import InputError
+from vpxrc.evaluation.quality import measured_qualities
 from vpxrc.evaluation.tables import (
-    QUALITY_NAMES,
     bd_rate_figures,
     bd_rate_table,
     compare_curves,
@@ -19,7 +19,7 @@ from vpxrc.evaluation.tables import (
     excluded,
 )
 
-MAX_NAMED = 3  # clips that an error names
+MAX_NAMED = 3  # clips of a study that an error names
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Study:
     """A finished evaluation, read again.
 
     Attributes:
-        name: The folder's name, or its path where another study's folder has the same name.
-        summary: What ``summary.json`` has.
+        name: The folder's name, or its path if another study's folder has the same name.
+        summary: Contents of ``summary.json``.
         encodes: As :attr:`vpxrc.evaluation.result.Evaluation.encodes`.
     """
 
@@ -41,19 +41,19 @@ class Study:
 class Comparison:
     """Studies side by side, on the clips that all of them have.
 
-    A policy that gave the same streams in several studies is one; where it did not, the study's
-    name tells it apart, as in ``dependency (second)``.
+    A policy that gave the same streams in several studies appears once. If the streams differ, the
+    study's name is appended, as in ``dependency (second)``.
 
     Attributes:
         studies: The studies, in the order given.
-        clips: Names of the shared clips, the first study's.
+        clips: Names of the shared clips in the first study.
         baselines: Names of the shared baselines.
-        agents: What the agent of each study is called here, by study.
-        encodes: A row per encode of a shared clip; ``policy`` is what the policy is called here.
-        comparisons: As :attr:`Evaluation.comparisons`: every study's agent against
-            the shared baselines of its own study, then the first study's agent against every other
-            policy of any study.
-        notes: What makes the figures less comparable, in words.
+        agents: Name of each study's agent in this comparison, by study.
+        encodes: A row per encode of a shared clip; ``policy`` is its name in this comparison.
+        comparisons: As :attr:`Evaluation.comparisons`: every study's agent against the shared
+            baselines of its own study, then the first study's agent against every other policy of
+            any study.
+        notes: Sentences on differences that make the figures less comparable.
     """
 
     studies: list[Study]
@@ -102,11 +102,11 @@ def read_study(folder: str | Path, name: str | None = None) -> Study:
     """Read ``summary.json`` and ``encodes.parquet`` of a finished evaluation.
 
     Args:
-        folder: Where ``vpxrc evaluate`` put its results.
-        name: What to call it; by default the folder's name.
+        folder: Folder of a study's results.
+        name: Name of the study; by default the folder's.
 
     Raises:
-        InputError: There is no such folder, no finished study in it, or one that cannot be read.
+        InputError: There is no such folder, it has no finished study, or a file cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -130,9 +130,9 @@ def read_study(folder: str | Path, name: str | None = None) -> Study:
 def compare(folders: Sequence[str | Path]) -> Comparison:
     """Lay finished studies side by side.
 
-    Clips are told apart by their frames, not by their names; a policy is compared on the clips that
-    all studies have. BD-rates come from achieved bitrates, so targets and speeds may differ, which
-    the notes say.
+    Clips are told apart by their frames, not by their names. Policies are compared on the clips
+    that all studies have. BD-rates use achieved bitrates, so targets and speeds may differ; the
+    notes mention it.
 
     Args:
         folders: At least two folders of finished studies.
@@ -152,9 +152,7 @@ def compare(folders: Sequence[str | Path]) -> Comparison:
     studies = [read_study(*pair) for pair in zip(folders, names, strict=True)]
     clips = _shared_clips(studies)
     baselines = _shared(studies, "baseline", lambda study: study.summary["baselines"])
-    qualities = _shared(
-        studies, "metric", lambda study: [name for name in QUALITY_NAMES if name in study.encodes]
-    )
+    qualities = _shared(studies, "metric", lambda study: measured_qualities(study.encodes))
     labels, encodes = _join(studies, clips)
     agents = {study.name: labels[study.name, study.summary["agent"]] for study in studies}
     pairs = [
@@ -176,7 +174,7 @@ def compare(folders: Sequence[str | Path]) -> Comparison:
 
 
 def table(comparison: Comparison) -> str:
-    """Return the comparison in Markdown, aligned to be read as it is."""
+    """Return the comparison in Markdown, aligned so that it reads well as plain text."""
     parts = [
         f"BD-rate in percent over the {len(comparison.clips)} clip(s) of all studies: mean "
         "(median) [95 % interval of the mean]; negative means fewer bits at equal quality.",
@@ -191,7 +189,11 @@ def table(comparison: Comparison) -> str:
 
 
 def _shared(studies: list[Study], what: str, of: Callable[[Study], Iterable[str]]) -> list[str]:
-    """Return what all studies have, in the first one's order."""
+    """Return the values that all studies have, in the order of the first study.
+
+    Raises:
+        InputError: There is none; the message calls the values ``what``.
+    """
     found = [list(of(study)) for study in studies]
     shared = [one for one in found[0] if all(one in others for others in found)]
     if not shared:
@@ -204,7 +206,7 @@ def _shared(studies: list[Study], what: str, of: Callable[[Study], Iterable[str]
 
 
 def _shared_clips(studies: list[Study]) -> dict[str, str]:
-    """Return the names, the first study's, by content hash."""
+    """Return the names of the shared clips in the first study, by content hash."""
     found = [{c["content_hash"]: c["clip"] for c in study.summary["clips"]} for study in studies]
     shared = {key: name for key, name in found[0].items() if all(key in other for other in found)}
     if not shared:
@@ -223,7 +225,7 @@ def _shared_clips(studies: list[Study]) -> dict[str, str]:
 def _join(
     studies: list[Study], clips: dict[str, str]
 ) -> tuple[dict[tuple[str, str], str], pd.DataFrame]:
-    """Return what each study's policies are called, and every policy's encodes once."""
+    """Return the policies' names here by study and policy, and every policy's encodes once."""
     found: dict[str, dict[frozenset[Any], list[str]]] = {}
     rows = {}
     for study in studies:

@@ -18,19 +18,19 @@ from vpxrc.policies.base import Episode, Policy, encode
 from vpxrc.policies.replay import Replay
 from vpxrc.policies.wrapper import PolicyWrapper
 
-_MAX_DEPTH = 99  # below any layer
+_MAX_DEPTH = 99  # more than any layer's
 
 
 @dataclass(frozen=True, eq=False)
 class GroupModel:
-    """The model of one golden-frame group as it was encoded.
+    """The dependency model of one golden-frame group as it was encoded.
 
     Attributes:
         index: Number of the group within the encode.
-        rows: The log's row of each frame, ``[N]``. Frames shown again are left out, but for an ARF
-            shown again at position 0, which the group's frames are predicted from.
-        q_index: What each picture was coded at, int32 ``[N]``.
-        dependency: The model; its positions are those in ``rows``.
+        rows: The log's row of each frame, ``[N]``. Frames that are shown again are left out, except
+            an ARF at position 0, from which the group's frames are predicted.
+        q_index: q index that each picture was coded at, int32 ``[N]``.
+        dependency: The model; its positions are those of ``rows``.
     """
 
     index: int
@@ -39,12 +39,14 @@ class GroupModel:
     dependency: Dependency
 
     def label(self, position: int) -> str:
-        """Return a frame's type and layer in words."""
-        return _label(self.rows[position])
+        """Return a frame's type in words, for an ARF with its layer."""
+        row = self.rows[position]
+        kind = UPDATE_TYPES[int(row["update_type"])]
+        return f"ARF, layer {row['layer_depth']}" if kind == "arf" else kind
 
     @property
     def level(self) -> NDArray[np.int64]:
-        """Row of each frame in the graph, int64 ``[N]``: 0 what starts the group, last leaves."""
+        """Row of each frame in a graph, int64 ``[N]``: 0 is the first frame's, the last leaves'."""
         depth = np.where(
             self.rows["update_type"] == UpdateType.LEAF, _MAX_DEPTH, self.rows["layer_depth"]
         )
@@ -59,7 +61,7 @@ class Inspection:
     Attributes:
         video: The clip.
         log: The encode.
-        groups: Those with at least two frames to model, in order.
+        groups: The groups that have at least two frames to model, in order.
     """
 
     video: Video
@@ -68,7 +70,7 @@ class Inspection:
 
     @property
     def num_groups(self) -> int:
-        """Number of golden-frame groups, those without a model too."""
+        """Number of golden-frame groups, including those without a model."""
         return int(self.log.records["group_index"].max()) + 1
 
     def group(self, index: int) -> GroupModel:
@@ -91,9 +93,10 @@ class Inspection:
     def table(self) -> pd.DataFrame:
         """A row per modelled frame of every group.
 
-        An ARF that is shown again at the start of the group after it has a row in both: the frames
-        of either group depend on it. ``bits`` are then those of showing it. ``dep_distortion`` and
-        ``dep_bits`` are what later frames pay for it, before lambda makes one cost of them.
+        An ARF that is shown again at the start of the next group has a row in both groups, because
+        the frames of both depend on it. In the second row, ``bits`` are those of showing it.
+        ``dep_distortion`` and ``dep_bits`` are the distortion and the bits that the frame's errors
+        cost later frames; lambda would make one cost of them.
         """
         return pd.concat([group_table(group) for group in self.groups], ignore_index=True)
 
@@ -106,13 +109,14 @@ def inspect(
     version: Version = "reconstructed",
     progress: Callable[[int], None] | None = None,
 ) -> Inspection:
-    """Encode a clip under a policy and run the model on every group, at the q that it was coded at.
+    """Encode a clip under a policy and model every group at the q that it was coded at.
 
     Args:
         video: The clip.
-        options: What is asked for.
-        policy: What decides. One that observes meets no groups, so its log is replayed.
-        version: Of the model.
+        options: Options that the policy is asked for.
+        policy: Policy that decides. The log of an observing policy is replayed, because only a
+            deciding policy is told the groups.
+        version: Version of the model.
         progress: Called with the number of frames coded so far; see :func:`vpxrc.encode`.
 
     Raises:
@@ -133,60 +137,6 @@ def inspect(
     if not models:
         raise InputError(f"{video.name}: no group has two frames, so there is nothing to model")
     return Inspection(video, log, models)
-
-
-# The model
-
-
-class _Recorder(PolicyWrapper):
-    """Keeps the groups that a policy meets."""
-
-    def __init__(self, policy: Policy) -> None:
-        super().__init__(policy)
-        self._groups: list[Group] = []
-        self._encodes: list[tuple[NDArray[np.void], list[Group]]] = []
-
-    def begin(self, episode: Episode) -> None:
-        self._groups = []
-        super().begin(episode)
-
-    def plan_group(self, group: Group) -> ArrayLike | None:
-        self._groups.append(group)
-        return super().plan_group(group)
-
-    def review(self, log: EncodeLog) -> EncodeLog | None:
-        self._encodes.append((log.records, self._groups))
-        return super().review(log)
-
-    def groups_of(self, log: EncodeLog) -> list[Group]:
-        """Return the groups of the encode that was kept, of all that the policy tried."""
-        return next(groups for records, groups in self._encodes if records is log.records)
-
-
-def _model(video: Video, log: EncodeLog, group: Group, version: Version) -> GroupModel | None:
-    rows = log.records[
-        (log.records["group_index"] == group.index)
-        & (log.records["update_type"] != UpdateType.SHOWN_AGAIN)
-    ]
-    if len(rows) < 2:
-        return None
-    q_index = rows["q_index"].copy()
-    for n in np.flatnonzero(rows["is_shown_again"]):  # coded in the group before
-        same = log.coded[log.coded["show_index"] == rows[n]["show_index"]]
-        q_index[n] = same["q_index"][-1]
-    place = {int(position): n for n, position in enumerate(rows["group_position"])}
-    references = [
-        [place.get(int(reference), -1) for reference in group.references[position]]
-        for position in place
-    ]
-    dependency = analyse(
-        video,
-        rows["show_index"],
-        references,
-        np.maximum(q_index, 1),  # 0 is lossless, which the model does not know
-        version=version,
-    )
-    return GroupModel(group.index, rows, q_index, dependency)
 
 
 def group_table(group: GroupModel) -> pd.DataFrame:
@@ -211,6 +161,52 @@ def group_table(group: GroupModel) -> pd.DataFrame:
     )
 
 
-def _label(row: np.void) -> str:
-    kind = UPDATE_TYPES[int(row["update_type"])]
-    return f"ARF, layer {row['layer_depth']}" if kind == "arf" else kind
+class _Recorder(PolicyWrapper):
+    """Keeps the groups that a policy is told."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy)
+        self._groups: list[Group] = []
+        self._encodes: list[tuple[NDArray[np.void], list[Group]]] = []
+
+    def begin(self, episode: Episode) -> None:
+        self._groups = []
+        super().begin(episode)
+
+    def plan_group(self, group: Group) -> ArrayLike | None:
+        self._groups.append(group)
+        return super().plan_group(group)
+
+    def review(self, log: EncodeLog) -> EncodeLog | None:
+        self._encodes.append((log.records, self._groups))
+        return super().review(log)
+
+    def groups_of(self, log: EncodeLog) -> list[Group]:
+        """Return the groups of one encode, of all that the policy tried."""
+        return next(groups for records, groups in self._encodes if records is log.records)
+
+
+def _model(video: Video, log: EncodeLog, group: Group, version: Version) -> GroupModel | None:
+    rows = log.records[
+        (log.records["group_index"] == group.index)
+        & (log.records["update_type"] != UpdateType.SHOWN_AGAIN)
+    ]
+    if len(rows) < 2:
+        return None
+    q_index = rows["q_index"].copy()
+    for n in np.flatnonzero(rows["is_shown_again"]):  # coded in the previous group
+        same = log.coded[log.coded["show_index"] == rows[n]["show_index"]]
+        q_index[n] = same["q_index"][-1]
+    place = {int(position): n for n, position in enumerate(rows["group_position"])}
+    references = [
+        [place.get(int(reference), -1) for reference in group.references[position]]
+        for position in place
+    ]
+    dependency = analyse(
+        video,
+        rows["show_index"],
+        references,
+        np.maximum(q_index, 1),  # 0 is lossless, which the model cannot express
+        version=version,
+    )
+    return GroupModel(group.index, rows, q_index, dependency)

@@ -10,11 +10,11 @@ from vpxrc.media.frames import Video
 
 
 class Clip(Protocol):
-    """What is evaluated on; :class:`vpxrc.datasets.Clip` is one. It must pickle."""
+    """A clip to evaluate on, such as :class:`vpxrc.datasets.Clip`. It must pickle."""
 
     @property
     def name(self) -> str:
-        """What tables call the clip; differs from every other clip's."""
+        """Name in tables, different from every other clip's."""
 
     def open(self) -> Video:
         """Return the frames."""
@@ -25,17 +25,19 @@ class Evaluation:
     """A finished evaluation.
 
     Attributes:
-        folder: Where its files are.
-        summary: What ``summary.json`` has.
+        folder: Folder of its files.
+        summary: Contents of ``summary.json``.
         encodes: A row per encode: ``clip``, ``policy``, ``target_bitrate`` and achieved ``bitrate``
-            (kbit/s), ``overshoot``, the qualities measured, ``encodes`` spent, ``encode_seconds``
-            and ``cpu_seconds`` (all passes but the first and the policy's own time), the clip's
-            geometry and ``content_hash``, ``stream_sha256``, the encoder's options as used, and
-            ``key``, the name of the result's files in ``encodes/``.
-        frames: A row per coded frame: ``EncodeLog.to_pandas`` with clip, policy and target.
-        comparisons: A row per test, anchor, clip and quality (``metric``) with ``percent``,
-            ``status`` and ``overlap`` of :class:`BdRate`: the agent against every
-            baseline, then every other baseline against the first.
+            in kbit/s, ``overshoot`` (achieved over target, less 1), the measured qualities, the
+            number of ``encodes`` that the policy took, ``encode_seconds`` and ``cpu_seconds`` (the
+            policy and all passes except the first), the clip's geometry and ``content_hash``,
+            ``stream_sha256``, the encoder's options as used, and ``key``, the name of the files in
+            ``encodes/``.
+        frames: A row per coded frame: :meth:`vpxrc.EncodeLog.to_pandas` with clip, policy and
+            target.
+        comparisons: A row per test, anchor, clip and quality (column ``metric``) with ``percent``,
+            ``status`` and ``overlap`` of :class:`vpxrc.evaluation.bd_rate.BdRate`. The agent is
+            compared with every baseline, then every other baseline with the first.
     """
 
     folder: Path

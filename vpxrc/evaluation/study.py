@@ -1,7 +1,7 @@
 """The evaluation contract: an agent against baselines, on clips at several bitrates.
 
-Every encode is kept under ``OUT/encodes`` by a key of all that changes its figures, so that the
-same command, killed at any point, goes on where it was.
+Every encode is kept under ``OUT/encodes`` by a key of everything that changes its figures. When a
+command was killed, the same command continues where it stopped.
 """
 
 import dataclasses
@@ -16,28 +16,32 @@ from typing import Any
 
 import pandas as pd
 
-from vpxrc import _native
 from vpxrc.encoder.first_pass import first_pass_stats
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import EncoderError, InputError, PolicyError, VpxrcError
 from vpxrc.evaluation.bd_rate import MIN_RATES
-from vpxrc.evaluation.quality import METRICS, measure, summarize
+from vpxrc.evaluation.quality import METRICS, check_metrics, measure, qualities_of, summarize
 from vpxrc.evaluation.result import Clip, Evaluation
-from vpxrc.evaluation.tables import QUALITIES, bd_rate_figures, compare_curves, constraint, table
-from vpxrc.parallel import open_workers
+from vpxrc.evaluation.summary import summarize_study
+from vpxrc.evaluation.tables import compare_curves, table
+from vpxrc.parallel import Workers, open_workers
 from vpxrc.policies.base import Policy, encode
 from vpxrc.policies.registry import make_policy
 from vpxrc.provenance import causes, versions
 from vpxrc.storage import atomic_write, check_writable, digest
-
-CLIP_COLUMNS = ("clip", "width", "height", "fps", "num_frames", "content_hash")
 
 
 @dataclass(frozen=True)
 class _Job:
     """One encode.
 
-    ``key``, a hash of everything that changes its result, names the result's files.
+    Attributes:
+        clip: The clip.
+        policy: Spec of the policy.
+        options: The options that the policy is asked for, with the target.
+        metrics: Metrics to measure.
+        key: Hash of everything that changes the result; it names the result's files.
+        folder: Folder of the result's files.
     """
 
     clip: Clip
@@ -49,11 +53,11 @@ class _Job:
 
     @property
     def path(self) -> Path:
-        """The result's row, which is written last; frames and stream lie beside it."""
+        """File of the result's row; it is written after the files of frames and stream."""
         return self.folder / f"{self.key}.json"
 
     def __str__(self) -> str:
-        """What progress and errors call it."""
+        """Name in progress and errors."""
         return f"{self.clip.name}, {self.policy}, {self.options.target_bitrate} kbit/s"
 
 
@@ -76,31 +80,31 @@ def evaluate(
     """Encode every clip at every bitrate under every policy, and compare.
 
     Writes ``summary.json``, ``encodes.parquet``, ``frames.parquet`` and ``table.md``, and keeps the
-    streams as ``encodes/KEY.ivf``; pictures and page are :mod:`vpxrc.reports`'s. Work
-    is done in processes that are started afresh: a script calls this under
+    streams as ``encodes/KEY.ivf``. :mod:`vpxrc.reports` draws pictures and a page. The encodes run
+    in processes that are started afresh, so a script must call this under
     ``if __name__ == "__main__":``.
 
     Args:
-        agent: The policy that is judged, as :func:`vpxrc.make_policy` takes it.
-        baselines: At least one other policy, likewise.
+        agent: Spec of the policy that is judged, as :func:`vpxrc.make_policy` takes it.
+        baselines: Specs of the policies that it is compared with, at least one.
         clips: At least one clip; the names differ.
         bitrates: At least four targets in kbit/s, in any order.
-        out: The folder for everything; results that are in it are used again.
-        options: What every policy is asked for, but for the target.
-        metrics: Which of ``psnr``, ``ssim`` and ``vmaf``.
-        jobs: Encodes at the same time: processes, or tasks on Ray.
-        ray: A Ray address to encode there, as :func:`vpxrc.parallel.open_workers` takes it. Every
-            machine of the cluster needs this vpxrc, the policies, and the clips under the same
-            paths; ``out`` is the caller's alone.
-        allow_training_clips: Evaluate on clips that a policy was trained on.
-        left_out: Names of clips that should have been among these and could not be had; the summary
-            and the table say so.
-        command: What the summary says that made it; by default this call.
-        progress: Called with the encodes done, their total number and the last one's name.
+        out: Folder of all files. Encodes that are already in it are used again.
+        options: Options that every policy is asked for; the target is replaced.
+        metrics: Any of ``psnr``, ``ssim`` and ``vmaf``.
+        jobs: Number of encodes at the same time, in processes or in tasks on Ray.
+        ray: Address of a Ray cluster, as :func:`vpxrc.parallel.open_workers` takes it.
+            Every machine of the cluster needs this vpxrc, the policies, and the clips under the
+            same paths. Only the caller needs ``out``.
+        allow_training_clips: Whether to accept clips that a policy was trained on.
+        left_out: Names of clips that should have been among these and cannot be had; the summary
+            and the table name them.
+        command: Command that the summary records; by default this call.
+        progress: Called with the number of encodes done, their total, and the name of the last one.
 
     Raises:
-        InputError: An argument cannot be used, a clip cannot be read, or a policy was trained on
-            one of the clips, or there is no Ray at the address.
+        InputError: An argument cannot be used, a clip cannot be read, a policy was trained on one
+            of the clips, or there is no Ray at the address.
         PolicyError: A policy failed; the message names it, the clip and the target.
         EncoderError: An encode or its decoding failed, or a process was killed.
         MissingDependencyError: Ray is asked for and not installed.
@@ -111,6 +115,7 @@ def evaluate(
     _check_arguments(policies, clips, rates, metrics, jobs)
     made = {spec: make_policy(spec) for spec in policies}
     options = options or EncoderOptions()
+    asked = [dataclasses.replace(options, target_bitrate=rate) for rate in rates]
     if command is None:
         names = [clip.name for clip in clips]
         command = (
@@ -118,7 +123,6 @@ def evaluate(
             f"options={options!r}, metrics={list(metrics)!r}, jobs={jobs!r}, "
             f"ray={ray!r}, allow_training_clips={allow_training_clips!r})"
         )
-    asked = [dataclasses.replace(options, target_bitrate=rate) for rate in rates]
     out = Path(out)
     folder = out / "encodes"
     with open_workers(min(jobs, len(clips) * len(policies) * len(rates)), ray) as workers:
@@ -127,30 +131,12 @@ def evaluate(
         if not allow_training_clips:
             _check_overlap(made, clips, contents)
         check_writable(folder)
-        code = {spec: causes(spec, metrics=metrics) for spec in policies}
-        work = [
-            _Job(clip, spec, wanted, tuple(metrics), _key(code[spec], content, wanted), folder)
-            for clip, content in zip(clips, contents, strict=True)
-            for spec in policies
-            for wanted in asked
-        ]
-        missing = [job for job in work if _read_row(job) is None]
-        done = len(work) - len(missing)
-        if progress is not None:
-            progress(done, len(work), "")
-        for job, (row, coded, stream) in workers.unordered(_run, missing):
-            _keep(job, row, coded, stream)
-            done += 1
-            if progress is not None:
-                progress(done, len(work), str(job))
-
+        work = _all_jobs(policies, clips, contents, asked, tuple(metrics), folder)
+        _do_missing(work, workers, progress)
     encodes, frames = _collect(work)
-    pairs = [(agent, anchor) for anchor in baselines]
-    pairs += [(test, baselines[0]) for test in baselines[1:]]
-    qualities = [name for metric in metrics for name in QUALITIES[metric]]
-    comparisons = compare_curves(encodes, pairs, qualities)
+    comparisons = compare_curves(encodes, _pairs(agent, baselines), qualities_of(metrics))
     summary = {
-        **_summarize(encodes, comparisons, policies, rates, options),
+        **summarize_study(encodes, comparisons, policies, rates, options),
         **({"left_out": list(left_out)} if left_out else {}),
         "command": command,
         "versions": versions(),
@@ -177,9 +163,7 @@ def _check_arguments(
         raise InputError(f"jobs must be at least 1, not {jobs}")
     if not metrics:
         raise InputError(f"no metric: choose from {', '.join(METRICS)}")
-    for metric in metrics:
-        if metric not in METRICS:
-            raise InputError(f"unknown metric {metric!r}: choose from {', '.join(METRICS)}")
+    check_metrics(metrics)
     for what, values in (
         ("policy", policies),
         ("bitrate", rates),
@@ -206,23 +190,51 @@ def _key(code: dict[str, Any], content: str, options: EncoderOptions) -> str:
     return digest([code, content, dataclasses.asdict(options)])
 
 
+def _all_jobs(
+    policies: list[str],
+    clips: Sequence[Clip],
+    contents: list[str],
+    asked: list[EncoderOptions],
+    metrics: tuple[str, ...],
+    folder: Path,
+) -> list[_Job]:
+    """Return every encode of a study: each clip under each policy with each of the options."""
+    code = {spec: causes(spec, metrics=metrics) for spec in policies}
+    return [
+        _Job(clip, spec, wanted, metrics, _key(code[spec], content, wanted), folder)
+        for clip, content in zip(clips, contents, strict=True)
+        for spec in policies
+        for wanted in asked
+    ]
+
+
+def _pairs(agent: str, baselines: Sequence[str]) -> list[tuple[str, str]]:
+    """Return test and anchor of each comparison.
+
+    These are the agent against every baseline, then every other baseline against the first.
+    """
+    pairs = [(agent, anchor) for anchor in baselines]
+    return pairs + [(test, baselines[0]) for test in baselines[1:]]
+
+
 # In the worker processes
 
 
 def _describe(clip: Clip) -> str:
-    """Return the clip's content hash, decoding it into the cache on the way."""
+    """Return the clip's content hash; this also decodes the clip into the cache."""
     return clip.open().content_hash
 
 
 def _run(job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
     """Encode and measure; return the result's row, the frames as Parquet and the stream.
 
-    Nothing is written here: another machine may not have the folder.
+    The parent writes the files, because the worker's machine may not have the folder.
     """
     try:
         video = job.clip.open()
         policy = make_policy(job.policy)
-        first_pass_stats(video, job.options)  # a clip's first encode is not to pay for it
+        # Stored before the clock starts, so that only the second pass is timed.
+        first_pass_stats(video, job.options)
         wall, cpu = time.perf_counter(), time.process_time()
         log = encode(video, job.options, policy)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -253,7 +265,22 @@ def _run(job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
     return row, frames.getvalue(), log.stream
 
 
-# In the parent
+# In the parent process
+
+
+def _do_missing(
+    work: list[_Job], workers: Workers, progress: Callable[[int, int, str], None] | None
+) -> None:
+    """Do the encodes whose results are not stored yet, and store them."""
+    missing = [job for job in work if _read_row(job) is None]
+    done = len(work) - len(missing)
+    if progress is not None:
+        progress(done, len(work), "")
+    for job, (row, frames, stream) in workers.unordered(_run, missing):
+        _keep(job, row, frames, stream)
+        done += 1
+        if progress is not None:
+            progress(done, len(work), str(job))
 
 
 def _keep(job: _Job, row: dict[str, Any], frames: bytes, stream: bytes) -> None:
@@ -265,6 +292,7 @@ def _keep(job: _Job, row: dict[str, Any], frames: bytes, stream: bytes) -> None:
 
 
 def _read_row(job: _Job) -> dict[str, Any] | None:
+    """Return a stored result, None where there is none or the file is damaged."""
     try:
         row: dict[str, Any] = json.loads(job.path.read_text())
     except (OSError, ValueError):
@@ -273,12 +301,13 @@ def _read_row(job: _Job) -> dict[str, Any] | None:
 
 
 def _collect(work: list[_Job]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the stored results as :attr:`Evaluation.encodes` and :attr:`Evaluation.frames`."""
     rows, frames = [], []
     for job in work:
         row = _read_row(job)
         if row is None:
             raise EncoderError(f"{job}: its result vanished from {job.folder}")
-        # The clip's name is the caller's, and not of the result.
+        # The stored row has no clip name: the caller may rename a clip.
         rows.append({"clip": job.clip.name, **row, "key": job.path.stem})
         log = pd.read_parquet(job.path.with_suffix(".parquet"))
         log.insert(0, "clip", job.clip.name)
@@ -291,71 +320,8 @@ def _collect(work: list[_Job]) -> tuple[pd.DataFrame, pd.DataFrame]:
     return encodes, pd.concat(frames, ignore_index=True)
 
 
-def _summarize(
-    encodes: pd.DataFrame,
-    comparisons: pd.DataFrame,
-    policies: list[str],
-    rates: list[int],
-    options: EncoderOptions,
-) -> dict[str, Any]:
-    agent, *baselines = policies
-    judged = comparisons[comparisons["test"] == agent]
-    metrics = list(dict.fromkeys(judged["metric"]))
-    overshoot = {policy: rows["overshoot"] for policy, rows in encodes.groupby("policy")}
-    return {
-        "agent": agent,
-        "libvpx": _native.LIBVPX_VERSION,
-        "cpu_used": options.cpu_used,
-        "bitrates": rates,
-        "baselines": {
-            baseline: {
-                "bd_rate": {
-                    metric: bd_rate_figures(
-                        judged[(judged["anchor"] == baseline) & (judged["metric"] == metric)]
-                    )
-                    for metric in metrics
-                }
-            }
-            for baseline in baselines
-        },
-        "constraint": {policy: constraint(overshoot[policy]) for policy in policies},
-        "encode_seconds": {
-            policy: float(encodes.loc[encodes["policy"] == policy, "encode_seconds"].sum())
-            for policy in policies
-        },
-        "encodes": {
-            policy: int(encodes.loc[encodes["policy"] == policy, "encodes"].sum())
-            for policy in policies
-        },
-        "clips": [
-            {
-                **{name: row[name] for name in CLIP_COLUMNS},
-                "bd_rate": {
-                    baseline: _bd_rates(
-                        judged[(judged["anchor"] == baseline) & (judged["clip"] == row["clip"])]
-                    )
-                    for baseline in baselines
-                },
-            }
-            for row in encodes.drop_duplicates("clip").to_dict("records")
-        ],
-    }
-
-
-def _bd_rates(rows: pd.DataFrame) -> dict[str, Any]:
-    return {
-        row["metric"]: {
-            # A table has NaN where JSON has null.
-            "percent": row["percent"] if row["status"] == "ok" else None,
-            "status": row["status"],
-            "overlap": row["overlap"],
-        }
-        for row in rows.to_dict("records")
-    }
-
-
 def _write(evaluation: Evaluation) -> None:
-    """Write everything; the summary comes last, so that where it is new, all is."""
+    """Write the files of a study. The summary comes last: if it is new, all files are."""
     out = evaluation.folder
     for name, rows in (("encodes", evaluation.encodes), ("frames", evaluation.frames)):
         with atomic_write(out / f"{name}.parquet") as temporary:

@@ -7,15 +7,14 @@ from typing import Any
 import pandas as pd
 
 from vpxrc.evaluation.bd_rate import bd_rate, mean_ci95
+from vpxrc.evaluation.quality import QUALITIES
 from vpxrc.evaluation.result import Evaluation
 
-QUALITIES = {"psnr": ("psnr", "psnr_overall"), "ssim": ("ssim",), "vmaf": ("vmaf",)}
-QUALITY_NAMES = {"psnr": "PSNR", "psnr_overall": "overall PSNR", "ssim": "SSIM", "vmaf": "VMAF"}
-CLOSE_TO_TARGET = 0.05
+CLOSE_TO_TARGET = 0.05  # share of the target that an encode may miss it by
 
 
 def table(evaluation: Evaluation) -> str:
-    """Return the comparison in Markdown, aligned to be read as it is."""
+    """Return a study's result in Markdown, aligned so that it reads well as plain text."""
     summary, comparisons = evaluation.summary, evaluation.comparisons
     count = len(summary["clips"])
     left_out = summary.get("left_out", [])
@@ -36,9 +35,13 @@ def table(evaluation: Evaluation) -> str:
 
 
 def bd_rate_table(comparisons: pd.DataFrame) -> str:
-    """Return the BD-rates of :attr:`Evaluation.comparisons` over clips in Markdown."""
+    """Return the mean BD-rate over clips of each pair of policies, in Markdown.
+
+    Args:
+        comparisons: As :attr:`Evaluation.comparisons`.
+    """
     metrics = list(dict.fromkeys(comparisons["metric"]))
-    rows = [["policy", "against", *(QUALITY_NAMES[metric] for metric in metrics)]]
+    rows = [["policy", "against", *(QUALITIES[metric].label for metric in metrics)]]
     for (test, anchor), pair in comparisons.groupby(["test", "anchor"], sort=False):
         cells = [f"{test}", f"{anchor}"]
         for metric in metrics:
@@ -49,7 +52,11 @@ def bd_rate_table(comparisons: pd.DataFrame) -> str:
 
 
 def constraint_table(encodes: pd.DataFrame) -> str:
-    """Return in Markdown how well each policy of :attr:`Evaluation.encodes` met the targets."""
+    """Return how well each policy met its targets, in Markdown.
+
+    Args:
+        encodes: As :attr:`Evaluation.encodes`.
+    """
     rows = [["policy", "over target", "over by > 5 %", "within 5 %", "encodes per result"]]
     for policy, mine in encodes.groupby("policy", sort=False):
         shares = [f"{100 * share:.1f} %" for share in constraint(mine["overshoot"]).values()]
@@ -58,19 +65,27 @@ def constraint_table(encodes: pd.DataFrame) -> str:
 
 
 def excluded(comparisons: pd.DataFrame) -> list[str]:
-    """Return a line for each clip and pair of policies that has no BD-rate, and why."""
+    """Return a Markdown line with the reason for each clip and pair that has no BD-rate."""
     left_out = comparisons[comparisons["status"] != "ok"]
     lines = []
     for (clip, test, anchor, status), rows in left_out.groupby(
         ["clip", "test", "anchor", "status"], sort=False
     ):
-        which = ", ".join(QUALITY_NAMES[metric] for metric in rows["metric"])
+        which = ", ".join(QUALITIES[metric].label for metric in rows["metric"])
         lines.append(f"- {clip}: {test} against {anchor}, {which}: {status}")
     return lines
 
 
 def constraint(overshoot: "pd.Series[float]") -> dict[str, float]:
-    """Return the shares, 0..1, of encodes over the target, over by more than 5 %, within 5 %."""
+    """Return how well encodes met their targets.
+
+    Args:
+        overshoot: Achieved bitrate over target, less 1, of each encode.
+
+    Returns:
+        Shares of the encodes, 0..1: above the target (``overshoot_any``), more than 5 % above it
+        (``overshoot_5pct``), and within 5 % of it (``within_5pct``).
+    """
     return {
         "overshoot_any": float((overshoot > 0).mean()),
         "overshoot_5pct": float((overshoot > CLOSE_TO_TARGET).mean()),
@@ -85,11 +100,11 @@ def compare_curves(
 
     Args:
         encodes: As :attr:`Evaluation.encodes`, with every clip under every policy.
-        pairs: Test and anchor.
+        pairs: Names of the tested policy and of the anchor.
         qualities: Columns of ``encodes``.
 
     Returns:
-        What :attr:`Evaluation.comparisons` has.
+        A table as :attr:`Evaluation.comparisons`.
     """
     curves = {key: curve for key, curve in encodes.groupby(["policy", "clip"])}
     rows = []
@@ -111,7 +126,7 @@ def compare_curves(
 
 
 def bd_rate_figures(comparisons: pd.DataFrame) -> dict[str, Any]:
-    """Return mean, median, ``ci95`` and ``n`` over the rows that have a BD-rate."""
+    """Return ``mean``, ``median``, ``ci95`` and ``n`` over the rows that have a BD-rate."""
     usable = comparisons[comparisons["status"] == "ok"]
     return dataclasses.asdict(mean_ci95(usable["percent"].astype(float)))
 

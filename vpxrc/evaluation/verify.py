@@ -1,4 +1,4 @@
-"""Exactness checks on a clip: the hook changes nothing, and what it logs replays exactly."""
+"""Exactness checks on a clip: the hook changes nothing, and its logs replay exactly."""
 
 import dataclasses
 import subprocess
@@ -24,12 +24,12 @@ PSNR_TOLERANCE = 1e-9  # dB
 
 @dataclass(frozen=True)
 class Check:
-    """One check.
+    """The outcome of one check.
 
     Attributes:
-        name: What was checked, on which clip and under which options.
+        name: The claim, with the clip and the options.
         passed: Whether it held.
-        figure: By how much, in words.
+        figure: The measured sizes or differences, in words.
     """
 
     name: str
@@ -54,7 +54,7 @@ def verify(
         oracle: libvpx's own encoder; :func:`oracle_program` by default.
 
     Yields:
-        Each check as soon as it is done. Those against the oracle are left out where there is none.
+        Each check as soon as it is done. Without an oracle there are no checks against it.
 
     Raises:
         InputError: An option is out of range, or ``oracle`` is no program.
@@ -80,10 +80,10 @@ def verify(
 
 
 def oracle_program(path: Path | None = None) -> Path | None:
-    """Return libvpx's own encoder, or None where the build left none in the cache.
+    """Return the program ``vpxenc``, or None if the build left none in the cache.
 
     Args:
-        path: Take this one.
+        path: Program to use instead of the cache's.
 
     Raises:
         InputError: ``path`` is no file.
@@ -95,13 +95,13 @@ def oracle_program(path: Path | None = None) -> Path | None:
 
 
 def observe(video: Video, options: EncoderOptions) -> EncodeLog:
-    """Return the log of libvpx's own rate control, as our observer sees it."""
+    """Return the log of an encode under libvpx's own rate control."""
     with options.open(video, observe=True) as session:
         return session.log()
 
 
 def check_plain(video: Video, log: EncodeLog) -> Check:
-    """Compare an observed stream with the same libvpx in a loop with nothing attached."""
+    """Compare an observed stream with that of the same libvpx without the hook."""
     packets = _native.run_plain_second_pass(
         video.frames,
         video.width,
@@ -116,7 +116,7 @@ def check_plain(video: Video, log: EncodeLog) -> Check:
 
 
 def check_oracle(video: Video, log: EncodeLog, oracle: Path) -> Check:
-    """Compare an observed stream, IVF header included, with what ``vpxenc`` writes.
+    """Compare an observed stream, including the IVF header, with the file that ``vpxenc`` writes.
 
     Raises:
         InputError: The program fails.
@@ -155,7 +155,10 @@ def check_oracle(video: Video, log: EncodeLog, oracle: Path) -> Check:
 
 
 def check_replay(video: Video, log: EncodeLog) -> Check:
-    """Repeat a log through q control, exactly and by q and lambda alone."""
+    """Encode again with a log's decisions, once exactly and once by q and lambda alone.
+
+    Only the exact replay has to give the same stream.
+    """
     name = "exact replay"
     try:
         exact = encode(video, log.options, Replay(log))
@@ -173,7 +176,7 @@ def check_replay(video: Video, log: EncodeLog) -> Check:
 
 
 def check_psnr(video: Video, log: EncodeLog) -> Check:
-    """Compare the encoder's PSNR with that of the stream decoded by ffmpeg."""
+    """Compare the encoder's PSNR with the PSNR of the stream as ffmpeg decodes it."""
     decoded = summarize(
         measure(log.options.decode(log.stream, log.clip), video, ["psnr"]),
         video.width,

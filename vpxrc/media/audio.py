@@ -1,16 +1,13 @@
 """The sound that goes with a video into WebM: copied where WebM takes it, else made Opus."""
 
-import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import ffmpeg
-
 from vpxrc.errors import InputError
 from vpxrc.media.ffmpeg import first_error, message_lines, start_ffmpeg
 
-COPIED = ("opus", "vorbis")  # what WebM may have
+COPIED = ("opus", "vorbis")  # the codecs that WebM may have
 LOWEST_BITRATE = 16_000  # bit/s
 
 
@@ -20,12 +17,12 @@ class Audio:
 
     Attributes:
         path: A Matroska file; its times are the source's, from the source's beginning.
-        source_codec: The source's, in ffmpeg's words.
-        codec: ``opus`` or ``vorbis``.
+        source_codec: ffmpeg's name for the codec of the source's stream.
+        codec: The codec of this file, ``opus`` or ``vorbis``.
         copied: Whether the packets are the source's own.
-        num_bytes: Of the file, which is close to what the sound takes in a WebM.
+        num_bytes: The file's size, which is close to the bytes that the sound takes in a WebM.
         duration: Length in seconds, from the source's beginning.
-        damage: What ffmpeg complained of, or an empty string.
+        damage: ffmpeg's complaint, or an empty string.
     """
 
     path: Path
@@ -42,7 +39,7 @@ class Audio:
         return 8 * self.num_bytes / max(self.duration, 1e-3) / 1000
 
     def __str__(self) -> str:
-        """Return what was done, in words."""
+        """Return the codecs and the bitrate in words."""
         if self.copied:
             return f"{self.source_codec} copied, {self.bitrate:.0f} kbit/s"
         return f"{self.source_codec} made Opus, {self.bitrate:.0f} kbit/s"
@@ -51,17 +48,18 @@ class Audio:
 def extract_audio(
     source: str | Path, target: Path, codec: str, most_bytes: float | None = None
 ) -> Audio:
-    """Write a video's first audio stream as WebM may have it.
+    """Write a video's first audio stream in a codec that WebM may have.
 
-    Opus and Vorbis are copied; the rest is made Opus at its encoder's usual rate: 64 kbit/s mono,
+    Opus and Vorbis are copied. All else is made Opus at its encoder's usual rate: 64 kbit/s mono,
     96 kbit/s stereo, more for more channels.
 
     Args:
         source: The video file.
         target: The file to write.
-        codec: Of the stream, as :func:`find_streams` says it.
-        most_bytes: Where Opus takes more, its rate is lowered to that, 16 kbit/s at the least.
-            What is copied stays as it is.
+        codec: ffmpeg's name for the stream's codec, as in
+            :attr:`vpxrc.media.probing.Source.audio_codecs`.
+        most_bytes: Size that audio which is made Opus should not exceed; its rate is lowered, to
+            16 kbit/s at the least. Audio that is copied stays as it is.
 
     Raises:
         InputError: ffmpeg cannot read the sound.
@@ -76,6 +74,8 @@ def extract_audio(
 
 
 def _extract(source: str | Path, target: Path, codec: str, options: dict[str, object]) -> Audio:
+    import ffmpeg  # loaded where it is needed: `import vpxrc` stays quick
+
     if options["c:a"] != "copy":
         # libopus does not know every layout of surround sound.
         options = {"af": "aformat=channel_layouts=7.1|5.1|stereo|mono", **options}
@@ -85,7 +85,7 @@ def _extract(source: str | Path, target: Path, codec: str, options: dict[str, ob
     )
     with start_ffmpeg(stream, stdin=subprocess.DEVNULL) as (process, messages):
         failed, words = process.wait(), first_error(messages)
-        damage = any(re.search(r"\[error\]", line) for line in message_lines(messages))
+        damage = any("[error]" in line for line in message_lines(messages))
     if failed:
         raise InputError(f"{source}: cannot read its audio ({codec}): {words}; try --no-audio")
     return Audio(
@@ -101,15 +101,12 @@ def _extract(source: str | Path, target: Path, codec: str, options: dict[str, ob
 
 def _duration(path: Path) -> float:
     """Return the end of the last packet in seconds."""
-    table = ffmpeg.input(f"file:{path}").output("pipe:", format="framecrc", c="copy")
-    with start_ffmpeg(
-        table.global_args("-copyts"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-    ) as (process, _):
-        rows = process.communicate()[0].decode().splitlines()
-    tick = next((row.split()[-1] for row in rows if row.startswith("#tb 0:")), "0/1")
-    last = next((row for row in reversed(rows) if row and not row.startswith("#")), None)
-    if last is None:
-        return 0.0
-    numerator, denominator = map(int, tick.split("/"))
-    _, _, pts, length = (int(part) for part in last.split(",")[:4])
-    return (pts + length) * numerator / denominator
+    import av  # loaded where it is needed: `import vpxrc` stays quick
+
+    with av.open(f"file:{path}") as container:
+        ends = [
+            float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            for packet in container.demux(audio=0)
+            if packet.pts is not None and packet.time_base is not None
+        ]
+    return ends[-1] if ends else 0.0

@@ -1,10 +1,9 @@
 """Decoding a video file with ffmpeg into a memory-mapped cache of raw frames."""
 
-import functools
 import hashlib
 import json
-import re
 import subprocess
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import IO
@@ -13,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpxrc.errors import EncoderError, InputError
-from vpxrc.media.ffmpeg import ffmpeg_program, first_error, message_lines, run_ffmpeg, start_ffmpeg
+from vpxrc.media.ffmpeg import first_error, message_lines, run_ffmpeg, start_ffmpeg
 from vpxrc.media.frames import (
     MAX_DIMENSION,
     MIN_DIMENSION,
+    Colours,
     Video,
     check_geometry,
     content_digest,
@@ -24,14 +24,37 @@ from vpxrc.media.frames import (
     parse_fps,
     read_y4m_header,
 )
-from vpxrc.media.probing import HDR, TO_8_BITS, TO_SDR
+from vpxrc.media.probing import HDR, TO_8_BITS, TO_SDR, Source, check_file, probe
 from vpxrc.storage import atomic_write, cache_dir, sha256_file
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The arguments of :func:`open_video` that change the frames; None for the file's own."""
+
+    width: int | None
+    height: int | None
+    fps: Fraction | None
+    start: float
+    num_frames: int | None
+
+    def check(self) -> None:
+        """Refuse what is out of range."""
+        for label, size in (("width", self.width), ("height", self.height)):
+            if size is not None and not MIN_DIMENSION <= size <= MAX_DIMENSION:
+                raise InputError(f"{label} {size} is out of range {MIN_DIMENSION}..{MAX_DIMENSION}")
+        if not 0 <= self.start < float("inf"):
+            raise InputError(f"start {self.start} s must be finite and not negative")
+        if self.num_frames is not None and self.num_frames < 2:
+            raise InputError(
+                f"num_frames {self.num_frames} is out of range: a clip has at least 2 frames"
+            )
 
 
 def open_video(
-    path: str | Path,
+    source: str | Path | Source,
     *,
     name: str | None = None,
     width: int | None = None,
@@ -48,8 +71,9 @@ def open_video(
     phones write is applied, and pixels count as square.
 
     Args:
-        path: The video file; its first video stream is used.
-        name: What to call the clip; the file's name without suffix by default.
+        source: The video file, or what :func:`vpxrc.media.probing.probe` found in it. The first
+            video stream that is not a cover picture is used.
+        name: The name of the clip; the file's name without suffix by default.
         width: Scale to this width in pixels (Lanczos). Where only one of width and height is given
             the other keeps the aspect ratio, rounded to an even number.
         height: Scale to this height in pixels.
@@ -65,30 +89,16 @@ def open_video(
         OutputError: The cache cannot be written.
         MissingDependencyError: There is no ffmpeg.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: a folder, not a video file")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty")
-    for label, size in (("width", width), ("height", height)):
-        if size is not None and not MIN_DIMENSION <= size <= MAX_DIMENSION:
-            raise InputError(f"{label} {size} is out of range {MIN_DIMENSION}..{MAX_DIMENSION}")
-    if not 0 <= start < float("inf"):
-        raise InputError(f"start {start} s must be finite and not negative")
-    if num_frames is not None and num_frames < 2:
-        raise InputError(f"num_frames {num_frames} is out of range: a clip has at least 2 frames")
+    path = source.path if isinstance(source, Source) else Path(source)
+    check_file(path)
     rate = None if fps is None else parse_fps(fps)
-
+    wanted = _Wanted(width, height, rate, float(start), num_frames)
+    wanted.check()
     decoding = {
         "format": CACHE_FORMAT,
         "source": sha256_file(path),
-        "width": width,
-        "height": height,
+        **asdict(wanted),
         "fps": None if rate is None else str(rate),
-        "start": float(start),
-        "num_frames": num_frames,
     }
     key = hashlib.sha256(json.dumps(decoding, sort_keys=True).encode()).hexdigest()
     folder = (cache_dir() if cache is None else Path(cache)) / "frames"
@@ -98,7 +108,8 @@ def open_video(
     video = _open_cached(name, frames_file, description_file)
     if video is None:
         with atomic_write(frames_file) as temporary:
-            description = _decode_file(path, temporary, width, height, rate, start, num_frames)
+            found = source if isinstance(source, Source) else probe(path)
+            description = _decode_file(found, temporary, wanted)
         # The description comes last: where it is there, the frames are there.
         with atomic_write(description_file) as temporary:
             temporary.write_text(json.dumps(description))
@@ -158,34 +169,28 @@ def _open_cached(name: str, frames_file: Path, description_file: Path) -> Video 
         if len(frames) != description["num_frames"]:
             return None
         fps = Fraction(description["fps"])
-        return Video(name, frames, width, height, fps, description["content_hash"])
+        colours = Colours(**description["colours"])
+        return Video(name, frames, width, height, fps, description["content_hash"], colours)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _decode_file(
-    path: Path,
-    target: Path,
-    width: int | None,
-    height: int | None,
-    fps: Fraction | None,
-    start: float,
-    num_frames: int | None,
-) -> dict[str, object]:
+def _decode_file(source: Source, target: Path, wanted: _Wanted) -> dict[str, object]:
     """Decode a file into raw frames and return the description that goes beside them."""
     import ffmpeg  # where it is needed: `import vpxrc` stays quick
 
+    _check_depth(source)
+    path = source.path
     # "file:" keeps ffmpeg from reading a protocol or an option into the name. Errors end the
     # program instead of being concealed: a concealed frame would be a wrong source.
-    source = ffmpeg.input(f"file:{path}", ss=start, err_detect="explode")
-    stream = source["V:0"]
-    if width is not None or height is not None:
-        stream = stream.filter("scale", width or -2, height or -2, flags="lanczos")
-    if fps is not None:
-        stream = stream.filter("fps", str(fps))
+    stream = ffmpeg.input(f"file:{path}", ss=wanted.start, err_detect="explode")["V:0"]
+    if wanted.width is not None or wanted.height is not None:
+        stream = stream.filter("scale", wanted.width or -2, wanted.height or -2, flags="lanczos")
+    if wanted.fps is not None:
+        stream = stream.filter("fps", str(wanted.fps))
     options: dict[str, object] = {"pix_fmt": "yuv420p", "fps_mode": "cfr"}
-    if num_frames is not None:
-        options["frames:v"] = num_frames
+    if wanted.num_frames is not None:
+        options["frames:v"] = wanted.num_frames
     # Y4M, because its header has the exact size and frame rate after rotation and scaling.
     stream = stream.output("pipe:", format="yuv4mpegpipe", **options).global_args("-xerror")
 
@@ -196,7 +201,6 @@ def _decode_file(
     ):
         assert process.stdout is not None
         header, marker = process.stdout.readline(), process.stdout.readline()
-        _check_source(path, log)
         if marker:  # without a frame the header's rate means nothing
             geometry = read_y4m_header(header)
             check_geometry(str(path), *geometry)
@@ -210,17 +214,13 @@ def _decode_file(
             digest.update(frame)
             frames += 1
             marker = process.stdout.readline()
-        # Neither of the two changes ffmpeg's exit status.
-        damage = [
-            line for line in message_lines(log) if re.search("concealing|ended prematurely", line)
-        ]
-        if process.wait() or damage:
+        if process.wait() or _is_damaged(log):
             raise InputError(f"{path}: truncated or corrupt: {first_error(log)}")
         # Y4M's demuxer drops a last frame that is not whole without a word.
-        if num_frames is None and _is_truncated_y4m(path):
+        if wanted.num_frames is None and _is_truncated_y4m(path):
             raise InputError(f"{path}: truncated: the last frame is not whole")
         if frames < 2:
-            after = f" after {start:g} s" if start else ""
+            after = f" after {wanted.start:g} s" if wanted.start else ""
             raise InputError(f"{path}: {frames} frame(s){after}; a clip has at least 2")
     return {
         "width": geometry[0],
@@ -228,36 +228,27 @@ def _decode_file(
         "fps": str(geometry[2]),
         "num_frames": frames,
         "content_hash": digest.hexdigest(),
+        "colours": asdict(source.colours),
     }
 
 
-def _check_source(path: Path, messages: IO[bytes]) -> None:
-    """Refuse what ffmpeg reads but the encoder cannot take, by ffmpeg's description of it."""
-    lines = message_lines(messages)
-    if not any("Input #0," in line for line in lines):
-        raise InputError(f"{path}: not a video, truncated or corrupt: {first_error(messages)}")
-    for line in lines:
-        if "matches no streams" in line:
-            raise InputError(f"{path}: no video stream")
-        match = re.search(r"Stream #0.*: Video: [^,]+, (\w+)", line)
-        if match and "(attached pic)" not in line:
-            depth = _bit_depths().get(match[1], 8)
-            if depth > 8:
-                raise InputError(
-                    f"{path}: {depth} bits per sample ({match[1]}); only 8-bit video is supported, "
-                    f"convert it first: {TO_SDR if re.search('|'.join(HDR), line) else TO_8_BITS}"
-                )
-            return
+def _check_depth(source: Source) -> None:
+    """Refuse samples that the encoder cannot take, and name a command that converts them."""
+    if source.bit_depth > 8:
+        command = TO_SDR if source.colours.transfer in HDR else TO_8_BITS
+        raise InputError(
+            f"{source.path}: {source.bit_depth} bits per sample ({source.pixel_format}); "
+            f"only 8-bit video is supported, convert it first: {command}"
+        )
 
 
-@functools.cache
-def _bit_depths() -> dict[str, int]:
-    """Return the bits per sample of ffmpeg's pixel formats, by name."""
-    table = subprocess.run(
-        [ffmpeg_program(), "-v", "error", "-pix_fmts"], capture_output=True, text=True, check=True
-    ).stdout
-    rows = re.findall(r"^[I.][O.]\S* (\w+) +\d+ +\d+ +([\d-]+)$", table, re.MULTILINE)
-    return {name: max(int(depth) for depth in depths.split("-")) for name, depths in rows}
+def _is_damaged(messages: IO[bytes]) -> bool:
+    """Whether ffmpeg has repaired something, which does not change its exit status."""
+    return any(
+        words in line
+        for line in message_lines(messages)
+        for words in ("concealing", "ended prematurely")
+    )
 
 
 def _is_truncated_y4m(path: Path) -> bool:

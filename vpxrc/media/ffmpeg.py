@@ -35,7 +35,7 @@ def start_ffmpeg(
     """Run an ffmpeg-python stream, and end the program when the block ends early.
 
     Args:
-        stream: What ``ffmpeg.output`` returned.
+        stream: An output node, as ``ffmpeg.output`` returns it.
         **options: More arguments for :class:`subprocess.Popen`.
 
     Yields:
@@ -44,7 +44,8 @@ def start_ffmpeg(
     Raises:
         MissingDependencyError: There is no ffmpeg.
     """
-    command = stream.global_args("-nostdin", "-nostats", "-hide_banner", "-v", "level+info")
+    # No level below: it prints the file's own words, such as its title, as if they were ffmpeg's.
+    command = stream.global_args("-nostdin", "-nostats", "-hide_banner", "-v", "level+warning")
     program = ffmpeg_program()
     with tempfile.TemporaryFile() as messages:
         try:
@@ -78,9 +79,9 @@ def run_ffmpeg(
     """Run an ffmpeg-python stream to its end.
 
     Args:
-        stream: What ``ffmpeg.output`` returned.
+        stream: An output node, as ``ffmpeg.output`` returns it.
         error: The exception to raise where ffmpeg fails.
-        doing: How its message begins, as in ``"cannot decode the stream"``.
+        doing: The beginning of its message, as in ``"cannot decode the stream"``.
         data: Bytes for the program's standard input.
         cwd: The program's working folder.
 
@@ -106,7 +107,7 @@ def run_ffmpeg(
 
 
 def message_lines(messages: IO[bytes]) -> list[str]:
-    """Return what ffmpeg has said so far, line by line, each marked with its level."""
+    """Return ffmpeg's messages so far, line by line, each marked with its level."""
     # Not seek and read: the running program writes at the file's shared position.
     size = os.fstat(messages.fileno()).st_size
     return os.pread(messages.fileno(), size, 0).decode(errors="replace").splitlines()

@@ -14,6 +14,30 @@ from vpxrc.storage import atomic_write
 MIN_DIMENSION = 16
 MAX_DIMENSION = 16384
 MAX_FPS = 300
+# The luma weights of red and blue by ffmpeg's names of the matrices: ITU-R BT.601, BT.709, BT.2020.
+LUMA_WEIGHTS = {
+    "bt470bg": (0.299, 0.114),
+    "smpte170m": (0.299, 0.114),
+    "bt709": (0.2126, 0.0722),
+    "smpte240m": (0.212, 0.087),
+    "bt2020nc": (0.2627, 0.0593),
+}
+
+
+@dataclass(frozen=True)
+class Colours:
+    """How the samples of a video are to be shown, as far as its file says.
+
+    Attributes:
+        matrix: The conversion from RGB by ffmpeg's name, as in ``"bt709"``; ``"unknown"``.
+        transfer: The transfer characteristic by ffmpeg's name, as in ``"bt709"``, or for HDR
+            ``"smpte2084"`` and ``"arib-std-b67"``; ``"unknown"``.
+        full_range: Whether black is 0 and white 255. In the limited range they are 16 and 235.
+    """
+
+    matrix: str = "unknown"
+    transfer: str = "unknown"
+    full_range: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +89,7 @@ class Video:
         height: Luma height in pixels; may be odd.
         fps: Frames per second, constant.
         content_hash: SHA-256 in hexadecimal over width, height, fps and the bytes of all frames.
+        colours: How the samples are to be shown.
     """
 
     name: str
@@ -73,6 +98,7 @@ class Video:
     height: int
     fps: Fraction
     content_hash: str
+    colours: Colours = Colours()
 
     @property
     def format(self) -> ClipFormat:
@@ -248,17 +274,43 @@ def content_digest(width: int, height: int, fps: Fraction) -> "hashlib._Hash":
     return hashlib.sha256(f"{width}x{height} {fps}\n".encode())
 
 
-def rgb(y: NDArray[np.uint8], u: NDArray[np.uint8], v: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return I420 planes (BT.601, limited range) as RGB uint8 ``[height, width, 3]``."""
-    height, width = y.shape
+def rgb(
+    y: NDArray[np.uint8], u: NDArray[np.uint8], v: NDArray[np.uint8], colours: Colours | None = None
+) -> NDArray[np.uint8]:
+    """Return 4:2:0 planes as RGB, by the equations of ITU-T H.273, section 8.3.
 
-    def full(plane: NDArray[np.uint8]) -> NDArray[np.float32]:
-        large = plane.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
-        return large.astype(np.float32) - 128
+    Every chroma sample counts for its four pixels, as in ffmpeg's fast conversion.
 
-    luma = (y.astype(np.float32) - 16) * (255 / 219)
-    blue, red = full(u) * (255 / 224), full(v) * (255 / 224)
+    Args:
+        y: Luma, uint8 ``[..., height, width]``.
+        u: The first chroma plane, uint8 ``[..., ceil(height / 2), ceil(width / 2)]``.
+        v: The second chroma plane, of the same shape.
+        colours: The video's; an unknown matrix counts as BT.601's, and without ``colours`` the
+            range is limited.
+
+    Returns:
+        uint8 ``[..., height, width, 3]``.
+    """
+    colours = colours or Colours()
+    red, blue = LUMA_WEIGHTS.get(colours.matrix, LUMA_WEIGHTS["bt470bg"])
+    green = 1 - red - blue
+    black, luma_scale, chroma_scale = (
+        (0, 1, 1) if colours.full_range else (16, 255 / 219, 255 / 224)
+    )
+    height, width = y.shape[-2:]
+
+    def large(plane: NDArray[np.uint8]) -> NDArray[np.float32]:
+        repeated = plane.repeat(2, axis=-2).repeat(2, axis=-1)[..., :height, :width]
+        return (repeated.astype(np.float32) - 128) * np.float32(chroma_scale)
+
+    luma = (y.astype(np.float32) - black) * np.float32(luma_scale)
+    to_blue, to_red = large(u) * np.float32(2 * (1 - blue)), large(v) * np.float32(2 * (1 - red))
     picture = np.stack(
-        (luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue), axis=-1
+        (
+            luma + to_red,
+            luma - np.float32(blue / green) * to_blue - np.float32(red / green) * to_red,
+            luma + to_blue,
+        ),
+        axis=-1,
     )
     return np.asarray(np.clip(np.rint(picture), 0, 255), dtype=np.uint8)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from vpxrc.errors import InputError, OutputError
 from vpxrc.media.ffmpeg import run_ffmpeg
-from vpxrc.media.probing import Colours
+from vpxrc.media.frames import Colours
 from vpxrc.storage import atomic_write
 
-MAX_DIMENSION = 65535
-# VP9's name for what ffmpeg calls a matrix; section 7.2.2 of its specification.
+MAX_IVF_DIMENSION = 65535  # pixels; the header has 16 bits for a side
+# ffmpeg's names of matrices and VP9's, from section 7.2.2 of its specification.
 COLOUR_SPACES = {
     "bt470bg": "bt601",
     "smpte170m": "smpte170",
@@ -36,8 +36,10 @@ def ivf_bytes(
     Raises:
         InputError: The geometry does not fit IVF's header.
     """
-    if not (0 < width <= MAX_DIMENSION and 0 < height <= MAX_DIMENSION):
-        raise InputError(f"{width}x{height} pixels do not fit IVF: sides are 1..{MAX_DIMENSION}")
+    if not (0 < width <= MAX_IVF_DIMENSION and 0 < height <= MAX_IVF_DIMENSION):
+        raise InputError(
+            f"{width}x{height} pixels do not fit IVF: sides are 1..{MAX_IVF_DIMENSION}"
+        )
     body = []
     for packet, pts in packets:
         body += [struct.pack("<Iq", len(packet), pts), packet]
@@ -67,9 +69,9 @@ def write_webm(
 
     Args:
         path: The file to write.
-        ivf: What :func:`ivf_bytes` returned.
+        ivf: The bytes of an IVF file, as from :func:`ivf_bytes`.
         audio: A file whose first audio stream, Opus or Vorbis, goes along at its own times.
-        colours: What the headers of the key frames are to say, where anything is known.
+        colours: The colours that the headers of the key frames name, where anything is known.
 
     Raises:
         OutputError: ffmpeg cannot read the packets or cannot write the file.

@@ -9,18 +9,16 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
+from vpxrc.media.frames import Colours, rgb
 from vpxrc.storage import atomic_write
 
 MAX_PICTURE_WIDTH = 640  # pixels
-JPEG_QUALITY = 90  # so fine that what one sees is the stream's, not JPEG's
-
-# Studio range to full range, for luma and chroma.
-_LUMA = [min(max(round((value - 16) * 255 / 219), 0), 255) for value in range(256)]
-_CHROMA = [min(max(round((value - 128) * 255 / 224 + 128), 0), 255) for value in range(256)]
+JPEG_QUALITY = 90  # so fine that the artefacts in sight are the stream's, not JPEG's
 
 
 @dataclass(frozen=True)
@@ -200,18 +198,16 @@ def details(summary: str, inner: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>\n{inner}</details>"
 
 
-def picture(planes: Sequence[NDArray[Any]]) -> str:
+def picture(planes: Sequence[NDArray[np.uint8]], colours: Colours | None = None) -> str:
     """Return a frame as a JPEG in a ``data:`` address, scaled down where it is large.
 
     Args:
-        planes: uint8 planes of an I420 frame in studio range, BT.601: luma ``[height, width]``,
-            then U and V, each ``[ceil(height / 2), ceil(width / 2)]``.
+        planes: The Y, U and V planes, as :func:`vpxrc.media.frames.rgb` takes them.
+        colours: How the samples are to be shown; BT.601 in the limited range without.
     """
-    luma, *chroma = (Image.fromarray(plane) for plane in planes)
-    bands = [luma.point(_LUMA)]
-    bands += [band.resize(luma.size, Image.Resampling.BILINEAR).point(_CHROMA) for band in chroma]
-    image = Image.merge("YCbCr", bands)
-    image.thumbnail((MAX_PICTURE_WIDTH, luma.height), Image.Resampling.LANCZOS)
+    luma, blue, red = planes
+    image = Image.fromarray(rgb(luma, blue, red, colours))
+    image.thumbnail((MAX_PICTURE_WIDTH, image.height), Image.Resampling.LANCZOS)
     data = io.BytesIO()
     image.save(data, "JPEG", quality=JPEG_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()

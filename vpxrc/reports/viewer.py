@@ -9,7 +9,7 @@ import numpy as np
 from vpxrc.encoder.log import psnr
 from vpxrc.evaluation.result import Clip, Evaluation
 from vpxrc.media.decoding import decode_vp9
-from vpxrc.media.frames import split_planes
+from vpxrc.media.frames import Colours, split_planes
 from vpxrc.reports import html as page
 from vpxrc.reports.style import MAX_VIEWED, VIEWER_BYTES, VIEWER_FRAMES
 from vpxrc.storage import sha256_file
@@ -106,13 +106,14 @@ def _view(
     width, height = int(row["width"]), int(row["height"])
     last = int(row["num_frames"]) - 1
     numbers = np.unique(np.linspace(0, last, VIEWER_FRAMES).round().astype(int)).tolist()
-    original = None
+    original = colours = None
     streams = []
     if source is not None:
         video = source.open()
         if video.content_hash == row["content_hash"]:
-            original = video.frames[numbers]
-            streams.append(page.Shown("source", "", _pictures(original, width, height), []))
+            original, colours = video.frames[numbers], video.colours
+            pictures = _pictures(original, width, height, colours)
+            streams.append(page.Shown("source", "", pictures, []))
     for policy, path in paths.items():
         frames = decode_vp9(path, width, height)[numbers]
         row = _row(evaluation, clip, policy, target)
@@ -122,9 +123,10 @@ def _view(
             errors = frames[:, luma].astype(np.float64) - original[:, luma]
             notes = [f"{value:.2f} dB here" for value in psnr((errors**2).mean(axis=1))]
         caption = f"{row['bitrate']:.1f} kbit/s ({100 * row['overshoot']:+.1f} %)"
-        streams.append(page.Shown(policy, caption, _pictures(frames, width, height), notes))
+        pictures = _pictures(frames, width, height, colours)
+        streams.append(page.Shown(policy, caption, pictures, notes))
     return page.Viewed(clip, numbers, streams)
 
 
-def _pictures(frames: Any, width: int, height: int) -> list[str]:
-    return [page.picture(split_planes(frame, width, height)) for frame in frames]
+def _pictures(frames: Any, width: int, height: int, colours: Colours | None) -> list[str]:
+    return [page.picture(split_planes(frame, width, height), colours) for frame in frames]

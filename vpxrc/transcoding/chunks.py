@@ -1,10 +1,10 @@
-"""Long clips in chunks: cut where libvpx would have a key frame, coded at the same time.
+"""Long clips in chunks: cut where libvpx would have a key frame, encoded at the same time.
 
 A chunk is an encode of its own, first pass included, so every policy works in it as on a short
-clip, and the chunks' packets one after the other are the clip's stream. What the chunks share is
-the budget: bits go with a power of the first pass's error, as in libvpx's own two-pass control,
-and where the whole misses its target the chunks that miss their share most are coded again.
-The result does not depend on how many are coded at the same time.
+clip, and the chunks' packets one after the other are the clip's stream. The chunks share a budget:
+bits are allocated by a power of the first pass's error, as in libvpx's own two-pass control. Where
+the whole misses its target, the chunks that miss their share most are encoded again. The result
+does not depend on the number of chunks that are encoded at the same time.
 """
 
 import dataclasses
@@ -30,13 +30,16 @@ from vpxrc.parallel import open_workers
 from vpxrc.policies.base import encode
 from vpxrc.policies.registry import make_policy
 
-# Of a frame's error, that its bits go with. libvpx's own is 0.5, the best for the mean error; mean
-# PSNR wants 0, the same bits for all. benchmarks/chunks.py: here both gain on the clip as a whole.
+# Exponent of the bit allocation: a frame gets bits in proportion to `error ** POWER`. libvpx uses
+# 0.5, which minimises mean squared error; 0 (equal bits) maximises mean PSNR. With this value both
+# gain on the clip as a whole (benchmarks/chunks.py).
 POWER = 0.25
-_ROUNDS = 4  # of coding chunks again
-_STEP = 0.1  # the most that a chunk's bits move to make up for other chunks
-_POLL = 0.2  # seconds between two looks at how far the workers are
-#: Encodes a clip, and says how many of its frames are done; a module's function, that it pickles.
+MAX_BITRATE = 2_000_000  # kbit/s
+_ROUNDS = 4  # Chunks are encoded again so often at most.
+_STEP = 0.1  # A chunk's bits change by this share at most to make up for other chunks.
+_POLL = 0.2  # seconds between two looks at the workers' progress
+#: Encodes a clip and reports the number of frames done. It is a module's function, or a partial of
+#: one, because worker processes receive it by pickling.
 Encode = Callable[[Video, EncoderOptions, Callable[[int], None]], EncodeLog]
 
 
@@ -45,9 +48,9 @@ class Chunk:
     """A part of a clip that was coded by itself.
 
     Attributes:
-        start: Its first frame in the clip.
-        options: What was asked for, the chunk's own target included.
-        log: Its encode.
+        start: The chunk's first frame in the clip.
+        options: The encoder's options with the chunk's own target.
+        log: The chunk's encode.
     """
 
     start: int
@@ -77,12 +80,12 @@ class ChunkedEncode:
     Args:
         video: The clip.
         options: The encoder's options with the target of the whole.
-        encode: Encodes a chunk.
-        starts: First frames of the chunks, as :func:`cut` gives them.
-        jobs: Chunks at the same time; where that is 1 no process is started.
-        power: See :func:`share`.
-        progress: Called, from a thread of its own too, with the number of frames done since the
-            last beginning, and the number that are to be done.
+        encode: The function that encodes a chunk.
+        starts: First frames of the chunks, as :func:`vpxrc.encoder.key_frames.cut` gives them.
+        jobs: Number of chunks at the same time. With 1 no process is started.
+        power: Exponent of the bit allocation; see :func:`share`.
+        progress: Called with the number of frames done since the last beginning and the number to
+            be done, from another thread too.
 
     Raises:
         InputError: ``jobs`` is below 1.
@@ -128,7 +131,7 @@ class ChunkedEncode:
     def fit(self, low: float, high: float) -> None:
         """Encode chunks again until the bits of the whole are between two bounds.
 
-        What comes closest is kept, with nothing above ``high`` where there is a choice.
+        The closest attempt is kept, and one that is not above ``high`` where there is a choice.
 
         Args:
             low: Fewest bits, of the packets.
@@ -153,9 +156,9 @@ class ChunkedEncode:
 
     @property
     def log(self) -> EncodeLog:
-        """The whole as one encode.
+        """The log of all chunks as one encode.
 
-        ``encodes`` is the chunk's that took most, and the times are sums over chunks.
+        ``encodes`` is that of the chunk with the most, and the times are sums over the chunks.
         """
         if len(self.chunks) == 1:
             log = self.chunks[0].log
@@ -228,7 +231,7 @@ class ChunkedEncode:
         moved = round(target * (max(wanted, 0.1 * bits) / bits) ** (1 / slope))
         if moved == target:
             moved += int(sign)
-        return int(np.clip(moved, 1, 2_000_000))
+        return int(np.clip(moved, 1, MAX_BITRATE))
 
     def _encode_at(self, wanted: dict[int, int]) -> dict[int, Chunk]:
         """Encode chunks at these targets in kbit/s, by number; what is known is not done again."""
@@ -292,15 +295,16 @@ class ChunkedEncode:
 def share(
     stats: NDArray[np.float64], bounds: Sequence[int], target_bitrate: int, power: float = POWER
 ) -> list[int]:
-    """Return every chunk's part of a budget, as a target in kbit/s, at least 1.
+    """Return every chunk's part of a budget as a target in kbit/s, at least 1.
 
-    Over the frames the targets' mean is ``target_bitrate``, as closely as whole numbers allow.
+    The mean of the targets over the frames is ``target_bitrate``, as closely as integers allow.
 
     Args:
         stats: First-pass statistics of the clip, ``[num_frames, 26]``.
         bounds: First frames of the chunks, and the number of frames.
-        target_bitrate: Of the whole, kbit/s.
-        power: Exponent of the error in the bits that a frame gets.
+        target_bitrate: Target of the whole clip in kbit/s.
+        power: Exponent of the bit allocation: a frame gets bits in proportion to
+            ``error ** power``.
     """
     error = coded_error(stats, weighted=True)
     frames = np.diff(bounds)
@@ -359,12 +363,12 @@ class _Job:
     """A chunk to be coded.
 
     Attributes:
-        index: Its number.
-        part: Its frames; the clip itself where there is one chunk.
-        options: With the chunk's target.
-        encode: What encodes it.
-        counts: File of one int64 per job: the frames done, for whoever watches.
-        place: Of this job in it.
+        index: Number of the chunk.
+        part: The chunk's frames; the clip itself where there is one chunk.
+        options: The encoder's options with the chunk's target.
+        encode: The function that encodes the chunk.
+        counts: A file of one int64 per job, the number of frames done, for the thread that watches.
+        place: Position of this job in that file.
     """
 
     index: int

@@ -1,174 +1,351 @@
-"""The steps from a video file to a WebM or IVF file."""
+"""A video file to a WebM or IVF file: probe, decode, encode in chunks, mux."""
 
+import functools
+import os
+import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vpxrc.encoder.first_pass import first_pass_stats, first_pass_table
+from vpxrc.encoder.first_pass import first_pass_stats, first_pass_table, use_first_pass_file
 from vpxrc.encoder.key_frames import cut
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError
 from vpxrc.media.audio import Audio, extract_audio
-from vpxrc.media.frames import Video
+from vpxrc.media.decoding import open_video
+from vpxrc.media.frames import Video, parse_fps
 from vpxrc.media.muxing import write_webm
-from vpxrc.media.probing import HDR, TO_SDR, Colours, find_streams, read_colours, resampling_rate
-from vpxrc.storage import atomic_write
-from vpxrc.transcoding.chunks import ChunkedEncode
+from vpxrc.media.probing import HDR, TO_SDR, Source, probe
+from vpxrc.policies.registry import make_policy
+from vpxrc.storage import atomic_write, check_writable
+from vpxrc.transcoding.chunks import MAX_BITRATE, Chunk, ChunkedEncode, Encode, encode_by
 
 CONTAINERS = (".webm", ".ivf")
-MEGABYTE = 1_000_000
-CHUNK_SECONDS = 10.0
-SHORT_SECONDS = 30.0  # not cut unless asked
-TOLERANCE = 0.02  # of the target: what chunks are brought to
-FILLED = 0.95  # of the size that was asked for, at the least where that can be had
-MUCH = 0.1  # of the target, not spent though the picture could do with it
-ENOUGH = 50.0  # dB of PSNR
-AUDIO_SHARE = 0.25  # of that size, that audio made for it takes at most
-FITS = 3  # attempts at the size, each of several encodes
-HEADER_BYTES, BLOCK_BYTES = 1000, 9  # that WebM adds to a file and to a frame, about
+MEGABYTE = 1_000_000  # bytes
+CHUNK_SECONDS = 10.0  # the usual length of a chunk
+UNCUT_SECONDS = 30.0  # A video of this length or less is not cut unless the caller asks for it.
+BITRATE_TOLERANCE = 0.02  # All chunks together come this close to the target, as a share of it.
+FILLED_SHARE = 0.95  # A file takes at least this share of its size where the encoder can reach it.
+AUDIO_SHARE = 0.25  # Audio that is coded for a size takes at most this share of it.
+SIZE_ATTEMPTS = 3  # A file is written so often to find its size. Each attempt is several encodes.
+# WebM adds about so many bytes to a file and to each frame.
+HEADER_BYTES = 1000
+FRAME_HEADER_BYTES = 9
+
+#: Called with the number of frames done, and the number to do, None where they cannot be counted.
+Progress = Callable[[int, int | None], None]
 
 
-def _sdr_colours(source: Path) -> Colours:
-    """Return how the video is to be shown.
+@dataclass(frozen=True, eq=False)
+class Transcoded:
+    """A finished file and how it came about.
+
+    Attributes:
+        path: The file.
+        num_bytes: Its size.
+        log: The encode of the whole video.
+        chunks: The encodes of the chunks; one where the video was not cut.
+        audio: The sound in the file; None without.
+        notes: What a user should know about the result, a line each.
+        seconds: Time from the beginning to the end, decoding and muxing included.
+    """
+
+    path: Path
+    num_bytes: int
+    log: EncodeLog
+    chunks: tuple[Chunk, ...]
+    audio: Audio | None
+    notes: tuple[str, ...]
+    seconds: float
+
+    def figures(self) -> dict[str, Any]:
+        """Return the result as JSON can hold it, without the tables of frames."""
+        log, audio = self.log, self.audio
+        described = ("codec", "source_codec", "copied", "bitrate", "duration")
+        return {
+            "output": str(self.path),
+            "size": self.num_bytes,
+            "bitrate": log.bitrate,
+            "psnr": log.psnr,
+            "psnr_overall": log.psnr_overall,
+            "width": log.clip.width,
+            "height": log.clip.height,
+            "fps": str(log.clip.fps),
+            "num_frames": log.clip.num_frames,
+            "duration": log.clip.duration,
+            "audio": audio and {name: getattr(audio, name) for name in described},
+            "chunks": [
+                {
+                    "first_frame": chunk.start,
+                    "num_frames": chunk.log.clip.num_frames,
+                    "target_bitrate": chunk.options.target_bitrate,
+                    "bitrate": chunk.log.bitrate,
+                    "psnr": chunk.log.psnr,
+                    "encodes": chunk.log.encodes,
+                }
+                for chunk in self.chunks
+            ],
+            "encodes": log.encodes,
+            "encode_seconds": log.encode_seconds,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class _Output:
+    """The file to be written.
+
+    Attributes:
+        path: Where it goes.
+        video: The source's frames.
+        audio: The sound that goes along; None without.
+        most_bytes: The size that it may have; None for any.
+    """
+
+    path: Path
+    video: Video
+    audio: Audio | None
+    most_bytes: float | None
+
+    @property
+    def other_bytes(self) -> float:
+        """The bytes that audio and container take, about."""
+        audio = 0 if self.audio is None else self.audio.num_bytes
+        return audio + HEADER_BYTES + FRAME_HEADER_BYTES * self.video.num_frames
+
+    def write(self, log: EncodeLog, path: Path | None = None) -> int:
+        """Write the file, or the same bytes to another path, and return its size in bytes."""
+        path = path or self.path
+        if self.path.suffix.lower() == ".ivf":
+            with atomic_write(path) as temporary:
+                temporary.write_bytes(log.stream)
+        else:
+            audio = None if self.audio is None else self.audio.path
+            write_webm(path, log.stream, audio, self.video.colours)
+        return path.stat().st_size
+
+
+def transcode(
+    source: str | Path,
+    output: str | Path,
+    *,
+    target_bitrate: int | None = None,
+    size: float | None = None,
+    policy: str = "imitation",
+    cpu_used: int = 2,
+    encode: Encode | None = None,
+    audio: bool = True,
+    fps: Fraction | int | str | None = None,
+    chunk: float | None = None,
+    jobs: int | None = None,
+    two_pass_log: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Transcoded:
+    """Encode a video file to VP9, as the command ``vpxrc encode`` does.
+
+    Phone videos are turned upright, a variable frame rate becomes a constant one, audio stays in
+    time, and a WebM file says of its colours what the source does.
+
+    Long videos are cut into chunks, which are encoded in processes of their own. Processes are
+    started afresh: a script calls this under ``if __name__ == "__main__":``.
+
+    Args:
+        source: Any file that ffmpeg reads.
+        output: The file to write, ``.webm`` or ``.ivf``. IVF takes no audio.
+        target_bitrate: Target of the video in kbit/s; this or ``size``.
+        size: Size of the whole file in megabytes of 1,000,000 bytes, audio and container included.
+            The video is encoded again until the file fits.
+        policy: The policy by name, as :func:`vpxrc.make_policy` takes it.
+        cpu_used: libvpx's speed, 0 (slowest) to 8.
+        encode: Encodes a chunk in place of one encode under ``policy``, as
+            :func:`vpxrc.agents.teacher.search.improve_by` does with more encodes.
+        audio: Whether the first audio stream goes along: Opus and Vorbis as they are, all other
+            codecs made Opus.
+        fps: Resample to this constant rate. By default the video's own, or a usual one where it
+            varies.
+        chunk: Length of the chunks in seconds, about; 0 for no cut. By default 10 for a video
+            longer than 30 s, else 0.
+        jobs: Number of chunks at the same time; by default one per core. The output does not depend
+            on it.
+        two_pass_log: A file of libvpx's first-pass statistics of the whole video, which is written,
+            or read where it exists.
+        progress: Called with the number of frames done and the number to do; see :data:`Progress`.
 
     Raises:
-        InputError: As HDR.
+        InputError: The source cannot be read or is HDR or deeper than 8 bits, an argument is out of
+            range, or the file cannot be made to fit its size.
+        OutputError: The file cannot be written.
+        PolicyError: The policy raised or answered out of range.
+        EncoderError: An encode failed.
+        MissingDependencyError: There is no ffmpeg.
     """
-    # What is no file, open_video says.
-    colours = read_colours(source) if source.is_file() else Colours()
-    if colours.transfer in HDR:
+    begin = time.perf_counter()
+    output = Path(output)
+    _check_arguments(output, target_bitrate, size, chunk)
+    options = EncoderOptions(
+        target_bitrate=1 if target_bitrate is None else target_bitrate, cpu_used=cpu_used
+    )
+    observes = make_policy(policy).observes
+    found = probe(source)
+    _check_sdr(found)
+    rate = found.resampling_rate if fps is None else parse_fps(fps)
+    video = open_video(found, fps=rate)
+    check_writable(output.parent)
+    notes = [] if fps is not None or rate is None else [_resampled(rate)]
+    most_bytes = None if size is None else size * MEGABYTE
+    with tempfile.TemporaryDirectory(prefix="vpxrc-") as folder:
+        sound, said = _sound(found, Path(folder), output.suffix.lower(), audio, most_bytes)
+        file = _Output(output, video, sound, most_bytes)
+        if most_bytes is not None:
+            options = EncoderOptions(
+                target_bitrate=_first_target(file, most_bytes), cpu_used=cpu_used
+            )
+        if two_pass_log is not None:
+            use_first_pass_file(Path(two_pass_log), video, options)
+        starts = _starts(video, options, chunk)
+        job = ChunkedEncode(
+            video,
+            options,
+            encode or functools.partial(encode_by, policy),
+            starts,
+            jobs or os.cpu_count() or 1,
+            # libvpx's own modes run through without a stop: there is nothing to count but chunks.
+            progress=_counted(progress, not observes or len(starts) > 1),
+        )
+        job.run()
+        num_bytes = _write(job, file, Path(folder) / "trial")
+    return Transcoded(
+        path=output,
+        num_bytes=num_bytes,
+        log=job.log,
+        chunks=tuple(job.chunks),
+        audio=sound,
+        notes=(*notes, *said),
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _check_arguments(
+    output: Path, target_bitrate: int | None, size: float | None, chunk: float | None
+) -> None:
+    """Refuse what is wrong before anything is read."""
+    if output.suffix.lower() not in CONTAINERS:
+        raise InputError(f"{output}: the output is one of {', '.join(CONTAINERS)}")
+    if (target_bitrate is None) == (size is None):
+        raise InputError("give one of target_bitrate and size")
+    if size is not None and not 0 < size < float("inf"):
+        raise InputError(f"size must be above 0, not {size:g}")
+    if chunk is not None and not 0 <= chunk < float("inf"):
+        raise InputError(f"chunk must be at least 0, not {chunk:g}")
+
+
+def _check_sdr(source: Source) -> None:
+    """Refuse HDR, which 8 bits without its metadata would show wrongly."""
+    if source.colours.transfer in HDR:
         raise InputError(
-            f"{source}: HDR ({HDR[colours.transfer]}); only SDR video is supported, "
+            f"{source.path}: HDR ({HDR[source.colours.transfer]}); only SDR video is supported, "
             f"convert it first: {TO_SDR}"
         )
-    return colours
 
 
-def _constant_rate(source: Path, notes: list[str]) -> Fraction | None:
-    """Return the rate to resample to, or None where that is the video's own."""
-    rate = resampling_rate(source) if source.is_file() else None
-    if rate is not None:
-        notes.append(f"variable frame rate, made {float(rate):g} frames per second")
-    return rate
+def _resampled(rate: Fraction) -> str:
+    """Return the note on a variable frame rate."""
+    return f"variable frame rate, made {float(rate):g} frames per second"
 
 
 def _sound(
-    source: Path,
-    folder: Path,
-    suffix: str,
-    wanted: bool,
-    most_bytes: float | None,
-    notes: list[str],
-) -> Audio | None:
-    """Return the audio that goes into the file, and note what does not."""
-    codecs, subtitles = find_streams(source)
-    if subtitles:
-        notes.append("subtitles are left out")
+    source: Source, folder: Path, suffix: str, wanted: bool, most_bytes: float | None
+) -> tuple[Audio | None, list[str]]:
+    """Return the audio that goes into the file, and notes on it and on what is left out."""
+    notes = ["subtitles are left out"] if source.num_subtitles else []
+    codecs = source.audio_codecs
     if not codecs or not wanted:
         notes += ["audio is left out: --no-audio"] * bool(codecs)
-        return None
+        return None, notes
     if suffix != ".webm":
-        notes.append(f"audio is left out: {suffix} has none")
-        return None
+        return None, [*notes, f"audio is left out: {suffix} has none"]
     share = None if most_bytes is None else AUDIO_SHARE * most_bytes
-    sound = extract_audio(source, folder / "audio.mka", codecs[0], share)
+    sound = extract_audio(source.path, folder / "audio.mka", codecs[0], share)
     of = f", the first of {len(codecs)} streams" if len(codecs) > 1 else ""
     notes.append(f"audio: {sound}{of}")
     if sound.damage:
         notes.append(f"audio: ffmpeg complained: {sound.damage}")
-    return sound
-
-
-def _described(sound: Audio) -> dict[str, Any]:
-    return {
-        "codec": sound.codec,
-        "source_codec": sound.source_codec,
-        "copied": sound.copied,
-        "bitrate": sound.bitrate,
-        "duration": sound.duration,
-    }
+    return sound, notes
 
 
 def _starts(video: Video, options: EncoderOptions, seconds: float | None) -> list[int]:
     """Return the first frames of the chunks."""
     if seconds is None:
-        seconds = CHUNK_SECONDS if video.duration > SHORT_SECONDS else 0.0
+        seconds = CHUNK_SECONDS if video.duration > UNCUT_SECONDS else 0.0
     if not seconds:
         return [0]
     stats = first_pass_table(first_pass_stats(video, options))
     return cut(stats, seconds * float(video.fps), options.key_frame_max_distance)
 
 
-@dataclass(frozen=True)
-class _File:
-    """The file that is written."""
-
-    path: Path
-    video: Video
-    sound: Audio | None
-    colours: Colours
-
-    @property
-    def rest(self) -> float:
-        """Bytes of audio and container, about."""
-        audio = 0 if self.sound is None else self.sound.num_bytes
-        return audio + HEADER_BYTES + BLOCK_BYTES * self.video.num_frames
-
-    def write(self, log: EncodeLog, path: Path | None = None) -> int:
-        """Write it, or what it would be to another path, and return its size in bytes."""
-        path = path or self.path
-        if self.path.suffix.lower() == ".ivf":
-            with atomic_write(path) as temporary:
-                temporary.write_bytes(log.stream)
-        else:
-            sound = None if self.sound is None else self.sound.path
-            write_webm(path, log.stream, sound, self.colours)
-        return path.stat().st_size
+def _counted(progress: Progress | None, is_counted: bool) -> Callable[[int, int], None] | None:
+    """Return a callback that hides the number of frames where they are not counted."""
+    if progress is None or is_counted:
+        return progress
+    return lambda done, total: progress(done, None)
 
 
-def _first_target(file: _File, most_bytes: float) -> int:
-    """Return the kbit/s at which the file should have a size.
+def _first_target(file: _Output, most_bytes: float) -> int:
+    """Return the target in kbit/s at which the file should have its size.
 
     Raises:
         InputError: The audio and the container alone are larger.
     """
     video = file.video
-    rest = file.rest
+    rest = file.other_bytes
     target = 8 * (most_bytes - rest) / video.duration / 1000
     if target < 1:
-        hint = "; try --no-audio" if file.sound else ""
+        hint = "; try --no-audio" if file.audio else ""
         raise InputError(
             f"{most_bytes / MEGABYTE:g} MB cannot hold {video.duration:.1f} s: without pictures "
             f"the file has about {rest / MEGABYTE:.3f} MB already{hint}"
         )
-    return min(int(target), 2_000_000)
+    return min(int(target), MAX_BITRATE)
 
 
-def _fit(job: ChunkedEncode, file: _File, most_bytes: float, scratch: Path) -> int:
-    """Encode again until the file fits, write it and return its size in bytes.
+def _write(job: ChunkedEncode, file: _Output, scratch: Path) -> int:
+    """Bring an encode to its target or size, write the file and return its size in bytes.
 
     Args:
-        job: Has run once.
-        file: The file.
-        most_bytes: It may have.
-        scratch: A file for trials.
+        job: The encode, which has run once.
+        file: The file to write.
+        scratch: A path for trials.
+    """
+    if file.most_bytes is not None:
+        return _fit(job, file, file.most_bytes, scratch)
+    if len(job.chunks) > 1:
+        aim = 1000 * job.log.options.target_bitrate * file.video.duration
+        job.fit((1 - BITRATE_TOLERANCE) * aim, (1 + BITRATE_TOLERANCE) * aim)
+    return file.write(job.log)
+
+
+def _fit(job: ChunkedEncode, file: _Output, most_bytes: float, scratch: Path) -> int:
+    """Encode again until the file fits, write it and return its size in bytes.
 
     Raises:
-        InputError: It does not.
+        InputError: It does not fit.
     """
-    rest = file.rest
-    for _ in range(FITS):
+    rest = file.other_bytes
+    for _ in range(SIZE_ATTEMPTS):
         bits = 8 * (most_bytes - rest)
-        job.fit(bits - (1 - FILLED) * 8 * most_bytes, bits)
+        job.fit(bits - (1 - FILLED_SHARE) * 8 * most_bytes, bits)
         log = job.log
         num_bytes = file.write(log, scratch)
         if num_bytes <= most_bytes:
             return file.write(log)
         rest = num_bytes - log.bits / 8
         if log.bits > bits:
-            break  # the encodes above could not reach it
+            break  # The encodes above could not reach it.
     raise InputError(
         f"{file.path}: cannot be made to fit: at {log.bitrate:.1f} kbit/s it still has "
         f"{num_bytes / MEGABYTE:.3f} MB; fewer pixels or frames would"

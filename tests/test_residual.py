@@ -1,6 +1,7 @@
-"""Planned rate control: the plan itself, its moves and its account, the observation, the rules."""
+"""Residual rate control: the base policy, offsets and its account, the observation, the rules."""
 
 import dataclasses
+import inspect
 import json
 import math
 import pickle
@@ -28,20 +29,23 @@ from vpxrc import (
     video_from_frames,
 )
 from vpxrc.datasets import load_clips
-from vpxrc.encoder.session import SessionPool
 from vpxrc.envs import (
-    FRAME_MOVES,
-    GROUP_MOVES,
+    FRAME_OFFSETS,
+    GROUP_OFFSETS,
     OBSERVATION,
+    EncodeEpisode,
+    EpisodePool,
     GainReward,
     ResidualConfig,
-    ResidualEpisode,
+    ResidualController,
+    ResidualProblem,
     ResidualRateControlContinuousEnv,
     ResidualRateControlEnv,
 )
-from vpxrc.envs.residual.config import make_plan, moved
-from vpxrc.envs.residual.observation import COLUMNS, ResidualObserver
+from vpxrc.envs.residual.config import make_base, offset_decision
+from vpxrc.envs.residual.observation import COLUMNS, VECTOR, ResidualObserver
 from vpxrc.media.frames import frame_bytes
+from vpxrc.policies.base import Episode
 from vpxrc.policies.dependency import DependencyPolicy
 
 IDS = ("vpxrc/ResidualRateControl-v0", "vpxrc/ResidualRateControlContinuous-v0")
@@ -51,7 +55,7 @@ GROUP_FIELDS = ("update_type", "layer_depth", "show_index", "first_show_index", 
 
 
 def make(env_id=IDS[0], **arguments):
-    arguments = {"clips": CLIPS, "target_bitrate": [40, 80], "plan": "dependency", **arguments}
+    arguments = {"clips": CLIPS, "target_bitrate": [40, 80], "base": "dependency", **arguments}
     return gymnasium.make(env_id, cpu_used=8, **arguments)
 
 
@@ -82,15 +86,25 @@ def play(env, seed=None, action=None, **options):
     return observations, rewards, info
 
 
-def run(video, plan, config, choose, target=60, **options):
+def begin(session, base, config=None):
+    """The episode of a session."""
+    controller = ResidualController(Episode(session), base, config or ResidualConfig())
+    return EncodeEpisode(session, controller)
+
+
+def run(video, base, config, choose, target=60, **options):
     """One episode by hand; ``choose`` gives the action, of the decision's number."""
-    options = plan.options(EncoderOptions(target_bitrate=target, cpu_used=8, **options))
-    with options.open(video, plan_groups=plan.plans_groups) as session:
-        episode = ResidualEpisode(session, plan, config)
+    options = base.options(EncoderOptions(target_bitrate=target, cpu_used=8, **options))
+    with options.open(video, plan_groups=base.plans_groups) as session:
+        episode = begin(session, base, config)
         while episode.log is None:
-            if episode.advance() is not None:
-                episode.act(choose(len(episode.moves)))
+            if episode.advance() is not None and episode.log is None:
+                episode.act(choose(len(offsets_of(episode))))
     return episode
+
+
+def offsets_of(episode):
+    return episode.controller.offsets
 
 
 def coded(log):
@@ -114,27 +128,27 @@ class Recorded(DependencyPolicy):
         super().overruled(frame, decision)
 
 
-# The plan and its moves
+# The base policy and the offsets
 
 
-@pytest.mark.parametrize("plan", ["dependency", "imitation", "constant-q:120"])
-def test_as_planned_is_the_plan_itself(plan, clip):
+@pytest.mark.parametrize("base", ["dependency", "imitation", "constant-q:120"])
+def test_without_offsets_it_is_the_base_policy_itself(base, clip):
     options = {"auto_alt_ref": 6, "cpu_used": 8}
-    log = encode(clip, EncoderOptions(target_bitrate=60, **options), make_policy(plan))
+    log = encode(clip, EncoderOptions(target_bitrate=60, **options), make_policy(base))
     for decisions, action in (("group", 0), ("frame", 0)):
-        env = ResidualRateControlEnv([clip], 60, plan=plan, decisions=decisions, **options)
+        env = ResidualRateControlEnv([clip], 60, base=base, decisions=decisions, **options)
         observations, _, info = play(env, 0, action)
         assert info["log"].stream == log.stream
         groups = len(set(coded(log)["group_index"].tolist()))
         assert groups > 2
         expected = groups if decisions == "group" else len(coded(log))
         assert len(observations) == expected + 1
-    env = ResidualRateControlContinuousEnv([clip], 60, plan=plan, **options)
+    env = ResidualRateControlContinuousEnv([clip], 60, base=base, **options)
     assert play(env, 0, np.zeros(2))[2]["log"].stream == log.stream
     env.close()
 
 
-def test_a_plan_for_the_groups_is_asked():
+def test_a_base_policy_that_plans_groups_is_asked():
     class Provisional(DependencyPolicy):
         def plan_group(self, group):
             self.asked += 1
@@ -142,55 +156,55 @@ def test_a_plan_for_the_groups_is_asked():
 
         asked = 0
 
-    plan = Provisional()
-    episode = run(CLIPS[0], plan, ResidualConfig(), lambda n: 0)
-    assert plan.asked
+    base = Provisional()
+    episode = run(CLIPS[0], base, ResidualConfig(), lambda n: 0)
+    assert base.asked
     log = encode(CLIPS[0], EncoderOptions(target_bitrate=60, cpu_used=8), Provisional())
     assert episode.log.stream == log.stream
 
 
 @pytest.mark.parametrize("decisions", ["group", "frame"])
-def test_moves_change_the_quantiser_step_as_they_say(decisions, clip):
-    moves = ((0, 0), (0.3, 0), (-0.2, 0.45), (0, -0.7), (9, 0), (-9, 0))
-    plan, config = Recorded(), ResidualConfig(decisions=decisions, moves=moves)
-    episode = run(clip, plan, config, lambda n: (4, 5, 1, 2, 3, 0)[n % 6])
+def test_offsets_change_the_quantiser_step_as_they_say(decisions, clip):
+    offsets = ((0, 0), (0.3, 0), (-0.2, 0.45), (0, -0.7), (9, 0), (-9, 0))
+    base, config = Recorded(), ResidualConfig(decisions=decisions, offsets=offsets)
+    episode = run(clip, base, config, lambda n: (4, 5, 1, 2, 3, 0)[n % 6])
     rows = coded(episode.log)
-    assert len(rows) == len(plan.decided)
+    assert len(rows) == len(base.decided)
     step = np.array([_native.ac_quantizer(q) for q in range(256)], float)  # libvpx's own
     number, group, told = -1, None, []
-    for row, planned in zip(rows, plan.decided, strict=True):
+    for row, own in zip(rows, base.decided, strict=True):
         if decisions == "frame" or row["group_index"] != group:
             number, group = number + 1, row["group_index"]
-        level, reference = episode.moves[number]
+        level, reference = offsets_of(episode)[number]
         offset = level + (
             reference
             if row["update_type"] in (UpdateType.KEY, UpdateType.GOLDEN, UpdateType.ARF)
             else 0
         )
-        wanted = step[planned] * 2**offset
+        wanted = step[own] * 2**offset
         # nearest in the logarithm; 0 would be lossless
-        nearest = 1 + np.abs(np.log(step[1:] / wanted)).argmin() if offset else planned
+        nearest = 1 + np.abs(np.log(step[1:] / wanted)).argmin() if offset else own
         assert row["q_index"] == nearest
-        if nearest != planned:
+        if nearest != own:
             told.append((row["coding_index"], nearest))
-    assert number + 1 == len(episode.moves) == len(episode.steps)
-    assert plan.told == told != []
+    assert number + 1 == len(offsets_of(episode)) == len(episode.steps)
+    assert base.told == told != []
     assert {1, 255} <= set(rows["q_index"].tolist())
 
 
-def test_what_the_plan_leaves_to_libvpx_is_moved_from_there():
+def test_a_decision_left_to_libvpx_is_offset_from_libvpxs_own():
     class Frame:
         update_type, libvpx_q_index = UpdateType.LEAF, 100
 
     own = Decision(-1, lambda_scale=0.5)
-    assert moved(Frame, own, (0.0, 0.5)) is own
-    there = moved(Frame, own, (1.0, 0.0))
+    assert offset_decision(Frame, own, (0.0, 0.5)) is own
+    there = offset_decision(Frame, own, (1.0, 0.0))
     assert _native.ac_quantizer(there.q_index) == pytest.approx(
         2 * _native.ac_quantizer(100), rel=0.02
     )
     assert there.lambda_scale == 0.5
     Frame.update_type = UpdateType.ARF
-    assert moved(Frame, own, (0.25, -0.25)) is own
+    assert offset_decision(Frame, own, (0.25, -0.25)) is own
 
 
 def test_steps_are_a_partition_of_the_log(clip):
@@ -208,59 +222,64 @@ def test_steps_are_a_partition_of_the_log(clip):
             assert len(set(inside["group_index"].tolist())) == 1
 
 
-def test_the_budget_survives_moves_because_the_plan_is_told(monkeypatch):
-    """The encode of a plan that is always moved lands where the plan's does.
+def test_the_budget_survives_offsets_because_the_base_policy_is_told(monkeypatch):
+    """The encode of a base policy with a constant offset lands where the base policy's own does.
 
     The account is right where what a frame costs, over what the model foresees at the base it is
-    booked at, does not depend on the moves: without ``overruled`` it is off by the whole move.
+    booked at, does not depend on the offsets: without ``overruled`` it is off by the whole offset.
     """
     video = carphone(90)
     config = ResidualConfig(decisions="frame")
 
-    def costs(move):
-        plan = DependencyPolicy()
-        episode = run(video, plan, config, lambda n: move)
+    def costs(offset):
+        base = DependencyPolicy()
+        episode = run(video, base, config, lambda n: offset)
         assert abs(episode.log.overshoot) < 0.05
-        paid, expected = plan.budget.paid, plan.budget.expected
+        paid, expected = base.budget.paid, base.budget.expected
         return np.log2([paid[kind] / expected[kind] for kind in (UpdateType.KEY, UpdateType.ARF)])
 
-    planned, told = costs((0.0, 0.0)), costs((0.3, 0.0))
+    without, told = costs((0.0, 0.0)), costs((0.3, 0.0))
     monkeypatch.setattr(DependencyPolicy, "overruled", Policy.overruled)
     untold = costs((0.3, 0.0))
-    assert np.abs(told - planned).max() < 0.2
-    assert (np.abs(untold - planned) > np.abs(told - planned) + 0.1).all()
+    assert np.abs(told - without).max() < 0.2
+    assert (np.abs(untold - without) > np.abs(told - without) + 0.1).all()
     assert untold[0] == pytest.approx(told[0] - 0.3, abs=0.03)  # the same key frame
 
 
-# Sessions in a pool
+# Episodes in a pool
 
 
-def test_many_sessions_in_a_pool_are_as_one_after_the_other():
-    config = ResidualConfig(plan="dependency")
-    alone = {
-        video.name: run(video, make_plan(config.plan), config, lambda n: (5 * n + 3) % 9)
-        for video in CLIPS
-    }
-    pool, plans, episodes = SessionPool(), {}, {}
-    for video in CLIPS:
-        plan = make_plan(config.plan)
-        options = plan.options(EncoderOptions(target_bitrate=60, cpu_used=8))
-        session_id = pool.open(video, options, plan_groups=plan.plans_groups)
-        plans[session_id] = plan
-    while len(episodes) < len(CLIPS) or any(e.log is None for e in episodes.values()):
-        session_id, session = pool.next()
-        if session_id not in episodes:
-            episodes[session_id] = ResidualEpisode(session, plans[session_id], config)
-        episode = episodes[session_id]
-        observation = episode.advance()
-        if observation is not None:
-            assert np.array_equal(episode.advance(), observation)  # it waits
-            episode.act((5 * len(episode.moves) + 3) % 9)
+def test_many_episodes_in_a_pool_are_as_one_after_the_other():
+    config = ResidualConfig("dependency")
+    alone = [run(v, make_base(config.base), config, lambda n: (5 * n + 3) % 9) for v in CLIPS]
+    pool, episodes = EpisodePool(), {}
+    for key, video in enumerate(CLIPS):
+        options = EncoderOptions(target_bitrate=60, cpu_used=8)
+        pool.start(key, video, options, ResidualProblem(config))
+    while len(pool):
+        key, episode, observation = pool.next()
+        episodes[key] = episode
+        assert np.array_equal(episode.advance(), observation)  # it waits
+        assert (episode.log is None) == (key in pool)
+        if episode.log is None:
+            episode.act((5 * len(offsets_of(episode)) + 3) % 9)
     pool.close()
-    for episode in episodes.values():
-        expected = alone[episode.log.clip.name]
-        assert episode.log.stream == expected.log.stream
-        assert episode.steps == expected.steps and episode.moves == expected.moves
+    for key, expected in enumerate(alone):
+        assert episodes[key].log.stream == expected.log.stream
+        assert episodes[key].steps == expected.steps
+        assert offsets_of(episodes[key]) == offsets_of(expected)
+
+
+def test_a_pool_ends_an_episode_that_is_started_anew():
+    pool, options = EpisodePool(), EncoderOptions(target_bitrate=60, cpu_used=8)
+    for video in CLIPS[:2]:
+        pool.start(0, video, options, ResidualProblem(ResidualConfig("dependency")))
+    assert len(pool) == 1
+    key, episode, _ = pool.next()
+    assert key == 0 and episode.session.video is CLIPS[1]
+    pool.end(0)
+    pool.end(0)
+    assert not len(pool) and 0 not in pool
 
 
 # The environments
@@ -317,7 +336,7 @@ def test_rewards_come_at_the_end_or_by_step(clip):
         _, rewards, info = play(env, 0)
         assert np.count_nonzero(rewards) > 2
         assert sum(rewards) == pytest.approx(reward(info["log"]))
-        episode, log = env.unwrapped._episode, info["log"]
+        episode, log = env.unwrapped.episode, info["log"]
         for paid, (first, last) in zip(rewards[:-1], episode.steps, strict=False):
             assert paid == reward.share(log.clip, log.options, log.records[first:last])
         if decisions == "group":
@@ -328,7 +347,7 @@ def test_rewards_come_at_the_end_or_by_step(clip):
 
 
 def test_the_spec_pickles_and_makes_an_equal_environment():
-    env = make(moves=((0, 0), (0.5, 0.25)))
+    env = make(offsets=((0, 0), (0.5, 0.25)))
     again = gymnasium.make(pickle.loads(pickle.dumps(env.spec)))
     assert play(env, 5)[2]["log"].stream == play(again, 5)[2]["log"].stream
     env.close(), again.close()
@@ -360,9 +379,9 @@ def test_bad_continuous_actions(action):
 def test_continuous_actions_are_in_units_of_the_reach():
     env = make(IDS[1], reach=0.4).unwrapped
     env.reset(seed=0)
-    episode = env._episode
+    episode = env.episode
     env.step([0.5, -1])
-    assert episode.moves == [pytest.approx((0.2, -0.4))]
+    assert offsets_of(episode) == [pytest.approx((0.2, -0.4))]
     env.close()
 
 
@@ -381,24 +400,24 @@ def test_step_needs_a_reset():
 
 
 def test_configurations_are_checked_and_survive_json():
-    assert ResidualConfig().actions == GROUP_MOVES
-    assert ResidualConfig(decisions="frame").actions == FRAME_MOVES
-    assert GROUP_MOVES[0] == FRAME_MOVES[0] == (0, 0)
-    assert set(GROUP_MOVES) == {(a, b) for a in (-0.2, 0, 0.2) for b in (-0.2, 0, 0.2)}
+    assert ResidualConfig().actions == GROUP_OFFSETS
+    assert ResidualConfig(decisions="frame").actions == FRAME_OFFSETS
+    assert GROUP_OFFSETS[0] == FRAME_OFFSETS[0] == (0, 0)
+    assert set(GROUP_OFFSETS) == {(a, b) for a in (-0.2, 0, 0.2) for b in (-0.2, 0, 0.2)}
     config = ResidualConfig("constant-q:90", "frame", ((0, 0), (0.5, -0.25)))
     assert ResidualConfig(**json.loads(json.dumps(dataclasses.asdict(config)))) == config
     for arguments, words in (
         ({"decisions": "clip"}, "decisions must be"),
-        ({"moves": ()}, "begin with"),
-        ({"moves": ((0.1, 0),)}, "begin with"),
-        ({"moves": ((0, 0), (math.inf, 0))}, "finite"),
-        ({"moves": (0.0, 0.1)}, "pairs"),
+        ({"offsets": ()}, "begin with"),
+        ({"offsets": ((0.1, 0),)}, "begin with"),
+        ({"offsets": ((0, 0), (math.inf, 0))}, "finite"),
+        ({"offsets": (0.0, 0.1)}, "pairs"),
     ):
         with pytest.raises(InputError, match=words):
             ResidualConfig(**arguments)
     for arguments, words in (
-        ({"plan": "nothing"}, "unknown policy"),
-        ({"plan": "libvpx-vbr"}, "decides nothing"),
+        ({"base": "nothing"}, "unknown policy"),
+        ({"base": "libvpx-vbr"}, "decides nothing"),
         ({"target_bitrate": 0}, "target_bitrate"),
         ({"cpu_used": 12}, "cpu_used"),
     ):
@@ -409,26 +428,28 @@ def test_configurations_are_checked_and_survive_json():
 
 
 def test_an_episode_refuses_what_it_cannot_do():
-    plan = make_policy("dependency")
-    with EncodeSession(CLIPS[0], plan.options(EncoderOptions(cpu_used=8))) as session:
-        episode = ResidualEpisode(session, plan, ResidualConfig())
+    base = make_policy("dependency")
+    with EncodeSession(CLIPS[0], base.options(EncoderOptions(cpu_used=8))) as session:
+        episode = begin(session, base)
         with pytest.raises(InputError, match="no decision is pending"):
             episode.act(0)
         before = episode.advance()
         for action in (9, -1, (math.nan, 0.0)):
             with pytest.raises(InputError):
                 episode.act(action)
-        assert np.array_equal(episode.advance(), before) and not episode.moves
+        assert np.array_equal(episode.advance(), before) and not offsets_of(episode)
 
 
-def test_a_plan_that_raises_is_named_with_its_frame():
+def test_a_base_policy_that_raises_is_named_with_its_frame():
     class Broken(Policy):
         def decide(self, frame):
             if frame.coding_index == 3:
                 raise ZeroDivisionError("oh")
             return Decision(100)
 
-    with pytest.raises(PolicyError, match=r"clip0: coded frame 3: the plan raised.*oh") as caught:
+    with pytest.raises(
+        PolicyError, match=r"clip0: coded frame 3: the base policy raised.*oh"
+    ) as caught:
         run(CLIPS[0], Broken(), ResidualConfig(), lambda n: 0)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
@@ -440,12 +461,12 @@ def test_observations_are_in_the_space_and_every_column_is_used(clip):
     assert 90 <= len(OBSERVATION) == len(set(OBSERVATION)) <= 130
     assert all(-4 <= column.low < column.high <= 4 for column in ALL)
     seen = np.zeros(len(OBSERVATION), bool)
-    for plan, decisions, video in (
+    for base, decisions, video in (
         ("dependency", "group", carphone(90)),
         ("imitation", "frame", clip),
         ("constant-q:120", "frame", clip),
     ):
-        env = make(clips=[video], target_bitrate=60, plan=plan, decisions=decisions)
+        env = make(clips=[video], target_bitrate=60, base=base, decisions=decisions)
         observations, *_ = play(env, 0)
         for observation in observations:
             assert observation.dtype == np.float32
@@ -455,11 +476,11 @@ def test_observations_are_in_the_space_and_every_column_is_used(clip):
         seen |= np.any(observations, axis=0)
         env.close()
     unused = {name for name, used in zip(OBSERVATION, seen, strict=True) if not used}
-    # The clip has no flat blocks, libvpx codes each golden frame with an ARF, and these plans leave
-    # lambda to it.
+    # The clip has no flat blocks, libvpx codes each golden frame with an ARF, and the policies
+    # leave lambda to it.
     flat = ("pcnt_intra_low", "intra_skip_pct")
     parts = [f"{part}_{name}" for part in ("group", "rest", "clip") for name in flat]
-    allowed = {"is_golden", "plan_lambda", *parts}
+    allowed = {"is_golden", "base_lambda", *parts}
     assert unused <= allowed, unused - allowed
 
 
@@ -471,7 +492,7 @@ def test_long_and_short_clips_are_observed_too():
         make_video(num_frames=2, name="short"),
         make_video(16, 16, 20, name="small"),
     ]
-    env = make(clips=videos, decisions="frame", plan="constant-q:200")
+    env = make(clips=videos, decisions="frame", base="constant-q:200")
     for video in videos:
         for observation in play(env, 0, clip=video.name)[0]:
             assert env.observation_space.contains(observation)
@@ -486,7 +507,7 @@ def test_four_times_the_picture_at_four_times_the_target_looks_the_same():
     large = video_from_frames(np.hstack(planes), 128, 96, 30, name="large")
     seen = {}
     for video, target in ((small, 200), (large, 800)):
-        env = make(clips=[video], plan="constant-q:150", target_bitrate=target, decisions="frame")
+        env = make(clips=[video], base="constant-q:150", target_bitrate=target, decisions="frame")
         seen[video.name] = np.array(play(env, 0, 0)[0][:-1])
         env.close()
     a, b = (dict(zip(OBSERVATION, values.T, strict=True)) for values in seen.values())
@@ -499,58 +520,67 @@ def test_four_times_the_picture_at_four_times_the_target_looks_the_same():
         np.testing.assert_allclose(a[name], b[name], atol=0.05, err_msg=name)
 
 
-def test_bits_are_seen_relative_to_pixels_and_target(clip, monkeypatch):
+def test_bits_are_seen_relative_to_pixels_and_target(clip):
     """Four times the bits, squared errors, pixels and target: the same, to the last column."""
-    seen = []
+    base = Recorded()
+    options = base.options(EncoderOptions(target_bitrate=60, cpu_used=8))
+    with options.open(clip) as session:
+        episode = begin(session, base, ResidualConfig(decisions="frame"))
+        while len(offsets_of(episode)) < 30:
+            if episode.advance() is not None:
+                episode.act(len(offsets_of(episode)) % 7)
+        values, view = episode.advance(), episode.controller.view
+        assert (values != 0).sum() > 80
+        rows = session.records()
+        rows["bits"] *= 4
+        rows["sse_y"] *= 4
+        scaled = SimpleNamespace(**vars(view))
+        scaled.episode = SimpleNamespace(
+            records=lambda: rows, first_pass=session.first_pass, log2_step=session.log2_step
+        )
+        scaled.group = SimpleNamespace(**{name: getattr(view.group, name) for name in GROUP_FIELDS})
+        scaled.group.bit_allocation = 4 * view.group.bit_allocation
+        scaled.modelled = view.modelled * (1, 4, 1)
+        scaled.pixels, scaled.bits, scaled.target_bits = (
+            4 * value for value in (view.pixels, view.bits, view.target_bits)
+        )
+        frame = {name: getattr(view.frame, name) for name in dir(view.frame) if name[0] != "_"}
+        scaled.frame = SimpleNamespace(**frame)
+        scaled.frame.target_bits = 4 * view.frame.target_bits
+        scaled.records = {
+            index: SimpleNamespace(**vars(record)) for index, record in view.records.items()
+        }
+        decision = Decision(base.decided[-1])
+        found = ResidualObserver(scaled).observation(decision, offsets_of(episode))
+        same = dict(zip(OBSERVATION, values, strict=True))
+        again = dict(zip(OBSERVATION, found, strict=True))
+        assert again.pop("log_pixels") > same.pop("log_pixels")
+        for name, value in same.items():
+            assert again[name] == pytest.approx(value, abs=1e-6), name
 
-    def look(sight, planned, rows, moves):
-        values = real(sight, planned, rows, moves)
-        if len(moves) == 30:
-            o, rows = sight._observer, rows.copy()
-            group = {name: getattr(o.group, name) for name in GROUP_FIELDS}
-            scaled = SimpleNamespace(**vars(o))
-            scaled.group = SimpleNamespace(**group)
-            scaled.modelled = o.modelled * (1, 4, 1)
-            scaled.group.bit_allocation = 4 * group["bit_allocation"]
-            scaled.pixels, scaled.bits, scaled.target_bits = (
-                4 * value for value in (o.pixels, o.bits, o.target_bits)
-            )
-            rows["bits"] *= 4
-            rows["sse_y"] *= 4
-            again = ResidualObserver(scaled, sight._arrays)
-            np.testing.assert_allclose(real(again, planned, rows, moves), values, atol=1e-6)
-            assert (values != 0).sum() > 80
-            seen.append(values)
-        return values
 
-    real = ResidualObserver.observation
-    monkeypatch.setattr(ResidualObserver, "observation", look)
-    run(clip, make_policy("dependency"), ResidualConfig(decisions="frame"), lambda n: n % 7)
-    assert len(seen) == 1
-
-
-def test_the_plans_decision_by_hand():
+def test_the_base_policys_decision_by_hand():
     class Halved(Policy):
         def decide(self, frame):
             return Decision(100, lambda_scale=0.5)
 
-    plan = Halved()
+    base = Halved()
     with EncodeSession(CLIPS[0], EncoderOptions(cpu_used=8)) as session:
-        observation = ResidualEpisode(session, plan, ResidualConfig()).advance()
+        observation = begin(session, base).advance()
         own = _native.ac_quantizer(session.frame.libvpx_q_index)
     values = dict(zip(OBSERVATION, observation.tolist(), strict=True))
     step = _native.ac_quantizer(100)
-    assert values["plan_q_index"] == pytest.approx(100 / 255)
-    assert values["plan_step"] == pytest.approx(math.log2(step) / 4 - 2)
-    assert values["plan_over_libvpx"] == pytest.approx(math.log2(step / own) / 2)
-    assert values["plan_lambda"] == -1
+    assert values["base_q_index"] == pytest.approx(100 / 255)
+    assert values["base_step"] == pytest.approx(math.log2(step) / 4 - 2)
+    assert values["base_over_libvpx"] == pytest.approx(math.log2(step / own) / 2)
+    assert values["base_lambda"] == -1
 
 
 def test_columns_by_hand(clip):
     """Those of the last action, the budget and the last group, from the log of the encode."""
     env = make(clips=[clip], target_bitrate=60, auto_alt_ref=6).unwrapped
     observation, _ = env.reset(seed=0)
-    episode, seen = env._episode, []
+    episode, seen = env.episode, []
     while episode.log is None:
         seen.append(dict(zip(OBSERVATION, observation.tolist(), strict=True)))
         observation, *_ = env.step((3 * len(seen) + 1) % 9)
@@ -585,27 +615,28 @@ def test_columns_by_hand(clip):
         clip_error = np.log1p(errors).mean(axis=0) / 10
         assert values["clip_intra_error"] == pytest.approx(clip_error[0], rel=1e-5)
         assert values["clip_coded_error"] == pytest.approx(clip_error[1], rel=1e-5)
-        level, reference = episode.moves[n]
+        level, reference = offsets_of(episode)[n]
     env.close()
 
 
 # The specification
 
 
-def test_the_docstring_has_the_tables_that_the_environment_is_made_of():
-    doc = ResidualRateControlEnv.__doc__
+def test_the_docstring_shows_the_spaces():
+    env = make(decisions="frame").unwrapped
+    doc = inspect.getdoc(type(env))
+    assert f"A `Box` of {env.observation_space.shape[0]} float32" in doc
     rows = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in doc.splitlines()]
-    for number, column in enumerate(ALL):
-        row = (str(number), f"`{column.name}`", f"{column.low:g}", f"{column.high:g}")
-        assert (*row, column.meaning) in rows, (row, column.meaning)
-    assert f"A `Box` of {len(OBSERVATION)} float32" in doc
-    assert tuple(column.name for column in ALL) == OBSERVATION
-    tables = [
-        [(str(n), f"{a:g}", f"{b:g}") for n, (a, b) in enumerate(moves)]
-        for moves in (GROUP_MOVES, FRAME_MOVES)
-    ]
-    found = [row for row in rows if len(row) == 3 and row[0].isdigit()]
-    assert found == tables[0] + tables[1]
+    numbered = [row for row in rows if len(row) == 5 and row[0].isdigit()]
+    assert [int(row[0]) for row in numbered] == list(range(*env.observation_space.shape))
+    assert tuple(row[1].strip("`") for row in numbered) == OBSERVATION == VECTOR.names
+    bounds = np.array([row[2:4] for row in numbered], np.float32)
+    assert np.array_equal(bounds.T, [env.observation_space.low, env.observation_space.high])
+    actions = [tuple(map(float, row[1:])) for row in rows if len(row) == 3 and row[0].isdigit()]
+    assert tuple(actions) == GROUP_OFFSETS + FRAME_OFFSETS
+    assert env.action_space.n == len(FRAME_OFFSETS)
+    assert "generated" not in doc
+    env.close()
 
 
 def test_specification_is_in_gymnasiums_order():

@@ -1,4 +1,4 @@
-"""Opening videos, against ffmpeg's own raw output; bad files; the cache and its files."""
+"""Probing and opening videos, against ffmpeg's own output; bad files; colours; the cache."""
 
 import errno
 import hashlib
@@ -17,8 +17,16 @@ import pytest
 from vpxrc.errors import InputError, MissingDependencyError, OutputError
 from vpxrc.media import decoding as video_module
 from vpxrc.media.decoding import open_video
-from vpxrc.media.frames import Video, parse_fps, video_from_frames, write_y4m
-from vpxrc.media.probing import resampling_rate
+from vpxrc.media.frames import (
+    Colours,
+    Video,
+    parse_fps,
+    rgb,
+    split_planes,
+    video_from_frames,
+    write_y4m,
+)
+from vpxrc.media.probing import Source, probe
 from vpxrc.storage import atomic_write, cache_dir, sha256_file
 
 SHARED = Path(__file__).parents[2] / "shared" / "clips"
@@ -218,17 +226,112 @@ def test_a_rate_for_frames_that_do_not_come_at_one(tmp_path, source, chosen, rat
         "ultrafast",
         path,
     )
-    assert resampling_rate(path) == rate
+    assert probe(path).resampling_rate == rate
     if rate is not None:
         last = ffmpeg("-i", path, "-c", "copy", "-f", "framecrc", "-").split(b"\n")
         ends = [int(row.split(b",")[2]) / 1000 for row in last if row and row[:1] != b"#"]
         assert open_video(path, fps=rate).duration == pytest.approx(max(ends), abs=2 / float(rate))
 
 
-def test_a_rate_of_what_is_no_video(tmp_path):
-    (tmp_path / "text.mp4").write_text("no video\n")
-    assert resampling_rate(tmp_path / "text.mp4") is None
-    assert resampling_rate(tmp_path / "none.mp4") is None
+def test_one_look_finds_all_that_encode_asks_for(media, tmp_path):
+    path, words = tmp_path / "film.mkv", tmp_path / "words.srt"
+    words.write_text("1\n00:00:00,000 --> 00:00:01,000\nconcealing\n")
+    tones = [part for codec in range(2) for part in ("-f", "lavfi", "-i", "sine=d=1")]
+    ffmpeg(
+        *("-i", media / "clip.mp4", *tones, "-i", words, "-map", "0", "-map", "1", "-map", "2"),
+        *("-map", "3", "-c:v", "libx264"),
+        *("-vf", "setparams=color_trc=bt709:colorspace=bt709:color_primaries=bt709"),
+        *("-c:a:0", "aac", "-c:a:1", "libopus", "-metadata", "title=The art of concealing", path),
+    )
+    found = probe(path)
+    assert found == Source(
+        path=path,
+        pixel_format="yuv420p",
+        bit_depth=8,
+        colours=Colours("bt709", "bt709"),
+        resampling_rate=None,
+        audio_codecs=("aac", "opus"),
+        num_subtitles=1,
+    )
+    video = open_video(found)
+    assert video.colours == found.colours
+    assert open_video(path).colours == found.colours  # from the cache
+    # A title is no message of ffmpeg's.
+    assert video.num_frames == 40
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("-pix_fmt", "yuvj420p", "-c:v", "mjpeg"), Colours("bt470bg", full_range=True)),
+        (("-pix_fmt", "rgb24", "-c:v", "png"), Colours("bt470bg")),
+        (("-pix_fmt", "gray", "-c:v", "ffv1"), Colours()),
+        (("-pix_fmt", "yuv420p", "-c:v", "ffv1"), Colours()),
+    ],
+)
+def test_colours_are_those_of_the_frames_that_are_decoded(media, tmp_path, options, expected):
+    ffmpeg("-i", media / "clip.y4m", *options, tmp_path / "clip.mkv")
+    assert probe(tmp_path / "clip.mkv").colours == expected
+
+
+def test_a_cover_picture_is_no_video(media, tmp_path):
+    cover, film = tmp_path / "cover.png", tmp_path / "film.mp4"
+    ffmpeg("-f", "lavfi", "-i", "color=red:s=32x32", "-frames:v", "1", cover)
+    first = ("-i", cover, "-i", media / "clip.mp4", "-map", "0", "-map", "1")
+    ffmpeg(*first, "-c", "copy", "-disposition:v:0", "attached_pic", film)
+    assert probe(film).pixel_format == "yuv420p"
+    assert open_video(film).num_frames == 40
+
+
+def test_times_of_decoding_count_where_there_are_no_others(media, tmp_path):
+    """AVI with B-frames; its rate is constant."""
+    ffmpeg("-i", media / "clip.y4m", "-c:v", "mpeg4", "-bf", "2", tmp_path / "clip.avi")
+    assert probe(tmp_path / "clip.avi").resampling_rate is None
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize(
+    ("matrix", "name"),
+    [
+        ("unknown", "bt601"),
+        ("smpte170m", "smpte170m"),
+        ("smpte240m", "smpte240m"),
+        ("bt709", "bt709"),
+        ("bt2020nc", "bt2020"),
+    ],
+)
+def test_rgb_is_ffmpegs(tmp_path, matrix, name, full_range):
+    """To one level, where ffmpeg's integers do not overflow."""
+    width, height = 96, 80
+    frames = np.random.default_rng(0).integers(64, 192, (2, 96 * 80 * 3 // 2), np.uint8)
+    frames.tofile(tmp_path / "raw")
+    size = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-video_size", "96x80")
+    shown = "pc" if full_range else "tv"
+    # Chroma by repetition, without the tables that round twice.
+    exact = "flags=neighbor+accurate_rnd+full_chroma_int"
+    scale = f"scale=in_color_matrix={name}:in_range={shown}:{exact}"
+    raw = ("-pix_fmt", "rgb24", "-f", "rawvideo", "-")
+    data = ffmpeg(*size, "-i", tmp_path / "raw", "-vf", scale, *raw)
+    theirs = np.frombuffer(data, np.uint8).reshape(2, height, width, 3)
+    ours = rgb(*split_planes(frames, width, height), Colours(matrix, full_range=full_range))
+    assert ours.dtype == np.uint8
+    assert abs(ours.astype(int) - theirs).max() <= 1
+
+
+def test_rgb_of_odd_sizes_and_extremes():
+    planes = synthetic(97, 81).planes(0)
+    even = rgb(np.pad(planes[0], ((0, 1), (0, 1))), *planes[1:])
+    np.testing.assert_array_equal(rgb(*planes), even[:81, :97])
+    grey = np.full((1, 1), 128, np.uint8)
+    for luma, colours, level in (
+        (16, None, 0),
+        (235, None, 255),
+        (0, None, 0),
+        (255, None, 255),
+        (16, Colours(full_range=True), 16),
+        (255, Colours(full_range=True), 255),
+    ):
+        assert (rgb(np.full((2, 2), luma, np.uint8), grey, grey, colours) == level).all()
 
 
 def test_shared_clips_have_the_geometry_of_their_manifest():

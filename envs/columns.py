@@ -1,0 +1,117 @@
+"""Columns and tables: how an observation is described, computed and documented."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Source = TypeVar("Source")
+AnyClass = TypeVar("AnyClass", bound=type)
+
+
+class Column(NamedTuple, Generic[Source]):
+    """One number of an observation.
+
+    Attributes:
+        name: A name that no other column of its table has.
+        low: Lower bound.
+        high: Upper bound.
+        meaning: The quantity, with its unit.
+        value: Computes the quantity from the table's source. Values beyond a bound are clipped.
+    """
+
+    name: str
+    low: float
+    high: float
+    meaning: str
+    value: Callable[[Source], Any]
+
+
+class Table(Generic[Source]):
+    """Columns in order, all computed from one source.
+
+    Args:
+        columns: The columns.
+
+    Attributes:
+        columns: The columns.
+        names: Their names.
+        low: Their lower bounds, float32 ``[len(table)]``.
+        high: Their upper bounds, float32 ``[len(table)]``.
+    """
+
+    def __init__(self, columns: Iterable[Column[Source]]) -> None:
+        self.columns = tuple(columns)
+        self.names = tuple(column.name for column in self.columns)
+        self.low = np.array([column.low for column in self.columns], np.float32)
+        self.high = np.array([column.high for column in self.columns], np.float32)
+        self._values = [column.value for column in self.columns]
+
+    def __iter__(self) -> Iterator[Column[Source]]:
+        """Return the columns one after the other."""
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        """Return the number of columns."""
+        return len(self.columns)
+
+    def row(self, source: Source) -> NDArray[np.float32]:
+        """Return the values of columns that give a number each, float32 ``[len(table)]``."""
+        row = np.array([value(source) for value in self._values], np.float32)
+        np.maximum(row, self.low, out=row)
+        return np.minimum(row, self.high, out=row)
+
+    def rows(self, source: Source) -> NDArray[np.float32]:
+        """Return the values of columns that give an array each, float32 ``[n, len(table)]``.
+
+        Every value function returns ``[n]``.
+        """
+        columns = np.array([value(source) for value in self._values], np.float32)
+        rows = np.empty(columns.shape[::-1], np.float32)
+        return np.clip(columns.T, self.low, self.high, out=rows)
+
+    def markdown(self, first: int = 0) -> str:
+        """Return the table of number, name, bounds and meaning, as Gymnasium documents spaces.
+
+        Args:
+            first: The number of the first column.
+        """
+        rows = [
+            (str(number), f"`{c.name}`", f"{c.low:g}", f"{c.high:g}", c.meaning)
+            for number, c in enumerate(self.columns, first)
+        ]
+        return markdown_table(("Num", "Column", "Min", "Max", "Meaning"), rows)
+
+
+def markdown_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table whose cells are padded to the width of their column."""
+    lines = [tuple(heading), *map(tuple, rows)]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(heading))]
+    texts = [
+        "| " + " | ".join(cell.ljust(n) for cell, n in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    ]
+    texts.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(texts)
+
+
+def generated(**parts: str) -> Callable[[AnyClass], AnyClass]:
+    """Return a decorator that fills in a class's docstring, so that tables are written once.
+
+    Args:
+        parts: By NAME, the text that takes the place of ``<!-- generated: NAME -->``. Further lines
+            of it are indented as the first one is.
+    """
+
+    def text(match: re.Match[str]) -> str:
+        indent, name = match.groups()
+        return str(indent) + parts[name].replace("\n", f"\n{indent}")
+
+    def fill(cls: AnyClass) -> AnyClass:
+        if cls.__doc__:  # python -OO leaves docstrings out
+            cls.__doc__ = re.sub(r"( *)<!-- generated: (\w+) -->", text, cls.__doc__)
+        return cls
+
+    return fill

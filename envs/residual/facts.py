@@ -1,0 +1,364 @@
+"""The quantities that a residual agent observes, each computed from what it depends on."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpxrc.encoder.complexity import (
+    coded_error,
+    frames_inside,
+    log_complexity,
+    window_means,
+)
+from vpxrc.encoder.log import coded_rows, psnr, shown_rows
+from vpxrc.encoder.types import FIRST_PASS_FIELDS, Decision, UpdateType
+from vpxrc.envs.residual.config import REFERENCES, Offset, is_reference_frame, own_q
+from vpxrc.envs.tables import FIRST_PASS
+from vpxrc.envs.view import EncodeView
+
+_SMALL = 1e-4  # bits per pixel, where a logarithm needs one
+#: The statistics of the first pass that are observed.
+STATISTICS = (
+    "intra_error",
+    "coded_error",
+    "sr_coded_error",
+    "frame_noise_energy",
+    "pcnt_inter",
+    "pcnt_motion",
+    "pcnt_second_ref",
+    "pcnt_neutral",
+    "pcnt_intra_low",
+    "intra_skip_pct",
+    "mv_row_abs",
+    "mv_col_abs",
+)
+_PLACES = [FIRST_PASS_FIELDS.index(name) for name in STATISTICS]
+
+
+@dataclass(frozen=True, eq=False)
+class ClipFacts:
+    """What stays the same throughout an encode.
+
+    Attributes:
+        log_error: log2(coded_error / the clip's) per frame, float64 ``[num_frames]``.
+        effort: Share of the clip's effort up to and with each frame, float64 ``[num_frames]``.
+        spread: Standard deviation of ``log_error``.
+        first_pass: The first pass in the scales of ``FIRST_PASS``, float32 ``[num_frames, 26]``.
+    """
+
+    log_error: NDArray[np.float64]
+    effort: NDArray[np.float64]
+    spread: float
+    first_pass: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, view: EncodeView) -> "ClipFacts":
+        """Return the facts of a clip."""
+        first_pass = view.episode.first_pass
+        log_error = log_complexity(first_pass)
+        effort = np.sqrt(coded_error(first_pass))
+        return cls(
+            log_error,
+            np.cumsum(effort) / effort.sum(),
+            float(log_error.std()),
+            FIRST_PASS.rows(view),
+        )
+
+    def means(self, part: slice) -> list[float]:
+        """Return the means of the ``STATISTICS`` statistics over some frames."""
+        means: list[float] = self.first_pass[part][:, _PLACES].mean(axis=0).tolist()
+        return means
+
+
+@dataclass(frozen=True, eq=False)
+class KindFacts:
+    """One kind of frames of a group.
+
+    Attributes:
+        members: Which frames of the group they are, bool ``[group.size]``.
+        count: How many.
+        importance: Mean of log2(importance).
+        model_bits: log2 of the model's mean bits per pixel; 0 without a model.
+        allocation: Mean of ln(libvpx's bits per pixel).
+    """
+
+    members: NDArray[np.bool_]
+    count: int
+    importance: float
+    model_bits: float
+    allocation: float
+
+
+@dataclass(frozen=True, eq=False)
+class GroupFacts:
+    """What stays the same at all decisions of a golden-frame group.
+
+    Attributes:
+        coded: Which frames of the group are coded and in the clip, bool ``[group.size]``.
+        known: Which of these the dependency model has, bool ``[group.size]``.
+        length: Frames from one end to the other, at least 1.
+        layers: Highest layer depth.
+        importance: log2(importance) per frame, float64 ``[group.size]``.
+        bits: The model's bits per pixel, float64 ``[group.size]``.
+        mean_bits: Their mean over the frames that the model has.
+        highest: Highest log2(importance).
+        rate: log2(the model's bits per shown frame / target); 0 without a model.
+        complexity: Mean of log2(coded_error / the clip's).
+        spread: Standard deviation of the same.
+        windows: The mean around the group, per window of ``WINDOWS``.
+        kinds: Facts of ``references`` and of ``leaves``.
+        first_pass: Means of the ``STATISTICS`` statistics over ``group``, ``rest`` and ``clip``.
+    """
+
+    coded: NDArray[np.bool_]
+    known: NDArray[np.bool_]
+    length: int
+    layers: int
+    importance: NDArray[np.float64]
+    bits: NDArray[np.float64]
+    mean_bits: float
+    highest: float
+    rate: float
+    complexity: float
+    spread: float
+    windows: list[float]
+    kinds: dict[str, KindFacts]
+    first_pass: dict[str, list[float]]
+
+    @classmethod
+    def of(cls, view: EncodeView, clip: ClipFacts) -> "GroupFacts":
+        """Return the facts of the group that the pending frame is in."""
+        group, frames = view.group, view.num_frames
+        coded = (group.update_type != UpdateType.SHOWN_AGAIN) & (group.show_index < frames)
+        first = group.first_show_index
+        last = int(group.show_index[coded].max(initial=first))
+        inside = frames_inside(first, last)
+        length = max(last - first, 1)
+        known = coded & (view.modelled[:, 2] > 0)
+        importance = np.log2(view.modelled[:, 0])
+        bits = view.modelled[:, 1] / view.pixels + _SMALL
+        target = view.target_bits / frames / view.pixels
+        rate = bits[known].sum() / length / target
+
+        def kind(members: NDArray[np.bool_]) -> KindFacts:
+            has_model = bits[members & known]
+            allocation = np.maximum(group.bit_allocation[members], 1) / view.pixels
+            return KindFacts(
+                members,
+                int(members.sum()),
+                _mean(importance[members & known]),
+                math.log2(has_model.mean()) if len(has_model) else 0.0,
+                _mean(np.log(allocation)),
+            )
+
+        rest = slice(last + 1, frames) if last + 1 < frames else slice(0, frames)
+        parts = {"group": inside, "rest": rest, "clip": slice(0, frames)}
+        return cls(
+            coded=coded,
+            known=known,
+            length=length,
+            layers=int(group.layer_depth.max()),
+            importance=importance,
+            bits=bits,
+            mean_bits=_mean(bits[known]),
+            highest=float(importance[known].max(initial=0.0)),
+            rate=math.log2(rate) if known.any() else 0.0,
+            complexity=_mean(clip.log_error[inside]),
+            spread=float(clip.log_error[inside].std()),
+            windows=window_means(clip.log_error, first, last),
+            kinds={
+                "references": kind(coded & np.isin(group.update_type, REFERENCES)),
+                "leaves": kind(coded & (group.update_type == UpdateType.LEAF)),
+            },
+            first_pass={name: clip.means(part) for name, part in parts.items()},
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PastFacts:
+    """The outcome of the decisions so far.
+
+    PSNRs are means in dB less the mean of all frames shown so far. ``before`` is the last group,
+    ``current`` the coded frames of this one, ``coded`` the frame coded last.
+
+    Attributes:
+        before_bits: log2(bits per shown frame / target).
+        before_psnr: PSNR of its shown frames.
+        before_reference_q: Mean q index of its references.
+        before_leaf_q: Mean q index of its other frames.
+        current_bits: Bits.
+        current_psnr: PSNR of its shown frames.
+        coded_bits: ln(bits per pixel); 0 without a frame.
+        coded_psnr: Its PSNR.
+    """
+
+    before_bits: float
+    before_psnr: float
+    before_reference_q: float
+    before_leaf_q: float
+    current_bits: int
+    current_psnr: float
+    coded_bits: float
+    coded_psnr: float
+
+    @classmethod
+    def of(cls, view: EncodeView, rows: NDArray[np.void]) -> "PastFacts":
+        """Return the facts of a log so far, dtype ``RECORD_DTYPE``."""
+        per_frame = view.target_bits / view.num_frames
+        overall = view.psnr_sum / view.num_shown if view.num_shown else 0.0
+
+        def quality(part: NDArray[np.void]) -> float:
+            levels = np.atleast_1d(psnr(part["sse_y"] / view.pixels))
+            return _mean(levels - overall) if view.num_shown else 0.0
+
+        coded = coded_rows(rows)
+        current = coded[coded["group_index"] == view.frame.group_index]
+        earlier = coded["group_index"][: len(coded) - len(current)]
+        whole = rows[rows["group_index"] == earlier.max(initial=-1)]
+        shown = shown_rows(whole)
+        bits = 0.0
+        if len(shown):
+            bits = math.log2(max(int(whole["bits"].sum()), 1) / len(shown) / per_frame)
+        before = coded_rows(whole)
+        is_reference = np.isin(before["update_type"], REFERENCES)
+        return cls(
+            before_bits=bits,
+            before_psnr=quality(shown),
+            before_reference_q=_mean(before["q_index"][is_reference]),
+            before_leaf_q=_mean(before["q_index"][~is_reference]),
+            current_bits=int(current["bits"].sum()),
+            current_psnr=quality(shown_rows(current)),
+            coded_bits=_mean(np.log(np.maximum(coded["bits"][-1:], 1) / view.pixels)),
+            coded_psnr=quality(coded[-1:]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class BaseFacts:
+    """The base policy's decision on the pending frame.
+
+    Attributes:
+        q_index: The q index.
+        step: log2 of its quantiser step.
+        over_libvpx: log2(step / libvpx's own).
+        over_before: log2(step / the mean of the last group that has frames of this kind,
+            reference or not); 0 where there is none.
+        log_lambda: log2 of the factor on lambda.
+    """
+
+    q_index: int
+    step: float
+    over_libvpx: float
+    over_before: float
+    log_lambda: float
+
+    @classmethod
+    def of(cls, view: EncodeView, decision: Decision, rows: NDArray[np.void]) -> "BaseFacts":
+        """Return the facts of a decision; ``rows`` is the log so far."""
+        frame, log2_step = view.frame, view.episode.log2_step
+        q_index = own_q(frame, decision)
+        step = float(log2_step[q_index])
+        is_reference = np.isin(rows["update_type"], REFERENCES) == is_reference_frame(frame)
+        alike = coded_rows(rows[is_reference])
+        before = alike[alike["group_index"] == alike["group_index"].max(initial=-1)]
+        return cls(
+            q_index,
+            step,
+            step - float(log2_step[frame.libvpx_q_index]),
+            step - float(log2_step[before["q_index"]].mean()) if len(before) else 0.0,
+            math.log2(decision.lambda_scale),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """All that the columns are computed from.
+
+    Attributes:
+        view: What is known of the encode.
+        clip: Facts of the clip.
+        group: Facts of the pending frame's group.
+        base: Facts of the base policy's decision.
+        past: Facts of the log so far.
+        offsets: Per decision so far, (level, reference).
+    """
+
+    view: EncodeView
+    clip: ClipFacts
+    group: GroupFacts
+    base: BaseFacts
+    past: PastFacts
+    offsets: Sequence[Offset]
+
+    @property
+    def position(self) -> int:
+        """The pending frame's position in its group."""
+        return self.view.frame.group_position
+
+    @property
+    def shown(self) -> int:
+        """The pending frame's place in the clip."""
+        return min(self.view.frame.show_index, self.view.num_frames - 1)
+
+    @property
+    def per_frame(self) -> float:
+        """Target bits of a frame."""
+        return self.view.target_bits / self.view.num_frames
+
+    @property
+    def model_bits(self) -> float:
+        """log2 of the model's bits per pixel for the pending frame; 0 without a model."""
+        position, group = self.position, self.group
+        return math.log2(group.bits[position]) if group.known[position] else 0.0
+
+    @property
+    def model_share(self) -> float:
+        """log2(the model's bits / their mean in the group); 0 without a model."""
+        position, group = self.position, self.group
+        if not group.known[position]:
+            return 0.0
+        return math.log2(float(group.bits[position]) / group.mean_bits)
+
+    @property
+    def ahead(self) -> float:
+        """Share of the group's coded frames from the pending frame on."""
+        coded = self.group.coded
+        return float(coded[self.position :].sum() / max(coded.sum(), 1))
+
+    @property
+    def left(self) -> float:
+        """log2(bits left per frame left / target bits per frame)."""
+        o = self.view
+        frames_left = o.num_frames - o.num_shown
+        left = max(o.target_bits - o.bits, 1e-2 * o.target_bits) / max(frames_left, 1)
+        return math.log2(left / self.per_frame)
+
+    @property
+    def pace(self) -> float:
+        """log2(share of the target spent / share of the effort shown); 0 at first."""
+        o = self.view
+        if not o.num_shown:
+            return 0.0
+        effort = float(self.clip.effort[o.num_shown - 1])
+        return math.log2(max(o.bits, 1) / o.target_bits / effort)
+
+    @property
+    def last_offset(self) -> Offset:
+        """The last decision's (level, reference); 0 at first."""
+        return self.offsets[-1] if self.offsets else (0.0, 0.0)
+
+    @cached_property
+    def mean_offset(self) -> tuple[float, float]:
+        """The mean (level, reference) of all decisions; 0 at first."""
+        level, reference = np.array(self.offsets or [(0.0, 0.0)]).mean(axis=0).tolist()
+        return level, reference
+
+
+def _mean(values: NDArray[Any]) -> float:
+    """Return the mean, 0 of nothing."""
+    return float(values.mean()) if len(values) else 0.0
