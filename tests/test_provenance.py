@@ -30,8 +30,9 @@ FOLDERS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["sc
     "wheel"
 ]["packages"]
 # What shows results and makes none.
-SHOWING = ("cli/", "reports/", "report.py", "page.py")
-CODE, REPORT = "layered.py", "report.py"  # one module that is in the key, and one that is not
+SHOWING = ("cli/", "reports/")
+# One module that is in the key, and one that is not.
+CODE, REPORT = "policies/layered.py", "reports/pages.py"
 COMMON = {"cpu_used": 8, "auto_alt_ref": 6}
 
 
@@ -293,7 +294,7 @@ def test_an_evaluation_of_edited_code(edit, clip, tmp_path, monkeypatch):
     files = kept(tmp_path / "encodes")
     assert len(first.encodes) == 8
     edit(REPORT)
-    edit("cli/evaluation.py")
+    edit("cli/evaluate.py")
     again = evaluated(tmp_path, clip, "constant-q:120")
     assert kept(tmp_path / "encodes") == files
     assert again.encodes["key"].tolist() == first.encodes["key"].tolist()
@@ -407,7 +408,7 @@ def test_lessons_and_a_state_of_rllib_under_edited_code(
     monkeypatch.setattr(training, "STATE_EVERY", 0.0)
     done = []
 
-    def progress(number, figures):
+    def progress(number, total, words, figures):
         done.append(number)
         if number == stop:
             raise KeyboardInterrupt

@@ -24,8 +24,9 @@ from vpxrc.evaluation.comparison import compare
 from vpxrc.evaluation.result import Evaluation
 from vpxrc.evaluation.tables import compare_curves
 from vpxrc.media.decoding import decode_vp9
-from vpxrc.reports import pages as report
-from vpxrc.reports.html import Page, Plot, picture
+from vpxrc.reports import viewer, write_figures, write_html
+from vpxrc.reports.html import Page, Plot, ViewedClip, ViewedStream, code, details, picture
+from vpxrc.reports.html import table as html_table
 
 AGENT, BASELINE = "libvpx-vbr-mlarf", "libvpx-vbr"
 RATES = (20, 40, 80, 160)
@@ -170,8 +171,8 @@ def test_the_viewer_shows_the_streams(clips, study):
             check_pictures(stream["pictures"], frames)
             luma = slice(SIZE[0] * SIZE[1])
             errors = frames[:, luma].astype(float) - video.frames[viewed["frames"], luma]
-            expected = [f"{value:.2f} dB here" for value in psnr(np.square(errors).mean(axis=1))]
-            assert stream["notes"] == expected
+            by_hand = psnr(np.square(errors).mean(axis=1))
+            assert stream["notes"] == [f"{value:.2f} dB in this frame" for value in by_hand]
             assert f"{row['bitrate']:.1f} kbit/s" in stream["caption"]
 
 
@@ -202,7 +203,7 @@ def test_the_page_stands_alone(clips, study):
     assert f"vpxrc evaluate --agent {AGENT} --baseline {BASELINE} --clips " in ours
     for row in read(study).encodes.to_dict("records"):
         assert row["content_hash"] in ours and row["stream_sha256"] in ours
-    report.write_html(read(study), load_clips(clips))
+    write_html(read(study), load_clips(clips))
     assert (study / "report.html").read_text() == page
 
 
@@ -215,28 +216,28 @@ def test_a_study_without_streams_is_finished(clips, copy):
     assert {path: path.stat().st_mtime_ns for path in (copy / "encodes").iterdir()} == before
     page = (copy / "report.html").read_text()
     assert data_of(copy / "report.html")["viewer"] == []
-    assert "The viewer has no frames" in page and "not kept" in page
+    assert "The viewer has no frames" in page and "did not keep them" in page
 
     change(copy, lambda table: table.drop(columns="key"))
     summary = json.loads((copy / "summary.json").read_text())
     del summary["command"], summary["versions"]
     (copy / "summary.json").write_text(json.dumps(summary))
-    report.write_html(read(copy))
+    write_html(read(copy))
     assert "The command was not recorded." in (copy / "report.html").read_text()
 
 
 def test_a_viewer_without_sources(copy):
-    report.write_html(read(copy))
+    write_html(read(copy))
     (viewed, _) = data_of(copy / "report.html")["viewer"]
     assert [stream["name"] for stream in viewed["streams"]] == [AGENT, BASELINE]
-    assert "source clips were not at hand" in (copy / "report.html").read_text()
+    assert "the source clips were not given" in (copy / "report.html").read_text()
 
 
 def test_few_clips_are_viewed(copy, monkeypatch):
-    monkeypatch.setattr(report, "VIEWER_BYTES", 1)
-    report.write_html(read(copy))
+    monkeypatch.setattr(viewer, "MAX_BYTES", 1)
+    write_html(read(copy))
     assert len(data_of(copy / "report.html")["viewer"]) == 1
-    assert "1 of 2 clips, chosen by" in (copy / "report.html").read_text()
+    assert "The menu has 1 of 2 clips, chosen by" in (copy / "report.html").read_text()
 
 
 def test_figures_for_papers(study):
@@ -250,7 +251,7 @@ def test_figures_for_papers(study):
         else:
             assert data.startswith(b"\x89PNG")
     before = [file.read_bytes() for file in files]
-    report.write_figures(read(study))
+    write_figures(read(study))
     assert [file.read_bytes() for file in files] == before
 
 
@@ -261,6 +262,20 @@ def test_names_are_no_markup(tmp_path):
     page.write(tmp_path / "page.html")
     assert list(data_of(tmp_path / "page.html")["plots"]["plots-0"]["choices"]) == [name]
     assert "<b onclick" not in (tmp_path / "page.html").read_text().replace(get_plotlyjs(), "")
+
+
+def page_of_names(path, name):
+    """Write a page in which every text is one name."""
+    page = Page(name)
+    page.section(name, html_table([[name], [name]], name), code(name), details(name, code(name)))
+    traces = [{"type": "scatter", "name": name, "x": [1, 2], "y": [1, 2], "text": [name, name]}]
+    plots = [Plot(name, traces, {"xaxis": {"title": {"text": name}}}, name)]
+    page.plots(name, name, {name: plots, f"{name} 2": plots}, name)
+    planes = [np.full(shape, 128, np.uint8) for shape in ((4, 4), (2, 2), (2, 2))]
+    page.viewer(
+        name, [ViewedClip(name, [0], [ViewedStream(name, name, [picture(planes)], [name])])], name
+    )
+    page.write(path)
 
 
 # Studies side by side
@@ -396,6 +411,19 @@ def test_in_a_browser(study, browser, width, dark):
     assert drawn == traces(data_of(study / "report.html"), 0, "test")[0]["y"]
     assert browser.problems == []
     assert {url.partition(":")[0] for url in browser.requests} <= {"file", "data"}
+
+
+def test_names_do_not_run(tmp_path, browser):
+    """A clip may be named by someone else."""
+    name = "</script><script>window.ran = 1</script><img src=none onerror='window.ran = 1'>&"
+    page_of_names(tmp_path / "page.html", name)
+    browser.open((tmp_path / "page.html").as_uri())
+    assert browser.run("document.querySelector('h1').textContent") == name
+    assert browser.run("document.querySelector('option').textContent") == name
+    assert browser.run("document.querySelector('.stage strong').textContent") == name
+    assert browser.run("window.ran === undefined")
+    assert browser.run("document.querySelectorAll('img[onerror]').length") == 0
+    assert browser.problems == []
 
 
 def test_the_viewer_goes_by_keyboard(study, browser):

@@ -32,6 +32,13 @@ MUZERO = {
     "muzero:build/rl/muzero-augmented.safetensors": "MuZero, attempt 3",
     "muzero:build/rl/a4.safetensors": "MuZero, attempt 4",
 }
+ALL = {
+    **MUZERO,
+    "muzero:build/rl/muzero.safetensors@16": "MuZero, attempt 2, 16 simulations",
+    "rllib:build/rl/ppo-imitation.safetensors": "PPO",
+    "tpl": "`dependency`",
+    "layered": "`layered`",
+}
 RLLIB = {
     "imitation": "`imitation`",
     "rllib:build/rl/ppo-imitation.safetensors": "PPO over `imitation`",
@@ -86,6 +93,7 @@ def tables() -> dict[str, list[str]]:
             of_policies(stored, MUZERO, "libvpx-q-mlarf"),
             of_policies(stored, MUZERO, "imitation"),
         ],
+        "agents/muzero/notes.md": [of_policies(stored, ALL, "libvpx-vbr")],
         "agents/rllib/README.md": [
             of_policies(stored, RLLIB, "libvpx-q-mlarf"),
             of_policies(stored, RLLIB, "imitation"),

@@ -1,10 +1,8 @@
-"""Pictures of what depends on what in one encode."""
+"""Pictures of the dependencies between the frames of one encode."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -16,25 +14,24 @@ from numpy.typing import NDArray
 from vpxrc.dependency import BLOCK
 from vpxrc.evaluation.inspection import GroupModel, Inspection, group_table
 from vpxrc.media.frames import Video
-from vpxrc.reports.style import COLOURS
+from vpxrc.reports.style import LAYERS, LEAF, layers_of
 from vpxrc.storage import atomic_write
 
 MAX_PANELS = 12  # frames in the picture of the maps
-LABELLED_SHARE = 0.01  # of all that flows in a group; weaker arrows are pale
+LABELLED_SHARE = 0.01  # of a group's propagated cost; arrows with less are pale and have no label
 _DPI = 110
-_LAYERS = ("key", "golden", "overlay", *(f"ARF, layer {depth}" for depth in range(1, 7)), "leaf")
 
 
 def write_inspection(inspection: Inspection, group: int, folder: Path) -> list[Path]:
     """Write ``importance.png``, ``frames.png``, ``propagation.png`` and ``dependency.parquet``.
 
     Args:
-        inspection: What to draw.
+        inspection: The encode and its model.
         group: Index of the group whose maps and graph are drawn.
-        folder: Where to.
+        folder: Folder for the files.
 
     Returns:
-        The files' paths.
+        The paths of the files.
 
     Raises:
         InputError: There is no such group.
@@ -56,10 +53,8 @@ def write_inspection(inspection: Inspection, group: int, folder: Path) -> list[P
     return paths
 
 
-# The pictures
-
-
 def _importance_picture(group: GroupModel, video: Video) -> Figure:
+    """Draw the importance of every block of a group's first frames over the frames themselves."""
     d = group.dependency
     shown = range(min(MAX_PANELS, len(group.rows)))
     columns = min(4, len(shown))
@@ -68,7 +63,7 @@ def _importance_picture(group: GroupModel, video: Video) -> Figure:
     width, height = max(2.4, scale * video.width), scale * video.height + 0.4
     figure = Figure(figsize=(width * columns + 1.2, height * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    # Single blocks that cost next to nothing themselves would take the whole scale.
+    # Not the maximum: a few blocks that cost almost nothing themselves have extreme values.
     top = max(2.0, float(np.percentile(d.importance[: len(shown)], 99.5)))
     heat = None
     for position, panel in zip(shown, panels, strict=False):
@@ -105,6 +100,7 @@ def _importance_picture(group: GroupModel, video: Video) -> Figure:
 
 
 def _frames_picture(inspection: Inspection) -> Figure:
+    """Draw q index, bits and importance of all frames, coloured by layer."""
     log = inspection.log
     coded = log.to_pandas()
     coded = coded[~coded["is_shown_again"]]
@@ -113,8 +109,8 @@ def _frames_picture(inspection: Inspection) -> Figure:
     panels = figure.subplots(len(tables), 1, sharex=True)
     found: dict[str, Artist] = {}
     for panel, (name, table) in zip(panels, tables.items(), strict=True):
-        for label, colour, layer in _layers(table):
-            size = 12 if label == "leaf" else 28
+        for label, colour, layer in layers_of(table):
+            size = 12 if label == LEAF else 28
             found[label] = panel.scatter(
                 layer["show_index"], layer[name], s=size, color=colour, label=label
             )
@@ -126,13 +122,14 @@ def _frames_picture(inspection: Inspection) -> Figure:
     panels[2].set(ylabel="importance", xlabel="frame (lines: where a group starts)")
     panels[2].set_yscale("log", base=2)
     panels[2].yaxis.set_major_formatter(FuncFormatter(_plain))
-    names = [name for name in _LAYERS if name in found]
+    names = [name for name in LAYERS if name in found]
     figure.legend([found[name] for name in names], names, loc="outside right upper")
     figure.suptitle(f"{log.clip.name} at {log.bitrate:.0f} kbit/s")
     return figure
 
 
 def _propagation_picture(group: GroupModel, video: Video) -> Figure:
+    """Draw a group's references as a graph, and the motion along the strongest of them."""
     flow = group.dependency.flow()
     figure = Figure(figsize=(12, 13), layout="constrained")
     graph, picture = figure.subplots(2, 1)
@@ -143,16 +140,17 @@ def _propagation_picture(group: GroupModel, video: Video) -> Figure:
 
 
 def _draw_graph(panel: Axes, group: GroupModel, share: NDArray[np.float64]) -> None:
-    """Draw frames by show index and layer, and arrows to what they are predicted from.
+    """Draw frames by show index and layer, and arrows to the frames that they are predicted from.
 
     Args:
-        panel: Where to.
+        panel: The panel to draw on.
         group: The group.
-        share: ``flow`` over its sum.
+        share: Share of the group's propagated cost that frame n passes to its reference m,
+            ``[n, m]``.
     """
     x = group.rows["show_index"].astype(np.float64)
     levels = group.level
-    # Equal units on both axes, so that an arc's points can be told in them.
+    # Both axes have equal units, so that points on an arc can be computed in them.
     unit = 0.5 * np.ptp(x) / max(1, levels.max())
     y = -unit * levels
     places = np.stack([x, y], axis=1)
@@ -187,7 +185,7 @@ def _draw_graph(panel: Axes, group: GroupModel, share: NDArray[np.float64]) -> N
                 bbox={"boxstyle": "square,pad=0.1", "color": "white"},
                 zorder=3,
             )
-    for _, colour, layer in _layers(group_table(group)):
+    for _, colour, layer in layers_of(group_table(group)):
         nodes = layer.index
         panel.scatter(x[nodes], y[nodes], s=320, color="white", edgecolor=colour, lw=3, zorder=4)
     importances = group.dependency.frame_importance
@@ -197,7 +195,7 @@ def _draw_graph(panel: Axes, group: GroupModel, share: NDArray[np.float64]) -> N
         panel.annotate(
             f"{importance:.1f}",
             place,
-            (0, -19 if level == levels.max() else 19),  # arrows end at the other side
+            (0, -19 if level == levels.max() else 19),  # arrows end on the other side
             textcoords="offset points",
             fontsize=8,
             ha="center",
@@ -216,7 +214,7 @@ def _draw_graph(panel: Axes, group: GroupModel, share: NDArray[np.float64]) -> N
 def _on_arc(
     start: NDArray[np.float64], end: NDArray[np.float64], bend: float
 ) -> NDArray[np.float64]:
-    """Return a point of matplotlib's ``arc3`` in the first half, where fewer arrows meet."""
+    """Return a point in the first half of matplotlib's ``arc3``, where fewer arrows meet."""
     dx, dy = end - start
     control = (start + end) / 2 + bend * np.array([dy, -dx])
     t = 0.4
@@ -224,13 +222,13 @@ def _on_arc(
 
 
 def _draw_motion(panel: Axes, group: GroupModel, flow: NDArray[np.float64], video: Video) -> None:
-    """Draw the motion of the blocks over which most flows, on the frame that they come from."""
+    """Draw the motion vectors between the two frames with the largest flow, over the reference."""
     d = group.dependency
     n, reference = np.unravel_index(flow.argmax(), flow.shape)
     shown = group.rows["show_index"]
     _draw_luma(panel, video, int(shown[reference]))
     if flow[n, reference] <= 0:
-        panel.set_title("Nothing flows")
+        panel.set_title("No frame depends on another")
         return
     rows, cols = np.nonzero(d.reference[n] == reference)
     row_mv, col_mv = d.mv[n, rows, cols].T / 4
@@ -254,27 +252,16 @@ def _draw_motion(panel: Axes, group: GroupModel, flow: NDArray[np.float64], vide
 
 
 def _draw_luma(panel: Axes, video: Video, show_index: int, black: int = 0) -> None:
-    """Draw a frame, pale where ``black`` is below 0, so that colours show on dark parts too."""
+    """Draw a frame's luma. A negative ``black`` makes it pale, so that colours show on it."""
     panel.imshow(video.planes(show_index)[0], cmap="gray", vmin=black, vmax=255)
     panel.set(xticks=[], yticks=[])
 
 
 def _heat() -> Colormap:
-    """Return colours that are the clearer the more they say."""
+    """Return a colour map from transparent yellow to opaque red."""
     colours = colormaps["YlOrRd"](np.linspace(0, 1, 256))
     colours[:, 3] = 0.75 * np.linspace(0, 1, 256) ** 0.7
     return ListedColormap(colours)
-
-
-def _layers(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Yield label, colour (as in the evaluation's report) and frames of each layer."""
-    labels = table["update_type"].where(
-        table["update_type"] != "arf", "ARF, layer " + table["layer_depth"].astype(str)
-    )
-    for position, label in enumerate(_LAYERS):
-        layer = table[labels == label]
-        if len(layer):
-            yield label, "#999999" if label == "leaf" else COLOURS[position % len(COLOURS)], layer
 
 
 def _plain(value: float, position: int | None = None) -> str:

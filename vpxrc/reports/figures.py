@@ -1,4 +1,4 @@
-"""The pictures of a study as files: PNG, and PDF for papers."""
+"""The pictures of a study as PNG files, and as PDF files for papers."""
 
 from pathlib import Path
 
@@ -7,20 +7,12 @@ from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
+from vpxrc.evaluation.quality import QUALITIES, measured_qualities
 from vpxrc.evaluation.result import Evaluation
-from vpxrc.reports.style import (
-    LABELS,
-    MAX_PANELS,
-    QUALITIES,
-    coded_frames,
-    layers_of,
-    measured_qualities,
-    middle_target,
-    policy_colours,
-)
+from vpxrc.reports.style import LEAF, coded_frames, layers_of, middle_target, policy_colours
 from vpxrc.storage import atomic_write
 
-# What is written
+MAX_PANELS = 24  # clips in a picture
 
 
 def write_pictures(evaluation: Evaluation) -> None:
@@ -39,12 +31,12 @@ def write_pictures(evaluation: Evaluation) -> None:
 
 
 def write_figures(evaluation: Evaluation) -> list[Path]:
-    """Write the pictures for papers, each as PDF and as PNG, into ``figures/``.
+    """Write the pictures for papers into the folder ``figures``, each as PDF and as PNG.
 
-    They are ``rd-METRIC``, ``bd-rate`` and ``constraint``; a PDF has its fonts in it.
+    The files are ``rd-QUALITY``, ``bd-rate`` and ``constraint``. The PDF files embed their fonts.
 
     Returns:
-        The files' paths.
+        The paths of the files.
 
     Raises:
         OutputError: A file cannot be written.
@@ -62,10 +54,8 @@ def write_figures(evaluation: Evaluation) -> list[Path]:
     return paths
 
 
-# Pictures
-
-
 def _rd_picture(encodes: pd.DataFrame, metric: str) -> Figure:
+    """Draw a quality over the achieved bitrate, one panel per clip and one curve per policy."""
     colours = policy_colours(encodes)
     clips = list(dict.fromkeys(encodes["clip"]))
     shown = clips[:MAX_PANELS]
@@ -82,7 +72,7 @@ def _rd_picture(encodes: pd.DataFrame, metric: str) -> Figure:
             )
         panel.set_title(clip, fontsize=10)
         panel.set_xlabel("achieved bitrate (kbit/s)")
-        panel.set_ylabel(LABELS[metric])
+        panel.set_ylabel(QUALITIES[metric].axis_label)
         panel.grid(alpha=0.3)
     for panel in panels[len(shown) :]:
         panel.set_axis_off()
@@ -94,6 +84,7 @@ def _rd_picture(encodes: pd.DataFrame, metric: str) -> Figure:
 
 
 def _frames_picture(evaluation: Evaluation) -> Figure:
+    """Draw q index and bits of the first clip's frames under the agent and the first baseline."""
     summary = evaluation.summary
     clip, target = summary["clips"][0]["clip"], middle_target(summary)
     policies = [summary["agent"], next(iter(summary["baselines"]))]
@@ -103,7 +94,7 @@ def _frames_picture(evaluation: Evaluation) -> Figure:
     for column, policy in enumerate(policies):
         frames = coded[(coded["clip"] == clip) & (coded["policy"] == policy)]
         for label, colour, layer in layers_of(frames):
-            style = {"s": 12 if label == "leaf" else 28, "color": colour, "label": label}
+            style = {"s": 12 if label == LEAF else 28, "color": colour, "label": label}
             panels[0, column].scatter(layer["show_index"], layer["q_index"], **style)
             panels[1, column].scatter(layer["show_index"], layer["bits"], **style)
         panels[0, column].set_title(policy)
@@ -122,6 +113,7 @@ def _frames_picture(evaluation: Evaluation) -> Figure:
 
 
 def _bd_rate_picture(evaluation: Evaluation) -> Figure:
+    """Draw the agent's mean BD-rates with their intervals, a bar per baseline and quality."""
     colours, baselines = policy_colours(evaluation.encodes), evaluation.summary["baselines"]
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     panel = figure.subplots()
@@ -142,7 +134,7 @@ def _bd_rate_picture(evaluation: Evaluation) -> Figure:
                     capsize=3,
                 )
         panel.bar(0, 0, color=colours[baseline], label=f"against {baseline}")
-    panel.set_xticks(range(len(metrics)), [QUALITIES[metric] for metric in metrics])
+    panel.set_xticks(range(len(metrics)), [QUALITIES[metric].label for metric in metrics])
     panel.axhline(0, color="black", lw=0.8)
     panel.set_ylabel(f"BD-rate of {evaluation.summary['agent']} (%)")
     panel.grid(alpha=0.3, axis="y")
@@ -152,6 +144,7 @@ def _bd_rate_picture(evaluation: Evaluation) -> Figure:
 
 
 def _constraint_picture(encodes: pd.DataFrame) -> Figure:
+    """Draw achieved over target bitrate of every encode, by target and policy."""
     colours = policy_colours(encodes)
     rates = sorted(encodes["target_bitrate"].unique().tolist())
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")

@@ -25,7 +25,7 @@
   // Plots
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  // Black curves are light ones on a dark page.
+  // Black curves become light on a dark page.
   const themed = (value) =>
     dark.matches ? JSON.parse(JSON.stringify(value).replaceAll('"#000000"', '"#e4e7ea"')) : value;
   const colourOf = (trace) => trace.marker?.color ?? trace.line?.color;
@@ -97,7 +97,7 @@
         const traces = plot.traces.filter((trace) => !hidden.has(trace.name));
         Plotly.react(drawing, themed(traces), layoutOf(plot), {
           responsive: true,
-          displayModeBar: false, // it covers what it is for, and offers to upload the data
+          displayModeBar: false, // it covers the plot, and offers to upload the data
         });
       });
     }

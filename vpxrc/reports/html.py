@@ -18,7 +18,7 @@ from vpxrc.media.frames import Colours, rgb
 from vpxrc.storage import atomic_write
 
 MAX_PICTURE_WIDTH = 640  # pixels
-JPEG_QUALITY = 90  # so fine that the artefacts in sight are the stream's, not JPEG's
+JPEG_QUALITY = 90  # so fine that the visible faults are the stream's, not JPEG's
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Plot:
     """One plot of a section.
 
     Attributes:
-        title: What is above it.
-        traces: Plotly's, as dictionaries; those of one name are shown and hidden together.
-        layout: Plotly's, without what follows the page's theme.
-        caption: What is below it.
+        title: Heading above the plot.
+        traces: Plotly's traces as dictionaries. Traces of one name are shown and hidden together.
+        layout: Plotly's layout without colours of axes and text, which follow the page's theme.
+        caption: Text below the plot.
     """
 
     title: str
@@ -39,14 +39,14 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One stream of a clip, for the viewer.
+class ViewedStream:
+    """One stream of a clip in the frame viewer.
 
     Attributes:
-        name: What it is called.
-        caption: What is said of all of it.
-        pictures: Its frames, as :func:`picture` makes them.
-        notes: What is said of each frame.
+        name: Name of the stream.
+        caption: Text below every frame.
+        pictures: The frames as :func:`picture` returns them.
+        notes: Text for each frame; empty if there is none.
     """
 
     name: str
@@ -56,27 +56,28 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Viewed:
-    """A clip in the viewer.
+class ViewedClip:
+    """A clip in the frame viewer.
 
     Attributes:
-        clip: What the menu calls it.
-        frames: Show indices of its pictures.
-        streams: What is shown side by side.
+        clip: Name in the menu.
+        frames: Show indices of the pictures.
+        streams: Streams that are shown side by side.
     """
 
     clip: str
     frames: list[int]
-    streams: list[Shown]
+    streams: list[ViewedStream]
 
 
 class Page:
-    """A page that is put together section by section, then written.
+    """A page that is built section by section, then written.
 
-    The same content gives the same bytes.
+    The same content gives the same bytes. Headings, names and texts are escaped; only the parts of
+    :meth:`section` are HTML already.
 
     Args:
-        title: Heading of the page, and its name.
+        title: Title and heading of the page.
     """
 
     def __init__(self, title: str) -> None:
@@ -86,7 +87,12 @@ class Page:
         self._viewer: list[dict[str, Any]] = []
 
     def section(self, heading: str, *parts: str) -> None:
-        """Add a section of HTML."""
+        """Add a section.
+
+        Args:
+            heading: Heading of the section.
+            parts: Pieces of HTML, as the functions of this module return them.
+        """
         place = f"section-{len(self._body)}"
         inner = "\n".join(parts)
         self._body.append(
@@ -100,19 +106,25 @@ class Page:
         """Add a section of plots.
 
         Args:
-            heading: Its heading.
-            menu: What one chooses.
-            plots: What is drawn for each choice of the menu, the same number of plots for each; one
-                choice alone has no menu.
-            words: What is said above the plots.
+            heading: Heading of the section.
+            menu: Label of the menu.
+            plots: Plots of each choice in the menu, the same number for each. A single choice has
+                no menu.
+            words: Text above the plots.
         """
         place = f"plots-{len(self._plots)}"
         choices = {choice: [asdict(plot) for plot in drawn] for choice, drawn in plots.items()}
         self._plots[place] = {"menu": menu, "choices": choices}
         self.section(heading, paragraph(words), f'<div class="plots" id="{place}"></div>')
 
-    def viewer(self, heading: str, clips: Sequence[Viewed], words: str) -> None:
-        """Add the frame viewer, at most one a page; without clips only the words."""
+    def viewer(self, heading: str, clips: Sequence[ViewedClip], words: str) -> None:
+        """Add the frame viewer, at most one per page. Without clips only the text is added.
+
+        Args:
+            heading: Heading of the section.
+            clips: Clips of the menu.
+            words: Text above the viewer.
+        """
         self._viewer = [asdict(clip) for clip in clips]
         place = '<div class="viewer" id="viewer"></div>' if clips else ""
         self.section(heading, paragraph(words), place)
@@ -141,7 +153,7 @@ class Page:
                 *self._body,
                 "</main>",
                 f"<script>{get_plotlyjs()}</script>",
-                # "<" would end the script early where a name has "</script>" in it.
+                # A name with "</script>" in it would end the script early.
                 '<script type="application/json" id="data">',
                 data.replace("<", "\\u003c"),
                 f"</script><script>{script}</script></body></html>\n",
@@ -162,11 +174,11 @@ def code(text: str) -> str:
 
 
 def table(rows: Iterable[Sequence[object]], name: str) -> str:
-    """Return a table as HTML, which scrolls by itself where it is too wide.
+    """Return a table as HTML. A table that is too wide scrolls without the page.
 
     Args:
-        rows: The heading first.
-        name: What assistive programs call it.
+        rows: The rows, with the heading first.
+        name: Name for screen readers.
     """
     heading, *body = (list(map(escape, map(str, row))) for row in rows)
     lines = [f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in body]
@@ -178,7 +190,7 @@ def table(rows: Iterable[Sequence[object]], name: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """Return as HTML what this package writes in Markdown: paragraphs, lists and tables."""
+    """Return Markdown as HTML: paragraphs, lists and tables, as this package writes them."""
     parts = []
     for block in text.strip().split("\n\n"):
         lines = block.split("\n")
@@ -194,16 +206,16 @@ def markdown(text: str) -> str:
 
 
 def details(summary: str, inner: str) -> str:
-    """Return HTML that is folded away."""
+    """Return HTML that is hidden until the reader opens it."""
     return f"<details><summary>{escape(summary)}</summary>\n{inner}</details>"
 
 
 def picture(planes: Sequence[NDArray[np.uint8]], colours: Colours | None = None) -> str:
-    """Return a frame as a JPEG in a ``data:`` address, scaled down where it is large.
+    """Return a frame as a JPEG in a ``data:`` address, scaled down if it is wide.
 
     Args:
         planes: The Y, U and V planes, as :func:`vpxrc.media.frames.rgb` takes them.
-        colours: How the samples are to be shown; BT.601 in the limited range without.
+        colours: Colour description of the samples; by default BT.601 in the limited range.
     """
     luma, blue, red = planes
     image = Image.fromarray(rgb(luma, blue, red, colours))

@@ -7,24 +7,23 @@ import numpy as np
 import pandas as pd
 
 from vpxrc.evaluation.bd_rate import mean_ci95
+from vpxrc.evaluation.quality import QUALITIES, measured_qualities
 from vpxrc.evaluation.result import Evaluation
 from vpxrc.reports.html import Plot
-from vpxrc.reports.style import (
-    LABELS,
-    LAYERS,
-    MAX_CHOICES,
-    MAX_LARGE_DOTS,
-    QUALITIES,
-    SYMBOLS,
-    coded_frames,
-    layers_of,
-    measured_qualities,
-    policy_colours,
-)
+from vpxrc.reports.style import LAYERS, LEAF, coded_frames, layers_of, policy_colours
+
+MAX_CHOICES = 200  # clips in a menu
+MAX_LARGE_DOTS = 20  # clips; the dots of more clips are small
+SYMBOLS = ("square", "diamond", "x", "triangle-up", "triangle-down", "star", "cross")
 
 
 def rd_plots(encodes: pd.DataFrame, comparisons: pd.DataFrame) -> dict[str, list[Plot]]:
-    """Return for each clip a plot per metric, with every policy."""
+    """Return for each clip a plot per quality, with a curve per policy.
+
+    Args:
+        encodes: As :attr:`Evaluation.encodes`.
+        comparisons: As :attr:`Evaluation.comparisons`; the captions quote it.
+    """
     colours, metrics = policy_colours(encodes), measured_qualities(encodes)
     curves = dict(list(encodes.sort_values("bitrate").groupby(["clip", "policy"])))
     percents = {key: rows for key, rows in comparisons.groupby(["clip", "metric"])}
@@ -45,12 +44,12 @@ def rd_plots(encodes: pd.DataFrame, comparisons: pd.DataFrame) -> dict[str, list
             ]
             layout = {"xaxis": {"title": {"text": "achieved bitrate (kbit/s)"}}, "yaxis": {}}
             caption = _percents(percents.get((clip, metric)))
-            plots[clip].append(Plot(LABELS[metric], traces, layout, caption))
+            plots[clip].append(Plot(QUALITIES[metric].axis_label, traces, layout, caption))
     return plots
 
 
 def _percents(rows: pd.DataFrame | None) -> str:
-    """Return the BD-rates of one clip and metric in words."""
+    """Return the BD-rates of one clip and quality in words."""
     if rows is None:
         return ""
     words = []
@@ -68,21 +67,24 @@ def _percents(rows: pd.DataFrame | None) -> str:
 def bd_rate_plot(
     comparisons: pd.DataFrame, by: Literal["test", "anchor"], colours: Mapping[str, str]
 ) -> Plot:
-    """Return bars with intervals, and a dot per clip, in groups by metric.
+    """Return a bar chart of mean BD-rates with intervals and a dot per clip, grouped by quality.
 
-    There are bars for each test or for each anchor; the other is the same everywhere.
+    Args:
+        comparisons: Rows of :attr:`Evaluation.comparisons` with one test or one anchor.
+        by: The column that differs: each of its values has bars of its own.
+        colours: Colour of each value of that column.
     """
     traces: list[dict[str, Any]] = []
     for policy, pair in comparisons.groupby(by, sort=False):
         usable = pair[pair["status"] == "ok"]
         figures = {
-            QUALITIES[str(metric)]: mean_ci95(rows["percent"].astype(float))
+            QUALITIES[str(metric)].label: mean_ci95(rows["percent"].astype(float))
             for metric, rows in usable.groupby("metric", sort=False)
         }
         name = f"against {policy}" if by == "anchor" else policy
         common = {"name": name, "offsetgroup": name, "legendgroup": name}
         colour = colours[str(policy)]
-        # Of one clip at least, so that none of them is None.
+        # Groups are not empty, so that no mean or interval is None.
         means = [found.mean or 0.0 for found in figures.values()]
         ends = [found.ci95 or (0.0, 0.0) for found in figures.values()]
         error = {
@@ -108,7 +110,7 @@ def bd_rate_plot(
                 "type": "scatter",
                 **common,
                 "mode": "markers",
-                "x": [QUALITIES[metric] for metric in usable["metric"]],
+                "x": [QUALITIES[metric].label for metric in usable["metric"]],
                 "y": usable["percent"].astype(float).tolist(),
                 "text": usable["clip"].tolist(),
                 "marker": {
@@ -141,7 +143,7 @@ def bd_rate_plot(
 
 
 def constraint_plot(encodes: pd.DataFrame) -> Plot:
-    """Return boxes with a dot per encode, in groups by target."""
+    """Return a box plot of achieved over target bitrate, a dot per encode, grouped by target."""
     rates = sorted(encodes["target_bitrate"].unique().tolist())
     traces = []
     for policy, colour in policy_colours(encodes).items():
@@ -180,13 +182,10 @@ def constraint_plot(encodes: pd.DataFrame) -> Plot:
     return Plot("Every encode's bitrate", traces, layout)
 
 
-# What an evaluation's page has
-
-
 def frames_plots(
     evaluation: Evaluation, target: int, policies: Sequence[str]
 ) -> dict[str, list[Plot]]:
-    """Return for each clip a plot per policy: q, bits and PSNR of every coded frame by layer."""
+    """Return for each clip a plot per policy of the q index, bits and PSNR of every coded frame."""
     clips = list(dict.fromkeys(evaluation.encodes["clip"]))[:MAX_CHOICES]
     encodes = {
         policy: frames
@@ -218,9 +217,10 @@ def frames_plots(
 
 
 def _frames_traces(frames: pd.DataFrame, rows: Sequence[str]) -> list[dict[str, Any]]:
+    """Return a trace per layer and row of the plot; ``rows`` are columns of ``frames``."""
     traces: list[dict[str, Any]] = []
     for label, colour, layer in layers_of(frames):
-        symbol = "circle" if label == "leaf" else SYMBOLS[LAYERS.index(label) % len(SYMBOLS)]
+        symbol = "circle" if label == LEAF else SYMBOLS[LAYERS.index(label) % len(SYMBOLS)]
         for number, name in enumerate(rows, start=1):
             values = layer[name].round(3) if name == "psnr" else layer[name]
             traces.append(
@@ -235,7 +235,7 @@ def _frames_traces(frames: pd.DataFrame, rows: Sequence[str]) -> list[dict[str, 
                     "marker": {
                         "color": colour,
                         "symbol": symbol,
-                        "size": 4 if label == "leaf" else 8,
+                        "size": 4 if label == LEAF else 8,
                     },
                 }
             )
@@ -243,7 +243,7 @@ def _frames_traces(frames: pd.DataFrame, rows: Sequence[str]) -> list[dict[str, 
 
 
 def _range(columns: "list[pd.Series[float]]", name: str) -> list[float]:
-    """Return the range of an axis that several plots share."""
+    """Return the range of an axis that several plots share, for bits in powers of ten."""
     values = np.concatenate([column.to_numpy(np.float64) for column in columns])
     if name == "bits":
         values = np.log10(np.maximum(values, 1))

@@ -1,63 +1,93 @@
-"""The decoded frames that a page shows."""
+"""The decoded frames in the viewer of a page."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vpxrc.encoder.log import psnr
 from vpxrc.evaluation.result import Clip, Evaluation
 from vpxrc.media.decoding import decode_vp9
 from vpxrc.media.frames import Colours, split_planes
-from vpxrc.reports import html as page
-from vpxrc.reports.style import MAX_VIEWED, VIEWER_BYTES, VIEWER_FRAMES
+from vpxrc.reports.html import (
+    JPEG_QUALITY,
+    MAX_PICTURE_WIDTH,
+    ViewedClip,
+    ViewedStream,
+    picture,
+)
 from vpxrc.storage import sha256_file
+
+MAX_CLIPS = 3
+MAX_FRAMES = 8  # of each clip
+MAX_BYTES = 6_000_000  # of all pictures, so that the page opens quickly
 
 
 def viewed_clips(
     evaluation: Evaluation, target: int, policies: Sequence[str], clips: Sequence[Clip]
-) -> tuple[list[page.Viewed], str]:
-    """Return what the viewer shows, and what is said of it."""
+) -> tuple[list[ViewedClip], str]:
+    """Return the clips of the viewer and the text above it.
+
+    Of more than :data:`MAX_CLIPS` clips those are chosen that are evenly spaced in the order of the
+    agent's BD-rate. Clips whose streams were not kept are left out.
+
+    Args:
+        evaluation: The study.
+        target: Target in kbit/s whose streams are shown.
+        policies: The agent and the first baseline.
+        clips: Clips to take source frames from.
+
+    Raises:
+        InputError: A clip cannot be read.
+        EncoderError: A stream cannot be decoded.
+    """
     sources = {clip.name: clip for clip in clips}
     streams = {
         clip: paths
         for clip in dict.fromkeys(evaluation.encodes["clip"])
-        if (paths := _kept(evaluation, clip, target, policies))
+        if (paths := _kept_streams(evaluation, clip, target, policies))
     }
     gains = _gains(evaluation)
     ranked = sorted(streams, key=lambda clip: gains.get(clip, np.inf))
     if not ranked:
         return [], (
-            f"The viewer has no frames: the streams at {target} kbit/s are not kept with these "
-            "results. An older vpxrc kept none; the same command with an empty folder does."
+            f"The viewer has no frames, because the streams at {target} kbit/s are not in the "
+            "results folder. Older versions of vpxrc did not keep them. Run the same command with "
+            "an empty folder to encode again."
         )
-    if len(ranked) > MAX_VIEWED:
-        places = np.linspace(0, len(ranked) - 1, MAX_VIEWED).round().astype(int)
+    if len(ranked) > MAX_CLIPS:
+        places = np.linspace(0, len(ranked) - 1, MAX_CLIPS).round().astype(int)
         ranked = [ranked[place] for place in places]
-    viewed: list[page.Viewed] = []
-    left = VIEWER_BYTES
+    viewed: list[ViewedClip] = []
+    left = MAX_BYTES
     for clip in ranked:
         found = _view(evaluation, clip, target, streams[clip], sources.get(clip))
         left -= sum(len(one) for stream in found.streams for one in stream.pictures)
         if viewed and left < 0:
             break
         gain = f" ({gains[clip]:+.1f} %)" if clip in gains else ""
-        viewed.append(page.Viewed(found.clip + gain, found.frames, found.streams))
-    words = (
-        f"Decoded frames at the same target, {target} kbit/s: {VIEWER_FRAMES} of a clip at most, "
-        f"evenly spaced, as JPEG of quality {page.JPEG_QUALITY}, scaled down to "
-        f"{page.MAX_PICTURE_WIDTH} pixels where they are wider. "
-    )
-    if len(viewed) < len(set(evaluation.encodes["clip"])):
-        words += (
-            f"{len(viewed)} of {len(set(evaluation.encodes['clip']))} clips, chosen by the agent's "
-            "BD-rate, from the most bits saved to the least. "
+        viewed.append(ViewedClip(found.clip + gain, found.frames, found.streams))
+    num_clips = len(set(evaluation.encodes["clip"]))
+    words = [
+        f"Decoded frames at the same target of {target} kbit/s, up to {MAX_FRAMES} of each clip, "
+        f"evenly spaced. They are JPEG pictures of quality {JPEG_QUALITY}, scaled down to a width "
+        f"of {MAX_PICTURE_WIDTH} pixels if they are wider."
+    ]
+    if len(viewed) < num_clips:
+        words.append(
+            f"The menu has {len(viewed)} of {num_clips} clips, chosen by the agent's BD-rate, from "
+            "the most bits saved to the fewest."
         )
-    words += f"Menu: the BD-rate in PSNR of {policies[0]} against {policies[1]}." if gains else ""
+    if gains:
+        words.append(
+            f"The percentages in the menu are BD-rates in PSNR of {policies[0]} against "
+            f"{policies[1]}."
+        )
     if not all(clip in sources for clip in ranked):
-        words += " The source clips were not at hand, so their frames are missing."
-    return viewed, words
+        words.append("Source frames are missing, because the source clips were not given.")
+    return viewed, " ".join(words)
 
 
 def _gains(evaluation: Evaluation) -> dict[str, float]:
@@ -71,6 +101,7 @@ def _gains(evaluation: Evaluation) -> dict[str, float]:
 
 
 def _row(evaluation: Evaluation, clip: str, policy: str, target: int) -> dict[str, Any]:
+    """Return one encode's row of :attr:`Evaluation.encodes`."""
     encodes = evaluation.encodes
     rows = encodes[
         (encodes["clip"] == clip)
@@ -80,10 +111,10 @@ def _row(evaluation: Evaluation, clip: str, policy: str, target: int) -> dict[st
     return {str(name): value for name, value in rows.iloc[0].items()}
 
 
-def _kept(
+def _kept_streams(
     evaluation: Evaluation, clip: str, target: int, policies: Sequence[str]
 ) -> dict[str, Path]:
-    """Return the kept streams by policy; nothing where one is missing, or is another."""
+    """Return the files of the streams by policy; nothing if one is missing or has changed."""
     paths = {}
     for policy in policies:
         row = _row(evaluation, clip, policy, target)
@@ -100,12 +131,12 @@ def _view(
     target: int,
     paths: Mapping[str, Path],
     source: Clip | None,
-) -> page.Viewed:
-    """Return some frames of the source, where there is one, and of each policy's stream."""
+) -> ViewedClip:
+    """Return frames of each policy's stream, after those of the source if it is given."""
     row = _row(evaluation, clip, next(iter(paths)), target)
     width, height = int(row["width"]), int(row["height"])
     last = int(row["num_frames"]) - 1
-    numbers = np.unique(np.linspace(0, last, VIEWER_FRAMES).round().astype(int)).tolist()
+    numbers = np.unique(np.linspace(0, last, MAX_FRAMES).round().astype(int)).tolist()
     original = colours = None
     streams = []
     if source is not None:
@@ -113,7 +144,7 @@ def _view(
         if video.content_hash == row["content_hash"]:
             original, colours = video.frames[numbers], video.colours
             pictures = _pictures(original, width, height, colours)
-            streams.append(page.Shown("source", "", pictures, []))
+            streams.append(ViewedStream("source", "", pictures, []))
     for policy, path in paths.items():
         frames = decode_vp9(path, width, height)[numbers]
         row = _row(evaluation, clip, policy, target)
@@ -121,12 +152,14 @@ def _view(
         if original is not None:
             luma = slice(width * height)
             errors = frames[:, luma].astype(np.float64) - original[:, luma]
-            notes = [f"{value:.2f} dB here" for value in psnr((errors**2).mean(axis=1))]
+            notes = [f"{value:.2f} dB in this frame" for value in psnr((errors**2).mean(axis=1))]
         caption = f"{row['bitrate']:.1f} kbit/s ({100 * row['overshoot']:+.1f} %)"
         pictures = _pictures(frames, width, height, colours)
-        streams.append(page.Shown(policy, caption, pictures, notes))
-    return page.Viewed(clip, numbers, streams)
+        streams.append(ViewedStream(policy, caption, pictures, notes))
+    return ViewedClip(clip, numbers, streams)
 
 
-def _pictures(frames: Any, width: int, height: int, colours: Colours | None) -> list[str]:
-    return [page.picture(split_planes(frame, width, height), colours) for frame in frames]
+def _pictures(
+    frames: NDArray[np.uint8], width: int, height: int, colours: Colours | None
+) -> list[str]:
+    return [picture(split_planes(frame, width, height), colours) for frame in frames]
