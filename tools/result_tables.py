@@ -82,13 +82,21 @@ def by_clip(stored: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def ablation() -> str:
+    """Return the stored table of the imitation agent's ablation, by the present names."""
+    stored = (RESULTS / "imitation-ablation" / "table.md").read_text()
+    rows = [line for line in stored.splitlines() if line.startswith("|")]
+    table = "\n".join(rows).replace("without TPL inputs", "without dependency inputs")
+    return table.replace("| tpl |", "| dependency |")
+
+
 def tables() -> dict[str, list[str]]:
     """Return the tables of every page, by the page's path in the repository."""
     stored = encodes()
     return {
         "README.md": [against_baselines(stored)],
         "agents/imitation/README.md": [against_baselines(stored)],
-        "agents/imitation/notes.md": [by_clip(stored)],
+        "agents/imitation/notes.md": [by_clip(stored), ablation()],
         "agents/muzero/README.md": [
             of_policies(stored, MUZERO, "libvpx-q-mlarf"),
             of_policies(stored, MUZERO, "imitation"),
