@@ -17,6 +17,28 @@ from vpxrc.storage import atomic_write
 
 START = "imitation-prior"
 
+PerClip = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Search each clip at N of the targets, which the clips take in turn.",
+    ),
+]
+Pixels = Annotated[
+    int | None,
+    typer.Option(metavar="P", min=1, help="Scale larger clips down to about P luma pixels."),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Search on a Ray cluster, --jobs tasks at once: local (started here), auto (running "
+        "here), HOST:PORT or ray://HOST:PORT. Its machines need vpxrc, and the clips and the "
+        "folder under the same paths.",
+    ),
+]
+
 
 def teach(
     clips: Annotated[
@@ -27,18 +49,8 @@ def teach(
     out: Annotated[
         Path, typer.Option(help="Folder for the lessons. Searches that it has are not run again.")
     ],
-    per_clip: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Search each clip at N of the targets, which the clips take in turn.",
-        ),
-    ] = None,
-    pixels: Annotated[
-        int | None,
-        typer.Option(metavar="P", min=1, help="Scale larger clips down to about P luma pixels."),
-    ] = None,
+    per_clip: PerClip = None,
+    pixels: Pixels = None,
     start: Annotated[
         str, typer.Option(metavar="SPEC", help="The policy that the searches start from.")
     ] = START,
@@ -53,15 +65,7 @@ def teach(
     ] = ",".join(SearchOptions().directions),
     cpu_used: CpuUsed = 2,
     jobs: Jobs = CORES,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Search on a Ray cluster, --jobs tasks at once: local (started here), auto "
-            "(running here), HOST:PORT or ray://HOST:PORT. Its machines need vpxrc, and the clips "
-            "and the folder under the same paths.",
-        ),
-    ] = None,
+    ray: Ray = None,
     as_json: Json = False,
 ) -> None:
     """Search for the best decisions of clips: lessons for agents.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -151,12 +151,17 @@ def muzero(
     if as_json:
         print(json.dumps(result))
         return
+    print(f"{out}: {_words(result)}")
+
+
+def _words(result: dict[str, Any]) -> str:
+    """Return a training's figures in words."""
     figures = [
         f"{name.replace('_', ' ')} {result[name]:+.3f}"
         for name in ("episode_return", "win_rate", "overshoot", "kept")
         if result[name] is not None
     ]
-    print(
-        f"{out}: {result['episodes']} episodes, {result['decisions']} decisions, "
+    return (
+        f"{result['episodes']} episodes, {result['decisions']} decisions, "
         f"{result['updates']} updates; of late: {', '.join(figures)}"
     )
