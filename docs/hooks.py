@@ -186,7 +186,8 @@ def policies() -> str:
         summary = (inspect.getdoc(entry.load()) or "").partition("\n")[0].removeprefix("Return ")
         if (first := named.setdefault(entry.value, entry.name)) != entry.name:
             summary = f"Another name of `{first}`, which stored studies contain."
-        summary = summary[:1].upper() + summary[1:]
+        if not summary.startswith("libvpx"):
+            summary = summary[:1].upper() + summary[1:]
         rows.append(f"| `{entry.name}` | `{entry.value}` | {summary} |")
     return "\n".join(rows)
 
