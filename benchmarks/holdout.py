@@ -1,6 +1,6 @@
 """How the imitation agent does on training clips left out of its training, by controller.
 
-python -m benchmarks.holdout docs/results/teacher/prior docs/results/teacher/student \
+python -m benchmarks.holdout docs/results/teacher/{prior,student}.parquet \
     --clips ../shared/clips/train --work build/holdout --out docs/results/holdout.md
 
 A third of the clips is left out at a time (clips of one scene together), the agent is trained on
@@ -21,7 +21,7 @@ import numpy as np
 
 from vpxrc import encode
 from vpxrc.agents.imitation.policy import PARAMETERS, imitation
-from vpxrc.agents.teacher.lessons import find_clip, open_clip, result_options, results
+from vpxrc.agents.teacher.lessons import find_clip, open_clip, pack, result_options, results
 from vpxrc.cli.common import progress_bar
 from vpxrc.datasets import Clip, load_clips
 from vpxrc.evaluation.bd_rate import more_bits
@@ -55,15 +55,8 @@ def checkpoint(fold: int, found: list[dict[str, Any]], clips: list[str], work: P
     if path.is_file():
         return path
     folds = fold_of([result["clip"] for result in found])
-    lessons = work / f"fold-{fold}"
-    lessons.mkdir(parents=True, exist_ok=True)
-    for result in found:
-        if folds[result["clip"]] == fold:
-            continue
-        for file in result["path"].parent.glob(f"{result['path'].stem}.*"):
-            link = lessons / file.name
-            if not link.is_symlink():
-                link.symlink_to(file.resolve())
+    lessons = work / f"fold-{fold}.parquet"
+    pack(lessons, [result for result in found if folds[result["clip"]] != fold])
     words = ["vpxrc", "train", "--agent", "imitation", str(lessons), "--out", str(path)]
     subprocess.run([*words, *(word for clip in clips for word in ("--clips", clip))], check=True)
     return path
@@ -102,18 +95,18 @@ def main() -> None:
     jobs = [
         (name, result, paths[folds[result["clip"]]]) for name in CONTROLLERS for result in found
     ]
-    rows: dict[tuple[str, Path], tuple[float | None, float | None, float]] = {}
+    rows: dict[tuple[str, Path, int | None], tuple[float | None, float | None, float]] = {}
     with progress_bar(hidden=False) as bar, open_workers(arguments.jobs) as workers:
         task = bar.add_task("encodes", total=len(jobs))
         for (name, result, _), row in workers.unordered(partial(run, known=known), jobs):
-            rows[name, result["path"]] = row
+            rows[name, result["path"], result["row"]] = row
             bar.update(task, advance=1)
     lines = [
         "| controller | PSNR | overall PSNR | within 5 % | over by > 5 % |",
         "| --- | --- | --- | --- | --- |",
     ]
     for name in CONTROLLERS:
-        mine = [rows[name, result["path"]] for result in found]
+        mine = [rows[name, result["path"], result["row"]] for result in found]
         cells = []
         for place in range(2):
             more = [row[place] for row in mine if row[place] is not None]

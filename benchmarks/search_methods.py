@@ -19,22 +19,15 @@ from typing import Any
 
 import cma
 import numpy as np
+from numpy.typing import NDArray
 
-from vpxrc import EncodeLog, EncoderOptions, make_policy
-from vpxrc.agents.teacher import search
+from vpxrc import EncodeLog, EncoderOptions, Video, make_policy
+from vpxrc.agents.teacher.curve import Point, anchor_curve, saved
+from vpxrc.agents.teacher.directions import Direction, blocks, units
 from vpxrc.agents.teacher.lessons import scaled
-from vpxrc.agents.teacher.search import (
-    _LANDINGS,
-    Direction,
-    Point,
-    SearchOptions,
-    _point,
-    _Search,
-    _units,
-    anchor_curve,
-    blocks,
-    saved,
-)
+from vpxrc.agents.teacher.objective import LANDINGS, Objective
+from vpxrc.agents.teacher.search import SearchOptions, search
+from vpxrc.agents.teacher.trajectory import Trajectory
 from vpxrc.cli.common import progress_bar
 from vpxrc.datasets import Clip, load_clips
 from vpxrc.storage import atomic_write
@@ -47,52 +40,58 @@ KINDS: tuple[Direction, ...] = ("key", "arf", "inner")
 METHODS = ("ours", "CMA-ES")
 
 
-class Evolution(_Search):
-    """CMA-ES with the start, the score and the landing of our search."""
+def directions(start: Trajectory) -> NDArray[np.float64]:
+    """Return what CMA-ES moves, a column each of what it adds to log2 of the steps; ``[T, D]``."""
+    groups = blocks(start)
+    columns = [
+        np.ones(len(start), dtype=bool),
+        *(units(start, kind) >= 0 for kind in KINDS),
+        *(groups == block for block in range(int(groups.max()) + 1)),
+    ]
+    return np.stack(columns, axis=1).astype(np.float64)
 
-    def landings(self, budgets: Sequence[int]) -> Iterator[tuple[int, Point, int]]:
-        """Yield what each budget of encodes gives, and how many it took."""
-        self._begin()
-        start, groups = self._trajectory, blocks(self._trajectory)
-        columns = [
-            np.ones(len(start), dtype=bool),
-            *(_units(start, kind) >= 0 for kind in KINDS),
-            *(groups == block for block in range(int(groups.max()) + 1)),
-        ]
-        moves = np.stack(columns, axis=1).astype(np.float64)
-        is_leaf = _units(start, "leaf_lambda") >= 0
-        strategy = cma.CMAEvolutionStrategy(
-            np.zeros(moves.shape[1] + 1), SIGMA, {"seed": SEED, "verbose": -9}
-        )
-        left = sorted(budgets)
-        while left:
-            candidates, costs = strategy.ask(), []
-            for candidate in candidates:
-                while left and self._encodes + _LANDINGS >= left[0]:
-                    yield left.pop(0), *self._landed()
-                if not left:
-                    return
-                move = start.moved(moves @ candidate[:-1], candidate[-1] * is_leaf)
-                trajectory, log = self._follow(move)
-                costs.append(self._cost(log))
-                if costs[-1] < self._best_score:
-                    self._best, self._best_log, self._best_score = trajectory, log, costs[-1]
-            strategy.tell(candidates, costs)
 
-    def _cost(self, log: EncodeLog) -> float:
+def evolution(
+    video: Video, options: EncoderOptions, usual: SearchOptions, budgets: Sequence[int]
+) -> Iterator[tuple[int, Point, int]]:
+    """Yield what each budget of encodes gives CMA-ES, and how many it took.
+
+    Where the best so far is brought to the target, the search goes on as if it were not.
+    """
+    objective = Objective(video, options, usual.quality)
+    best = objective.begin(make_policy(START))
+    start, least = best.trajectory, 0.0
+    objective.measure_slopes(best, usual.step)
+    target = 1000.0 * options.target_bitrate * video.duration
+
+    def cost(log: EncodeLog) -> float:
         """Return the score, and 1 % more at 10 % off the target.
 
         Along the curve the score is level only as far as its slope holds. Our search keeps to the
         target by itself.
         """
-        return self._score(log) + 100 * float(np.log(log.bits / self._target_bits)) ** 2
+        return objective.score(log) + 100 * float(np.log(log.bits / target)) ** 2
 
-    def _landed(self) -> tuple[Point, int]:
-        """Return where the best ends and the encodes up to there; the search goes on as if not."""
-        before = self._encodes
-        _, log = self._land()
-        total, self._encodes = self._encodes, before
-        return _point(self._video, log, self._search.quality), total
+    moves, is_leaf = directions(start), units(start, "leaf_lambda") >= 0
+    strategy = cma.CMAEvolutionStrategy(
+        np.zeros(moves.shape[1] + 1), SIGMA, {"seed": SEED, "verbose": -9}
+    )
+    left = sorted(budgets)
+    while left:
+        offsets, costs = strategy.ask(), []
+        for offset in offsets:
+            while left and objective.encodes + LANDINGS >= left[0]:
+                before = objective.encodes
+                landed = objective.land(best, usual.tolerance)
+                total, objective.encodes = objective.encodes, before
+                yield left.pop(0), objective.point(landed.log), total
+            if not left:
+                return
+            found = objective.evaluate(start.moved(moves @ offset[:-1], offset[-1] * is_leaf))
+            costs.append(cost(found.log))
+            if costs[-1] < least:
+                best, least = found, costs[-1]
+        strategy.tell(offsets, costs)
 
 
 def run(clip: Clip, bitrate: int, budgets: Sequence[int]) -> list[dict[str, Any]]:
@@ -120,10 +119,7 @@ def run(clip: Clip, bitrate: int, budgets: Sequence[int]) -> list[dict[str, Any]
         found = search(video, options, make_policy(START), again)
         add("ours", budget, found.found, found.encodes)
     add("start", 1, found.start, 1)
-    evolution = Evolution(
-        video, options, make_policy(START), usual, state=None, key="", progress=None
-    )
-    for budget, point, encodes in evolution.landings(budgets):
+    for budget, point, encodes in evolution(video, options, usual, budgets):
         add("CMA-ES", budget, point, encodes)
     return rows
 

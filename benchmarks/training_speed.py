@@ -37,7 +37,8 @@ from vpxrc import (
 )
 from vpxrc.agents.muzero.actor import Job, Task, play
 from vpxrc.agents.muzero.config import MuZeroConfig
-from vpxrc.agents.muzero.training import Purpose, _Run, train
+from vpxrc.agents.muzero.purpose import Purpose
+from vpxrc.agents.muzero.training import Run, train
 from vpxrc.cli.common import progress_bar
 from vpxrc.datasets import load_clips
 from vpxrc.encoder.session import SessionPool
@@ -154,7 +155,7 @@ def learner(episodes: int) -> dict[str, float]:
     for reuse in (CONFIG.reuse, 0.0):
         config = dataclasses.replace(CONFIG, reuse=reuse)
         with tempfile.TemporaryDirectory() as folder:
-            run = _Run(
+            run = Run(
                 Path(folder) / "agent.safetensors",
                 purpose(),
                 config,
@@ -163,7 +164,7 @@ def learner(episodes: int) -> dict[str, float]:
                 "cpu",
                 None,
             )
-            network = run._latest()
+            network = run.network()
             job = Job(tasks(), purpose().residual, network, config, ((0, 0), (0, 1)))
             result = play(job)
             for _ in range(4):

@@ -47,7 +47,7 @@ class DirectController:
         dependency: Whether the temporal dependency model is observed.
 
     Attributes:
-        view: What is known of the encode.
+        view: The facts of the encode.
     """
 
     pays_steps: bool = False
@@ -153,7 +153,7 @@ class DirectProblem(Problem[Arrays]):
         return EncodeEpisode(session, controller)
 
     def action(self, given: Any) -> Levers:
-        """Return what an action stands for.
+        """Return an action in the terms of the encoder.
 
         Raises:
             InvalidAction: It is not in the action space.
@@ -174,7 +174,7 @@ class ContinuousDirectProblem(DirectProblem):
         self.action_space = spaces.Box(-1, 1, (3,), np.float32)
 
     def action(self, given: Any) -> Levers:
-        """Return what an action stands for.
+        """Return an action in the terms of the encoder.
 
         Raises:
             InvalidAction: It is not in the action space.

@@ -21,7 +21,7 @@ class Controller(Protocol[Seen_co]):
     """Turns frames into observations and actions into decisions; it has no session.
 
     Attributes:
-        view: What is known of the encode, up to the last decision point.
+        view: The facts of the encode, up to the last decision point.
         pays_steps: Whether a :class:`StepReward` is paid step by step.
     """
 
@@ -56,11 +56,11 @@ class EncodeEpisode(Generic[Seen]):
 
     Args:
         session: The encode, with the options that the controller asks for.
-        controller: What decides.
+        controller: Observes the encode and turns actions into decisions.
 
     Attributes:
         session: The encode.
-        controller: What decides.
+        controller: As given.
         log: The log of the encode once it is complete, else None.
         info: Facts for users, as the environments' docstrings describe them: those of the last
             decision point, or of the end.
@@ -97,11 +97,11 @@ class EncodeEpisode(Generic[Seen]):
             session.step_group(controller.plan_group(session.group))
             return None
         if session.state == State.DONE:
-            observation = controller.end()
+            last = controller.end()
             self._end_step()
             self._finish()
-            self._pending = observation
-            return observation
+            self._pending = last
+            return last
         frame = session.frame
         if frame is None:
             raise EncoderError(f"{session.video.name}: the session is not at rest")
@@ -131,10 +131,10 @@ class EncodeEpisode(Generic[Seen]):
         self.session.step(decision)
 
     def pay(self, reward: Reward) -> float:
-        """Return what the step that has just ended is worth; to be called once per step.
+        """Return the reward of the step that has just ended; to be called once per step.
 
         Args:
-            reward: What encodes are worth. A :class:`StepReward` is paid step by step where the
+            reward: The worth of encodes. A :class:`StepReward` is paid step by step where the
                 controller says so, any other at the end.
         """
         if self.log is not None:

@@ -27,11 +27,11 @@ class _Reference:
     """A reference encode.
 
     Attributes:
-        bits: Of the stream.
+        bits: Bits of the stream.
         slope: dB per log2 bits; None = from the clip's other references.
-        psnr: Luma, dB per shown frame, by show index, float64 ``[num_frames]``.
-        spread: Bits of each golden-frame group spread evenly over the frames that are shown in it,
-            by show index, float64 ``[num_frames]``.
+        psnr: Luma PSNR in dB of each shown frame, by show index, float64 ``[num_frames]``.
+        spread: The bits of each golden-frame group, spread evenly over the frames that are shown in
+            it, by show index, float64 ``[num_frames]``.
         rows: Bits of each frame.
     """
 
@@ -45,18 +45,19 @@ class _Reference:
 class GainReward:
     """Percent of bits saved at the reference's quality, where the bitrate is kept.
 
-    The reference is what the agent is to improve on, such as its plan's own encodes. Near its
-    encode its rate-distortion curve is a line in PSNR over log2 bits, as in Bjontegaard's delta
-    rate (VCEG-M33), whose slope comes of its encodes at other targets. With P, B of the encode and
-    P0, B0 of the reference, ``saved = (P - P0) / slope - log2(B / B0)`` and the value is
-    ``100 (1 - 2 ** -saved)``. Where the overshoot is above the tolerance, the value is
-    ``-100 (overshoot - tolerance)`` instead, whatever the quality.
+    The agent is to improve on the reference, such as its base policy's own encodes. Near such an
+    encode, the rate-distortion curve is taken for a line in PSNR over log2 bits, as in
+    Bjontegaard's delta rate (VCEG-M33). Its slope comes from the encodes at other targets. For an
+    encode with PSNR P and B bits, and a reference with P0 and B0,
+    ``saved = (P - P0) / slope - log2(B / B0)`` and the value is ``100 (1 - 2 ** -saved)``. Where
+    the overshoot is above the tolerance, the value is ``-100 (overshoot - tolerance)`` instead,
+    whatever the quality.
 
-    It can be paid step by step: a step's share is the value's linear part, what its frames' PSNR
-    adds to P - P0 and its bits to B - B0. Bits are compared with those of the same frames of the
-    reference. But libvpx sizes its golden-frame groups by the q of the frames before, so the
-    reference may have no such frames: then bits are compared with the part of its groups that is
-    shown meanwhile.
+    The reward can be paid step by step. A step's share is the value's linear part: the contribution
+    of its frames' PSNRs to P - P0, and of its bits to B - B0. Bits are compared with those of the
+    same frames of the reference. But libvpx sizes its golden-frame groups by the q of the frames
+    before, so the reference may have no such frames: then bits are compared with the part of its
+    groups that is shown meanwhile.
 
     Args:
         tolerance: Overshoot that is allowed, at least 0.
@@ -109,12 +110,12 @@ class GainReward:
         return float(100.0 * (1.0 - 2.0**-saved))
 
     def share(self, clip: ClipFormat, options: EncoderOptions, rows: NDArray[np.void]) -> float:
-        """Return what a step adds, in percent of the clip's bits.
+        """Return a step's share, in percent of the clip's bits.
 
         Args:
             clip: The clip.
-            options: Of the encode.
-            rows: Of the log, dtype ``RECORD_DTYPE``.
+            options: The encode's options.
+            rows: The step's rows of the log, dtype ``RECORD_DTYPE``.
 
         Raises:
             InputError: The clip has no reference, or no slope.
@@ -125,13 +126,13 @@ class GainReward:
     def per_step(self, log: EncodeLog, steps: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
         """Return each step's share of the value.
 
-        Where steps are parts of a golden-frame group that the reference does not have, they share
-        what the group is worth, by their bits. The last step takes what is left of the value: what
-        is not linear, and what the overshoot costs.
+        Steps that are parts of a golden-frame group which the reference does not have share the
+        group's worth, by their bits. The last step takes the rest of the value: its part that is
+        not linear, and the price of the overshoot.
 
         Args:
             log: The finished encode.
-            steps: Rows ``[first, last)`` of the log that came of each, the first of which is a
+            steps: Rows ``[first, last)`` of the log that each step led to, the first of which is a
                 coded frame; one step at least.
 
         Returns:
@@ -147,7 +148,7 @@ class GainReward:
         for group in np.unique(groups):
             places = np.flatnonzero(groups == group).tolist()
             whole = rows[steps[places[0]][0] : steps[places[-1]][1]]
-            # What the reference spent on the same part of the clip, over what was spent here.
+            # The reference's bits for the same part of the clip, over the bits spent here.
             ratio = _bits_there(reference, whole) / max(int(whole["bits"].sum()), 1)
             has_all = _bits_by_frame(whole).keys() <= reference.rows.keys()
             for place in places:
@@ -219,13 +220,13 @@ def _frame_psnr(clip: ClipFormat, rows: NDArray[np.void]) -> NDArray[np.float64]
 def _share(
     reference: _Reference, slope: float, clip: ClipFormat, rows: NDArray[np.void], there: float
 ) -> float:
-    """Return what rows of a log add to the gain, in percent of the reference's bits.
+    """Return the contribution of rows of a log to the gain, in percent of the reference's bits.
 
     Args:
         reference: The reference.
         slope: dB per log2 bits.
         clip: The clip.
-        rows: Of the log.
+        rows: Rows of the log.
         there: The reference's bits for the same.
     """
     shown = shown_rows(rows)
@@ -253,8 +254,8 @@ def _bits_by_frame(rows: NDArray[np.void]) -> dict[_Key, int]:
 def _groups(rows: NDArray[np.void]) -> NDArray[np.int64]:
     """Return each row's group; a frame shown again is in the one whose ARF it shows.
 
-    So groups are what comes of the decisions of one: the frame shown again is at position 0 of the
-    next group, before its first decision.
+    So a group's rows come from its own decisions: the frame shown again is at position 0 of the
+    next group, before that group's first decision.
     """
     coded = rows["is_shown_again"] == 0
     last_coded = np.maximum.accumulate(np.where(coded, np.arange(len(rows)), 0))

@@ -60,11 +60,11 @@ def observation_space(max_frames: int = DEFAULT_MAX_FRAMES) -> spaces.Dict:
 
 
 class Observer:
-    """Writes the observation of one encode; per decision only what has changed.
+    """Writes the observation of one encode; per decision only the parts that have changed.
 
     Args:
-        view: What is known of the encode.
-        space: What :func:`observation_space` returned for ``view.max_frames``.
+        view: The facts of the encode.
+        space: The space that :func:`observation_space` returned for ``view.max_frames``.
 
     Attributes:
         arrays: The observation, of the shapes of ``space``; ``write`` changes it in place.

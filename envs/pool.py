@@ -38,10 +38,10 @@ class EpisodePool(Generic[Seen]):
         """Start an episode; one of the same key is ended.
 
         Args:
-            key: What ``next`` calls it.
+            key: The name that ``next`` returns.
             video: The clip.
             options: The encoder's options, before the problem changes them.
-            problem: What is observed and decided; one that serves no other episode of this pool.
+            problem: The observations and actions; it serves no other episode of this pool.
             keep_reconstruction: Whether the episode has pictures.
         """
         self.end(key)

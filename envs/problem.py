@@ -1,4 +1,4 @@
-"""What kinds of environment have in common: spaces, tasks, and one encode after the other."""
+"""The common part of all environments: spaces, tasks, and one encode after the other."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from vpxrc.envs.tasks import Tasks
 
 
 class Problem(ABC, Generic[Seen]):
-    """What is observed and decided in an environment; serves one episode at a time.
+    """The observations and actions of an environment; it serves one episode at a time.
 
     Attributes:
         observation_space: The space of the observations.
@@ -69,9 +69,9 @@ class EncodeEnv(gymnasium.Env[Seen, Any]):
     """An environment whose episodes are encodes.
 
     Args:
-        make_problem: Makes what is observed and decided; a batch of environments calls it for each.
+        make_problem: Makes the observations and actions; a batch of environments calls it for each.
         tasks: The clips, targets and encoder options to draw from.
-        reward: What encodes are worth; None for :class:`vpxrc.envs.PsnrReward`.
+        reward: The worth of encodes; None for :class:`vpxrc.envs.PsnrReward`.
         render_mode: None or ``rgb_array``.
         timeout: Seconds that the encoder may take for a frame.
 

@@ -1,4 +1,4 @@
-"""Rewards: what an encode, or a step of it, is worth."""
+"""Rewards: the worth of an encode, or of a step of it."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from vpxrc.media.frames import ClipFormat
 
 
 class Reward(Protocol):
-    """What the environments ask of a reward; any such callable will do.
+    """A reward, as the environments use it; any such callable will do.
 
     An encode that fails has no reward: the environment raises.
 
@@ -33,7 +33,7 @@ class Reward(Protocol):
         """Whether the same encode is always worth the same."""
 
     def __call__(self, log: EncodeLog) -> float:
-        """Return what the finished encode is worth."""
+        """Return the worth of the finished encode."""
 
 
 @runtime_checkable
@@ -41,20 +41,20 @@ class StepReward(Reward, Protocol):
     """A reward that can be paid step by step, where an environment's steps are parts of the log."""
 
     def share(self, clip: ClipFormat, options: EncoderOptions, rows: NDArray[np.void]) -> float:
-        """Return what a step is worth, as far as it is known when the step is over.
+        """Return the worth of a step, as far as it is known when the step is over.
 
         Args:
             clip: The clip.
-            options: Of the encode.
-            rows: Of the log, dtype ``RECORD_DTYPE``: what came of the step.
+            options: The encode's options.
+            rows: The rows of the log that the step led to, dtype ``RECORD_DTYPE``.
         """
 
     def per_step(self, log: EncodeLog, steps: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
-        """Return what each step is worth, as far as it is known when the encode is.
+        """Return the worth of each step, as far as it is known when the encode is over.
 
         Args:
             log: The finished encode.
-            steps: Rows ``[first, last)`` of the log that came of each.
+            steps: Rows ``[first, last)`` of the log that each step led to.
 
         Returns:
             float32 ``[len(steps)]``, whose sum is the value of the encode.
@@ -133,7 +133,7 @@ class SelfCompetition:
     an ``AsyncVectorEnv`` has, go separate ways.
 
     Args:
-        decay: What is kept of an average at each encode of its pair, in [0, 1).
+        decay: Share of an average that is kept at each encode of its pair, in [0, 1).
         overshoot_price: Quality is PSNR less this many dB per kbit/s of signed overshoot: 0 is the
             strict form, 0.005 (about the slope of a rate-distortion curve) the augmented one.
     """

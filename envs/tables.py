@@ -1,6 +1,6 @@
 """The observation of the direct environments, table by table.
 
-A table's columns have names, bounds and meanings, and say how their values come from what is known
+A table's columns have names, bounds and meanings, and say how their values come from the facts
 of an encode. The scales let one network serve all sizes of picture: errors per macroblock, bits per
 pixel, logarithms.
 """

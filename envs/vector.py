@@ -39,6 +39,7 @@ class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
     }
 
     def __init__(self, num_envs: int = 1, *arguments: Any, **options: Any) -> None:
+        self.closed = True  # nothing has to be closed yet, should one of these raise
         env = self.single(*arguments, **options)
         self.num_envs = num_envs
         self.reward = env.reward
@@ -53,6 +54,7 @@ class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         self._generators = [seeding.np_random()[0] for _ in range(num_envs)]
         self._pool = EpisodePool[Any](env.timeout)
         self._episodes: list[EncodeEpisode[Any] | None] = [None] * num_envs
+        self.closed = False
 
     def reset(
         self,

@@ -1,4 +1,4 @@
-"""What is known of one encode while it runs, computed once for all that observe it."""
+"""The facts of one encode while it runs, computed once for all that observe it."""
 
 import math
 from types import SimpleNamespace
@@ -38,7 +38,7 @@ class CodedFrame(NamedTuple):
 
 
 class EncodeView:
-    """Follows one encode; each update takes in only what is new.
+    """Follows one encode; each update takes in only the news.
 
     Args:
         episode: The encode, as policies see it. It has to be at rest at every ``update``.
@@ -106,7 +106,7 @@ class EncodeView:
         )
 
     def update(self, frame: Frame | None) -> list[CodedFrame]:
-        """Take in what has happened since the last call.
+        """Take in everything that has happened since the last call.
 
         Args:
             frame: The frame that waits for its decision; None at the end.
@@ -130,7 +130,7 @@ class EncodeView:
         return coded
 
     def _take_records(self) -> list[CodedFrame]:
-        """Take in the new rows of the log: coded frames, and what is shown again after them."""
+        """Take in the new rows of the log: coded frames, and frames shown again after them."""
         coded = []
         for values in self.episode.records(self.num_records).tolist():
             self.num_records += 1
@@ -216,7 +216,7 @@ def importance_map(
     """Return ln(importance) / 10 on ``IMPORTANCE_GRID``, each cell's blocks weighed by their cost.
 
     Args:
-        own: What importance is relative to, ``[N, rows, cols]`` per block of 16x16.
+        own: The distortion that importance is relative to, ``[N, rows, cols]`` per block of 16x16.
         importance: See ``Dependency``, ``[N, rows, cols]``.
         starts: First row of blocks of each row of cells, and first column of each column; see
             ``cell_starts``.

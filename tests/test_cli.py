@@ -231,7 +231,7 @@ def test_bad_options_of_encode(clip, tmp_path, monkeypatch, changes, words):
         ({"--bitrates": "20,40,80"}, "at least 4"),
         ({"--bitrates": "20,40,80,0"}, "not 0"),
         ({"--bitrates": "20,40,80,x"}, "--bitrates takes integers"),
-        ({"--jobs": 0}, "jobs must be at least 1"),
+        ({"--jobs": 0}, "'--jobs'"),
     ],
 )
 def test_bad_options_of_evaluate(clip, tmp_path, changes, words):

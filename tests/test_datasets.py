@@ -315,6 +315,15 @@ def test_a_download_that_ends_early_is_refused(tmp_path, cache):
     assert list((cache / "downloads").iterdir()) == []
 
 
+def test_a_download_without_an_end_is_refused(server, cache, monkeypatch):
+    folder, url = server
+    write_clip(folder / "a.y4m")
+    monkeypatch.setattr("vpxrc.datasets.clip.MAX_DOWNLOAD", 1000)
+    with pytest.raises(InputError, match=r"a: http://.*/a\.y4m has more than 0 MiB"):
+        Clip("a", f"{url}/a.y4m", sha256="0" * 64).open()
+    assert list((cache / "downloads").iterdir()) == []
+
+
 def test_a_file_url_names_a_file(tmp_path):
     for path in (Path("/dev/zero"), tmp_path, tmp_path / "none"):
         with pytest.raises(InputError, match=r"a: cannot download file://.*: no such file"):

@@ -369,7 +369,7 @@ def test_only_the_latest_versions_are_registered():
 
 def log_with(psnr, bitrate, target=100):
     class Log:
-        video = CLIPS[0]
+        clip = CLIPS[0].format
         options = EncoderOptions(target_bitrate=target)
         overshoot = bitrate / target - 1
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import sys
 
 import bjontegaard
 import numpy as np
@@ -12,20 +11,23 @@ import pytest
 from conftest import make_video
 
 from vpxrc import Decision, EncoderOptions, Policy, UpdateType, encode, make_policy
+from vpxrc.agents.teacher import curve, objective
 from vpxrc.agents.teacher import lessons as teach
-from vpxrc.agents.teacher import search
-from vpxrc.agents.teacher.lessons import Lesson, bounds, learn, lessons, replay, results, scaled
-from vpxrc.agents.teacher.search import (
-    Point,
-    SearchOptions,
-    _next_offset,
-    _parabola,
-    _phases,
-    _Search,
-    _units,
-    anchor_curve,
-    saved,
+from vpxrc.agents.teacher.curve import Point, anchor_curve, saved
+from vpxrc.agents.teacher.directions import phases, units
+from vpxrc.agents.teacher.lessons import (
+    Search,
+    bounds,
+    learn,
+    pack,
+    replay,
+    results,
+    scaled,
+    searches,
 )
+from vpxrc.agents.teacher.objective import Candidate, Objective, next_offset
+from vpxrc.agents.teacher.rounds import read_table
+from vpxrc.agents.teacher.search import SearchOptions, parabola, search
 from vpxrc.agents.teacher.trajectory import Follow, Record, Trajectory
 from vpxrc.datasets import Clip, load_clips
 from vpxrc.encoder.log import EncodeLog
@@ -37,7 +39,6 @@ from vpxrc.policies.constant import ConstantQ
 
 OPTIONS = EncoderOptions(target_bitrate=60, cpu_used=5)
 SHORT = SearchOptions(directions=("level", "arf"))
-MODULE = sys.modules["vpxrc.agents.teacher.search"]  # the package has the function by its name
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def counted(monkeypatch):
         made.append(arguments)
         return encode(*arguments, **named)
 
-    for module in (MODULE, teach):
+    for module in (objective, curve, teach):
         monkeypatch.setattr(module, "encode", count)
     return made
 
@@ -206,81 +207,81 @@ ROWS = [
 ]
 
 
-@pytest.fixture
-def searching(video):
-    """A search that stands at ``ROWS``, where 1 dB is worth 25 % of the bits."""
-    made = _Search(video, OPTIONS, ConstantQ(100), SearchOptions(), None, "", None)
-    made._log = tiny_log(video, ROWS)
+def judged(video, quality="psnr"):
+    """An objective where 1 dB is worth 25 % of the bits, and a candidate that is ``ROWS``."""
+    made = Objective(video, OPTIONS, quality)
+    made.quality_per_bits = 4.0
+    log = tiny_log(video, ROWS)
     decisions = [ConstantQ(100).decide(None)] * 4
-    made._trajectory = Trajectory.of(made._log, decisions)
-    made._quality_per_bits = 4.0
-    return made
+    return made, Candidate(Trajectory.of(log, decisions), log)
 
 
-def test_costs_up_to_each_frame(searching, video):
+def test_costs_up_to_each_frame(video):
     rows = [list(row) for row in ROWS]
     rows[1][3] = 280  # the ARF takes 10 % of the 800 bits more,
     rows[3][4] = 20.0  # one of the four shown frames loses 3.01 dB,
     rows[4][3] = 18  # and the ARF shown again takes 1 % more
-    costs = searching._costs(tiny_log(video, rows))
+    made, candidate = judged(video)
+    costs = made.costs(tiny_log(video, rows), candidate)
     loss = 100 * 10 * math.log10(2) / 4 / 4.0
     assert costs == pytest.approx([0, 0, 10, 10, 11 + loss])
 
 
-def test_costs_of_the_mean_error_add_up(searching, video):
-    searching._search = SearchOptions(quality="psnr_overall")
+def test_costs_of_the_mean_error_add_up(video):
     rows = [list(row) for row in ROWS]
     rows[2][4] = 10.004  # small enough for the tangent
     trial = tiny_log(video, rows)
-    costs = searching._costs(trial)
-    loss = 100 * (searching._log.psnr_overall - trial.psnr_overall) / 4.0
+    made, candidate = judged(video, "psnr_overall")
+    costs = made.costs(trial, candidate)
+    loss = 100 * (candidate.log.psnr_overall - trial.psnr_overall) / 4.0
     assert costs == pytest.approx([0, 0, 0, loss, loss], rel=1e-3)
 
 
-def test_costs_end_where_the_frames_differ(searching, video):
+def test_costs_end_where_the_frames_differ(video):
     rows = [list(row) for row in ROWS]
     rows[2][1] = UpdateType.GOLDEN
-    costs = searching._costs(tiny_log(video, rows))
+    made, candidate = judged(video)
+    costs = made.costs(tiny_log(video, rows), candidate)
     assert costs[:3] == pytest.approx([0, 0, 0])
     assert np.isnan(costs[3:]).all()
-    longer = searching._costs(tiny_log(video, [*ROWS, (9, UpdateType.ARF, 0, 5, 0)]))
+    longer = made.costs(tiny_log(video, [*ROWS, (9, UpdateType.ARF, 0, 5, 0)]), candidate)
     assert longer[:4] == pytest.approx([0, 0, 0, 0])
     assert np.isnan(longer[4])
 
 
 def test_moves_of_a_parabola():
     # 2 m**2 - m has its minimum at 1/4, of which four fifths are gone.
-    assert _parabola(2 * 0.25 - 0.5, 2 * 0.25 + 0.5, 0.5, 9) == pytest.approx((-1.0, 4.0, 0.2))
+    assert parabola(2 * 0.25 - 0.5, 2 * 0.25 + 0.5, 0.5, 9) == pytest.approx((-1.0, 4.0, 0.2))
     # Too far away:
-    assert _parabola(-9.0, 9.1, 0.5, 1.5)[2] == 0.75
-    assert _parabola(9.1, -9.0, 0.5, 1.5)[2] == -0.75
+    assert parabola(-9.0, 9.1, 0.5, 1.5)[2] == 0.75
+    assert parabola(9.1, -9.0, 0.5, 1.5)[2] == -0.75
     # No minimum, so the better side, if it is better than nothing:
-    assert _parabola(-3.0, 1.0, 0.5, 1.5)[2] == 0.5
-    assert _parabola(-1.0, -3.0, 0.5, 1.5)[2] == -0.5
-    assert _parabola(0.0, 0.0, 0.5, 1.5)[2] == 0.0
+    assert parabola(-3.0, 1.0, 0.5, 1.5)[2] == 0.5
+    assert parabola(-1.0, -3.0, 0.5, 1.5)[2] == -0.5
+    assert parabola(0.0, 0.0, 0.5, 1.5)[2] == 0.0
 
 
 def test_where_to_land_next():
-    assert _next_offset([(0.0, 0.5)], -2.0) == pytest.approx(0.25)
-    assert _next_offset([(0.0, 0.5)], -0.01) == pytest.approx(0.5 / 0.3)  # not believed
+    assert next_offset([(0.0, 0.5)], -2.0) == pytest.approx(0.25)
+    assert next_offset([(0.0, 0.5)], -0.01) == pytest.approx(0.5 / 0.3)  # not believed
     # The slope between two on one side, and the interpolation between two sides:
-    assert _next_offset([(0.0, 0.5), (0.2, 0.3)], -2.0) == pytest.approx(0.5)
-    assert _next_offset([(0.0, 0.5), (1.0, -0.3)], -2.0) == pytest.approx(0.625)
+    assert next_offset([(0.0, 0.5), (0.2, 0.3)], -2.0) == pytest.approx(0.5)
+    assert next_offset([(0.0, 0.5), (1.0, -0.3)], -2.0) == pytest.approx(0.625)
     # A staircase is halved at its flat end, from the nearest points on either side:
-    assert _next_offset([(0.0, 0.5), (1.0, -0.01), (0.5, 0.6)], -1.0) == pytest.approx(0.95)
+    assert next_offset([(0.0, 0.5), (1.0, -0.01), (0.5, 0.6)], -1.0) == pytest.approx(0.95)
 
 
 def test_what_is_moved_together(recorded):
     _, t = recorded
     for direction, expected in (("key", 1), ("frame", 4), ("level", 2)):
-        phases = _phases(t, direction)
-        assert len(phases) == expected
-        assert not np.logical_and.reduce(phases[:2]).any() or expected == 1
-        np.testing.assert_array_equal(sum(phases) > 0, _units(t, direction) >= 0)
-    assert (t.update_type[_phases(t, "key")[0]] == UpdateType.KEY).all()
-    assert (t.update_type[sum(_phases(t, "frame")) > 0] == UpdateType.LEAF).all()
+        found = phases(t, direction)
+        assert len(found) == expected
+        assert not np.logical_and.reduce(found[:2]).any() or expected == 1
+        np.testing.assert_array_equal(sum(found) > 0, units(t, direction) >= 0)
+    assert (t.update_type[phases(t, "key")[0]] == UpdateType.KEY).all()
+    assert (t.update_type[sum(phases(t, "frame")) > 0] == UpdateType.LEAF).all()
     still = dataclasses.replace(t, update_type=np.full_like(t.update_type, UpdateType.KEY))
-    assert _phases(still, "inner") == []
+    assert phases(still, "inner") == []
 
 
 def test_bits_saved_by_hand():
@@ -394,7 +395,7 @@ def test_what_a_search_refuses(video):
 
 def lesson(clip, folder, **changes):
     arguments = {"start": "imitation-prior", "search_options": SHORT, **changes}
-    (made,) = lessons([clip], [60], dataclasses.replace(OPTIONS), folder, **arguments)
+    (made,) = searches([clip], [60], dataclasses.replace(OPTIONS), folder, **arguments)
     return made
 
 
@@ -514,6 +515,101 @@ def test_what_a_replay_refuses(taught, clip, tmp_path):
         replay(result)
 
 
+# Rounds
+
+
+@pytest.fixture
+def packed(taught, clip, tmp_path):
+    """Two lessons in one file, the second without a source and with no responses."""
+    folder = tmp_path / "single"
+    folder.mkdir()
+    copied(taught, folder)
+    facts = json.loads(taught.read_text())
+    del facts["source"]
+    facts["points"]["start"]["ssim"] = 0.1 + 0.2
+    other = folder / "tiny-64x48-61.json"
+    other.write_text(json.dumps(facts))
+    for name in ("trajectory", "responses"):
+        table = pd.read_parquet(taught.with_suffix(f".{name}.parquet"))
+        if name == "responses":
+            table = table[:0].astype(object)
+        else:
+            table["superblock_scale"] = [[0.25], *[None] * (len(table) - 1)]
+            table["superblock_rows"] = [1, *[0] * (len(table) - 1)]
+        table.to_parquet(other.with_suffix(f".{name}.parquet"))
+    pack(tmp_path / "round.parquet", list(results(folder)))
+    return tmp_path / "round.parquet"
+
+
+def test_a_round_has_all_that_its_lessons_have(packed):
+    singles, rows = list(results(packed.parent / "single")), list(results(packed))
+    assert [row.pop("row") for row in rows] == [0, 1]
+    assert {row.pop("path") for row in rows} == {packed}
+    assert rows == [{k: v for k, v in one.items() if k not in ("path", "row")} for one in singles]
+    for number, single in enumerate(singles):
+        table = teach.stored_trajectory({"path": packed, "row": number})
+        expected = teach.stored_trajectory(single)
+        pd.testing.assert_frame_equal(table, expected, check_exact=True)
+        trajectories = [Trajectory.from_pandas(one) for one in (table, expected)]
+        assert_same(*trajectories)
+        assert len({one.content_hash for one in trajectories}) == 1
+    assert trajectories[0].superblock_scale[0].tolist() == [[0.25]]
+    responses = pd.read_parquet(singles[0]["path"].with_suffix(".responses.parquet"))
+    pd.testing.assert_frame_equal(read_table(packed, 0, "responses"), responses, check_exact=True)
+    assert read_table(packed, 1, "responses").empty
+    # It can be read without us.
+    table = pd.read_parquet(packed)
+    assert table["clip"].tolist() == ["tiny", "tiny"]
+    assert json.loads(table["options"][0])["target_bitrate"] == 60
+    assert table["trajectory"][0][3]["bits"] == expected["bits"][3]
+
+
+def test_a_lesson_of_a_round_replays(packed, clip):
+    first, second = results(packed)
+    check = replay(first)
+    assert check.passed and "[tiny, 64x48, 60 kbit/s]" in check.name
+    with pytest.raises(InputError, match="does not say where tiny is"):
+        replay(second)
+
+
+def test_the_hash_of_a_trajectory_tells_decisions_apart(recorded):
+    _, trajectory = recorded
+    hashes = {trajectory.content_hash}
+    for name in ("step", "lambda_scale", "show_index"):
+        values = getattr(trajectory, name).copy()
+        values[3] = np.nextafter(values[3], 99) if values.dtype == float else values[3] + 1
+        hashes.add(dataclasses.replace(trajectory, **{name: values}).content_hash)
+    maps = [None if one is None else one.copy() for one in trajectory.superblock_scale]
+    at = next(place for place, one in enumerate(maps) if one is not None)
+    maps[at][0, 0] *= 1.5
+    hashes.add(dataclasses.replace(trajectory, superblock_scale=tuple(maps)).content_hash)
+    maps[at] = None
+    hashes.add(dataclasses.replace(trajectory, superblock_scale=tuple(maps)).content_hash)
+    assert len(hashes) == 6
+    again = Trajectory.from_pandas(trajectory.to_pandas())
+    assert again.content_hash == trajectory.content_hash
+
+
+def test_what_is_not_a_round(taught, packed, tmp_path):
+    wrong = tmp_path / "wrong.parquet"
+    for content, words in (
+        (b"PAR1", "not a round"),
+        (taught.with_suffix(".responses.parquet").read_bytes(), "not a round"),
+    ):
+        wrong.write_bytes(content)
+        with pytest.raises(InputError, match=words):
+            list(results(wrong))
+    pd.read_parquet(packed).drop(columns="content_hash").to_parquet(wrong)
+    with pytest.raises(InputError, match=r"wrong\.parquet: not a lesson"):
+        list(results(wrong))
+    with pytest.raises(InputError, match=r"cannot read .*none\.parquet"):
+        list(results(tmp_path / "none.parquet"))
+    first, _ = results(packed)
+    packed.unlink()
+    with pytest.raises(InputError, match=r"cannot read .*round\.parquet"):
+        replay(first)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"clip": "tiny"}'])
 def test_what_is_not_a_lesson(tmp_path, text):
     with pytest.raises(InputError, match="no lessons"):
@@ -539,14 +635,14 @@ def test_sizes(clip, tmp_path):
 
 def test_targets_by_turns(tmp_path):
     clips = [Clip(name, "none.mp4") for name in "abc"]
-    made = lessons(clips, [10, 20], OPTIONS, tmp_path, per_clip=1)
+    made = searches(clips, [10, 20], OPTIONS, tmp_path, per_clip=1)
     assert [(one.clip.name, one.options.target_bitrate) for one in made] == [
         ("a", 10),
         ("b", 20),
         ("c", 10),
     ]
-    assert len({one.path for one in lessons(clips, [10, 20], OPTIONS, tmp_path)}) == 6
-    assert isinstance(made[0], Lesson)
+    assert len({one.path for one in searches(clips, [10, 20], OPTIONS, tmp_path)}) == 6
+    assert isinstance(made[0], Search)
     for rates, per_clip, words in (
         ([], None, "nothing to teach"),
         ([10, 10], None, "given twice"),
@@ -554,4 +650,4 @@ def test_targets_by_turns(tmp_path):
         ([0], None, "target_bitrate"),
     ):
         with pytest.raises(InputError, match=words):
-            lessons(clips, rates, OPTIONS, tmp_path, per_clip=per_clip)
+            searches(clips, rates, OPTIONS, tmp_path, per_clip=per_clip)

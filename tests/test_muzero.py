@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from vpxrc import EncoderOptions, cli, encode, make_policy
 from vpxrc.agents.muzero.config import MuZeroConfig
-from vpxrc.agents.muzero.replay import Replay, Trajectory
+from vpxrc.agents.muzero.replay import PlayedEpisode, Replay
 from vpxrc.datasets import Clip
 from vpxrc.envs.residual.config import ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
@@ -29,13 +29,15 @@ from vpxrc.media.frames import write_y4m
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'vpxrc[agents]'")
 
 # These import torch.
-from vpxrc.agents.muzero import actor, training  # noqa: E402
+from vpxrc.agents.muzero import actor, state, training  # noqa: E402
 from vpxrc.agents.muzero.actor import Job, ReferenceJob, Task, play  # noqa: E402
 from vpxrc.agents.muzero.learner import Learner, learn, reanalyse  # noqa: E402
 from vpxrc.agents.muzero.network import Trained  # noqa: E402
 from vpxrc.agents.muzero.policy import MuZero  # noqa: E402
+from vpxrc.agents.muzero.purpose import Purpose  # noqa: E402
+from vpxrc.agents.muzero.references import add_references  # noqa: E402
 from vpxrc.agents.muzero.search import Root, Step, gumbel_muzero_search  # noqa: E402
-from vpxrc.agents.muzero.training import Purpose, train  # noqa: E402
+from vpxrc.agents.muzero.training import train  # noqa: E402
 
 SMALL = MuZeroConfig(hidden=8, width=16, warmup=30, batch=16, unroll=3, reuse=2.0, simulations=4)
 
@@ -69,7 +71,7 @@ def random_network(actions=5, observations=6, config=SMALL, seed=0):
 def trajectory(rewards, values, observations=6, actions=5, seed=0):
     rng = np.random.default_rng(seed)
     count = len(rewards)
-    return Trajectory(
+    return PlayedEpisode(
         observations=rng.normal(size=(count, observations)).astype(np.float32),
         actions=rng.integers(0, actions, count).astype(np.int32),
         policies=rng.dirichlet(np.ones(actions), count).astype(np.float32),
@@ -268,7 +270,7 @@ def test_learner_and_search_find_what_pays():
         hits = np.stack(actions, 1) == wanted[:, None]
         for n in range(16):
             replay.add(
-                Trajectory(
+                PlayedEpisode(
                     seen[n],
                     np.array([a[n] for a in actions], np.int32),
                     np.stack([p[n] for p in policies]),
@@ -329,7 +331,7 @@ def test_episodes_do_not_depend_on_what_else_is_played(tasks, network):
         np.testing.assert_allclose(together.policies.sum(axis=1), 1, atol=1e-5)
         assert [first for first, _ in together.steps] == [0, *(r for _, r in together.steps[:-1])]
         assert together.steps[-1][1] == len(log.records)
-        kept = training._trajectory(together, log, np.zeros(count, np.float32))
+        kept = training.played_episode(together, log, np.zeros(count, np.float32))
         bits = np.exp2(kept.log2_bits.astype(float)) * 64 * 48
         assert bits.sum() == pytest.approx(log.records["bits"].sum(), rel=1e-4)
 
@@ -452,15 +454,15 @@ def test_a_training_and_one_in_two_parts(tasks, here, tmp_path, monkeypatch):
 
     # Stopped between two results and gone on with, it has what the whole one had then.
 
-    take = training._Run.take
+    take = training.Run.take
 
     def stop(self, job, played):
         take(self, job, played)
-        if self._count["episodes"] == 4:
+        if self.memory.count["episodes"] == 4:
             raise EncoderError("stop")
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "take", stop)
+        patch.setattr(training.Run, "take", stop)
         with pytest.raises(EncoderError, match="stop"):
             train(cut, purpose, SMALL, episodes=6, **common)
     assert not cut.exists()
@@ -499,12 +501,12 @@ def test_gains_are_counted_from_the_base_policy(tasks, here, tmp_path):
 def test_a_reference_whose_bits_do_not_follow_the_target(tasks, here):
     jobs = ReferenceJob(tasks[:1] * 2, "constant-q:120")
     reward = Purpose(tasks, FRAMES).make_reward()
-    training._add_references(reward, [one.log for one in actor.encode_all(jobs)])
+    add_references(reward, [one.log for one in actor.encode_all(jobs)])
     assert {entry["slope"] for entry in reward.state_dict()["references"]} == {3.0}
 
 
 def test_an_opponent_that_is_beaten_is_replaced(tasks, here, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "WINDOW", 4)
+    monkeypatch.setattr(state, "WINDOW", 4)
     monkeypatch.setattr(training, "OUTDONE", -1.0)
     out = tmp_path / "opponent.safetensors"
     purpose = Purpose(tasks, FRAMES, "opponent")

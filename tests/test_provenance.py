@@ -30,8 +30,9 @@ FOLDERS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["sc
     "wheel"
 ]["packages"]
 # What shows results and makes none.
-SHOWING = ("cli/", "reports/", "report.py", "page.py")
-CODE, REPORT = "layered.py", "report.py"  # one module that is in the key, and one that is not
+SHOWING = ("cli/", "reports/")
+# One module that is in the key, and one that is not.
+CODE, REPORT = "policies/layered.py", "reports/pages.py"
 COMMON = {"cpu_used": 8, "auto_alt_ref": 6}
 
 
@@ -293,7 +294,7 @@ def test_an_evaluation_of_edited_code(edit, clip, tmp_path, monkeypatch):
     files = kept(tmp_path / "encodes")
     assert len(first.encodes) == 8
     edit(REPORT)
-    edit("cli/evaluation.py")
+    edit("cli/evaluate.py")
     again = evaluated(tmp_path, clip, "constant-q:120")
     assert kept(tmp_path / "encodes") == files
     assert again.encodes["key"].tolist() == first.encodes["key"].tolist()
@@ -366,11 +367,12 @@ def test_a_state_of_muzero_under_edited_code(edit, clip, cached, tmp_path, monke
     from vpxrc.agents.muzero import training
     from vpxrc.agents.muzero.actor import Task
     from vpxrc.agents.muzero.config import MuZeroConfig
+    from vpxrc.agents.muzero.purpose import Purpose
 
     monkeypatch.setattr(training, "open_workers", in_this_process)
     task = Task(clip, EncoderOptions(target_bitrate=60, **COMMON))
     base = network(tmp_path / "base.safetensors")
-    purpose = training.Purpose((task,), ResidualConfig(base), reference="layered")
+    purpose = Purpose((task,), ResidualConfig(base), reference="layered")
     config = MuZeroConfig(hidden=8, width=16, simulations=2)
 
     def train(episodes):
@@ -407,7 +409,7 @@ def test_lessons_and_a_state_of_rllib_under_edited_code(
     monkeypatch.setattr(training, "STATE_EVERY", 0.0)
     done = []
 
-    def progress(number, figures):
+    def progress(number, total, words, figures):
         done.append(number)
         if number == stop:
             raise KeyboardInterrupt

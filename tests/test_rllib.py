@@ -31,6 +31,7 @@ from vpxrc.agents.rllib.offline import (
 )
 from vpxrc.agents.rllib.policy import FORMAT, LIMIT, PROBLEM, Network, exported
 from vpxrc.agents.rllib.training import train
+from vpxrc.agents.teacher.lessons import results
 from vpxrc.agents.teacher.trajectory import Record, Trajectory
 from vpxrc.datasets import Clip
 from vpxrc.envs import OBSERVATION, ResidualConfig, ResidualRateControlEnv
@@ -371,7 +372,7 @@ def lesson(tmp_path_factory):
 
 def test_a_lesson_is_labelled_by_the_nearest_offsets(lesson):
     path, clip, log = lesson
-    result = {"path": path, **json.loads(path.read_text())}
+    (result,) = results(path)
     teacher, base, *random = demonstrate(Demonstration(result, clip, CORRECTED, 2, 0, "code"))
     assert set(teacher.actions.tolist()) == {3} and len(teacher.actions) >= 3
     assert set(base.actions.tolist()) == {0}
@@ -386,7 +387,7 @@ def test_a_lesson_is_labelled_by_the_nearest_offsets(lesson):
 
 def test_by_frame_every_frame_is_labelled(lesson):
     path, clip, log = lesson
-    result = {"path": path, **json.loads(path.read_text())}
+    (result,) = results(path)
     config = ResidualConfig("layered", "frame", ((0, 0), (-0.4, 0), (0.4, 0)))
     (teacher,) = demonstrate(Demonstration(result, clip, config, None, 0, "code"))
     types = log.records["update_type"][log.records["is_shown_again"] == 0]

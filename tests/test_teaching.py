@@ -16,10 +16,11 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from vpxrc import EncoderOptions, cli, encode, make_policy
-from vpxrc.agents.teacher.lessons import learn, lessons, results, scaled
+from vpxrc.agents.teacher import objective
+from vpxrc.agents.teacher.lessons import learn, pack, results, scaled, searches
 from vpxrc.agents.teacher.search import SearchOptions
 from vpxrc.agents.tensors import from_tensors, to_tensors
-from vpxrc.cli.teach import START
+from vpxrc.cli.teach import ROUND, START
 from vpxrc.datasets import Clip, load_clips
 from vpxrc.media.decoding import decode_vp9
 from vpxrc.media.frames import write_y4m
@@ -56,7 +57,7 @@ def clips(tmp_path_factory):
 def taught(clips, tmp_path_factory):
     """A folder with a lesson of either clip."""
     folder = tmp_path_factory.mktemp("taught")
-    made = lessons(
+    made = searches(
         [scaled(Clip(name, str(clips / f"{name}.y4m")), 48 * 36) for name in ("one", "two")],
         [40, 60],
         EncoderOptions(cpu_used=8),
@@ -117,10 +118,15 @@ def test_teach(clips, tmp_path):
     assert set(words.split()) <= set(lines[-2].split())
 
     # Again: nothing is done, and the same comes out.
-    before = {file: file.stat().st_mtime_ns for file in out.iterdir() if file.suffix != ".md"}
+    own = [file for file in out.iterdir() if file.name not in ("bounds.md", ROUND)]
+    before = [file.stat().st_mtime_ns for file in own]
+    together = (out / ROUND).read_bytes()
     again = run(*command, "--out", out, "--json")
     assert again.exit_code == 0, again.output
-    assert {f: f.stat().st_mtime_ns for f in out.iterdir() if f.suffix != ".md"} == before
+    assert [file.stat().st_mtime_ns for file in own] == before and len(own) == 6
+    assert (out / ROUND).read_bytes() == together
+    facts = [[one["clip"], one["saved"]] for one in results(out / ROUND)]
+    assert facts == [[one["clip"], one["saved"]] for one in results(out)]
     facts = json.loads(again.stdout)
     assert facts["command"] == lines[-2]
     assert [row["clip"] for row in facts["lessons"]] == ["one", "two"]
@@ -165,10 +171,10 @@ def test_a_terminated_teach_goes_on(clips, tmp_path):
     assert [file.suffix for file in cut.iterdir()] == [".state"]
     assert run(*command).exit_code == 0
     given = scaled(Clip("one", str(clip)), None)
-    (lesson,) = lessons([given], [60], EncoderOptions(), whole, start=START)
+    (lesson,) = searches([given], [60], EncoderOptions(), whole, start=START)
     learn(lesson)
     names = {file.name for file in whole.iterdir()}
-    assert {file.name for file in cut.iterdir()} == {*names, "bounds.md"}
+    assert {file.name for file in cut.iterdir()} == {*names, "bounds.md", ROUND}
     assert all((cut / name).read_bytes() == (whole / name).read_bytes() for name in names)
 
 
@@ -214,13 +220,15 @@ def test_verify_of_lessons(taught, clips, tmp_path):
     table = pd.read_parquet(trajectory)
     table.loc[0, "bits"] += 1
     table.to_parquet(trajectory)
-    for place in (folder, trajectory):
+    pack(tmp_path / "round.parquet", list(results(folder)))
+    for place in (folder, trajectory, tmp_path / "round.parquet"):
         result = run("verify", place, "--clips", clips)
         assert result.exit_code == 1
         assert "FAIL  a lesson's replay [two, 48x36, 60 kbit/s]: 1 of" in result.stdout
     assert "is not among the clips" in complaint("verify", path, "--clips", clips / "two.y4m")
     assert "no lessons" in complaint("verify", clips, "--clips", clips)
     assert "cannot read" in complaint("verify", tmp_path / "none.json")
+    assert "cannot read" in complaint("verify", tmp_path / "none.parquet")
 
 
 # encode --effort
@@ -232,8 +240,7 @@ def test_effort_is_the_most_encodes(tmp_path, monkeypatch, effort):
     sample = dataclasses.replace(load_clips("samples")[0], width=96, height=80, num_frames=50)
     write_y4m(sample.open(), source)
     made = []
-    module = sys.modules["vpxrc.agents.teacher.search"]
-    for place in (module, chunks):
+    for place in (objective, chunks):
         monkeypatch.setattr(
             place, "encode", lambda *a, **named: made.append(a) or encode(*a, **named)
         )
@@ -318,9 +325,16 @@ def test_train(taught, clips, trainable, monkeypatch):
     assert epochs == [2]
     assert not state.exists()
     assert [file.stat().st_mtime_ns for file in cache] == before and len(cache) == 2
-    one, other = (load_file(file) for file in (cut, out))
-    assert one.keys() == other.keys()
-    assert all((one[name] == other[name]).all() for name in one)
+    # And from one file of the lessons, which are seen already.
+    pack(trainable / "round.parquet", list(results(taught)))
+    packed = trainable / "out" / "packed.safetensors"
+    again = [trainable / "round.parquet" if part is taught else part for part in common]
+    assert run(*again, "--out", packed).exit_code == 0
+    assert sorted((trainable / "cache" / "lessons").iterdir()) == sorted(cache)
+    one, *others = (load_file(file) for file in (out, cut, packed))
+    for other in others:
+        assert one.keys() == other.keys()
+        assert all((one[name] == other[name]).all() for name in one)
 
 
 def test_train_on_parts_of_what_there_is(taught, trainable, monkeypatch):

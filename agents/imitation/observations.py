@@ -14,7 +14,6 @@ from safetensors.numpy import save as save_tensors
 from vpxrc import provenance
 from vpxrc.agents.imitation.dataset import Lesson, observe
 from vpxrc.agents.teacher.lessons import (
-    TRAJECTORY,
     find_clip,
     open_clip,
     result_options,
@@ -25,7 +24,7 @@ from vpxrc.agents.teacher.trajectory import Trajectory
 from vpxrc.agents.tensors import from_tensors, read_tensors, to_tensors
 from vpxrc.datasets import Clip
 from vpxrc.errors import InputError
-from vpxrc.storage import atomic_write, cache_dir, digest, sha256_file
+from vpxrc.storage import atomic_write, cache_dir, digest
 
 _NAME = "lessons"  # of the value in the file
 
@@ -94,7 +93,7 @@ def observe_once(observation: Observation) -> str:
 
 
 def _path(result: dict[str, Any], code: str) -> Path:
-    trajectory = result["path"].with_suffix(TRAJECTORY)
+    trajectory = Trajectory.from_pandas(stored_trajectory(result))
     causes = [result[name] for name in ("clip", "content_hash", "options")]
-    name = digest([code, sha256_file(trajectory), *causes])
+    name = digest([code, trajectory.content_hash, *causes])
     return cache_dir() / "lessons" / f"{name}.safetensors"

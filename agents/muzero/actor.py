@@ -94,8 +94,9 @@ class Job:
         tasks: What is encoded, all at the same time.
         residual: The base policy, the decision points and the offsets.
         network: What chooses.
-        config: Of the search.
-        seeds: Of each task's noise; empty for the policy's most likely action, without a search.
+        config: How the search goes.
+        seeds: Seeds of each task's noise; empty for the policy's most likely action, without a
+            search.
     """
 
     tasks: tuple[Task, ...]

@@ -22,7 +22,7 @@ class MuZeroConfig:
         width: Width of the layers between.
         base_share: Probability that the untrained policy gives action 0, the base policy's own
             decision; the other actions share the rest. None: all actions are alike.
-        simulations: Of the search per decision.
+        simulations: Simulations of the search per decision.
         max_considered: Actions that the search may start with.
         value_scale: A return better by 1 than another's moves the search's policy by about 50 times
             this, in its logits. mctx has 0.1 and stretches all values to 0..1 first, which makes
@@ -40,12 +40,12 @@ class MuZeroConfig:
         reuse: How often a step is drawn on average.
         reanalyse: Share of a batch's positions that are searched again with the latest network.
         trace: Lambda of TD(lambda): 1 for the whole return, 0 for the next value alone.
-        rate: Of AdamW.
-        decay: Of the weights.
-        value_weight: Of the value's loss against the policy's.
-        reward_weight: Of the reward's.
-        auxiliary: Of the losses of bits and distortion.
-        seed: Of the parameters, the draws and the noise.
+        rate: AdamW's learning rate.
+        decay: AdamW's weight decay.
+        value_weight: Weight of the value's loss; the policy's has 1.
+        reward_weight: Weight of the reward's loss.
+        auxiliary: Weight of the losses of bits and of distortion.
+        seed: Seed of the parameters, the draws and the noise.
     """
 
     hidden: int = 64

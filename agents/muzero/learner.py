@@ -11,7 +11,7 @@ from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.network import EPSILON, LIMIT, OUTCOMES, Array, Network
 from vpxrc.agents.muzero.replay import Batch, Replay
 
-LEAST_DEVIATION = 0.05  # of an input, in its own units: what hardly varies is not blown up
+LEAST_DEVIATION = 0.05  # an input that varies less is not scaled up further
 
 
 class TorchNetwork(nn.Module):
@@ -22,7 +22,7 @@ class TorchNetwork(nn.Module):
     Args:
         observations: N, the width of an observation.
         actions: A, the number of actions.
-        config: For the widths and the preference.
+        config: Has the widths, and the preference for action 0.
     """
 
     observation_mean: Tensor

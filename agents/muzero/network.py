@@ -33,8 +33,8 @@ from vpxrc.storage import atomic_write
 
 Array = NDArray[np.float32]
 FORMAT = "muzero-1"
-LIMIT = 4.0  # of a standardised input: beyond what training saw, no further
-EPSILON = 1e-5  # of the normalisation of latent states
+LIMIT = 4.0  # standardised inputs are clipped here: training has hardly seen larger ones
+EPSILON = 1e-5  # added to the variance of latent states where they are normalised
 OUTCOMES = ("reward", "log2_bits", "log2_distortion")
 
 
@@ -115,7 +115,7 @@ class Network:
         Args:
             observations: float32 ``[B, N]``.
             simulations: Steps of the model per observation.
-            config: For what else the search asks.
+            config: Has the search's other settings.
             noise: Gumbel noise at the root, float32 ``[B, A]``; None for none.
         """
         states = self.represent(observations)

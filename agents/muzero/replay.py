@@ -14,7 +14,7 @@ _LEAST = 1e-3  # added to an error, so that every step can be drawn
 
 
 @dataclass(frozen=True, eq=False)
-class Trajectory:
+class PlayedEpisode:
     """The decisions of one episode of T steps, and what came of them.
 
     Attributes:
@@ -22,7 +22,7 @@ class Trajectory:
         actions: int32 ``[T]``.
         policies: float32 ``[T, A]``: the search's improved policy at each step.
         values: float32 ``[T]``: the search's value of the state.
-        rewards: float32 ``[T]``: of the step taken at it.
+        rewards: float32 ``[T]``: the reward of each step.
         log2_bits: float32 ``[T]``: log2 of the step's bits per pixel; NaN where unknown.
         log2_distortion: float32 ``[T]``: log2 of its mean squared error; NaN where unknown.
     """
@@ -121,13 +121,13 @@ class Replay:
         """All observations, float32 ``[len, N]``."""
         return np.asarray(self._columns["observations"][self._left > 0])
 
-    def add(self, trajectory: Trajectory) -> None:
+    def add(self, episode: PlayedEpisode) -> None:
         """Take an episode in.
 
         Raises:
             InputError: It is empty or longer than the capacity.
         """
-        length = len(trajectory)
+        length = len(episode)
         if not 0 < length <= self.capacity:
             raise InputError(f"an episode of {length} steps in a replay of {self.capacity}")
         while self._size + length > self.capacity:
@@ -137,12 +137,12 @@ class Replay:
             self._size -= oldest
         rows = (self._end + np.arange(length)) % self.capacity
         for name, column in self._columns.items():
-            column[rows] = getattr(trajectory, name)
+            column[rows] = getattr(episode, name)
         self._left[rows] = length - np.arange(length)
         self._episodes.append(length)
         self._size += length
         self._end = (self._end + length) % self.capacity
-        self.update(rows, trajectory.values - self.returns(rows, 0)[:, 0])
+        self.update(rows, episode.values - self.returns(rows, 0)[:, 0])
 
     def update(self, rows: NDArray[np.int64], errors: NDArray[np.float32]) -> None:
         """Set the errors of positions, float32 ``[len(rows)]``."""

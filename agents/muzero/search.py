@@ -21,7 +21,7 @@ class Root(NamedTuple):
     """What the model says of the states that are searched from, float32.
 
     Attributes:
-        prior_logits: Of the policy, ``[B, A]``.
+        prior_logits: Logits of the policy, ``[B, A]``.
         value: Expected return from here, in units of reward, ``[B]``.
         embedding: The model's own description of the state, ``[B, H]``.
     """
@@ -35,11 +35,11 @@ class Step(NamedTuple):
     """What the model says of an action in a state, float32.
 
     Attributes:
-        reward: For the action, ``[B]``.
-        discount: On the value of the state after it, ``[B]``; 0 where the episode ends.
-        prior_logits: Of the policy in the state after it, ``[B, A]``.
-        value: Of the state after it, ``[B]``.
-        embedding: Of the state after it, ``[B, H]``.
+        reward: Reward of the action, ``[B]``.
+        discount: Factor on the value of the next state, ``[B]``; 0 where the episode ends.
+        prior_logits: Logits of the policy in the next state, ``[B, A]``.
+        value: Value of the next state, ``[B]``.
+        embedding: The model's description of the next state, ``[B, H]``.
     """
 
     reward: Array
@@ -56,7 +56,7 @@ class SearchOutput(NamedTuple):
     """What the search says of the root states.
 
     Attributes:
-        action: To take, int32 ``[B]``.
+        action: The action to take, int32 ``[B]``.
         action_weights: The improved policy, ``softmax(logits + scaled completed Q-values)``: what a
             policy network learns. float32 ``[B, A]``, 0 for invalid actions.
         value: Mean of all returns seen from the root, in units of reward, float32 ``[B]``.

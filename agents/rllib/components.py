@@ -50,8 +50,8 @@ class ScaledEncoderConfig(MLPEncoderConfig):
     """An MLP over inputs at mean 0 and deviation 1.
 
     Attributes:
-        mean: Of each input.
-        gain: One over its deviation.
+        mean: Mean of each input.
+        gain: One over each input's standard deviation.
     """
 
     mean: tuple[float, ...] = ()
@@ -78,8 +78,8 @@ class ScaledEncoder(TorchMLPEncoder):
 class _Adapted:
     """Encoders that scale, and a policy head that starts with what ``model_config`` says.
 
-    ``observation_mean`` and ``observation_gain`` are of the encoders, ``head_bias`` is what the
-    policy puts out for every observation before it has learned.
+    The encoders scale by ``observation_mean`` and ``observation_gain``. The policy puts out
+    ``head_bias`` for every observation until it has learned.
     """
 
     def _determine_components_hook(self: Any) -> None:
@@ -103,15 +103,15 @@ class _Adapted:
 
 
 class PpoCatalog(_Adapted, PPOCatalog):
-    """Of ppo and marwil."""
+    """Builds the networks of ppo and marwil."""
 
 
 class SacCatalog(_Adapted, SACCatalog):
-    """Of sac."""
+    """Builds the networks of sac."""
 
 
 class BcCatalog(_Adapted, BCCatalog):
-    """Of bc."""
+    """Builds the networks of bc."""
 
 
 def head_bias(
@@ -267,14 +267,14 @@ def algorithm_config(
         algorithm: One of ``ALGORITHMS``.
         config: The problem.
         own: How it trains.
-        mean: Of the observations.
-        gain: One over their deviation.
-        seed: Of everything random.
+        mean: Means of the observations.
+        gain: One over their standard deviations.
+        seed: Seed of everything random.
         runners: Processes that act; 0: this one.
-        device: Of the learner, ``cpu`` or ``cuda``.
-        environment: What :func:`make_environment` takes, of ppo and sac.
-        episodes: Files of episodes, of bc and marwil.
-        variance: Of their returns.
+        device: Device of the learner, ``cpu`` or ``cuda``.
+        environment: What :func:`make_environment` takes; for ppo and sac.
+        episodes: Files of episodes; for bc and marwil.
+        variance: Variance of the episodes' returns; for marwil.
     """
     made = _CONFIGS[algorithm]()
     seen, actions = spaces(algorithm, config)
@@ -295,24 +295,47 @@ def algorithm_config(
     catalog = _CATALOGS[algorithm]
     made.rl_module(rl_module_spec=RLModuleSpec(catalog_class=catalog, model_config=model))
     made.training(gamma=1.0, train_batch_size_per_learner=own.batch)
-    rate = own.rate_of(algorithm)
     if algorithm in OFFLINE:
-        made.offline_data(
-            input_=list(episodes),
-            offline_data_class=Lessons,
-            prelearner_class=WholeEpisodes,
-            dataset_num_iters_per_learner=1,
+        _set_offline(made, algorithm, own, episodes, variance)
+    else:
+        _set_online(made, algorithm, own, runners, environment or {})
+    return made
+
+
+def _set_offline(
+    made: AlgorithmConfig,
+    algorithm: str,
+    own: RllibConfig,
+    episodes: Sequence[str],
+    variance: float,
+) -> None:
+    """Set what bc and marwil have of their own."""
+    made.offline_data(
+        input_=list(episodes),
+        offline_data_class=Lessons,
+        prelearner_class=WholeEpisodes,
+        dataset_num_iters_per_learner=1,
+    )
+    made.training(lr=own.rate_of(algorithm))
+    if algorithm == "marwil":
+        made.training(
+            beta=own.beta,
+            moving_average_sqd_adv_norm_start=variance,
+            moving_average_sqd_adv_norm_update_rate=1e-2,
         )
-        made.training(lr=rate)
-        if algorithm == "marwil":
-            made.training(
-                beta=own.beta,
-                moving_average_sqd_adv_norm_start=variance,
-                moving_average_sqd_adv_norm_update_rate=1e-2,
-            )
-        return made
+
+
+def _set_online(
+    made: AlgorithmConfig,
+    algorithm: str,
+    own: RllibConfig,
+    runners: int,
+    environment: dict[str, Any],
+) -> None:
+    """Set what ppo and sac have of their own."""
+    rate = own.rate_of(algorithm)
     register_env(_ENVIRONMENT, make_environment)
-    made.environment(_ENVIRONMENT, env_config=environment or {})
+    made.environment(_ENVIRONMENT, env_config=environment)
     made.env_runners(env_runner_cls=Runner, num_env_runners=runners, num_cpus_per_env_runner=1)
     made.callbacks(on_episode_end=note_overshoot)
     if algorithm == "ppo":
@@ -339,7 +362,6 @@ def algorithm_config(
             grad_clip=10.0,
         )
         made.reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=own.steps)
-    return made
 
 
 # What RLlib's processes call

@@ -28,13 +28,13 @@ class RllibConfig:
         reference: Spec of the policy that ppo's and sac's gains are counted from, for a base
             policy that does not follow the target; None: the base policy.
         hidden: Widths of the layers of each network.
-        activation: Of those layers.
+        activation: Activation of those layers.
         base_share: Probability that the untrained policy gives action 0, the base policy's own
             decision; the other actions share the rest. None: all actions are alike. sac starts at a
             mean offset of 0.
         reach: The offsets that sac's actions of -1 and 1 stand for, log2 of the quantiser step.
         spread: Standard deviation of sac's untrained policy, before tanh.
-        rate: Of Adam; None: 3e-4 online, 1e-3 offline.
+        rate: Adam's learning rate; None: 3e-4 for ppo and sac, 1e-3 for bc and marwil.
         batch: Steps per iteration of ppo, per update of the others.
         entropy: ppo's bonus.
         epochs: ppo's passes over a batch.
@@ -47,7 +47,7 @@ class RllibConfig:
         warmup: Steps before sac's first update.
         replay: Steps that sac's replay holds.
         reuse: How often sac draws a step on average.
-        steps: Of sac per iteration.
+        steps: sac's steps per iteration.
         max_frames: The most frames of a clip.
     """
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vpxrc.agents.teacher.lessons import TRAJECTORY, open_clip, result_options, stored_trajectory
+from vpxrc.agents.teacher.lessons import open_clip, result_options, stored_trajectory
 from vpxrc.agents.teacher.trajectory import Follow, Trajectory
 from vpxrc.datasets import Clip
 from vpxrc.encoder.log import EncodeLog
@@ -29,9 +29,10 @@ from vpxrc.media.frames import Video
 from vpxrc.policies.base import Episode, Policy, encode
 from vpxrc.policies.registry import make_policy
 from vpxrc.policies.wrapper import PolicyWrapper
-from vpxrc.storage import atomic_write, cache_dir, digest, sha256_file
+from vpxrc.storage import atomic_write, cache_dir, digest
 
-_NEIGHBOUR = 0.75  # of the target: the second point of a slope where there is but one target
+# The second target of a clip that has only one, as a multiple of it: a slope takes two encodes.
+_NEIGHBOUR = 0.75
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +109,7 @@ class Survey:
     Attributes:
         clip: The clip.
         content: Its content hash.
-        targets: In kbit/s.
+        targets: Target bitrates, kbit/s.
         options: Fields of :class:`vpxrc.EncoderOptions`, but for the target.
         config: The problem.
         reference: Spec of the policy that a gain is counted from; None: the base policy.
@@ -142,7 +143,7 @@ class Surveyed:
 
     Attributes:
         observations: float32 ``[n, len(OBSERVATION)]``.
-        references: Of a :class:`GainReward`, its ``state_dict``.
+        references: The ``state_dict`` of a :class:`GainReward`.
         complaint: Why no gain can be counted on this clip; empty where it can.
     """
 
@@ -222,12 +223,12 @@ class Demonstration:
     """A trajectory of the teacher's that is to be shown in terms of offsets.
 
     Attributes:
-        result: One of ``vpxrc.agents.teacher.lessons.results``.
+        result: A lesson of :func:`vpxrc.agents.teacher.lessons.results`.
         clip: Its clip, at its own size.
         config: The problem.
         contrast: Episodes of random offsets, to judge the teacher's by their gains, beside the
             base policy's. None: the teacher's alone, and all rewards are 0.
-        seed: Of those.
+        seed: Seed of the random offsets.
         code: Hash of the code and the files that the encodes depend on.
     """
 
@@ -240,14 +241,15 @@ class Demonstration:
 
     def __str__(self) -> str:
         """What errors call it."""
-        return str(self.result["path"].name)
+        target = self.result["options"]["target_bitrate"]
+        return f"{self.result['clip']} at {target} kbit/s"
 
     @property
     def path(self) -> Path:
         """Where the cache has the episodes, the teacher's first."""
-        trajectory = sha256_file(self.result["path"].with_suffix(TRAJECTORY))
+        trajectory = Trajectory.from_pandas(stored_trajectory(self.result))
         facts = [self.result[name] for name in ("content_hash", "options")]
-        causes = [self.code, trajectory, *facts, self.contrast]
+        causes = [self.code, trajectory.content_hash, *facts, self.contrast]
         if self.contrast:
             causes.append(self.seed)
         return _cache_path("demonstrations", [*causes, dataclasses.asdict(self.config)])

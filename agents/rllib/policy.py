@@ -21,7 +21,7 @@ from vpxrc.parallel import import_ray
 Array = NDArray[np.float32]
 FORMAT = "rllib 1"
 PROBLEM = "residual.json"  # beside RLlib's own files: what the checkpoint was trained on
-LIMIT = 5.0  # of standardised inputs, deviations
+LIMIT = 5.0  # standardised inputs are clipped here, in standard deviations
 REACH = 0.5  # log2 step that an action of 1 stands for, where nothing else is said
 # Where the networks of the policy are in the state of each algorithm's default module.
 _PARTS = {

@@ -5,14 +5,12 @@ import importlib
 import json
 import logging
 import math
-import pickle
 import shutil
 import time
-import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,22 +30,23 @@ from vpxrc.agents.rllib.offline import (
     survey,
     write_episodes,
 )
-from vpxrc.agents.rllib.policy import FORMAT, PROBLEM, exported, problem
+from vpxrc.agents.rllib.policy import FORMAT, exported, problem
+from vpxrc.agents.rllib.state import TrainingState
 from vpxrc.agents.teacher.lessons import find_clip, results
 from vpxrc.datasets import Clip
 from vpxrc.envs.gain import GainReward
 from vpxrc.envs.residual.config import ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.envs.rewards import Reward, SelfCompetition
-from vpxrc.errors import EncoderError, InputError, MissingDependencyError, OutputError, VpxrcError
+from vpxrc.errors import EncoderError, InputError, MissingDependencyError, VpxrcError
 from vpxrc.media.frames import Video
 from vpxrc.parallel import Workers, open_workers
 from vpxrc.storage import atomic_write, digest
 
 COMPONENTS = "vpxrc.agents.rllib.components"  # imports Ray
 STATE_EVERY = 120.0  # seconds between two states of a training
-_PRICE = 0.005  # of overshoot in self-competition, dB per kbit/s: the augmented form
-_LEAST_DEVIATION = 0.05  # of an input
+_PRICE = 0.005  # price of overshoot in augmented self-competition, dB per kbit/s
+_LEAST_DEVIATION = 0.05  # an input that varies less is not scaled up further
 _MODULE = "default_policy"
 
 
@@ -79,17 +78,17 @@ def train(
         config: The problem. sac has (level, reference) for actions, whatever the offsets.
         clips: What ppo and sac train on; for bc and marwil where the lessons' clips are, none for
             where they were.
-        target_bitrates: Of ppo and sac, in kbit/s.
+        target_bitrates: Targets in kbit/s, for ppo and sac.
         options: Fields of :class:`RllibConfig`, and of :class:`vpxrc.EncoderOptions` for ppo and
             sac; lessons have their own.
-        iterations: Of ppo: a batch of steps and its updates. Of sac: ``steps`` steps and their
-            updates. Of bc and marwil: an update.
+        iterations: How many; one is a batch of steps and its updates for ppo, ``steps`` steps and
+            their updates for sac, and an update for bc and marwil.
         runners: Processes that encode; 0: this one, for ppo and sac.
-        seed: Of everything random.
+        seed: Seed of everything random.
         ray: A Ray address as :func:`vpxrc.parallel.open_workers` takes it; None starts one here,
             which ends with the training. Every machine needs vpxrc and the clips.
         lessons: Folders or files of ``vpxrc teach``, for bc and marwil.
-        device: Of the learner: ``cpu`` or ``cuda``.
+        device: Device of the learner, ``cpu`` or ``cuda``.
         progress: Told after every iteration, with figures by name:
             ``return`` (mean of the episodes that ended), ``overshoot`` (likewise), losses.
 
@@ -105,25 +104,10 @@ def train(
         EncoderError: An encode failed, or a process was killed.
         OutputError: The checkpoint cannot be written.
     """
-    if algorithm not in ALGORITHMS:
-        raise InputError(f"unknown algorithm {algorithm!r}: choose from {', '.join(ALGORITHMS)}")
-    if out.suffix != ".safetensors":
-        raise InputError(f"{out}: a checkpoint's name ends in .safetensors")
-    if iterations < 1 or runners < 0 or seed < 0:
-        raise InputError("iterations must be above 0, runners and seed at least 0")
-    if device not in ("cpu", "cuda"):
-        raise InputError(f"device must be cpu or cuda, not {device!r}")
+    _check(algorithm, out, iterations, runners, seed, device)
     own, encoder_options = split_options(options)
     with open_workers(max(1, runners), ray or "local") as workers:
-        try:
-            importlib.import_module(COMPONENTS)
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"training needs {error.name}: pip install 'vpxrc[ray]'"
-            ) from error
-        # The networks are small, and the other processors encode.
-        importlib.import_module("torch").set_num_threads(1)
-        logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # it explains itself at length
+        _prepare_rllib()
         course = _Course(algorithm, config, own, runners, seed, device)
         if algorithm in OFFLINE:
             course.learn_from(lessons, clips, workers)
@@ -138,7 +122,7 @@ def train(
             ]
         )
         try:
-            return _run(course, _State(out, key), out, iterations, progress)
+            return _run(course, TrainingState(out, key), out, iterations, progress)
         except Exception as error:
             own_error = _own(error)
             if own_error is error:
@@ -146,15 +130,46 @@ def train(
             raise own_error from error
 
 
+def _check(
+    algorithm: str, out: Path, iterations: int, runners: int, seed: int, device: str
+) -> None:
+    """Refuse arguments of :func:`train` that cannot be used."""
+    if algorithm not in ALGORITHMS:
+        raise InputError(f"unknown algorithm {algorithm!r}: choose from {', '.join(ALGORITHMS)}")
+    if out.suffix != ".safetensors":
+        raise InputError(f"{out}: a checkpoint's name ends in .safetensors")
+    if iterations < 1 or runners < 0 or seed < 0:
+        raise InputError("iterations must be above 0, runners and seed at least 0")
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"device must be cpu or cuda, not {device!r}")
+
+
+def _prepare_rllib() -> None:
+    """Import RLlib and torch, and set what they take from the process.
+
+    Raises:
+        MissingDependencyError: One of them is not installed.
+    """
+    try:
+        importlib.import_module(COMPONENTS)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"training needs {error.name}: pip install 'vpxrc[ray]'"
+        ) from error
+    # The networks are small, and the other processors encode.
+    importlib.import_module("torch").set_num_threads(1)
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # it explains itself at length
+
+
 class _Course:
     """What is trained on what.
 
     Attributes:
-        clips: Their number.
-        contents: Their content hashes.
-        episodes: Files of episodes, of an offline algorithm.
+        clips: Number of clips.
+        contents: Content hashes of the clips.
+        episodes: Files of episodes; for bc and marwil.
         left_out: Clips that no gain can be counted on, with the reason.
-        environment: Arguments of the environment, of an online one.
+        environment: Arguments of the environment; for ppo and sac.
         code: Hash of the code and the files that its encodes depend on.
     """
 
@@ -176,7 +191,7 @@ class _Course:
         self.episodes: list[Path] = []
         self.left_out: dict[str, str] = {}
         self.environment: dict[str, Any] = {}
-        self._variance = 1.0  # of returns
+        self._variance = 1.0  # variance of the episodes' returns
         self._seen = np.zeros((0, len(OBSERVATION)), np.float32)
 
     def learn_on(
@@ -290,7 +305,7 @@ class _Course:
 
 
 def _run(
-    course: _Course, state: "_State", out: Path, iterations: int, progress: Progress
+    course: _Course, state: TrainingState, out: Path, iterations: int, progress: Progress
 ) -> dict[str, Any]:
     begun, tables = state.latest()
     algorithm = course.algorithm(tables)
@@ -305,7 +320,8 @@ def _run(
             figures = _figures(algorithm.train())
             progress(number + 1, iterations, "iterations", figures)
             if number + 1 < iterations and time.monotonic() - kept >= STATE_EVERY:
-                state.save(algorithm, course, number + 1)
+                about = problem(course.config, course.contents, course.own.reach)
+                state.save(algorithm, about, number + 1)
                 kept = time.monotonic()
         weights = algorithm.learner_group.get_weights()[_MODULE]
     finally:
@@ -345,94 +361,6 @@ def _write(course: _Course, out: Path, weights: dict[str, NDArray[np.float32]]) 
     )
     with atomic_write(out) as temporary:
         temporary.write_bytes(save_tensors(tensors, about))
-
-
-class _State:
-    """The state of a training, in a folder beside its checkpoint.
-
-    Args:
-        out: The checkpoint.
-        key: Tells this training from every other.
-
-    Raises:
-        InputError: There is another training's.
-    """
-
-    def __init__(self, out: Path, key: str) -> None:
-        self._folder, self._key = out.with_suffix(".state"), key
-        about = self._folder / "training.json"
-        try:
-            if about.is_file() and json.loads(about.read_text())["key"] != key:
-                raise InputError(
-                    f"{self._folder}: a state of another training; remove it to start anew"
-                )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{about}: not a state of a training") from error
-
-    def latest(self) -> tuple[int | None, list[dict[str, Any]] | None]:
-        """Return the last iteration that there is a state of, and the reward's tables then."""
-        numbers = [int(path.name) for path in self._folder.glob("*") if path.name.isdigit()]
-        if not numbers:
-            return None, None
-        tables = self._folder / str(max(numbers)) / "tables.json"
-        return max(numbers), json.loads(tables.read_text())
-
-    def restore(self, algorithm: Any, number: int) -> None:
-        """Go on from an iteration's state."""
-        place = (self._folder / str(number)).absolute()
-        if algorithm.env_runner_group is None:
-            # The algorithm's own method hands the weights to the runners that bc and marwil lack.
-            checkpoints: Any = importlib.import_module("ray.rllib.utils.checkpoints")
-            checkpoints.Checkpointable.restore_from_path(algorithm, str(place))
-        else:
-            algorithm.restore_from_path(str(place))
-        buffer = place / "replay.pkl"
-        if buffer.is_file():  # RLlib leaves it out
-            algorithm.local_replay_buffer.set_state(pickle.loads(buffer.read_bytes()))
-
-    def save(self, algorithm: Any, course: _Course, number: int) -> None:
-        """Keep the state after an iteration, and none before it.
-
-        Raises:
-            OutputError: It cannot be written.
-        """
-        temporary = self._folder / f".{uuid.uuid4().hex[:12]}"
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self._folder / "training.json") as about:
-                about.write_text(json.dumps({"key": self._key}))
-            algorithm.save_to_path(str(temporary.absolute()))
-            (temporary / "tables.json").write_text(json.dumps(_tables(algorithm)))
-            text = problem(course.config, course.contents, course.own.reach)
-            (temporary / PROBLEM).write_text(text)
-            if algorithm.local_replay_buffer is not None:
-                buffer = pickle.dumps(algorithm.local_replay_buffer.get_state())
-                (temporary / "replay.pkl").write_bytes(buffer)
-            temporary.rename(self._folder / str(number))
-        except OSError as error:
-            raise OutputError(f"cannot write {self._folder}: {error.strerror or error}") from error
-        for path in self._folder.iterdir():
-            if path.is_dir() and path.name != str(number):
-                shutil.rmtree(path, ignore_errors=True)
-
-    def remove(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _tables(algorithm: Any) -> list[dict[str, Any]] | None:
-    """Return the states of the runners' rewards where they change in the course of a training."""
-    if algorithm.env_runner_group is None:
-        return None
-    found = algorithm.env_runner_group.foreach_env_runner(
-        _reward_tables, local_env_runner=algorithm.config.num_env_runners == 0
-    )
-    return [table for part in found for table in part] or None
-
-
-def _reward_tables(runner: Any) -> list[dict[str, Any]]:
-    rewards = [cast(Any, env.unwrapped).reward for env in runner.env.unwrapped.envs]
-    return [reward.state_dict() for reward in rewards if isinstance(reward, SelfCompetition)]
 
 
 def _figures(result: dict[str, Any]) -> dict[str, float]:

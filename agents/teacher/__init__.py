@@ -1,23 +1,23 @@
 """The teacher: trajectories found by search, one clip and target at a time."""
 
+from vpxrc.agents.teacher.curve import SEARCH_QUALITIES, Point, anchor_curve, saved
+from vpxrc.agents.teacher.directions import DIRECTIONS
+from vpxrc.agents.teacher.objective import Candidate, Objective
 from vpxrc.agents.teacher.search import (
-    DIRECTIONS,
-    QUALITIES,
-    Point,
     SearchOptions,
     SearchResult,
-    anchor_curve,
     check_start,
     improve,
-    saved,
     search,
 )
 from vpxrc.agents.teacher.trajectory import Follow, Record, Trajectory
 
 __all__ = [
     "DIRECTIONS",
-    "QUALITIES",
+    "SEARCH_QUALITIES",
+    "Candidate",
     "Follow",
+    "Objective",
     "Point",
     "Record",
     "SearchOptions",

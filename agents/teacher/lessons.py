@@ -12,14 +12,9 @@ import numpy as np
 import pandas as pd
 
 from vpxrc import _native
-from vpxrc.agents.teacher.search import (
-    Point,
-    SearchOptions,
-    SearchResult,
-    anchor_curve,
-    saved,
-    search,
-)
+from vpxrc.agents.teacher.curve import Point, anchor_curve, saved
+from vpxrc.agents.teacher.rounds import Table, read_round, read_table, write_round
+from vpxrc.agents.teacher.search import SearchOptions, SearchResult, search
 from vpxrc.agents.teacher.trajectory import Follow, Record, Trajectory
 from vpxrc.datasets import Clip
 from vpxrc.encoder.options import EncoderOptions
@@ -30,15 +25,26 @@ from vpxrc.policies.base import encode
 from vpxrc.policies.registry import make_policy
 from vpxrc.storage import atomic_write
 
-QUALITIES = ("psnr", "psnr_overall")  # that every log has
+_LOGGED = ("psnr", "psnr_overall")  # qualities that every log has
 _CODED = ("q_index", "is_shown", "bits", "sse_y", "sse_u", "sse_v")  # what came of a decision
+_KEYS = {
+    "clip",
+    "content_hash",
+    "width",
+    "height",
+    "start",
+    "options",
+    "search",
+    "encodes",
+    "saved",
+}
 TRAJECTORY = ".trajectory.parquet"
 _SMALLEST = 16  # pixels, of a clip's sides
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """One search of the teacher.
+class Search:
+    """A search that is to be run, and where its result goes.
 
     Attributes:
         clip: The clip, at the size that it is searched at.
@@ -79,7 +85,7 @@ def scaled(clip: Clip, pixels: int | None) -> Clip:
     return dataclasses.replace(clip, width=width, height=height)
 
 
-def lessons(
+def searches(
     clips: Sequence[Clip],
     bitrates: Sequence[int],
     options: EncoderOptions,
@@ -88,7 +94,7 @@ def lessons(
     start: str = "dependency",
     search_options: SearchOptions | None = None,
     per_clip: int | None = None,
-) -> list[Lesson]:
+) -> list[Search]:
     """Return the searches for clips and targets.
 
     Args:
@@ -111,7 +117,7 @@ def lessons(
         raise InputError(f"{per_clip} targets per clip, of {len(bitrates)}")
     count = len(bitrates) if per_clip is None else per_clip
     return [
-        Lesson(
+        Search(
             clip,
             dataclasses.replace(options, target_bitrate=bitrates[(place + turn) % len(bitrates)]),
             start,
@@ -123,7 +129,7 @@ def lessons(
     ]
 
 
-def learn(lesson: Lesson) -> Path:
+def learn(job: Search) -> Path:
     """Run one search and write what it found, unless it is there already.
 
     Killed at any point, the same call goes on with the direction that it was at.
@@ -137,17 +143,17 @@ def learn(lesson: Lesson) -> Path:
         EncoderError: libvpx failed.
         OutputError: The folder cannot be written.
     """
-    path, clip = lesson.path, lesson.clip.obtain()
+    path, clip = job.path, job.clip.obtain()
     video = clip.open()
-    start = make_policy(lesson.start)
+    start = make_policy(job.start)
     # Through JSON, to compare with what was written.
     asked: dict[str, Any] = json.loads(
         json.dumps(
             {
                 "content_hash": video.content_hash,
-                "start": lesson.start,
-                "options": dataclasses.asdict(Record(start).options(lesson.options)),
-                "search": dataclasses.asdict(lesson.search_options),
+                "start": job.start,
+                "options": dataclasses.asdict(Record(start).options(job.options)),
+                "search": dataclasses.asdict(job.search_options),
             }
         )
     )
@@ -160,18 +166,18 @@ def learn(lesson: Lesson) -> Path:
             )
         return path
     state = path.with_suffix(".state")
-    quality = lesson.search_options.quality
+    quality = job.search_options.quality
     found = search(
         video,
-        lesson.options,
+        job.options,
         start,
-        lesson.search_options,
+        job.search_options,
         state=state,
         key=json.dumps(asked, sort_keys=True),
     )
-    anchors = anchor_curve(video, lesson.options, quality)
+    anchors = anchor_curve(video, job.options, quality)
     result = {
-        "clip": lesson.clip.name,
+        "clip": job.clip.name,
         **asked,
         "source": {
             **{name: value for name, value in dataclasses.asdict(clip).items() if name != "origin"},
@@ -208,7 +214,7 @@ def _measured(point: Point) -> dict[str, float | None]:
 def _savings(
     found: SearchResult, anchors: tuple[Point, ...], quality: str
 ) -> dict[str, dict[str, float | None]]:
-    names = dict.fromkeys((*QUALITIES, quality))
+    names = dict.fromkeys((*_LOGGED, quality))
     return {
         name: {
             "start": saved(anchors, found.start, name),
@@ -228,14 +234,21 @@ def _trajectory(found: SearchResult) -> pd.DataFrame:
 
 
 def results(place: Path) -> Iterator[dict[str, Any]]:
-    """Yield what :func:`learn` wrote, in order of the names, with its ``path``.
+    """Yield lessons: what :func:`learn` wrote, or :func:`pack` put together.
+
+    Each has its facts by name, and where it is: ``path``, and ``row`` in a round, else None.
 
     Args:
-        place: A folder, one result, or the trajectory beside it.
+        place: A folder, for all single lessons in it in order of the names; one lesson, or the
+            trajectory beside it; a round, for its lessons in the file's order.
 
     Raises:
         InputError: There are none, or one cannot be read.
     """
+    if place.suffix == ".parquet" and not place.name.endswith(TRAJECTORY) and not place.is_dir():
+        for row, facts in enumerate(read_round(place)):
+            yield {"path": place, "row": row, **_complete(place, facts)}
+        return
     if place.is_dir():
         paths = sorted(place.rglob("*-*x*-*.json"))
     else:
@@ -244,14 +257,43 @@ def results(place: Path) -> Iterator[dict[str, Any]]:
         raise InputError(f"no lessons of `vpxrc teach` in {place}")
     for path in paths:
         try:
-            result = json.loads(path.read_text())
+            facts = json.loads(path.read_text())
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror or error}") from error
         except ValueError as error:
             raise InputError(f"{path}: not a lesson of `vpxrc teach`") from error
-        if not isinstance(result, dict) or _KEYS - result.keys():
-            raise InputError(f"{path}: not a lesson of `vpxrc teach`")
-        yield {"path": path, **result}
+        yield {"path": path, "row": None, **_complete(path, facts)}
+
+
+def _complete(path: Path, facts: Any) -> dict[str, Any]:
+    if not isinstance(facts, dict) or _KEYS - facts.keys():
+        raise InputError(f"{path}: not a lesson of `vpxrc teach`")
+    return facts
+
+
+def pack(path: Path, found: Sequence[dict[str, Any]]) -> None:
+    """Put lessons together in one file, a round, with all that their own files have.
+
+    Args:
+        path: The round to write.
+        found: Lessons of :func:`results`, at least one.
+
+    Raises:
+        InputError: A lesson's tables cannot be read.
+        OutputError: The file cannot be written.
+    """
+    places = ("path", "row")
+    write_round(
+        path,
+        [
+            (
+                {name: value for name, value in result.items() if name not in places},
+                _stored(result, "trajectory"),
+                _stored(result, "responses"),
+            )
+            for result in found
+        ],
+    )
 
 
 def result_options(result: dict[str, Any]) -> EncoderOptions:
@@ -261,26 +303,33 @@ def result_options(result: dict[str, Any]) -> EncoderOptions:
 
 
 def stored_trajectory(result: dict[str, Any]) -> pd.DataFrame:
-    """Return the table beside a result: the trajectory, and what came of it.
+    """Return a lesson's trajectory, and what came of it.
 
     Raises:
         InputError: It cannot be read.
     """
-    path = result["path"].with_suffix(TRAJECTORY)
+    table = _stored(result, "trajectory")
+    if missing := set(_CODED) - set(table.columns):
+        raise InputError(f"{result['path']}: no column {min(missing)!r}")
+    return table
+
+
+def _stored(result: dict[str, Any], name: Table) -> pd.DataFrame:
+    """Return a table of a lesson, from its round or from the file beside it."""
+    if result["row"] is not None:
+        return read_table(result["path"], result["row"], name)
+    path = result["path"].with_suffix(f".{name}.parquet")
     try:
-        table = pd.read_parquet(path)
+        return pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
-    if missing := set(_CODED) - set(table.columns):
-        raise InputError(f"{path}: no column {min(missing)!r}")
-    return table
 
 
 def find_clip(result: dict[str, Any], clips: Sequence[Clip] | None = None) -> Clip:
     """Return the clip that a result is of, at its own size.
 
     Args:
-        result: One of :func:`results`.
+        result: A lesson of :func:`results`.
         clips: Where to look for it, by name; None: where it was when the search ran.
 
     Raises:
@@ -316,7 +365,7 @@ def replay(result: dict[str, Any], clips: Sequence[Clip] | None = None) -> Check
     """Encode a result's trajectory once more, and compare every frame's bits and errors.
 
     Args:
-        result: One of :func:`results`.
+        result: A lesson of :func:`results`.
         clips: See :func:`find_clip`.
 
     Raises:
@@ -359,16 +408,3 @@ def bounds(found: Sequence[dict[str, Any]]) -> pd.DataFrame:
                 row[f"{quality}_{stage}"] = math.nan if value is None else value
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-_KEYS = {
-    "clip",
-    "content_hash",
-    "width",
-    "height",
-    "start",
-    "options",
-    "search",
-    "encodes",
-    "saved",
-}

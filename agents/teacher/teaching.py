@@ -6,14 +6,14 @@ from functools import partial
 from typing import Any
 
 from vpxrc.agents.progress import Progress, silent
-from vpxrc.agents.teacher.lessons import Lesson, learn, results, scaled
+from vpxrc.agents.teacher.lessons import Search, learn, results, scaled
 from vpxrc.errors import OutputError
 from vpxrc.parallel import open_workers
 from vpxrc.storage import check_writable
 
 
 def teach(
-    lessons: Sequence[Lesson],
+    searches: Sequence[Search],
     *,
     pixels: int | None = None,
     jobs: int = 1,
@@ -26,7 +26,7 @@ def teach(
     goes on where it was.
 
     Args:
-        lessons: The searches, at least one, with their clips at any size.
+        searches: The searches, at least one, with their clips at any size.
         pixels: Larger clips are scaled to about so many luma pixels; None: none is scaled.
         jobs: Searches that run at the same time.
         ray: None for processes of this machine, else an address; see
@@ -42,18 +42,18 @@ def teach(
         EncoderError: libvpx failed.
         OutputError: A folder cannot be written, or is not shared with Ray's machines.
     """
-    with open_workers(min(jobs, len(lessons)), ray) as workers:
+    with open_workers(min(jobs, len(searches)), ray) as workers:
         progress(0, None, "opening the clips", None)
-        clips = list(dict.fromkeys(lesson.clip for lesson in lessons))
+        clips = list(dict.fromkeys(job.clip for job in searches))
         sized = dict(workers.unordered(partial(scaled, pixels=pixels), clips))
-        work = [dataclasses.replace(lesson, clip=sized[lesson.clip]) for lesson in lessons]
-        for folder in {lesson.folder for lesson in work}:
+        work = [dataclasses.replace(job, clip=sized[job.clip]) for job in searches]
+        for folder in {job.folder for job in work}:
             check_writable(folder)
         progress(0, len(work), "searching", None)
-        for done, (lesson, path) in enumerate(workers.unordered(learn, work), 1):
+        for done, (job, path) in enumerate(workers.unordered(learn, work), 1):
             if not path.is_file():
                 raise OutputError(
-                    f"{lesson}: the result is not in {lesson.folder}, which has to be shared"
+                    f"{job}: the result is not in {job.folder}, which has to be shared"
                 )
-            progress(done, len(work), str(lesson), None)
-    return [next(results(lesson.path)) for lesson in work]
+            progress(done, len(work), str(job), None)
+    return [next(results(job.path)) for job in work]

@@ -15,6 +15,7 @@ from vpxrc.encoder.types import Decision, Frame
 from vpxrc.errors import InputError
 from vpxrc.policies.base import Episode, Policy
 from vpxrc.policies.wrapper import PolicyWrapper
+from vpxrc.storage import digest
 
 _FRAME_FIELDS = ("show_index", "group_index", "group_position", "update_type", "layer_depth")
 
@@ -25,8 +26,8 @@ class Trajectory:
 
     Attributes:
         show_index: Display index of the frame, int32 ``[T]``.
-        group_index: Of its golden-frame group, int32 ``[T]``.
-        group_position: In that group, int32 ``[T]``.
+        group_index: Number of the frame's golden-frame group, int32 ``[T]``.
+        group_position: Place in that group, int32 ``[T]``.
         update_type: A :class:`vpxrc.UpdateType` each, int32 ``[T]``.
         layer_depth: 1 for the base layer of ARFs, int32 ``[T]``.
         step: log2 of the quantiser step, float64 ``[T]``; the q index is the nearest one.
@@ -91,6 +92,11 @@ class Trajectory:
         table["superblock_scale"] = pd.Series(flat, dtype=object)
         table["superblock_rows"] = [0 if m is None else m.shape[0] for m in maps]
         return table
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of all decisions in hexadecimal."""
+        return digest(self.to_pandas().to_dict("list"))
 
     @classmethod
     def from_pandas(cls, table: pd.DataFrame) -> Self:

@@ -29,7 +29,7 @@ FRAME_OFFSETS: tuple[Offset, ...] = tuple(
 
 @dataclass(frozen=True)
 class ResidualConfig:
-    """What an agent is to decide; ``dataclasses.asdict`` gives a form that JSON takes.
+    """The problem that an agent is to solve; ``dataclasses.asdict`` gives a form that JSON takes.
 
     Attributes:
         base: The policy whose decisions are corrected, as :func:`vpxrc.make_policy` takes it.

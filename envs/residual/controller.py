@@ -26,7 +26,7 @@ class ResidualController:
         config: The decision points and the offsets. Its ``base`` is not read.
 
     Attributes:
-        view: What is known of the encode; it is updated at decision points.
+        view: The facts of the encode; it is updated at decision points.
         offsets: (level, reference) per decision so far.
 
     Raises:

@@ -233,7 +233,7 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
 
     | Parameter        | Type             | Default        | Description                        |
     |------------------|------------------|----------------|------------------------------------|
-    | `clips`          | as there         | `"samples"`    | what to draw clips from            |
+    | `clips`          | as there         | `"samples"`    | the clips to draw from             |
     | `target_bitrate` | as there         | `256`          | kbit/s: one, a list, a range       |
     | `base`           | `str`            | `"imitation"`  | `NAME` or `NAME:ARGUMENT`, see     |
     |                  |                  |                | `vpxrc.make_policy`                |

@@ -1,4 +1,4 @@
-"""The quantities that a residual agent observes, each computed from what it depends on."""
+"""The quantities that a residual agent observes, each computed from its own inputs."""
 
 import math
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ _PLACES = [FIRST_PASS_FIELDS.index(name) for name in STATISTICS]
 
 @dataclass(frozen=True, eq=False)
 class ClipFacts:
-    """What stays the same throughout an encode.
+    """The facts that stay the same throughout an encode.
 
     Attributes:
         log_error: log2(coded_error / the clip's) per frame, float64 ``[num_frames]``.
@@ -96,7 +96,7 @@ class KindFacts:
 
 @dataclass(frozen=True, eq=False)
 class GroupFacts:
-    """What stays the same at all decisions of a golden-frame group.
+    """The facts that stay the same at all decisions of a golden-frame group.
 
     Attributes:
         coded: Which frames of the group are coded and in the clip, bool ``[group.size]``.
@@ -280,7 +280,7 @@ class Sight:
     """All that the columns are computed from.
 
     Attributes:
-        view: What is known of the encode.
+        view: The facts of the encode.
         clip: Facts of the clip.
         group: Facts of the pending frame's group.
         base: Facts of the base policy's decision.

@@ -103,7 +103,7 @@ def _first_pass(part: str, meaning: str) -> list[Column[Sight]]:
     ]
 
 
-#: The columns by what they are about.
+#: The columns by subject.
 COLUMNS: dict[str, Table[Sight]] = {
     "frame": Table(
         (
@@ -405,7 +405,7 @@ class ResidualObserver:
     """Computes the observation of one encode, at its decision points.
 
     Args:
-        view: What is known of the encode.
+        view: The facts of the encode.
     """
 
     def __init__(self, view: EncodeView) -> None:

@@ -20,78 +20,88 @@ UNSPENT_SHARE = 0.1  # A user is told if a policy leaves more than this share of
 TRANSPARENT_PSNR = 50.0  # dB; above it no eye tells the picture from the source.
 
 
+_Source = Annotated[Path, typer.Argument(metavar="IN", help="Anything that ffmpeg reads.")]
+_Output = Annotated[Path, typer.Option("-o", "--output", help="A .webm or .ivf file.")]
+_Bitrate = Annotated[
+    int | None,
+    typer.Option("-b", "--bitrate", metavar="KBIT", help="Target of the video in kbit/s."),
+]
+_Size = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MB",
+        help="Instead of -b: fit the whole file, audio and container included, into so many "
+        "megabytes of 1,000,000 bytes; it is encoded again until it fits.",
+    ),
+]
+_Policy = Annotated[str, typer.Option(help="NAME or NAME:ARGUMENT; `vpxrc doctor` lists them.")]
+_Effort = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        max=1000,
+        help="Encodes at most. More than one meet the target within 2 %, and from about 10 on a "
+        "search improves the policy's decisions.",
+    ),
+]
+_Audio = Annotated[
+    bool,
+    typer.Option(
+        help="Take the first audio stream along into .webm: Opus and Vorbis as they are, all "
+        "else made Opus (64 kbit/s mono, 96 stereo)."
+    ),
+]
+_Fps = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RATE",
+        help="Constant rate, e.g. 30 or 30000/1001. By default the video's own or a usual one.",
+    ),
+]
+_Chunk = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Length of the chunks, about. The video is cut at key frames and the chunks are "
+        "encoded at the same time, to within 2 % of the target together; 0: no cut. By default "
+        "10 for a video longer than 30 s, else 0. An interruption discards finished chunks.",
+    ),
+]
+_Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Chunks at the same time; by default one per core. The output is the same."
+    ),
+]
+_TwoPassLog = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="File of libvpx's first-pass statistics of the video; written, or read if it exists.",
+    ),
+]
+_Log = Annotated[
+    Path | None, typer.Option(metavar="FILE.parquet", help="Write a table of all coded frames.")
+]
+_Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
+
+
 def encode(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Anything that ffmpeg reads.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="A .webm or .ivf file.")],
-    bitrate: Annotated[
-        int | None,
-        typer.Option("-b", "--bitrate", metavar="KBIT", help="Target of the video in kbit/s."),
-    ] = None,
-    size: Annotated[
-        float | None,
-        typer.Option(
-            metavar="MB",
-            help="Instead of -b: fit the whole file, audio and container included, into so many "
-            "megabytes of 1,000,000 bytes; it is encoded again until it fits.",
-        ),
-    ] = None,
-    policy: Annotated[
-        str, typer.Option(help="NAME or NAME:ARGUMENT; `vpxrc doctor` lists them.")
-    ] = DEFAULT_POLICY,
+    source: _Source,
+    output: _Output,
+    bitrate: _Bitrate = None,
+    size: _Size = None,
+    policy: _Policy = DEFAULT_POLICY,
     cpu_used: CpuUsed = 2,
-    effort: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=1,
-            max=1000,
-            help="Encodes at most. More than one bring the bitrate within 2 % of the target and, "
-            "from about 10 on, improve the policy's decisions by a search.",
-        ),
-    ] = 1,
-    audio: Annotated[
-        bool,
-        typer.Option(
-            help="Take the first audio stream along into .webm: Opus and Vorbis as they are, all "
-            "else made Opus (64 kbit/s mono, 96 stereo).",
-        ),
-    ] = True,
-    fps: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RATE",
-            help="Resample to this constant rate, e.g. 30 or 30000/1001. By default the video's "
-            "own, or a usual one where it varies.",
-        ),
-    ] = None,
-    chunk: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS",
-            help="Length of the chunks, about. The video is cut at key frames and the chunks are "
-            "encoded at the same time, to within 2 % of the target together; 0: no cut. By default "
-            "10 for a video longer than 30 s, else 0. An interruption discards finished chunks.",
-        ),
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Chunks at the same time; by default one per core. The output is the same."
-        ),
-    ] = None,
-    two_pass_log: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="File of libvpx's first-pass statistics of the whole video; it is written, or "
-            "read if it exists.",
-        ),
-    ] = None,
-    log: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.parquet", help="Write a table of all coded frames."),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    effort: _Effort = 1,
+    audio: _Audio = True,
+    fps: _Fps = None,
+    chunk: _Chunk = None,
+    jobs: _Jobs = None,
+    two_pass_log: _TwoPassLog = None,
+    log: _Log = None,
+    quiet: _Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Encode a video to VP9 under a policy.
@@ -106,12 +116,7 @@ def encode(
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm --policy libvpx-vbr-mlarf --cpu-used 1
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm --effort 40   # slower, for fewer bits
     """  # noqa: D301 - typer wants the \b as it is
-    if (bitrate is None) == (size is None):
-        raise InputError("give one of -b KBIT and --size MB")
-    if size is not None and not 0 < size < float("inf"):
-        raise InputError(f"--size must be above 0, not {size:g}")
-    if chunk is not None and not 0 <= chunk < float("inf"):
-        raise InputError(f"--chunk must be at least 0, not {chunk:g}")
+    _check_options(bitrate, size, chunk)
     chosen = make_policy(policy)
     if effort > 1:
         check_start(chosen)
@@ -158,6 +163,16 @@ def encode(
         print(json.dumps({**result.figures(), **asked, "notes": notes}))
     elif not quiet:
         print("\n  ".join([_summary(result, overshoot, size), *notes]))
+
+
+def _check_options(bitrate: int | None, size: float | None, chunk: float | None) -> None:
+    """Refuse what :func:`transcode` would, by the names of the options."""
+    if (bitrate is None) == (size is None):
+        raise InputError("give one of -b KBIT and --size MB")
+    if size is not None and not 0 < size < float("inf"):
+        raise InputError(f"--size must be above 0, not {size:g}")
+    if chunk is not None and not 0 <= chunk < float("inf"):
+        raise InputError(f"--chunk must be at least 0, not {chunk:g}")
 
 
 def _summary(result: Transcoded, overshoot: float | None, size: float | None) -> str:

@@ -7,8 +7,10 @@ from typing import Annotated, cast
 
 import typer
 
-from vpxrc.agents.teacher.lessons import bounds, lessons
-from vpxrc.agents.teacher.search import Direction, Quality, SearchOptions, check_start
+from vpxrc.agents.teacher.curve import Quality
+from vpxrc.agents.teacher.directions import Direction
+from vpxrc.agents.teacher.lessons import bounds, pack, searches
+from vpxrc.agents.teacher.search import SearchOptions, check_start
 from vpxrc.agents.teacher.teaching import teach as run_searches
 from vpxrc.cli.common import CORES, CpuUsed, Jobs, Json, gather_clips, numbers, watched
 from vpxrc.encoder.options import EncoderOptions
@@ -16,6 +18,29 @@ from vpxrc.policies.registry import make_policy
 from vpxrc.storage import atomic_write
 
 START = "imitation-prior"
+ROUND = "lessons.parquet"
+
+PerClip = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Search each clip at N of the targets, which the clips take in turn.",
+    ),
+]
+Pixels = Annotated[
+    int | None,
+    typer.Option(metavar="P", min=1, help="Scale larger clips down to about P luma pixels."),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Search on a Ray cluster, --jobs tasks at once: local (started here), auto (running "
+        "here), HOST:PORT or ray://HOST:PORT. Its machines need vpxrc, and the clips and the "
+        "folder under the same paths.",
+    ),
+]
 
 
 def teach(
@@ -27,18 +52,8 @@ def teach(
     out: Annotated[
         Path, typer.Option(help="Folder for the lessons. Searches that it has are not run again.")
     ],
-    per_clip: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Search each clip at N of the targets, which the clips take in turn.",
-        ),
-    ] = None,
-    pixels: Annotated[
-        int | None,
-        typer.Option(metavar="P", min=1, help="Scale larger clips down to about P luma pixels."),
-    ] = None,
+    per_clip: PerClip = None,
+    pixels: Pixels = None,
     start: Annotated[
         str, typer.Option(metavar="SPEC", help="The policy that the searches start from.")
     ] = START,
@@ -53,22 +68,15 @@ def teach(
     ] = ",".join(SearchOptions().directions),
     cpu_used: CpuUsed = 2,
     jobs: Jobs = CORES,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Search on a Ray cluster, --jobs tasks at once: local (started here), auto "
-            "(running here), HOST:PORT or ray://HOST:PORT. Its machines need vpxrc, and the clips "
-            "and the folder under the same paths.",
-        ),
-    ] = None,
+    ray: Ray = None,
     as_json: Json = False,
 ) -> None:
     """Search for the best decisions of clips: lessons for agents.
 
     There is a search for every clip and target. At the end bounds.md in the folder shows the bits
-    that each search saved against libvpx-vbr, a bound for agents. A command that was interrupted or
-    killed continues where it was when it is run again.
+    that each search saved against libvpx-vbr, a bound for agents, and lessons.parquet has all of
+    these lessons in one file, which `vpxrc train` and `vpxrc verify` read like the folder. A
+    command that was interrupted or killed continues where it was when it is run again.
 
     \b
     Examples:
@@ -78,7 +86,7 @@ def teach(
     """  # noqa: D301 - typer wants the \b as it is
     searching = SearchOptions(quality, cast(tuple[Direction, ...], tuple(directions.split(","))))
     check_start(make_policy(start))
-    work = lessons(
+    work = searches(
         gather_clips(clips, as_json)[0],
         numbers("bitrates", bitrates),
         EncoderOptions(cpu_used=cpu_used),
@@ -89,6 +97,7 @@ def teach(
     )
     with watched(hidden=as_json) as progress:
         found = run_searches(work, pixels=pixels, jobs=jobs, ray=ray, progress=progress)
+    pack(out / ROUND, sorted(found, key=lambda result: result["path"]))
     command = _command(
         clips,
         {

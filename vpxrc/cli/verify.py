@@ -11,7 +11,7 @@ from vpxrc.cli.common import gather_clips, numbers
 from vpxrc.evaluation import verify as verification
 from vpxrc.evaluation.verify import Check
 
-LESSONS = (".json", ".trajectory.parquet")
+LESSONS = (".json", ".parquet")
 
 
 def verify(
@@ -20,7 +20,7 @@ def verify(
         typer.Argument(
             metavar="CLIP",
             help="A video file, a folder, a catalogue or a set. Or the lessons of `vpxrc teach`: "
-            "the .json of one or, with --clips, the folder of all.",
+            "the .json of one, the .parquet file of many or, with --clips, their folder.",
         ),
     ],
     clips: Annotated[

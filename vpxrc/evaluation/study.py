@@ -115,13 +115,8 @@ def evaluate(
     made = {spec: make_policy(spec) for spec in policies}
     options = options or EncoderOptions()
     asked = [dataclasses.replace(options, target_bitrate=rate) for rate in rates]
-    if command is None:
-        names = [clip.name for clip in clips]
-        command = (
-            f"evaluate({agent!r}, {list(baselines)!r}, {names!r}, {rates!r}, {str(out)!r}, "
-            f"options={options!r}, metrics={list(metrics)!r}, jobs={jobs!r}, "
-            f"ray={ray!r}, allow_training_clips={allow_training_clips!r})"
-        )
+    given = {"options": options, "metrics": list(metrics), "jobs": jobs, "ray": ray}
+    given["allow_training_clips"] = allow_training_clips
     out = Path(out)
     folder = out / "encodes"
     with open_workers(min(jobs, len(clips) * len(policies) * len(rates)), ray) as workers:
@@ -134,10 +129,26 @@ def evaluate(
         _do_missing(work, workers, progress)
     encodes, frames = _collect(work)
     comparisons = compare_curves(encodes, _pairs(agent, baselines), qualities_of(metrics))
+    command = command or _call(agent, baselines, clips, rates, out, given)
     summary = summarize_study(encodes, comparisons, policies, rates, options, left_out, command)
     evaluation = Evaluation(out, summary, encodes, frames, comparisons)
     _write(evaluation)
     return evaluation
+
+
+def _call(
+    agent: str,
+    baselines: Sequence[str],
+    clips: Sequence[Clip],
+    rates: list[int],
+    out: Path,
+    given: dict[str, Any],
+) -> str:
+    """Return the call of :func:`evaluate` in words."""
+    names = [clip.name for clip in clips]
+    arguments = [repr(value) for value in (agent, list(baselines), names, rates, str(out))]
+    arguments += [f"{name}={value!r}" for name, value in given.items()]
+    return f"evaluate({', '.join(arguments)})"
 
 
 def _check_arguments(

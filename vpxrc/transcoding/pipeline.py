@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -148,9 +148,6 @@ def transcode(
 ) -> Transcoded:
     """Encode a video file to VP9, as the command ``vpxrc encode`` does.
 
-    Phone videos are turned upright, a variable frame rate becomes a constant one, audio stays in
-    time, and a WebM file says of its colours what the source does.
-
     Long videos are cut into chunks, which are encoded in processes of their own. Processes are
     started afresh: a script calls this under ``if __name__ == "__main__":``.
 
@@ -168,12 +165,9 @@ def transcode(
             codecs made Opus.
         fps: Resample to this constant rate. By default the video's own, or a usual one where it
             varies.
-        chunk: Length of the chunks in seconds, about; 0 for no cut. By default 10 for a video
-            longer than 30 s, else 0.
-        jobs: Number of chunks at the same time; by default one per core. The output does not depend
-            on it.
-        two_pass_log: A file of libvpx's first-pass statistics of the whole video, which is written,
-            or read where it exists.
+        chunk: Seconds of a chunk, about; 0: no cut. By default 10 for more than 30 s, else 0.
+        jobs: Chunks at the same time; by default one per core. The output does not depend on it.
+        two_pass_log: A file of libvpx's first-pass statistics, written, or read where it exists.
         progress: Called with the number of frames done and the number to do; see :data:`Progress`.
 
     Raises:
@@ -187,47 +181,29 @@ def transcode(
     begin = time.perf_counter()
     output = Path(output)
     _check_arguments(output, target_bitrate, size, chunk)
-    options = EncoderOptions(
-        target_bitrate=1 if target_bitrate is None else target_bitrate, cpu_used=cpu_used
-    )
+    target = 1 if target_bitrate is None else target_bitrate
+    options = EncoderOptions(target_bitrate=target, cpu_used=cpu_used)
     observes = make_policy(policy).observes
-    found = probe(source)
-    _check_sdr(found)
-    rate = found.resampling_rate if fps is None else parse_fps(fps)
-    video = open_video(found, fps=rate)
+    found, video, notes = _open(source, fps)
     check_writable(output.parent)
-    notes = [] if fps is not None or rate is None else [_resampled(rate)]
-    most_bytes = None if size is None else size * MEGABYTE
     with tempfile.TemporaryDirectory(prefix="vpxrc-") as folder:
+        most_bytes = None if size is None else size * MEGABYTE
         sound, said = _sound(found, Path(folder), output.suffix.lower(), audio, most_bytes)
         file = _Output(output, video, sound, most_bytes)
         if most_bytes is not None:
-            options = EncoderOptions(
-                target_bitrate=_first_target(file, most_bytes), cpu_used=cpu_used
-            )
+            options = replace(options, target_bitrate=_first_target(file, most_bytes))
         if two_pass_log is not None:
             use_first_pass_file(Path(two_pass_log), video, options)
         starts = _starts(video, options, chunk)
-        job = ChunkedEncode(
-            video,
-            options,
-            encode or functools.partial(encode_by, policy),
-            starts,
-            jobs or os.cpu_count() or 1,
-            # libvpx's own modes run through without a stop: there is nothing to count but chunks.
-            progress=_counted(progress, not observes or len(starts) > 1),
-        )
+        # libvpx's own modes run through without a stop: there is nothing to count but chunks.
+        counted = _counted(progress, not observes or len(starts) > 1)
+        encode = encode or functools.partial(encode_by, policy)
+        jobs = jobs or os.cpu_count() or 1
+        job = ChunkedEncode(video, options, encode, starts, jobs, progress=counted)
         job.run()
         num_bytes = _write(job, file, Path(folder) / "trial")
-    return Transcoded(
-        path=output,
-        num_bytes=num_bytes,
-        log=job.log,
-        chunks=tuple(job.chunks),
-        audio=sound,
-        notes=(*notes, *said),
-        seconds=time.perf_counter() - begin,
-    )
+    seconds, chunks = time.perf_counter() - begin, tuple(job.chunks)
+    return Transcoded(output, num_bytes, job.log, chunks, sound, (*notes, *said), seconds)
 
 
 def _check_arguments(
@@ -244,18 +220,23 @@ def _check_arguments(
         raise InputError(f"chunk must be at least 0, not {chunk:g}")
 
 
-def _check_sdr(source: Source) -> None:
-    """Refuse HDR, which 8 bits without its metadata would show wrongly."""
+def _open(path: str | Path, fps: Fraction | int | str | None) -> tuple[Source, Video, list[str]]:
+    """Return a file's properties and its frames at a constant rate, and notes on them.
+
+    Raises:
+        InputError: The file cannot be read, or is HDR, which 8 bits would show wrongly.
+    """
+    source = probe(path)
     if source.colours.transfer in HDR:
         raise InputError(
             f"{source.path}: HDR ({HDR[source.colours.transfer]}); only SDR video is supported, "
             f"convert it first: {TO_SDR}"
         )
-
-
-def _resampled(rate: Fraction) -> str:
-    """Return the note on a variable frame rate."""
-    return f"variable frame rate, made {float(rate):g} frames per second"
+    if fps is not None:
+        return source, open_video(source, fps=parse_fps(fps)), []
+    rate = source.resampling_rate
+    notes = [f"variable frame rate, made {float(rate):g} frames per second"] if rate else []
+    return source, open_video(source, fps=rate), notes
 
 
 def _sound(

@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 
 from vpxrc.agents.clips import size_clips
 from vpxrc.agents.muzero.config import MuZeroConfig
-from vpxrc.agents.teacher.lessons import lessons
+from vpxrc.agents.teacher.lessons import searches
 from vpxrc.cli.common import CORES, CpuUsed, Jobs, Json, gather_clips, numbers, watched
 from vpxrc.cli.train.options import (
     AUTO_ALT_REF,
@@ -121,14 +121,15 @@ def muzero(
     with needing("agents"):
         from vpxrc.agents.muzero import training
         from vpxrc.agents.muzero.actor import Task
+        from vpxrc.agents.muzero.purpose import Purpose, RewardName
     config = MuZeroConfig.for_base(residual.base, own)
     options = EncoderOptions(cpu_used=cpu_used, auto_alt_ref=auto_alt_ref)
     given, _ = gather_clips(clips, as_json)
-    work = lessons(given, targets, options, out, per_clip=per_clip)
-    purpose = training.Purpose(
-        tuple(Task(lesson.clip, lesson.options) for lesson in work),
+    work = searches(given, targets, options, out, per_clip=per_clip)
+    purpose = Purpose(
+        tuple(Task(job.clip, job.options) for job in work),
         residual,
-        cast(training.RewardName, reward),
+        cast(RewardName, reward),
         overshoot_price,
         reference,
     )
@@ -151,12 +152,17 @@ def muzero(
     if as_json:
         print(json.dumps(result))
         return
+    print(f"{out}: {_words(result)}")
+
+
+def _words(result: dict[str, Any]) -> str:
+    """Return a training's figures in words."""
     figures = [
         f"{name.replace('_', ' ')} {result[name]:+.3f}"
         for name in ("episode_return", "win_rate", "overshoot", "kept")
         if result[name] is not None
     ]
-    print(
-        f"{out}: {result['episodes']} episodes, {result['decisions']} decisions, "
+    return (
+        f"{result['episodes']} episodes, {result['decisions']} decisions, "
         f"{result['updates']} updates; of late: {', '.join(figures)}"
     )

@@ -50,7 +50,7 @@ Reference = Annotated[
     str | None,
     typer.Option(
         metavar="SPEC",
-        help="The policy that rewards are counted from. By default, the base policy itself.",
+        help="The policy that rewards are counted from. By default, the base policy.",
     ),
 ]
 Base = Annotated[

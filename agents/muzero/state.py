@@ -1,0 +1,153 @@
+"""What a training goes on from: in memory, and in a folder beside its checkpoint."""
+
+import json
+import pickle
+import shutil
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from vpxrc.agents.muzero.curve import WINDOW, Row
+from vpxrc.agents.muzero.learner import Learner
+from vpxrc.agents.muzero.purpose import MuZeroReward
+from vpxrc.agents.muzero.replay import Replay
+from vpxrc.errors import InputError
+from vpxrc.storage import atomic_write
+
+FORMAT = 1
+
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    pickle.UnpicklingError,
+    SafetensorError,
+    InputError,
+)
+
+
+@dataclass(eq=False)
+class Memory:
+    """All of a training that lasts.
+
+    Attributes:
+        learner: The networks and their optimiser.
+        replay: The episodes that the learner draws from.
+        reward: The reward with its table.
+        count: Numbers of ``episodes``, ``decisions``, ``frames`` and replaced ``opponents`` so far.
+        wins: 1 for a win, 0.5 for a draw and 0 for a loss, of the last 200 episodes.
+        rows: The curve so far, a row per iteration.
+        seconds: Duration of the runs before this one.
+    """
+
+    learner: Learner
+    replay: Replay
+    reward: MuZeroReward
+    count: dict[str, int] = field(
+        default_factory=lambda: {"episodes": 0, "decisions": 0, "frames": 0, "opponents": 0}
+    )
+    wins: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    rows: list[Row] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class StateFolder:
+    """A folder whose link ``current`` leads to the last whole state.
+
+    Args:
+        path: The folder, which may not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._generation = 0
+
+    def save(self, memory: Memory, settings: dict[str, Any], seconds: float) -> None:
+        """Write a state; killed meanwhile, the one before it is there.
+
+        Args:
+            memory: What is kept.
+            settings: What a training has to have in common with the state to go on from it.
+            seconds: Duration of the training so far.
+
+        Raises:
+            OutputError: The folder cannot be written.
+        """
+        name = f"{self._generation + 1:06d}"
+        folder = self._path / name
+        with atomic_write(self._path / "current") as link:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            torch.save(memory.learner.state_dict(), folder / "weights.pt")
+            (folder / "replay.safetensors").write_bytes(save_tensors(memory.replay.state()))
+            pd.DataFrame(memory.rows).to_parquet(folder / "curve.parquet")
+            (folder / "ema.json").write_text(json.dumps(memory.reward.state_dict()) + "\n")
+            state = {
+                "settings": settings,
+                "count": memory.count,
+                "seconds": seconds,
+                "wins": list(memory.wins),
+            }
+            (folder / "state.json").write_text(json.dumps(state) + "\n")
+            link.symlink_to(name)
+        self._remove_others(name)
+        self._generation += 1
+
+    def exists(self) -> bool:
+        """Return whether there is a state."""
+        return (self._path / "current").exists()
+
+    def load(self, memory: Memory, settings: dict[str, Any]) -> None:
+        """Put the last state into a memory.
+
+        Args:
+            memory: Where it goes.
+            settings: As :meth:`save` had them.
+
+        Raises:
+            InputError: The state cannot be read, or is of other settings.
+        """
+        folder = (self._path / "current").resolve()
+        try:
+            state = json.loads((folder / "state.json").read_text())
+            there = state["settings"]
+            other = [name for name in settings if there.get(name) != settings[name]]
+        except _UNREADABLE as error:
+            raise InputError(f"{self._path}: not a state of a training; remove it") from error
+        if other:
+            raise InputError(
+                f"{self._path} is of another {', '.join(other)}: remove it or choose another --out"
+            )
+        try:
+            weights = torch.load(
+                folder / "weights.pt", weights_only=True, map_location=memory.learner.device
+            )
+            memory.learner.load_state_dict(weights)
+            memory.replay.load_state(load_tensors((folder / "replay.safetensors").read_bytes()))
+            memory.reward.load_state_dict(json.loads((folder / "ema.json").read_text()))
+            table = pd.read_parquet(folder / "curve.parquet")
+            memory.rows = [cast(Row, row) for row in table.to_dict("records")]
+            memory.count.update(state["count"])
+            memory.wins.extend(state["wins"])
+            memory.seconds = float(state["seconds"])
+            self._generation = int(folder.name)
+        except _UNREADABLE as error:
+            raise InputError(f"{self._path}: not a state of a training; remove it") from error
+        self._remove_others(folder.name)
+
+    def _remove_others(self, name: str) -> None:
+        """Remove all states but one; a kill may leave the one before it, or half of the next."""
+        for other in self._path.iterdir():
+            if other.is_dir() and not other.is_symlink() and other.name != name:
+                shutil.rmtree(other, ignore_errors=True)
