@@ -34,7 +34,11 @@ ROOT = Path(__file__).resolve().parents[1]
 EXTRA_PAGES = {
     **{
         f"agents/{name}/README.md": f"agents/{name}.md"
-        for name in ("teacher", "imitation", "muzero", "rllib")
+        for name in ("imitation", "teacher", "muzero", "rllib")
+    },
+    **{
+        f"agents/{name}/notes.md": f"agents/{name}-notes.md"
+        for name in ("imitation", "muzero", "rllib")
     },
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
@@ -174,11 +178,16 @@ def _agents(command: Any) -> list[str]:
 
 def policies() -> str:
     """Return a table of the policies that the package itself has."""
-    rows = ["| policy | made by | what it is |", "| --- | --- | --- |"]
+    rows = ["| policy | made by | description |", "| --- | --- | --- |"]
+    named: dict[str, str] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         if entry.dist is None or entry.dist.name != "vpxrc":
             continue
         summary = (inspect.getdoc(entry.load()) or "").partition("\n")[0].removeprefix("Return ")
+        if (first := named.setdefault(entry.value, entry.name)) != entry.name:
+            summary = f"Another name of `{first}`, which stored studies contain."
+        if not summary.startswith("libvpx"):
+            summary = summary[:1].upper() + summary[1:]
         rows.append(f"| `{entry.name}` | `{entry.value}` | {summary} |")
     return "\n".join(rows)
 

@@ -1,5 +1,6 @@
 """The documentation: commands that exist, code that runs, and a site that builds by itself."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
     *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "agents").glob("*/README.md")),
+    *sorted((ROOT / "agents").glob("*/*.md")),
     *sorted((ROOT / "examples").glob("*/README.md")),
 ]
 COMMANDS = typer.main.get_group(app).commands
@@ -181,11 +182,24 @@ def check_that_what_is_generated_is_there(site):
 
 def check_that_links_are_mended(site):
     card = (site / "agents/imitation/index.html").read_text()
-    assert 'href="../../temporal-dependency/"' in card
+    assert 'href="../../dependency/"' in card
     assert "encodes.parquet</code>" in card
     assert 'href="agents/imitation/"' in (site / "index.html").read_text()
     assert not list(site.rglob("*.parquet"))
     assert not list(site.rglob("hooks.py"))
+
+
+def test_tables_of_results_are_those_of_the_stored_encodes():
+    path = ROOT / "tools" / "result_tables.py"
+    spec = importlib.util.spec_from_file_location("result_tables", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    tables = module.tables()
+    assert sum(map(len, tables.values())) > 5
+    for page, of_page in tables.items():
+        text = (ROOT / page).read_text()
+        assert all(table in text for table in of_page), page
 
 
 def test_pages_name_no_machine():

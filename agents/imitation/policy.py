@@ -65,7 +65,7 @@ def _load(path: Path, changed: float) -> Network:
 
 
 def imitation_prior(*, parameters: DependencyParameters = PRIOR) -> DependencyPolicy:
-    """Return the policy that the network corrects: the model at the same steps in all groups.
+    """Return the policy that `imitation` corrects: `dependency` at fixed steps below the base.
 
     Args:
         parameters: The constants of policy and model.
@@ -80,7 +80,7 @@ def imitation(
     trust: float = TRUST,
     follows_budget: bool = True,
 ) -> DependencyPolicy:
-    """Return the prior with its steps, bits and lambdas corrected by a network.
+    """Return the trained agent: `imitation-prior`, corrected by a network.
 
     Args:
         checkpoint: The network's file; by default the one that is shipped.

@@ -19,7 +19,7 @@ def _load(path: Path, changed: float) -> Trained:
 
 
 class MuZero(ResidualPolicy):
-    """A trained agent.
+    """A base policy corrected by a MuZero agent, with or without a search.
 
     Args:
         checkpoint: What ``vpxrc train --agent muzero`` wrote: ``FILE`` for the most likely action

@@ -27,7 +27,7 @@ from vpxrc.evaluation.tables import compare_curves, table
 from vpxrc.parallel import Workers, open_workers
 from vpxrc.policies.base import Policy, encode
 from vpxrc.policies.registry import make_policy
-from vpxrc.provenance import causes, versions
+from vpxrc.provenance import causes
 from vpxrc.storage import atomic_write, check_writable, digest
 
 
@@ -97,8 +97,7 @@ def evaluate(
             Every machine of the cluster needs this vpxrc, the policies, and the clips under the
             same paths. Only the caller needs ``out``.
         allow_training_clips: Whether to accept clips that a policy was trained on.
-        left_out: Names of clips that should have been among these and cannot be had; the summary
-            and the table name them.
+        left_out: Names of clips that are missing, for the summary and the table.
         command: Command that the summary records; by default this call.
         progress: Called with the number of encodes done, their total, and the name of the last one.
 
@@ -130,12 +129,8 @@ def evaluate(
         _do_missing(work, workers, progress)
     encodes, frames = _collect(work)
     comparisons = compare_curves(encodes, _pairs(agent, baselines), qualities_of(metrics))
-    summary = {
-        **summarize_study(encodes, comparisons, policies, rates, options),
-        **({"left_out": list(left_out)} if left_out else {}),
-        "command": command or _call(agent, baselines, clips, rates, out, given),
-        "versions": versions(),
-    }
+    command = command or _call(agent, baselines, clips, rates, out, given)
+    summary = summarize_study(encodes, comparisons, policies, rates, options, left_out, command)
     evaluation = Evaluation(out, summary, encodes, frames, comparisons)
     _write(evaluation)
     return evaluation

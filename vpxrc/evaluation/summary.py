@@ -1,5 +1,6 @@
 """The figures of a study as JSON takes them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -7,6 +8,7 @@ import pandas as pd
 from vpxrc import _native
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.evaluation.tables import bd_rate_figures, constraint
+from vpxrc.provenance import versions
 
 CLIP_COLUMNS = ("clip", "width", "height", "fps", "num_frames", "content_hash")
 
@@ -17,8 +19,10 @@ def summarize_study(
     policies: list[str],
     rates: list[int],
     options: EncoderOptions,
+    left_out: Sequence[str],
+    command: str,
 ) -> dict[str, Any]:
-    """Return the contents of ``summary.json`` without the command and the versions.
+    """Return the contents of ``summary.json``.
 
     Args:
         encodes: As :attr:`Evaluation.encodes`.
@@ -26,6 +30,8 @@ def summarize_study(
         policies: The agent, then the baselines.
         rates: Targets in kbit/s, ascending.
         options: Options that every policy was asked for.
+        left_out: Names of clips that are missing; without any the summary has no ``left_out``.
+        command: The command that made the study.
     """
     agent, *baselines = policies
     judged = comparisons[comparisons["test"] == agent]
@@ -68,6 +74,9 @@ def summarize_study(
             }
             for row in encodes.drop_duplicates("clip").to_dict("records")
         ],
+        **({"left_out": list(left_out)} if left_out else {}),
+        "command": command,
+        "versions": versions(),
     }
 
 

@@ -329,7 +329,7 @@ class FixedSteps(StepModel):
     """The temporal dependency model, run at the same steps in every group.
 
     The model's answer to its own answer for the group before can run away
-    (docs/temporal-dependency.md).
+    (docs/dependency.md).
 
     Args:
         parameters: The strengths.

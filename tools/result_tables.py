@@ -1,0 +1,135 @@
+"""Print the tables of results that stand in README.md and in the model cards.
+
+``python tools/result_tables.py [PAGE]`` prints the tables of one page, or of all. A test compares
+the pages with them, so that no figure there is a copy that can age.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from vpxrc.evaluation.quality import QUALITIES
+from vpxrc.evaluation.tables import compare_curves
+
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+# These studies have the same clips, targets and speed. Only `layered-eval` has libvpx's Q mode.
+STUDIES = (
+    "imitation-eval",
+    "layered-eval",
+    "tpl-eval",
+    "muzero/eval",
+    "muzero/eval-augmented",
+    "muzero/eval-mixed",
+)
+LABELS = [quality.label for quality in QUALITIES.values()]
+BASELINES = ("libvpx-vbr", "libvpx-vbr-mlarf", "libvpx-q", "libvpx-q-mlarf")
+# The names of the policies in the studies, and in the tables.
+MUZERO = {
+    "imitation": "`imitation`",
+    "muzero:build/rl/muzero.safetensors": "MuZero, attempt 2",
+    "muzero:build/rl/muzero-augmented.safetensors": "MuZero, attempt 3",
+    "muzero:build/rl/a4.safetensors": "MuZero, attempt 4",
+}
+ALL = {
+    **MUZERO,
+    "muzero:build/rl/muzero.safetensors@16": "MuZero, attempt 2, 16 simulations",
+    "rllib:build/rl/ppo-imitation.safetensors": "PPO",
+    "tpl": "`dependency`",
+    "layered": "`layered`",
+}
+RLLIB = {
+    "imitation": "`imitation`",
+    "rllib:build/rl/ppo-imitation.safetensors": "PPO over `imitation`",
+}
+
+
+def encodes() -> pd.DataFrame:
+    """Return the encodes of all studies, each once."""
+    stored = pd.concat(pd.read_parquet(RESULTS / study / "encodes.parquet") for study in STUDIES)
+    return stored.drop_duplicates(["policy", "clip", "target_bitrate"])
+
+
+def against_baselines(stored: pd.DataFrame) -> str:
+    """Return the BD-rates of ``imitation`` against libvpx: mean over clips, and the worst clip."""
+    rates = _rates(stored, [("imitation", baseline) for baseline in BASELINES])
+    lines = _head("`imitation` against", "encodes", *LABELS)
+    for baseline in BASELINES:
+        spent = stored.loc[stored["policy"] == baseline, "encodes"].mean()
+        cells = _cells(rates[rates["anchor"] == baseline])
+        lines.append(_row(f"`{baseline}`", f"1 against {spent:.0f}", *cells))
+    return "\n".join(lines)
+
+
+def of_policies(stored: pd.DataFrame, names: dict[str, str], baseline: str) -> str:
+    """Return the BD-rates of several policies against one: mean over clips, and the worst clip."""
+    rates = _rates(stored, [(policy, baseline) for policy in names if policy != baseline])
+    lines = _head(f"against `{baseline}`", *LABELS)
+    for policy, name in names.items():
+        if policy != baseline:
+            lines.append(_row(name, *_cells(rates[rates["test"] == policy])))
+    return "\n".join(lines)
+
+
+def by_clip(stored: pd.DataFrame) -> str:
+    """Return the BD-rate of ``imitation`` against libvpx's VBR on every clip."""
+    rates = _rates(stored, [("imitation", "libvpx-vbr")])
+    lines = _head("clip", *LABELS)
+    for clip in sorted(rates["clip"].unique()):
+        of_clip = rates[rates["clip"] == clip].set_index("metric")["percent"]
+        lines.append(_row(clip, *(f"{of_clip[quality]:+.1f}" for quality in QUALITIES)))
+    return "\n".join(lines)
+
+
+def ablation() -> str:
+    """Return the stored table of the imitation agent's ablation, by the present names."""
+    stored = (RESULTS / "imitation-ablation" / "table.md").read_text()
+    rows = [line for line in stored.splitlines() if line.startswith("|")]
+    table = "\n".join(rows).replace("without TPL inputs", "without dependency inputs")
+    return table.replace("| tpl |", "| dependency |")
+
+
+def tables() -> dict[str, list[str]]:
+    """Return the tables of every page, by the page's path in the repository."""
+    stored = encodes()
+    return {
+        "README.md": [against_baselines(stored)],
+        "agents/imitation/README.md": [against_baselines(stored)],
+        "agents/imitation/notes.md": [by_clip(stored), ablation()],
+        "agents/muzero/README.md": [
+            of_policies(stored, MUZERO, "libvpx-q-mlarf"),
+            of_policies(stored, MUZERO, "imitation"),
+        ],
+        "agents/muzero/notes.md": [of_policies(stored, ALL, "libvpx-vbr")],
+        "agents/rllib/README.md": [
+            of_policies(stored, RLLIB, "libvpx-q-mlarf"),
+            of_policies(stored, RLLIB, "imitation"),
+        ],
+    }
+
+
+def _rates(stored: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    return compare_curves(stored, pairs, list(QUALITIES))
+
+
+def _cells(rates: pd.DataFrame) -> list[str]:
+    cells = []
+    for quality in QUALITIES:
+        percent = rates[rates["metric"] == quality]["percent"]
+        cells.append(f"{percent.mean():+.1f} ({percent.max():+.1f})")
+    return cells
+
+
+def _head(*names: str) -> list[str]:
+    return [_row(*names), f"|{' --- |' * len(names)}"]
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    for page, of_page in tables().items():
+        if page in (sys.argv[1:] or [page]):
+            print(f"{page}\n", *of_page, sep="\n", end="\n\n")
