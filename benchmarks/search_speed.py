@@ -7,6 +7,7 @@ Needs the oracles: pip install 'vpxrc[oracles]'.
 """
 
 import os
+from typing import Any
 
 # Before numpy and jax start their threads.
 CORE = min(os.sched_getaffinity(0))

@@ -6,6 +6,7 @@ import inspect
 import os
 import threading
 import time
+from typing import Any, cast
 
 import numpy as np
 import psutil

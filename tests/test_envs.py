@@ -6,6 +6,7 @@ import math
 import pickle
 import re
 from fractions import Fraction
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np

@@ -6,6 +6,7 @@ import sys
 import tomllib
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest

@@ -1,5 +1,6 @@
 """Quality against ffmpeg's filters run apart, and against libvpx's formulas."""
 
+import json
 import re
 import subprocess
 from fractions import Fraction

@@ -7,6 +7,7 @@ import math
 import pickle
 import re
 from types import SimpleNamespace
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -52,6 +53,7 @@ IDS = ("vpxrc/ResidualRateControl-v0", "vpxrc/ResidualRateControlContinuous-v0")
 CLIPS = [make_video(num_frames=14, seed=seed, name=f"clip{seed}") for seed in range(3)]
 ALL = [column for columns in COLUMNS.values() for column in columns]
 GROUP_FIELDS = ("update_type", "layer_depth", "show_index", "first_show_index", "bit_allocation")
+DECISIONS: tuple[Literal["group", "frame"], ...] = ("group", "frame")
 
 
 def make(env_id=IDS[0], **arguments):
@@ -250,8 +252,8 @@ def test_the_budget_survives_offsets_because_the_base_policy_is_told(monkeypatch
 def test_many_episodes_in_a_pool_are_as_one_after_the_other():
     config = ResidualConfig("dependency")
     alone = [run(v, make_base(config.base), config, lambda n: (5 * n + 3) % 9) for v in CLIPS]
-    pool: EpisodePool[int, Residual] = EpisodePool()
-    episodes: dict[int, Residual] = {}
+    pool: EpisodePool[Any] = EpisodePool()
+    episodes: dict[int, EncodeEpisode[Any]] = {}
     for key, video in enumerate(CLIPS):
         options = EncoderOptions(target_bitrate=60, cpu_used=8)
         pool.start(key, video, options, ResidualProblem(config))
@@ -271,7 +273,7 @@ def test_many_episodes_in_a_pool_are_as_one_after_the_other():
 
 
 def test_a_pool_ends_an_episode_that_is_started_anew():
-    pool: EpisodePool[int, Residual] = EpisodePool()
+    pool: EpisodePool[Any] = EpisodePool()
     options = EncoderOptions(target_bitrate=60, cpu_used=8)
     for video in CLIPS[:2]:
         pool.start(0, video, options, ResidualProblem(ResidualConfig("dependency")))

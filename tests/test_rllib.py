@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import psutil
@@ -229,7 +230,7 @@ def test_ppo_learns_in_processes_of_its_own(clip, tmp_path):
     returns = [figures["return"] for figures in seen]
     assert np.mean(returns[-3:]) > np.mean(returns[:2]) + 15  # percent
     policy = Rllib(out)
-    # Sums in torch differ by processor, and with them by how much: 0.08 on one, above 0.1 on another.
+    # Sums in torch differ by processor: 0.08 less on one, more than 0.1 on another.
     assert overshoot(policy, clip) < overshoot(make_policy("constant-q:120"), clip) - 0.05
     assert policy.training_clips == {clip.content_hash}
     assert told["iterations"] == 12 and told["clips"] == 1 and not told["left_out"]

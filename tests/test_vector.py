@@ -1,5 +1,7 @@
 """Many encodes at once give, bit for bit, what one after the other gives."""
 
+from typing import Any, SupportsFloat
+
 import gymnasium
 import numpy as np
 import psutil
