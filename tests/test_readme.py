@@ -46,7 +46,7 @@ def broken_links(path, text):
             continue
         place = (path.parent / file).resolve() if file else path
         docs = ROOT / "docs"
-        if not place.exists() and path.parent == docs:
+        if not place.exists() and path.parent == docs and place.is_relative_to(docs):
             place = ROOT / SITE.get(place.relative_to(docs).as_posix(), "no such file")
         page = place / "README.md" if place.is_dir() else place
         if not place.exists() or (
