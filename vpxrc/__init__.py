@@ -1,5 +1,7 @@
 """Video-encoder rate control as a reinforcement-learning problem, on the real libvpx."""
 
+from typing import TYPE_CHECKING, Any
+
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.quantizer import LOG2_STEP, nearest_q
@@ -19,7 +21,9 @@ from vpxrc.media.frames import Video, video_from_frames
 from vpxrc.policies.base import Episode, Policy, encode
 from vpxrc.policies.registry import make_policy, policy_names
 from vpxrc.policies.wrapper import PolicyWrapper
-from vpxrc.transcoding.pipeline import Transcoded, transcode
+
+if TYPE_CHECKING:
+    from vpxrc.transcoding.pipeline import Transcoded, transcode
 
 __all__ = [
     "LOG2_STEP",
@@ -51,3 +55,12 @@ __all__ = [
     "transcode",
     "video_from_frames",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what makes files at its first use, so that the import of the package stays quick."""
+    if name in ("Transcoded", "transcode"):
+        from vpxrc.transcoding import pipeline
+
+        return getattr(pipeline, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
