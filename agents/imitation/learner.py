@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,17 +158,6 @@ def losses(heads: Tensor, excess: Tensor, batch: dict[str, Tensor]) -> dict[str,
         ),
         "excess": mean(huber(excess, batch["excess"], reduction="none"), batch["group_mask"]),
     }
-
-
-def explained(members: Iterable[nn.Module], lessons: Sequence[Lesson]) -> float:
-    """Return the share of the offsets' loss that the members' mean takes away, at most 1."""
-    batch = collate(lessons)
-    with torch.no_grad():
-        outputs = [member.eval()(batch) for member in members]
-        heads, excess = (torch.stack(parts).mean(0) for parts in zip(*outputs, strict=True))
-        ours = losses(heads, excess, batch)["offset"]
-        nothing = losses(torch.zeros_like(heads), excess, batch)["offset"]
-    return float(1 - ours / nothing)
 
 
 class Learner:

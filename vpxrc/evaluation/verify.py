@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpxrc import _native
-from vpxrc.encoder.first_pass import first_pass_stats
+from vpxrc.encoder.first_pass import first_pass_stats, geometry
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError, PolicyError
@@ -103,11 +103,7 @@ def observe(video: Video, options: EncoderOptions) -> EncodeLog:
 def check_plain(video: Video, log: EncodeLog) -> Check:
     """Compare an observed stream with that of the same libvpx without the hook."""
     packets = _native.run_plain_second_pass(
-        video.frames,
-        video.width,
-        video.height,
-        video.fps.numerator,
-        video.fps.denominator,
+        *geometry(video),
         log.options,
         first_pass_stats(video, log.options),
     )
