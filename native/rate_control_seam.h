@@ -81,11 +81,14 @@ typedef struct vpxrc_frame {
 } vpxrc_frame;
 
 typedef struct vpxrc_decision {
-  int32_t q_index;               /* 0..255 or VPXRC_LIBVPX_Q */
+  /* 0..255 or VPXRC_LIBVPX_Q. libvpx codes a frame that is left to it as often as it does without a
+   * controller, unless the decision has a lambda_scale or a superblock_scale. */
+  int32_t q_index;
   int32_t delta_q_uv;            /* chroma q delta, -15..15 */
   const int32_t *recode_trace;   /* a logged result's, for an exact replay; else NULL */
   double lambda_scale;           /* factor on the frame's lambda, 1 = libvpx's */
   const float *superblock_scale; /* [sb_rows * sb_cols] or NULL: libvpx's own TPL scale */
+  const float *block_scale; /* factors on lambda per 16x16 block, [mb_rows * mb_cols], or NULL */
 } vpxrc_decision;
 
 typedef struct vpxrc_plane {

@@ -72,9 +72,19 @@ struct DecisionNames {
   py::handle q_index = PyUnicode_InternFromString("q_index");
   py::handle lambda_scale = PyUnicode_InternFromString("lambda_scale");
   py::handle superblock_scale = PyUnicode_InternFromString("superblock_scale");
+  py::handle block_scale = PyUnicode_InternFromString("block_scale");
   py::handle delta_q_uv = PyUnicode_InternFromString("delta_q_uv");
   py::handle recode_trace = PyUnicode_InternFromString("recode_trace");
 };
+
+// A decision's map of factors, empty where it has none.
+std::vector<float> map_of(const py::object &given, py::handle name, const std::string &label) {
+  const auto map = field<std::optional<Scales>>(given, name);
+  if (!map.has_value()) return {};
+  if (!std::all_of(map->data(), map->data() + map->size(), is_scale))
+    throw py::value_error(label + " must be in (0, 64] everywhere");
+  return {map->data(), map->data() + map->size()};
+}
 
 // A vpxrc.Decision. Throws ValueError or TypeError, which name the field that is out of range.
 vpxrc::Decision decision_of(const py::object &given) {
@@ -91,12 +101,8 @@ vpxrc::Decision decision_of(const py::object &given) {
   if (!decision.recode_trace.empty() && decision.recode_trace.size() != VPXRC_TRACE_FIELDS)
     throw py::value_error("recode_trace must have " + std::to_string(VPXRC_TRACE_FIELDS) +
                           " fields, as in the encode log");
-  const auto map = field<std::optional<Scales>>(given, name.superblock_scale);
-  if (map.has_value()) {
-    decision.superblock_scale.assign(map->data(), map->data() + map->size());
-    if (!std::all_of(decision.superblock_scale.begin(), decision.superblock_scale.end(), is_scale))
-      throw py::value_error("superblock_scale must be in (0, 64] everywhere");
-  }
+  decision.superblock_scale = map_of(given, name.superblock_scale, "superblock_scale");
+  decision.block_scale = map_of(given, name.block_scale, "block_scale");
   return decision;
 }
 

@@ -194,13 +194,19 @@ class Decision:
     """How one frame is to be coded.
 
     Attributes:
-        q_index: Quantizer index 0..255, or -1 to leave it to libvpx's own rate control.
+        q_index: Quantizer index 0..255, or -1 to leave it to libvpx's own rate control. libvpx then
+            may code the frame several times, as it does without a policy. It codes the frame once,
+            at its first estimate, where the decision also sets ``lambda_scale``,
+            ``superblock_scale`` or ``delta_q_uv``.
         lambda_scale: Factor on the frame's lambda (rdmult), in (0, 64]; 1 = libvpx's own.
         superblock_scale: Factors on lambda per 64x64 superblock, ``[rows, cols]``, in (0, 64], in
             steps of 1/256; None = libvpx's own TPL scale. Read by libvpx only where
             ``Frame.takes_superblock_scale``.
         delta_q_uv: Chroma q delta, -15..15.
         recode_trace: The field of that name of a logged frame, for an exact replay; else empty.
+        block_scale: Factors on lambda per 16x16 block, ``[ceil(height / 16), ceil(width / 16)]``, in
+            (0, 64]; they multiply all other factors, and libvpx reads them in every frame. Larger
+            blocks take the geometric mean. None = none.
     """
 
     q_index: int
@@ -208,3 +214,4 @@ class Decision:
     superblock_scale: NDArray[np.float32] | None = None
     delta_q_uv: int = 0
     recode_trace: tuple[int, ...] = ()
+    block_scale: NDArray[np.float32] | None = None
