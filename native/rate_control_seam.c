@@ -242,6 +242,8 @@ static int announce_group(VP9_COMP *cpi, seam_state *state) {
   group.size = VPXMAX(1, VPXMIN(gf->gf_group_size, VPXRC_MAX_GROUP));
   group.first_show_index = (int)cpi->common.current_video_frame;
   group.max_layer_depth = gf->max_layer_depth;
+  group.key_boost = cpi->rc.kf_boost;
+  group.zero_motion_share = cpi->twopass.kf_zeromotion_pct;
   for (int i = 0; i < group.size; ++i) {
     group.update_type[i] = gf->update_type[i];
     group.layer_depth[i] = gf->layer_depth[i];

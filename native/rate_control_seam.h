@@ -43,6 +43,8 @@ typedef struct vpxrc_group {
   int32_t size;             /* coded and shown-again frames of the group */
   int32_t first_show_index; /* display index of position 0 */
   int32_t max_layer_depth;
+  int32_t key_boost;         /* boost of the last key frame */
+  int32_t zero_motion_share; /* of the frames up to the next key frame, percent without motion */
   int32_t update_type[VPXRC_MAX_GROUP];
   int32_t layer_depth[VPXRC_MAX_GROUP];
   int32_t show_index[VPXRC_MAX_GROUP];

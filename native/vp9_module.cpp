@@ -296,7 +296,11 @@ Position 0 is its key, golden or overlay frame. Arrays are int32 [size], in codi
       .def_readonly("first_show_index", &vpxrc_group::first_show_index,
                     "Display index of position 0.")
       .def_readonly("max_layer_depth", &vpxrc_group::max_layer_depth,
-                    "Depth of the group's deepest layer.");
+                    "Depth of the group's deepest layer.")
+      .def_readonly("key_boost", &vpxrc_group::key_boost,
+                    "libvpx's boost for the last key frame.")
+      .def_readonly("zero_motion_share", &vpxrc_group::zero_motion_share,
+                    "Percentage of samples without motion from the last key frame to the next one.");
   using Column = int32_t (vpxrc_group::*)[VPXRC_MAX_GROUP];
   const auto column = [&group](const char *name, Column values, const char *doc) {
     group.def_property_readonly(

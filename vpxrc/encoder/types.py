@@ -162,6 +162,14 @@ class Group(Protocol):
         """The deepest layer of the group."""
 
     @property
+    def key_boost(self) -> int:
+        """Libvpx's boost for the last key frame."""
+
+    @property
+    def zero_motion_share(self) -> int:
+        """Percentage of samples without motion from the last key frame to the next one."""
+
+    @property
     def update_type(self) -> NDArray[np.int32]:
         """What each frame is for, an :class:`UpdateType`."""
 

@@ -1,0 +1,263 @@
+"""The bits that a clip takes at a base step: foreseen by a probe, corrected by what is spent."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpxrc.encoder.quantizer import LOG2_STEP
+from vpxrc.encoder.types import FIRST_PASS_FIELDS
+from vpxrc.policies.base import Episode
+from vpxrc.policies.probe import Probe
+
+_TAIL = 16  # frames before a key frame or the end, on which little depends
+_KEY_REACH = 128  # frames; more followers do not make a key frame finer
+_NEAR = 24  # frames by which a key frame of the probe may be elsewhere
+_STATISTICS = ("coded_error", "intra_error", "sr_coded_error", "frame_noise_energy")
+
+
+@dataclass(frozen=True)
+class RateParameters:
+    """The constants of the rate model.
+
+    They are fitted on training clips by ``python -m benchmarks.fit_rate_model``.
+
+    Attributes:
+        slope: Bits fall by ``2 ** -slope`` when the quantiser step doubles.
+        key: Weights of :func:`features` for log2 of the clip's bits over the probe's, for key
+            frames.
+        other: The same for all other frames.
+        doubt: Weight of these two against what is really spent, as a share of the probe's bits.
+        shared: Share of the error for the first key frame that is believed of other frames too.
+        key_growth: Power of the number of followers in the bits of a key frame.
+        tail: Factor on the bits of frames close before a key frame or the end.
+        margin: Share of the target that is left unspent.
+        slack: How far the total may be foreseen to miss the target, as a share of it, before the
+            base moves.
+    """
+
+    slope: float = 0.7
+    key: tuple[float, ...] = (1.45,)
+    other: tuple[float, ...] = (1.35,)
+    doubt: float = 0.08
+    shared: float = 0.6
+    key_growth: float = 0.2
+    tail: float = 0.8
+    margin: float = 0.005
+    slack: float = 0.015
+
+
+def features(
+    probe: Probe, first_pass: NDArray[np.float64], pixels: int, fps: float
+) -> NDArray[np.float64]:
+    """Return what the bits of a clip over those of its probe are foreseen by.
+
+    Args:
+        probe: The probe.
+        first_pass: First-pass statistics of the clip at its own size, float64 ``[num_frames, 26]``.
+        pixels: Luma samples of a frame of the clip.
+        fps: Frames per second.
+
+    Returns:
+        float64 ``[11]``; all but the first are logarithms.
+    """
+    full, small = (
+        [
+            np.log2(np.maximum(table[1:, FIRST_PASS_FIELDS.index(name)], 1e-2).mean() / samples)
+            for name in _STATISTICS
+        ]
+        for table, samples in ((first_pass, pixels), (probe.first_pass, probe.pixels))
+    )
+    frames = len(probe.error)
+    return np.array(
+        [
+            1.0,
+            np.log2(pixels / probe.pixels),
+            np.log2(pixels) - 16,
+            np.log2(fps / 30),
+            probe.base - 8,
+            np.log2(max(probe.key_bits.max(), 1.0) / probe.pixels),
+            np.log2(max(probe.other_bits.sum() / frames, 1.0) / probe.pixels),
+            np.log2(max(probe.error.mean(), 1e-2)),
+            *(big - little for big, little in zip(full[:3], small[:3], strict=True)),
+        ]
+    )
+
+
+class RateModel:
+    """Follows the bits of one encode and foresees those that are left.
+
+    The probe says how the bits of the clip are spread in time. Two ratios, for key frames and for
+    all other frames, say how many bits the clip takes for one bit of the probe. They start at a
+    regression and move to what is really spent.
+
+    Args:
+        parameters: The constants.
+        episode: The encode.
+        probe: The clip's probe.
+
+    Attributes:
+        spent: Bits so far.
+        target: Bits that the stream may take.
+    """
+
+    def __init__(self, parameters: RateParameters, episode: Episode, probe: Probe) -> None:
+        p = self._parameters = parameters
+        video = episode.video
+        self._episode, self._base = episode, probe.base
+        self._key, self._other = _as_followed(probe, p)
+        self._all_key = self._key.sum()
+        seen = features(probe, episode.first_pass, video.width * video.height, float(video.fps))
+        self._key_prior = float(seen[: len(p.key)] @ np.array(p.key))
+        self._other_prior = float(seen[: len(p.other)] @ np.array(p.other))
+        self._rows = 0
+        self.spent = 0.0
+        self.target = episode.target_bits * (1.0 - p.margin)
+        # What was paid at the probe's base, and what the probe paid for the same frames.
+        self._paid_key = self._paid_other = 0.0
+        self._seen_key = self._seen_other = 0.0
+        self._next = 0  # display index of the first frame that no group has yet
+        self._group = _Group(-1, np.zeros(0), 0.0, 0.0, True)
+        self._bases: dict[int, float] = {}
+
+    def start(self) -> float:
+        """Return the base for a clip of which nothing is coded."""
+        return self._solve(self.target, *self._left())
+
+    def open(
+        self, index: int, last: int, bits: NDArray[np.float64], is_key: NDArray[np.bool_]
+    ) -> None:
+        """Start a group.
+
+        Args:
+            index: Its number in the encode.
+            last: Its highest display index.
+            bits: Bits that a model foresees of each position, float64 ``[size]``, at any base.
+            is_key: Which position is a key frame, bool ``[size]``.
+        """
+        self.account()
+        first, end = self._next, max(last + 1, self._next)
+        others = np.where(is_key, 0.0, bits)
+        share = others / max(others.sum(), 1e-9)
+        keys = np.flatnonzero(self._key)
+        strays = bool(((keys >= first + 1) & (keys < end)).any())
+        key_bits, has_key = 0.0, bool(is_key.any())
+        if has_key and len(keys):
+            nearest = keys[np.abs(keys - first).argmin()]
+            if abs(int(nearest) - first) <= _NEAR:
+                key_bits, self._key[nearest] = float(self._key[nearest]), 0.0
+                strays = strays and first < nearest < end and len(keys) > 1
+        self._key[: max(end - _NEAR, 0)] = 0.0
+        self._group = _Group(
+            index,
+            share,
+            float(self._other[first:end].sum()),
+            key_bits,
+            agrees=not strays and has_key == (key_bits > 0),
+        )
+        self._next = end
+        self._bases = {}
+
+    def book(self, position: int, base: float) -> None:
+        """Note the base that a position of the group is coded at."""
+        self._bases[position] = base
+
+    def account(self) -> None:
+        """Take the frames that the log has since the last call."""
+        group = self._group
+        for row in self._episode.records(self._rows):
+            self._rows += 1
+            bits, position = float(row["bits"]), int(row["group_position"])
+            self.spent += bits
+            if row["is_shown_again"] or row["group_index"] != group.index:
+                continue
+            paid = bits / self._falls(self._bases.get(position, self._base))
+            if row["is_key"]:
+                if group.agrees:
+                    self._paid_key += paid
+                    self._seen_key += group.key_bits
+                group.key_bits = 0.0
+            elif position < len(group.share):
+                if group.agrees:
+                    self._paid_other += paid
+                    self._seen_other += group.bits * group.share[position]
+                group.share[position] = 0.0
+
+    @property
+    def has_seen_others(self) -> bool:
+        """Whether a frame was coded that is no key frame."""
+        return self._seen_other > 0
+
+    def wanted(self, base: float) -> float:
+        """Return the base that is nearest to the current one and meets the target.
+
+        Args:
+            base: The current base.
+        """
+        self.account()
+        slack, left = self._parameters.slack, self._left()
+        coarsest = self._solve(self.target * (1 - slack) - self.spent, *left)
+        finest = self._solve(self.target * (1 + slack) - self.spent, *left)
+        return float(np.clip(base, finest, coarsest))
+
+    def _falls(self, base: float) -> float:
+        """Return the factor on bits from the probe's base to another."""
+        return float(2.0 ** (-self._parameters.slope * (base - self._base)))
+
+    def _left(self) -> tuple[float, float]:
+        """Return the probe's bits that are left, of key frames and of others."""
+        group = self._group
+        key = group.key_bits + self._key.sum()
+        other = group.bits * group.share.sum() + self._other[self._next :].sum()
+        return float(key), float(other)
+
+    def _solve(self, budget: float, key: float, other: float) -> float:
+        """Return the base at which so many of the probe's bits take a budget."""
+        p = self._parameters
+        doubt_key, doubt_other = p.doubt * self._all_key, p.doubt * self._other.sum()
+        key_ratio = (doubt_key * 2**self._key_prior + self._paid_key) / max(
+            doubt_key + self._seen_key, 1e-9
+        )
+        prior = self._other_prior
+        if self._seen_key:
+            prior += p.shared * (np.log2(max(key_ratio, 1e-9)) - self._key_prior)
+        other_ratio = (doubt_other * 2**prior + self._paid_other) / max(
+            doubt_other + self._seen_other, 1e-9
+        )
+        bits = max(key_ratio * key + other_ratio * other, 1.0)
+        excess = np.log2(bits / max(budget, 2e-3 * self.target))
+        base = self._base + excess / p.slope
+        return float(np.clip(base, LOG2_STEP[1], LOG2_STEP[255]))
+
+
+@dataclass
+class _Group:
+    """A group of the encode.
+
+    Attributes:
+        index: Its number.
+        share: Share of its bits by position, key frames apart; 0 once a frame is coded.
+        bits: The probe's bits for its frames that are no key frames.
+        key_bits: The probe's bits for its key frame; 0 once it is coded.
+        agrees: Whether the probe has key frames where the clip has them.
+    """
+
+    index: int
+    share: NDArray[np.float64]
+    bits: float
+    key_bits: float
+    agrees: bool
+
+
+def _as_followed(
+    probe: Probe, parameters: RateParameters
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the probe's bits, with less where few frames follow that depend on a frame."""
+    key, other = probe.key_bits.copy(), probe.other_bits.copy()
+    starts = np.flatnonzero(key > 0)
+    for start, end in zip(starts, np.append(starts[1:], len(key)), strict=True):
+        reach = min(end - start, _KEY_REACH) / _KEY_REACH
+        key[start] *= reach**parameters.key_growth
+        other[max(start + 1, end - _TAIL) : end] *= parameters.tail
+    return key, other
+
