@@ -1,6 +1,12 @@
-"""The policy ``constant-quality``: one base quantiser step for a whole clip, found by a probe."""
+"""The policy ``constant-quality``: one base quantiser step for a clip, which a probe finds.
 
+What libvpx's constant-quality mode needs six encodes for, this needs one: a quick encode of a small
+picture of the clip foresees where the bits will go, so that the base hardly has to move.
+"""
+
+import dataclasses
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -8,64 +14,191 @@ from vpxrc.encoder.complexity import log_complexity
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.quantizer import LOG2_STEP, nearest_q
 from vpxrc.encoder.types import Decision, Frame, UpdateType
+from vpxrc.errors import InputError
 from vpxrc.policies.base import Episode, Policy
-from vpxrc.policies.probe import probe
+from vpxrc.policies.libvpx_steps import libvpx_steps
+from vpxrc.policies.probe import Probe, probe
 from vpxrc.policies.rate_model import RateModel, RateParameters
-from vpxrc.policies.step_models import DependencyParameters, GroupView, StepModel
+from vpxrc.policies.step_models import (
+    DependencyParameters,
+    DependencySteps,
+    GroupView,
+    StepModel,
+    Steps,
+)
 
-_PROBES = 2  # at most; another one follows where the first was far from the base that it gave
+Tune = Literal["balanced", "psnr", "ssim", "vmaf"]
+TUNES: tuple[Tune, ...] = get_args(Tune)
+
+_PROBES = 2  # at most; the second one follows where the first was far from the base that it gave
 _FAR = 0.8  # log2 step
-_GROUP_MOVE, _KEY_MOVE, _FIRST_MOVE = 0.3, 0.6, 0.4  # the most that the base moves, log2 step
-_UP, _DOWN = 0.05, 0.02  # the same per frame within a group
 _START = 9.0  # base of the first probe, log2 step
+# The most that the base moves, log2 step: at the start of a group, at a key frame, once the first
+# key frame is coded; and per frame within a group, up and down.
+_GROUP_MOVE, _KEY_MOVE, _FIRST_MOVE = 0.3, 0.6, 0.4
+_UP, _DOWN = 0.05, 0.02
+
+
+@dataclass(frozen=True)
+class QualityParameters:
+    """How the policy ``constant-quality`` spreads the bits of a clip.
+
+    They are chosen on training clips alone.
+
+    Attributes:
+        dependency: Weight of the temporal dependency model's steps against libvpx's, 0..1.
+        complexity: Exponent of the first pass's error in the quantiser step of a group. Above 0,
+            groups that cost more are coded coarser.
+    """
+
+    dependency: float
+    complexity: float
+
+
+#: The parameters by what they are tuned for.
+PARAMETERS: dict[str, QualityParameters] = {
+    "balanced": QualityParameters(dependency=0.55, complexity=0.2),
+    "psnr": QualityParameters(dependency=0.75, complexity=0.75),
+    "ssim": QualityParameters(dependency=0.4, complexity=0.1),
+    "vmaf": QualityParameters(dependency=0.9, complexity=0.4),
+}
+
+
+class BlendedSteps(StepModel):
+    """Steps between those of libvpx's constant-quality mode and the dependency model's.
+
+    Args:
+        parameters: The dependency model's.
+        weight: Weight of its steps, 0..1.
+    """
+
+    def __init__(self, parameters: DependencyParameters, weight: float) -> None:
+        self._model, self._weight = DependencySteps(parameters), weight
+
+    def steps(self, group: GroupView) -> Steps:
+        """Return the blended steps; the model is run at libvpx's."""
+        video = group.episode.video
+        own = libvpx_steps(
+            group.episode.group, group.coded, group.base + group.shift, video.width * video.height
+        )
+        model = self._model.steps(dataclasses.replace(group, usual=own))
+        step = own + self._weight * (model.step - own)
+        if group.opens_with_overlay:
+            step[0] = 0.0
+        bits = model.bits * 2 ** (group.slope * (step - model.step))
+        return dataclasses.replace(model, step=step, bits=bits)
 
 
 class ConstantQuality(Policy):
-    def __init__(self, steps, parameters, rate=None, superblocks=False):
-        self._model, self._parameters, self._rate = steps, parameters, rate or RateParameters()
+    """Every frame is coded a step below one base, which stays as constant as the budget allows.
+
+    Args:
+        steps: The step model.
+        parameters: The parameters of the views that it is given.
+        rate: The constants of the rate model.
+
+    Attributes:
+        budget: The account of the current encode.
+        probe: The probe of the current clip.
+    """
+
+    budget: RateModel
+    probe: Probe
+
+    def __init__(
+        self,
+        steps: StepModel,
+        parameters: DependencyParameters,
+        rate: RateParameters | None = None,
+    ) -> None:
+        self._model, self._parameters = steps, parameters
+        self._rate = rate or RateParameters()
         self.training_clips = steps.training_clips
-    def options(self, options): return options.for_control()
-    def begin(self, episode):
+
+    def options(self, options: EncoderOptions) -> EncoderOptions:
+        """Return the options in VBR mode, which shapes the groups, with all layers."""
+        return options.for_control()
+
+    def begin(self, episode: Episode) -> None:
+        """Start a clip: probe it, and find the base."""
         self._episode = episode
         self._model.begin(episode)
         self._complexity = log_complexity(episode.first_pass)
-        base = _START
+        self._base = _START
         for _ in range(_PROBES):
-            found = probe(episode.video, episode.options, base)
-            self.budget = RateModel(self._rate, episode, found)
-            base = self.budget.start()
-            if abs(base - found.base) < _FAR: break
-        self._base, self._group_index, self._arf_q = base, -1, -1
-        self.probe = found
-    def decide(self, frame):
+            self.probe = probe(episode.video, episode.options, self._base)
+            self.budget = RateModel(self._rate, episode, self.probe)
+            self._base = self.budget.start()
+            if abs(self._base - self.probe.base) < _FAR:
+                break
+        self._group_index, self._arf_q = -1, -1
+
+    def decide(self, frame: Frame) -> Decision:
+        """Return the base minus the frame's step."""
         position = frame.group_position
-        if frame.group_index != self._group_index:
+        if frame.group_index != self._group_index:  # position 0 may be an ARF shown again
             self._group_index = frame.group_index
-            self._open(frame)
-        elif position == 1 and not self.budget.has_seen_others:
+            self._start_group(frame)
+        elif not self.budget.has_seen_others:
             self._move(_FIRST_MOVE, _FIRST_MOVE)
         else:
             self._move(_UP, _DOWN)
+        q_index = self._q_at(position)
+        self.budget.book(position, self._base)
+        if frame.update_type == UpdateType.ARF and frame.layer_depth == 1:
+            self._arf_q = q_index
+        return Decision(q_index)
+
+    def overruled(self, frame: Frame, decision: Decision) -> None:
+        """Book the frame at the base that the quantiser step taken stands for."""
+        position = frame.group_position
+        moved = LOG2_STEP[decision.q_index] - LOG2_STEP[self._q_at(position)]
+        self.budget.book(position, self._base + moved)
+        if frame.update_type == UpdateType.ARF and frame.layer_depth == 1:
+            self._arf_q = decision.q_index
+
+    def _q_at(self, position: int) -> int:
         place = int(self._group.places[position])
         step = self._steps.step[place] if self._steps is not None and place >= 0 else 0.0
-        q = nearest_q(self._base + self._group.shift - step, LOG2_STEP)
-        self.budget.book(position, self._base)
-        if frame.update_type == UpdateType.ARF and frame.layer_depth == 1: self._arf_q = q
-        return Decision(q)
-    def _move(self, up, down):
-        w = self.budget.wanted(self._base)
-        self._base += float(np.clip(w - self._base, -down, up))
-    def _open(self, frame):
+        return nearest_q(self._base + self._group.shift - step)
+
+    def _start_group(self, frame: Frame) -> None:
+        """Move the base, and find the group's steps and bits."""
         if frame.coding_index:
-            m = _KEY_MOVE if frame.is_key else _GROUP_MOVE
-            self._base0 = self._base
-            self._pending(frame)
-            self._move(m, m)
-        g = GroupView.of(self._episode, frame, self._parameters, complexity=self._complexity, base=self._base, arf_q=self._arf_q)
-        self._group = g
-        self._steps = self._model.steps(g) if g.has_model else None
-        size = len(g.places); bits = np.zeros(size)
-        if self._steps is not None: bits[g.coded] = self._steps.bits
-        else: bits[g.coded] = 1.0
-        self.budget.open(frame.group_index, min(g.last, g.end - 1), bits, g.kinds == UpdateType.KEY)
-    def _pending(self, frame): self.budget.account()
+            most = _KEY_MOVE if frame.is_key else _GROUP_MOVE
+            self._move(most, most)
+        group = GroupView.of(
+            self._episode,
+            frame,
+            self._parameters,
+            complexity=self._complexity,
+            base=self._base,
+            arf_q=self._arf_q,
+        )
+        self._group = group
+        self._steps = self._model.steps(group) if group.has_model else None
+        bits = np.zeros(len(group.places))
+        bits[group.coded] = 1.0 if self._steps is None else self._steps.bits
+        last = min(group.last, group.end - 1)  # an overlay alone may lie past the next key frame
+        self.budget.open(group.index, last, bits, group.kinds == UpdateType.KEY)
+
+    def _move(self, up: float, down: float) -> None:
+        """Move the base towards the one that the budget wants."""
+        self._base += float(np.clip(self.budget.wanted(self._base) - self._base, -down, up))
+
+
+def constant_quality(tune: str = "balanced") -> ConstantQuality:
+    """Return the policy, tuned for a measure.
+
+    Args:
+        tune: ``balanced`` (the mean of mean PSNR, overall PSNR, SSIM and VMAF), ``psnr``, ``ssim``
+            or ``vmaf``.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    if tune not in PARAMETERS:
+        raise InputError(f"constant-quality is tuned for {', '.join(PARAMETERS)}, not {tune!r}")
+    wanted = PARAMETERS[tune]
+    parameters = DependencyParameters(complexity=wanted.complexity, superblock_strength=0.0)
+    return ConstantQuality(BlendedSteps(parameters, wanted.dependency), parameters)

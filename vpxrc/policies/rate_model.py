@@ -25,7 +25,7 @@ class RateParameters:
     Attributes:
         slope: Bits fall by ``2 ** -slope`` when the quantiser step doubles.
         key: Weights of :func:`features` for log2 of the clip's bits over the probe's, for key
-            frames.
+            frames, where the clip has four times the probe's samples.
         other: The same for all other frames.
         doubt: Weight of these two against what is really spent, as a share of the probe's bits.
         shared: Share of the error for the first key frame that is believed of other frames too.
@@ -37,8 +37,12 @@ class RateParameters:
     """
 
     slope: float = 0.7
-    key: tuple[float, ...] = (1.45,)
-    other: tuple[float, ...] = (1.35,)
+    key: tuple[float, ...] = (
+        2.956, 0.063, 0.031, 0.152, 0.087, 0.125, -0.053, 0.221, 0.412, -0.136,
+    )  # fmt: skip
+    other: tuple[float, ...] = (
+        -1.139, -0.004, -0.062, -0.539, 0.04, -0.329, 0.328, 0.315, -0.179, -0.201,
+    )  # fmt: skip
     doubt: float = 0.08
     shared: float = 0.6
     key_growth: float = 0.2
@@ -59,7 +63,7 @@ def features(
         fps: Frames per second.
 
     Returns:
-        float64 ``[11]``; all but the first are logarithms.
+        float64 ``[10]``; all but the first are logarithms.
     """
     full, small = (
         [
@@ -72,7 +76,6 @@ def features(
     return np.array(
         [
             1.0,
-            np.log2(pixels / probe.pixels),
             np.log2(pixels) - 16,
             np.log2(fps / 30),
             probe.base - 8,
@@ -108,8 +111,11 @@ class RateModel:
         self._key, self._other = _as_followed(probe, p)
         self._all_key = self._key.sum()
         seen = features(probe, episode.first_pass, video.width * video.height, float(video.fps))
-        self._key_prior = float(seen[: len(p.key)] @ np.array(p.key))
-        self._other_prior = float(seen[: len(p.other)] @ np.array(p.other))
+        scale = (
+            np.log2(video.width * video.height / probe.pixels) / 2
+        )  # 1 at four times the samples
+        self._key_prior = float(scale * (seen @ np.array(p.key)))
+        self._other_prior = float(scale * (seen @ np.array(p.other)))
         self._rows = 0
         self.spent = 0.0
         self.target = episode.target_bits * (1.0 - p.margin)
@@ -260,4 +266,3 @@ def _as_followed(
         key[start] *= reach**parameters.key_growth
         other[max(start + 1, end - _TAIL) : end] *= parameters.tail
     return key, other
-
