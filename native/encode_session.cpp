@@ -288,20 +288,12 @@ struct EncodeSession::Core {
                     " values, the frame has " + std::to_string(superblocks) + " superblocks";
       return 1;
     }
-    const size_t blocks =
-        size_t((core->source.width + 15) / 16) * ((core->source.height + 15) / 16);
-    if (!decision.block_scale.empty() && decision.block_scale.size() != blocks) {
-      core->error = "block map of " + std::to_string(decision.block_scale.size()) +
-                    " values, the frame has " + std::to_string(blocks) + " blocks";
-      return 1;
-    }
     out->q_index = decision.q_index;
     out->lambda_scale = decision.lambda_scale;
     out->delta_q_uv = decision.delta_q_uv;
     if (!decision.recode_trace.empty()) out->recode_trace = decision.recode_trace.data();
     if (!decision.superblock_scale.empty())
       out->superblock_scale = decision.superblock_scale.data();
-    if (!decision.block_scale.empty()) out->block_scale = decision.block_scale.data();
     return 0;
   }
 

@@ -72,7 +72,6 @@ struct Decision {
   int q_index = VPXRC_LIBVPX_Q;
   double lambda_scale = 1.0;
   std::vector<float> superblock_scale;  // empty: libvpx's own
-  std::vector<float> block_scale;       // empty: none
   int delta_q_uv = 0;
   std::vector<int32_t> recode_trace;  // a logged frame's, for an exact replay; else empty
 };

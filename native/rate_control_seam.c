@@ -243,6 +243,7 @@ static int announce_group(VP9_COMP *cpi, seam_state *state) {
   group.first_show_index = (int)cpi->common.current_video_frame;
   group.max_layer_depth = gf->max_layer_depth;
   group.key_boost = cpi->rc.kf_boost;
+  group.is_key_forced = cpi->rc.this_key_frame_forced != 0;
   group.zero_motion_share = cpi->twopass.kf_zeromotion_pct;
   for (int i = 0; i < group.size; ++i) {
     group.update_type[i] = gf->update_type[i];
@@ -368,26 +369,6 @@ static void take_superblock_scale(VP9_COMP *cpi, seam_state *state) {
   gf->layer_depth[gf->index] = 1;
 }
 
-/* Makes libvpx scale lambda per 16x16 block, as its tuning for SSIM does, but by our factors. It has
- * filled in its own already where that tuning is on, which it is not between frames. */
-static vpx_codec_err_t take_block_scale(VP9_COMP *cpi, const float *scale) {
-  const VP9_COMMON *const cm = &cpi->common;
-  const int size = cm->mb_rows * cm->mb_cols;
-  if (cpi->mi_ssim_rdmult_scaling_factors == NULL ||
-      cpi->mi_ssim_rdmult_scaling_factors_rows < cm->mb_rows ||
-      cpi->mi_ssim_rdmult_scaling_factors_cols < cm->mb_cols) {
-    vpx_free(cpi->mi_ssim_rdmult_scaling_factors);
-    cpi->mi_ssim_rdmult_scaling_factors =
-        vpx_calloc(size, sizeof(*cpi->mi_ssim_rdmult_scaling_factors));
-    if (cpi->mi_ssim_rdmult_scaling_factors == NULL) return VPX_CODEC_MEM_ERROR;
-    cpi->mi_ssim_rdmult_scaling_factors_rows = cm->mb_rows;
-    cpi->mi_ssim_rdmult_scaling_factors_cols = cm->mb_cols;
-  }
-  for (int i = 0; i < size; ++i) cpi->mi_ssim_rdmult_scaling_factors[i] = scale[i];
-  cpi->oxcf.tuning = VP8_TUNE_SSIM;
-  return VPX_CODEC_OK;
-}
-
 /* Whether libvpx is to choose q by itself, recode loop included. A frame lambda and a superblock map
  * are set for one q only, so they need a q that stays. */
 static int is_left_to_libvpx(const vpxrc_decision *answer) {
@@ -428,18 +409,11 @@ vpx_codec_err_t vp9_extrc_get_encodeframe_decision(EXT_RATECTRL *rc, int gop_ind
 
   vpxrc_frame frame;
   describe_frame(cpi, state, &frame);
-  vpxrc_decision answer = {VPXRC_LIBVPX_Q, 0, NULL, 1.0, NULL, NULL};
+  vpxrc_decision answer = {VPXRC_LIBVPX_Q, 0, NULL, 1.0, NULL};
   const vpxrc_controller *const controller = state->controller;
   if (controller->decide(controller->user, cpi, &frame, &answer)) {
     vpx_free(decision->sb_params_list); /* libvpx leaves by longjmp and would leak it */
     return VPX_CODEC_ERROR;
-  }
-  if (answer.block_scale != NULL) {
-    const vpx_codec_err_t status = take_block_scale(cpi, answer.block_scale);
-    if (status != VPX_CODEC_OK) {
-      vpx_free(decision->sb_params_list);
-      return status;
-    }
   }
   if (is_left_to_libvpx(&answer)) {
     /* Without the flag the recode loop goes on after the first coding. The result sets it again. */
@@ -512,7 +486,6 @@ vpx_codec_err_t vp9_extrc_update_encodeframe_result(EXT_RATECTRL *rc, int64_t bi
                          {picture->v_buffer, picture->uv_stride, picture->uv_crop_width,
                           picture->uv_crop_height}},
   };
-  cpi->oxcf.tuning = VP8_TUNE_PSNR;
   if (!state->controller->observe) {
     rc->funcs.rc_type |= VPX_RC_QP;
     /* Between frames the pointer decides who answers the TPL pass of the next group position. */

@@ -44,6 +44,7 @@ typedef struct vpxrc_group {
   int32_t first_show_index; /* display index of position 0 */
   int32_t max_layer_depth;
   int32_t key_boost;         /* boost of the last key frame */
+  int32_t is_key_forced;     /* whether the greatest distance forced the last key frame */
   int32_t zero_motion_share; /* of the frames up to the next key frame, percent without motion */
   int32_t update_type[VPXRC_MAX_GROUP];
   int32_t layer_depth[VPXRC_MAX_GROUP];
@@ -90,7 +91,6 @@ typedef struct vpxrc_decision {
   const int32_t *recode_trace;   /* a logged result's, for an exact replay; else NULL */
   double lambda_scale;           /* factor on the frame's lambda, 1 = libvpx's */
   const float *superblock_scale; /* [sb_rows * sb_cols] or NULL: libvpx's own TPL scale */
-  const float *block_scale; /* factors on lambda per 16x16 block, [mb_rows * mb_cols], or NULL */
 } vpxrc_decision;
 
 typedef struct vpxrc_plane {

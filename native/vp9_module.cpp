@@ -72,19 +72,9 @@ struct DecisionNames {
   py::handle q_index = PyUnicode_InternFromString("q_index");
   py::handle lambda_scale = PyUnicode_InternFromString("lambda_scale");
   py::handle superblock_scale = PyUnicode_InternFromString("superblock_scale");
-  py::handle block_scale = PyUnicode_InternFromString("block_scale");
   py::handle delta_q_uv = PyUnicode_InternFromString("delta_q_uv");
   py::handle recode_trace = PyUnicode_InternFromString("recode_trace");
 };
-
-// A decision's map of factors, empty where it has none.
-std::vector<float> map_of(const py::object &given, py::handle name, const std::string &label) {
-  const auto map = field<std::optional<Scales>>(given, name);
-  if (!map.has_value()) return {};
-  if (!std::all_of(map->data(), map->data() + map->size(), is_scale))
-    throw py::value_error(label + " must be in (0, 64] everywhere");
-  return {map->data(), map->data() + map->size()};
-}
 
 // A vpxrc.Decision. Throws ValueError or TypeError, which name the field that is out of range.
 vpxrc::Decision decision_of(const py::object &given) {
@@ -101,8 +91,12 @@ vpxrc::Decision decision_of(const py::object &given) {
   if (!decision.recode_trace.empty() && decision.recode_trace.size() != VPXRC_TRACE_FIELDS)
     throw py::value_error("recode_trace must have " + std::to_string(VPXRC_TRACE_FIELDS) +
                           " fields, as in the encode log");
-  decision.superblock_scale = map_of(given, name.superblock_scale, "superblock_scale");
-  decision.block_scale = map_of(given, name.block_scale, "block_scale");
+  const auto map = field<std::optional<Scales>>(given, name.superblock_scale);
+  if (map.has_value()) {
+    decision.superblock_scale.assign(map->data(), map->data() + map->size());
+    if (!std::all_of(decision.superblock_scale.begin(), decision.superblock_scale.end(), is_scale))
+      throw py::value_error("superblock_scale must be in (0, 64] everywhere");
+  }
   return decision;
 }
 
@@ -299,6 +293,9 @@ Position 0 is its key, golden or overlay frame. Arrays are int32 [size], in codi
                     "Depth of the group's deepest layer.")
       .def_readonly("key_boost", &vpxrc_group::key_boost,
                     "libvpx's boost for the last key frame.")
+      .def_property_readonly(
+          "is_key_forced", [](const vpxrc_group &g) { return g.is_key_forced != 0; },
+          "Whether the last key frame is there because of the greatest distance, without a cut.")
       .def_readonly("zero_motion_share", &vpxrc_group::zero_motion_share,
                     "Percentage of samples without motion from the last key frame to the next one.");
   using Column = int32_t (vpxrc_group::*)[VPXRC_MAX_GROUP];

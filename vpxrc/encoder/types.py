@@ -166,6 +166,10 @@ class Group(Protocol):
         """Libvpx's boost for the last key frame."""
 
     @property
+    def is_key_forced(self) -> bool:
+        """Whether the last key frame is there because of the greatest distance, without a cut."""
+
+    @property
     def zero_motion_share(self) -> int:
         """Percentage of samples without motion from the last key frame to the next one."""
 
@@ -212,9 +216,6 @@ class Decision:
             ``Frame.takes_superblock_scale``.
         delta_q_uv: Chroma q delta, -15..15.
         recode_trace: The field of that name of a logged frame, for an exact replay; else empty.
-        block_scale: Factors on lambda per 16x16 block, ``[ceil(height / 16), ceil(width / 16)]``, in
-            (0, 64]; they multiply all other factors, and libvpx reads them in every frame. Larger
-            blocks take the geometric mean. None = none.
     """
 
     q_index: int
@@ -222,4 +223,3 @@ class Decision:
     superblock_scale: NDArray[np.float32] | None = None
     delta_q_uv: int = 0
     recode_trace: tuple[int, ...] = ()
-    block_scale: NDArray[np.float32] | None = None

@@ -79,7 +79,11 @@ class BlendedSteps(StepModel):
         """Return the blended steps; the model is run at libvpx's."""
         video = group.episode.video
         own = libvpx_steps(
-            group.episode.group, group.coded, group.base + group.shift, video.width * video.height
+            group.episode.group,
+            group.coded,
+            group.base + group.shift,
+            video.width * video.height,
+            group.arf_q,
         )
         model = self._model.steps(dataclasses.replace(group, usual=own))
         step = own + self._weight * (model.step - own)

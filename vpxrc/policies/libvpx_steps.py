@@ -2,12 +2,14 @@
 
 The formulas are those of ``rc_constant_q``, ``pick_kf_q_bound_two_pass`` and
 ``get_gf_active_quality`` in ``vp9/encoder/vp9_ratectrl.c`` of libvpx 1.17.0, without the rounding
-to q indices and without the cases of key frames that the greatest distance forces.
+to q indices. Key frames that the greatest distance forces are coded like the last alternate
+reference frame, and a little finer.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vpxrc.encoder.quantizer import LOG2_STEP
 from vpxrc.encoder.types import Group, UpdateType
 
 # Each: step of a frame with a low and with a high boost over the base step x, as the coefficients
@@ -15,11 +17,12 @@ from vpxrc.encoder.types import Group, UpdateType
 _KEY = ((2.1e-6, -1.25e-3, 0.45), (1e-6, -4e-4, 0.15), 300, 4800)
 _ARF = ((2.1e-6, -1.25e-3, 0.55), (1.5e-6, -9e-4, 0.30), 400, 2000)
 _STILL = 99  # percent of samples without motion from which a key frame counts as one of a still
+_FORCED = 0.75  # quantiser step of a forced key frame over that of the last ARF
 _SMALL = 352 * 288  # luma samples up to which key frames are finer
 
 
 def libvpx_steps(
-    group: Group, coded: NDArray[np.int64], base: float, pixels: int
+    group: Group, coded: NDArray[np.int64], base: float, pixels: int, arf_q: int = -1
 ) -> NDArray[np.float64]:
     """Return the steps below the base of some frames of a group.
 
@@ -28,6 +31,7 @@ def libvpx_steps(
         coded: Positions of the frames in it, int64 ``[N]``.
         base: log2 of the quantiser step of frames that nothing depends on.
         pixels: Luma samples of a frame.
+        arf_q: q index of the last alternate reference frame of the base layer; -1 = there was none.
 
     Returns:
         log2 of the quantiser step below the base, float64 ``[N]``: 0 for frames that are neither
@@ -37,7 +41,9 @@ def libvpx_steps(
     types, depths, boosts = group.update_type, group.layer_depth, group.gfu_boost
     steps = np.zeros(len(coded))
     for place, position in enumerate(coded.tolist()):
-        if types[position] == UpdateType.KEY:
+        if types[position] == UpdateType.KEY and group.is_key_forced and arf_q >= 0:
+            steps[place] = base - LOG2_STEP[arf_q] - np.log2(_FORCED)
+        elif types[position] == UpdateType.KEY:
             finest = _active(step, group.key_boost, *_KEY)
             if group.zero_motion_share >= _STILL:
                 finest /= 4.0

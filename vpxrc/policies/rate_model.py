@@ -13,6 +13,9 @@ from vpxrc.policies.probe import Probe
 _TAIL = 16  # frames before a key frame or the end, on which little depends
 _KEY_REACH = 128  # frames; more followers do not make a key frame finer
 _NEAR = 24  # frames by which a key frame of the probe may be elsewhere
+# How far the base may go beyond the coarsest step: frames that are finer still follow it.
+_BEYOND = 2.5
+_LIMITS = (0.5, 2.6)  # of log2 of the ratios that are foreseen, for four times the samples
 _STATISTICS = ("coded_error", "intra_error", "sr_coded_error", "frame_noise_energy")
 
 
@@ -28,7 +31,6 @@ class RateParameters:
             frames, where the clip has four times the probe's samples.
         other: The same for all other frames.
         doubt: Weight of these two against what is really spent, as a share of the probe's bits.
-        shared: Share of the error for the first key frame that is believed of other frames too.
         key_growth: Power of the number of followers in the bits of a key frame.
         tail: Factor on the bits of frames close before a key frame or the end.
         margin: Share of the target that is left unspent.
@@ -44,7 +46,6 @@ class RateParameters:
         -1.139, -0.004, -0.062, -0.539, 0.04, -0.329, 0.328, 0.315, -0.179, -0.201,
     )  # fmt: skip
     doubt: float = 0.08
-    shared: float = 0.6
     key_growth: float = 0.2
     tail: float = 0.8
     margin: float = 0.005
@@ -78,7 +79,7 @@ def features(
             1.0,
             np.log2(pixels) - 16,
             np.log2(fps / 30),
-            probe.base - 8,
+            max(probe.base - 8, -2.0),
             np.log2(max(probe.key_bits.max(), 1.0) / probe.pixels),
             np.log2(max(probe.other_bits.sum() / frames, 1.0) / probe.pixels),
             np.log2(max(probe.error.mean(), 1e-2)),
@@ -114,8 +115,8 @@ class RateModel:
         scale = (
             np.log2(video.width * video.height / probe.pixels) / 2
         )  # 1 at four times the samples
-        self._key_prior = float(scale * (seen @ np.array(p.key)))
-        self._other_prior = float(scale * (seen @ np.array(p.other)))
+        self._key_prior = float(scale * np.clip(seen @ np.array(p.key), *_LIMITS))
+        self._other_prior = float(scale * np.clip(seen @ np.array(p.other), *_LIMITS))
         self._rows = 0
         self.spent = 0.0
         self.target = episode.target_bits * (1.0 - p.margin)
@@ -224,16 +225,13 @@ class RateModel:
         key_ratio = (doubt_key * 2**self._key_prior + self._paid_key) / max(
             doubt_key + self._seen_key, 1e-9
         )
-        prior = self._other_prior
-        if self._seen_key:
-            prior += p.shared * (np.log2(max(key_ratio, 1e-9)) - self._key_prior)
-        other_ratio = (doubt_other * 2**prior + self._paid_other) / max(
+        other_ratio = (doubt_other * 2**self._other_prior + self._paid_other) / max(
             doubt_other + self._seen_other, 1e-9
         )
         bits = max(key_ratio * key + other_ratio * other, 1.0)
         excess = np.log2(bits / max(budget, 2e-3 * self.target))
         base = self._base + excess / p.slope
-        return float(np.clip(base, LOG2_STEP[1], LOG2_STEP[255]))
+        return float(np.clip(base, LOG2_STEP[1], LOG2_STEP[255] + _BEYOND))
 
 
 @dataclass
