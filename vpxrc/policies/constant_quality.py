@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vpxrc.encoder.complexity import log_complexity
 from vpxrc.encoder.options import EncoderOptions
@@ -30,6 +31,9 @@ from vpxrc.policies.step_models import (
 Tune = Literal["balanced", "psnr", "ssim", "vmaf"]
 TUNES: tuple[Tune, ...] = get_args(Tune)
 
+# libvpx codes the key frame of a still 2 log2 steps finer than one of a clip that hardly moves, and
+# the model has no bound. Neither is worth it beyond these steps.
+_FINEST, _APART = 3.0, 1.2
 _PROBES = 2  # at most; the second one follows where the first was far from the base that it gave
 _FAR = 0.8  # log2 step
 _START = 9.0  # base of the first probe, log2 step
@@ -83,14 +87,23 @@ class BlendedSteps(StepModel):
             group.coded,
             group.base + group.shift,
             video.width * video.height,
-            group.arf_q,
+            _boosted_q(group.records),
         )
+        own = np.minimum(own, _FINEST)
         model = self._model.steps(dataclasses.replace(group, usual=own))
-        step = own + self._weight * (model.step - own)
+        step = own + self._weight * np.clip(model.step - own, -_APART, _APART)
         if group.opens_with_overlay:
             step[0] = 0.0
         bits = model.bits * 2 ** (group.slope * (step - model.step))
         return dataclasses.replace(model, step=step, bits=bits)
+
+
+def _boosted_q(records: NDArray[np.void]) -> int:
+    """Return the q index of the last frame that others depend on; -1 = there is none."""
+    kinds = (UpdateType.KEY, UpdateType.GOLDEN, UpdateType.ARF)
+    boosted = records[np.isin(records["update_type"], kinds) & (records["layer_depth"] <= 1)]
+    boosted = boosted[boosted["is_shown_again"] == 0]
+    return int(boosted["q_index"][-1]) if len(boosted) else -1
 
 
 class ConstantQuality(Policy):
@@ -171,7 +184,19 @@ class ConstantQuality(Policy):
         if frame.coding_index:
             most = _KEY_MOVE if frame.is_key else _GROUP_MOVE
             self._move(most, most)
-        group = GroupView.of(
+        self._ask(frame)
+        if frame.coding_index == 0:
+            self._base = self.budget.start()
+            self._ask(frame)
+        group = self._group
+        bits = np.zeros(len(group.places))
+        bits[group.coded] = 1.0 if self._steps is None else self._steps.bits
+        last = min(group.last, group.end - 1)  # an overlay alone may lie past the next key frame
+        self.budget.open(group.index, last, bits, group.kinds == UpdateType.KEY)
+
+    def _ask(self, frame: Frame) -> None:
+        """Ask the model for the steps of the group at the current base."""
+        group = self._group = GroupView.of(
             self._episode,
             frame,
             self._parameters,
@@ -179,12 +204,9 @@ class ConstantQuality(Policy):
             base=self._base,
             arf_q=self._arf_q,
         )
-        self._group = group
         self._steps = self._model.steps(group) if group.has_model else None
-        bits = np.zeros(len(group.places))
-        bits[group.coded] = 1.0 if self._steps is None else self._steps.bits
-        last = min(group.last, group.end - 1)  # an overlay alone may lie past the next key frame
-        self.budget.open(group.index, last, bits, group.kinds == UpdateType.KEY)
+        if frame.is_key and self._steps is not None:
+            self.budget.expect_key(float(self._steps.step[0]))
 
     def _move(self, up: float, down: float) -> None:
         """Move the base towards the one that the budget wants."""

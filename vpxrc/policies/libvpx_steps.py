@@ -2,8 +2,8 @@
 
 The formulas are those of ``rc_constant_q``, ``pick_kf_q_bound_two_pass`` and
 ``get_gf_active_quality`` in ``vp9/encoder/vp9_ratectrl.c`` of libvpx 1.17.0, without the rounding
-to q indices. Key frames that the greatest distance forces are coded like the last alternate
-reference frame, and a little finer.
+to q indices. Key frames that the greatest distance forces are coded like the last frame that
+others depend on, and a little finer.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ _SMALL = 352 * 288  # luma samples up to which key frames are finer
 
 
 def libvpx_steps(
-    group: Group, coded: NDArray[np.int64], base: float, pixels: int, arf_q: int = -1
+    group: Group, coded: NDArray[np.int64], base: float, pixels: int, boosted_q: int = -1
 ) -> NDArray[np.float64]:
     """Return the steps below the base of some frames of a group.
 
@@ -31,7 +31,8 @@ def libvpx_steps(
         coded: Positions of the frames in it, int64 ``[N]``.
         base: log2 of the quantiser step of frames that nothing depends on.
         pixels: Luma samples of a frame.
-        arf_q: q index of the last alternate reference frame of the base layer; -1 = there was none.
+        boosted_q: q index of the last key frame, golden frame or alternate reference frame of the
+            base layer; -1 = there was none.
 
     Returns:
         log2 of the quantiser step below the base, float64 ``[N]``: 0 for frames that are neither
@@ -41,8 +42,8 @@ def libvpx_steps(
     types, depths, boosts = group.update_type, group.layer_depth, group.gfu_boost
     steps = np.zeros(len(coded))
     for place, position in enumerate(coded.tolist()):
-        if types[position] == UpdateType.KEY and group.is_key_forced and arf_q >= 0:
-            steps[place] = base - LOG2_STEP[arf_q] - np.log2(_FORCED)
+        if types[position] == UpdateType.KEY and group.is_key_forced and boosted_q >= 0:
+            steps[place] = base - LOG2_STEP[boosted_q] - np.log2(_FORCED)
         elif types[position] == UpdateType.KEY:
             finest = _active(step, group.key_boost, *_KEY)
             if group.zero_motion_share >= _STILL:

@@ -12,7 +12,10 @@ from vpxrc.media.frames import Video, split_planes, video_from_frames
 
 _PIXELS = 160 * 90 * 4  # of the small picture, at most
 _SMALLEST = 32  # least width and height of the small picture
+KEY_STEP = 2.4  # how far key frames are coded below the base, log2 step
 _CPU_USED = 5  # libvpx's fastest speed for files
+
+INTRA_SLOPE = 0.8  # bits of a key frame fall by 2 ** -this when the quantiser step doubles
 
 # vp9_quantizer_to_qindex() of libvpx: q index of its levels 0..63.
 _LEVELS = np.r_[np.arange(0, 61) * 4, 244, 249, 255]
@@ -25,7 +28,8 @@ class Probe:
 
     Attributes:
         base: log2 of the quantiser step of the frames that nothing depends on.
-        key_bits: Bits of key frames by display index, float64 ``[num_frames]``.
+        key_bits: Bits of key frames by display index, float64 ``[num_frames]``: of the clip at its
+            own size, ``KEY_STEP`` below the base.
         other_bits: Bits of all other frames by the display index of what they show, float64
             ``[num_frames]``.
         error: Mean squared error of the luma of each shown frame, float64 ``[num_frames]``.
@@ -97,11 +101,36 @@ def probe(video: Video, options: EncoderOptions, base: float) -> Probe:
     shown = np.clip(records["show_index"], 0, video.num_frames - 1)
     bits = records["bits"].astype(np.float64)
     pixels = small.width * small.height
+    found = float(LEVEL_LOG2_STEP[level])
+    key_bits = np.zeros(video.num_frames)
+    keys = np.unique(shown[is_key])
+    key_bits[keys] = _intra_bits(video, options, keys, found - KEY_STEP)
     return Probe(
-        base=float(LEVEL_LOG2_STEP[level]),
-        key_bits=np.bincount(shown, bits * is_key, video.num_frames),
+        base=found,
+        key_bits=key_bits,
         other_bits=np.bincount(shown, bits * ~is_key, video.num_frames),
         error=log.shown["sse_y"] / pixels,
         pixels=pixels,
         first_pass=log.first_pass,
+    )
+
+
+def _intra_bits(
+    video: Video, options: EncoderOptions, keys: NDArray[np.int64], step: float
+) -> NDArray[np.float64]:
+    """Return the bits of some frames of a clip as key frames, float64 ``[len(keys)]``."""
+    frames = video.frames[np.append(keys, keys[-1])]  # a clip has two frames at least
+    alone = video_from_frames(frames, video.width, video.height, video.fps, f"{video.name}, keys")
+    asked = dataclasses.replace(
+        options,
+        rate_control="q",
+        cq_level=int(np.abs(LEVEL_LOG2_STEP - step).argmin()),
+        key_frame_max_distance=0,
+        auto_alt_ref=0,
+        tpl=False,
+    )
+    with asked.open(alone, observe=True) as session:
+        records = session.log().records
+    return records["bits"][: len(keys)] * 2.0 ** (
+        INTRA_SLOPE * (LEVEL_LOG2_STEP[asked.cq_level] - step)
     )

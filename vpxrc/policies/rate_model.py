@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from vpxrc.encoder.quantizer import LOG2_STEP
 from vpxrc.encoder.types import FIRST_PASS_FIELDS
 from vpxrc.policies.base import Episode
-from vpxrc.policies.probe import Probe
+from vpxrc.policies.probe import KEY_STEP, Probe
 
 _TAIL = 16  # frames before a key frame or the end, on which little depends
 _KEY_REACH = 128  # frames; more followers do not make a key frame finer
@@ -27,10 +27,9 @@ class RateParameters:
 
     Attributes:
         slope: Bits fall by ``2 ** -slope`` when the quantiser step doubles.
-        key: Weights of :func:`features` for log2 of the clip's bits over the probe's, for key
-            frames, where the clip has four times the probe's samples.
-        other: The same for all other frames.
-        doubt: Weight of these two against what is really spent, as a share of the probe's bits.
+        other: Weights of :func:`features` for log2 of the clip's bits over the probe's, where the
+            clip has four times the probe's samples. Key frames have a ratio of 1.
+        doubt: Weight of these ratios against what is really spent, as a share of the probe's bits.
         key_growth: Power of the number of followers in the bits of a key frame.
         tail: Factor on the bits of frames close before a key frame or the end.
         margin: Share of the target that is left unspent.
@@ -39,9 +38,6 @@ class RateParameters:
     """
 
     slope: float = 0.7
-    key: tuple[float, ...] = (
-        2.956, 0.063, 0.031, 0.152, 0.087, 0.125, -0.053, 0.221, 0.412, -0.136,
-    )  # fmt: skip
     other: tuple[float, ...] = (
         -1.139, -0.004, -0.062, -0.539, 0.04, -0.329, 0.328, 0.315, -0.179, -0.201,
     )  # fmt: skip
@@ -80,7 +76,7 @@ def features(
             np.log2(pixels) - 16,
             np.log2(fps / 30),
             max(probe.base - 8, -2.0),
-            np.log2(max(probe.key_bits.max(), 1.0) / probe.pixels),
+            np.log2(max(probe.key_bits.max(), 1.0) / pixels),
             np.log2(max(probe.other_bits.sum() / frames, 1.0) / probe.pixels),
             np.log2(max(probe.error.mean(), 1e-2)),
             *(big - little for big, little in zip(full[:3], small[:3], strict=True)),
@@ -111,11 +107,11 @@ class RateModel:
         self._episode, self._base = episode, probe.base
         self._key, self._other = _as_followed(probe, p)
         self._all_key = self._key.sum()
+        self._key_scale = 1.0
         seen = features(probe, episode.first_pass, video.width * video.height, float(video.fps))
         scale = (
             np.log2(video.width * video.height / probe.pixels) / 2
         )  # 1 at four times the samples
-        self._key_prior = float(scale * np.clip(seen @ np.array(p.key), *_LIMITS))
         self._other_prior = float(scale * np.clip(seen @ np.array(p.other), *_LIMITS))
         self._rows = 0
         self.spent = 0.0
@@ -131,6 +127,10 @@ class RateModel:
         """Return the base for a clip of which nothing is coded."""
         return self._solve(self.target, *self._left())
 
+    def expect_key(self, step: float) -> None:
+        """Note how far the next key frames are coded below the base, log2 step."""
+        self._key_scale = 2.0 ** (self._parameters.slope * (step - KEY_STEP))
+
     def open(
         self, index: int, last: int, bits: NDArray[np.float64], is_key: NDArray[np.bool_]
     ) -> None:
@@ -143,6 +143,9 @@ class RateModel:
             is_key: Which position is a key frame, bool ``[size]``.
         """
         self.account()
+        if self._group.agrees:  # only whole groups count: the shares of frames are guessed
+            self._paid_other += self._group.paid
+            self._seen_other += self._group.seen
         first, end = self._next, max(last + 1, self._next)
         others = np.where(is_key, 0.0, bits)
         share = others / max(others.sum(), 1e-9)
@@ -152,7 +155,7 @@ class RateModel:
         if has_key and len(keys):
             nearest = keys[np.abs(keys - first).argmin()]
             if abs(int(nearest) - first) <= _NEAR:
-                key_bits, self._key[nearest] = float(self._key[nearest]), 0.0
+                key_bits, self._key[nearest] = float(self._key[nearest]) * self._key_scale, 0.0
                 strays = strays and first < nearest < end and len(keys) > 1
         self._key[: max(end - _NEAR, 0)] = 0.0
         self._group = _Group(
@@ -185,15 +188,15 @@ class RateModel:
                     self._seen_key += group.key_bits
                 group.key_bits = 0.0
             elif position < len(group.share):
-                if group.agrees:
-                    self._paid_other += paid
-                    self._seen_other += group.bits * group.share[position]
+                group.paid += paid
+                group.seen += group.bits * group.share[position]
                 group.share[position] = 0.0
 
     @property
     def has_seen_others(self) -> bool:
         """Whether a frame was coded that is no key frame."""
-        return self._seen_other > 0
+        self.account()
+        return self._seen_other + self._group.seen > 0
 
     def wanted(self, base: float) -> float:
         """Return the base that is nearest to the current one and meets the target.
@@ -214,7 +217,7 @@ class RateModel:
     def _left(self) -> tuple[float, float]:
         """Return the probe's bits that are left, of key frames and of others."""
         group = self._group
-        key = group.key_bits + self._key.sum()
+        key = group.key_bits + self._key.sum() * self._key_scale
         other = group.bits * group.share.sum() + self._other[self._next :].sum()
         return float(key), float(other)
 
@@ -222,9 +225,7 @@ class RateModel:
         """Return the base at which so many of the probe's bits take a budget."""
         p = self._parameters
         doubt_key, doubt_other = p.doubt * self._all_key, p.doubt * self._other.sum()
-        key_ratio = (doubt_key * 2**self._key_prior + self._paid_key) / max(
-            doubt_key + self._seen_key, 1e-9
-        )
+        key_ratio = (doubt_key + self._paid_key) / max(doubt_key + self._seen_key, 1e-9)
         other_ratio = (doubt_other * 2**self._other_prior + self._paid_other) / max(
             doubt_other + self._seen_other, 1e-9
         )
@@ -244,6 +245,8 @@ class _Group:
         bits: The probe's bits for its frames that are no key frames.
         key_bits: The probe's bits for its key frame; 0 once it is coded.
         agrees: Whether the probe has key frames where the clip has them.
+        paid: Bits of its frames so far at the probe's base, key frames apart.
+        seen: The probe's bits for the same frames.
     """
 
     index: int
@@ -251,6 +254,8 @@ class _Group:
     bits: float
     key_bits: float
     agrees: bool
+    paid: float = 0.0
+    seen: float = 0.0
 
 
 def _as_followed(
