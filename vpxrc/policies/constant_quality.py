@@ -40,7 +40,11 @@ _START = 9.0  # base of the first probe, log2 step
 # The most that the base moves, log2 step: at the start of a group, at a key frame, once the first
 # key frame is coded; and per frame within a group, up and down.
 _GROUP_MOVE, _KEY_MOVE, _FIRST_MOVE = 0.3, 0.6, 0.4
-_UP, _DOWN = 0.05, 0.02
+_UP, _DOWN = 0.05, 0.03
+# Where the base lies outside of these, log2 step, the clip is left to libvpx: nearly lossless, or
+# at a bitrate that even the coarsest step exceeds.
+_TRUSTED = (4.6, LOG2_STEP[255] + 0.1)
+_LONG = 8  # frames from which a first group without an alternate reference frame is unusual
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class QualityParameters:
 
 #: The parameters by what they are tuned for.
 PARAMETERS: dict[str, QualityParameters] = {
-    "balanced": QualityParameters(dependency=0.55, complexity=0.2),
+    "balanced": QualityParameters(dependency=0.8, complexity=0.2),
     "psnr": QualityParameters(dependency=0.75, complexity=0.75),
     "ssim": QualityParameters(dependency=0.4, complexity=0.1),
     "vmaf": QualityParameters(dependency=0.9, complexity=0.4),
@@ -149,9 +153,12 @@ class ConstantQuality(Policy):
             if abs(self._base - self.probe.base) < _FAR:
                 break
         self._group_index, self._arf_q = -1, -1
+        self._is_left = False
 
     def decide(self, frame: Frame) -> Decision:
-        """Return the base minus the frame's step."""
+        """Return the base minus the frame's step, or leave the frame to libvpx."""
+        if self._is_left:
+            return Decision(-1)
         position = frame.group_position
         if frame.group_index != self._group_index:  # position 0 may be an ARF shown again
             self._group_index = frame.group_index
@@ -160,14 +167,27 @@ class ConstantQuality(Policy):
             self._move(_FIRST_MOVE, _FIRST_MOVE)
         else:
             self._move(_UP, _DOWN)
+        if frame.coding_index == 0:
+            self._is_left = not self._is_trusted()
+            if self._is_left:
+                return Decision(-1)
         q_index = self._q_at(position)
         self.budget.book(position, self._base)
         if frame.update_type == UpdateType.ARF and frame.layer_depth == 1:
             self._arf_q = q_index
         return Decision(q_index)
 
+    def _is_trusted(self) -> bool:
+        """Whether the clip is of a kind that the policy was made on, once its base is known."""
+        types = self._episode.group.update_type
+        has_arf = bool((types == UpdateType.ARF).any())
+        low, high = _TRUSTED
+        return low <= self._base <= high and (has_arf or len(types) < _LONG)
+
     def overruled(self, frame: Frame, decision: Decision) -> None:
         """Book the frame at the base that the quantiser step taken stands for."""
+        if self._is_left:
+            return
         position = frame.group_position
         moved = LOG2_STEP[decision.q_index] - LOG2_STEP[self._q_at(position)]
         self.budget.book(position, self._base + moved)

@@ -41,10 +41,10 @@ class RateParameters:
     other: tuple[float, ...] = (
         -1.139, -0.004, -0.062, -0.539, 0.04, -0.329, 0.328, 0.315, -0.179, -0.201,
     )  # fmt: skip
-    doubt: float = 0.08
+    doubt: float = 0.2
     key_growth: float = 0.2
-    tail: float = 0.8
-    margin: float = 0.005
+    tail: float = 0.6
+    margin: float = 0.0
     slack: float = 0.015
 
 
