@@ -25,9 +25,9 @@ from vpxrc.encoder.first_pass import first_pass_stats, first_pass_table
 from vpxrc.encoder.key_frames import cut, key_frames
 from vpxrc.encoder.types import FIRST_PASS_FIELDS
 from vpxrc.errors import InputError
-from vpxrc.evaluation.quality import measure, summarize
 from vpxrc.media.decoding import decode_vp9, open_video
 from vpxrc.media.probing import TO_8_BITS, TO_SDR
+from vpxrc.quality import measure, summarize
 from vpxrc.transcoding.chunks import ChunkedEncode, encode_by, share
 
 QUICK = ("--cpu-used", 8, "--policy", "libvpx-vbr")

@@ -12,10 +12,10 @@ import pytest
 
 from vpxrc.encoder.log import psnr
 from vpxrc.errors import EncoderError, InputError, MissingDependencyError
-from vpxrc.evaluation.quality import measure, summarize
 from vpxrc.media.decoding import decode_vp9, open_video
 from vpxrc.media.frames import video_from_frames, write_y4m
 from vpxrc.media.muxing import write_webm
+from vpxrc.quality import measure, summarize
 
 WIDTH, HEIGHT, FRAMES = 177, 145, 20
 
