@@ -39,9 +39,9 @@ _Target = Annotated[
     str | None,
     typer.Option(
         metavar="QUALITY=SCORE",
-        help="Instead of -b: the fewest bits whose quality is at least so high, by vmaf, ssim, psnr "
-        "or psnr_overall; it is encoded again until the score of the whole video is above the "
-        "target by at most 0.3 (VMAF), 0.0005 (SSIM) or 0.1 dB.",
+        help="Instead of -b: the fewest bits that reach a vmaf, ssim, psnr or psnr_overall; it is "
+        "encoded again until the score of the whole video is at most 0.3 (VMAF), 0.0005 (SSIM) or "
+        "0.1 dB above the one asked for.",
     ),
 ]
 _MaxEncodes = Annotated[
@@ -166,15 +166,11 @@ def encode(
             two_pass_log=two_pass_log,
             progress=progress,
         )
-    encoded = result.log
     if log is not None:
         with atomic_write(log) as temporary:
-            encoded.to_pandas().to_parquet(temporary)
-    notes = list(result.notes)
-    overshoot = None if bitrate is None else encoded.bitrate / bitrate - 1
-    unspent = 0.0 if overshoot is None or chosen.observes else -overshoot
-    if unspent > UNSPENT_SHARE and encoded.psnr < TRANSPARENT_PSNR and encoded.encodes == 1:
-        notes.append(f"{unspent:.0%} of the bits are left: --effort 3 makes use of them")
+            result.log.to_pandas().to_parquet(temporary)
+    overshoot = None if bitrate is None else result.log.bitrate / bitrate - 1
+    notes = _notes(result, None if chosen.observes else overshoot)
     if as_json:
         asked = {
             "policy": policy,
@@ -198,6 +194,23 @@ def _check_options(
         raise InputError(f"--size must be above 0, not {size:g}")
     if chunk is not None and not 0 <= chunk < float("inf"):
         raise InputError(f"--chunk must be at least 0, not {chunk:g}")
+
+
+def _notes(result: Transcoded, overshoot: float | None) -> list[str]:
+    """Return what a user should know, a line each.
+
+    Args:
+        result: The result.
+        overshoot: That of the bitrate, where the policy could have met it.
+    """
+    notes, encoded = list(result.notes), result.log
+    if result.tries:
+        tries = (f"{one.score:.6g} at {one.bitrate:.1f}" for one in result.tries)
+        notes.append(f"scores at bitrates in kbit/s: {', '.join(tries)}")
+    unspent = 0.0 if overshoot is None else -overshoot
+    if unspent > UNSPENT_SHARE and encoded.psnr < TRANSPARENT_PSNR and encoded.encodes == 1:
+        notes.append(f"{unspent:.0%} of the bits are left: --effort 3 makes use of them")
+    return notes
 
 
 def _met(

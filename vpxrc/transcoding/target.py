@@ -54,12 +54,12 @@ class _Scale:
 
 
 # `python -m benchmarks.fit_target` has made these rules on training clips. A clip that was left out
-# is missed by so many octaves (root mean square): see docs/results/quality-target/start.md.
+# is missed by so many octaves (root mean square): see docs/results/quality-target/start/table.md.
 _SCALES = {
-    "vmaf": _Scale(100.0, 0.3, (-4.6, 0.35, 0.81, -0.85)),
-    "ssim": _Scale(1.0, 0.0005, (-9.2, 0.42, 1.12, -0.82)),
-    "psnr": _Scale(100.0, 0.1, (-21.0, 0.33, 1.4, -0.37), is_decibel=True),
-    "psnr_overall": _Scale(100.0, 0.1, (-16.0, 0.33, 1.33, -0.37), is_decibel=True),
+    "vmaf": _Scale(100.0, 0.3, (-6.467, 0.403, 0.713, -0.653)),
+    "ssim": _Scale(1.0, 0.0005, (-8.303, 0.374, 1.089, -0.859)),
+    "psnr": _Scale(100.0, 0.1, (-21.173, 0.322, 1.319, -0.240), is_decibel=True),
+    "psnr_overall": _Scale(100.0, 0.1, (-21.784, 0.334, 1.285, -0.240), is_decibel=True),
 }
 
 
