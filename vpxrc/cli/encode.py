@@ -181,6 +181,9 @@ def encode(
         }
         print(json.dumps({**result.figures(), **asked, "notes": notes}))
     elif not quiet:
+        if result.tries:
+            tries = (f"{one.score:.6g} at {one.bitrate:.1f}" for one in result.tries)
+            notes.append(f"scores at bitrates in kbit/s: {', '.join(tries)}")
         print("\n  ".join([_summary(result, _met(result, overshoot, size, quality)), *notes]))
 
 
@@ -204,9 +207,6 @@ def _notes(result: Transcoded, overshoot: float | None) -> list[str]:
         overshoot: That of the bitrate, where the policy could have met it.
     """
     notes, encoded = list(result.notes), result.log
-    if result.tries:
-        tries = (f"{one.score:.6g} at {one.bitrate:.1f}" for one in result.tries)
-        notes.append(f"scores at bitrates in kbit/s: {', '.join(tries)}")
     unspent = 0.0 if overshoot is None else -overshoot
     if unspent > UNSPENT_SHARE and encoded.psnr < TRANSPARENT_PSNR and encoded.encodes == 1:
         notes.append(f"{unspent:.0%} of the bits are left: --effort 3 makes use of them")
