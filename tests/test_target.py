@@ -89,6 +89,8 @@ def test_the_first_bitrate_is_the_rule_by_hand():
     octaves = np.dot(VMAF.start, (1, decibels, 10, 12))
     assert first_bitrate(VMAF, clip, stats) == round(2**octaves * 320 * 180 * 25 / 1000)
     assert first_bitrate(VMAF, replace(clip, width=16, height=16), stats) >= 1
+    # No first guess is above a bit per pixel: libvpx may fail where frames are larger than raw.
+    assert first_bitrate(QualityTarget("psnr", 100), clip, stats) == 1440
 
 
 def test_the_rule_is_the_fitted_one():

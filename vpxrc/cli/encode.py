@@ -181,10 +181,8 @@ def encode(
         }
         print(json.dumps({**result.figures(), **asked, "notes": notes}))
     elif not quiet:
-        if result.tries:
-            tries = (f"{one.score:.6g} at {one.bitrate:.1f}" for one in result.tries)
-            notes.append(f"scores at bitrates in kbit/s: {', '.join(tries)}")
-        print("\n  ".join([_summary(result, _met(result, overshoot, size, quality)), *notes]))
+        met = _met(result, overshoot, size, quality)
+        print("\n  ".join([_summary(result, met), *_scores(result), *notes]))
 
 
 def _check_options(
@@ -211,6 +209,12 @@ def _notes(result: Transcoded, overshoot: float | None) -> list[str]:
     if unspent > UNSPENT_SHARE and encoded.psnr < TRANSPARENT_PSNR and encoded.encodes == 1:
         notes.append(f"{unspent:.0%} of the bits are left: --effort 3 makes use of them")
     return notes
+
+
+def _scores(result: Transcoded) -> list[str]:
+    """Return the bitrates that were tried, in one line, or nothing."""
+    tries = (f"{one.score:.6g} at {one.bitrate:.1f}" for one in result.tries)
+    return [f"scores at bitrates in kbit/s: {', '.join(tries)}"] if result.tries else []
 
 
 def _met(

@@ -22,6 +22,7 @@ from vpxrc.media.frames import ClipFormat, Video
 from vpxrc.quality import QUALITIES, measure, summarize
 from vpxrc.transcoding.chunks import MAX_BITRATE, ChunkedEncode
 
+_START_RANGE = (-9.0, 0.0)  # octaves of bits per pixel, where the first bitrate lies
 _STEP = 2.0  # octaves of the bitrate between an encode and the next at most
 _INSIDE = 0.1  # A try keeps this share of the distance between its neighbours away from both.
 _RESOLUTION = 0.005  # A smaller change of the bitrate moves quality by chance, up or down.
@@ -238,6 +239,7 @@ def first_bitrate(target: QualityTarget, clip: ClipFormat, first_pass: NDArray[n
         first_pass: Its first-pass statistics, ``[num_frames, 26]`` (``FIRST_PASS_FIELDS``).
     """
     octaves = float(np.dot(target.start, (1.0, target.aim, *first_pass_errors(first_pass))))
+    octaves = float(np.clip(octaves, *_START_RANGE))
     pixels = clip.pixels * float(clip.fps)
     return int(np.clip(round(2**octaves * pixels / 1000), 1, MAX_BITRATE))
 
