@@ -25,7 +25,7 @@ from vpxrc.transcoding.chunks import MAX_BITRATE, ChunkedEncode
 _START_RANGE = (-9.0, 0.0)  # octaves of bits per pixel, where the first bitrate lies
 _STEP = 2.0  # octaves of the bitrate between an encode and the next at most
 _INSIDE = 0.1  # A try keeps this share of the distance between its neighbours away from both.
-_RESOLUTION = 0.005  # A smaller change of the bitrate moves quality by chance, up or down.
+_RESOLUTION = 0.01  # A smaller change of the bitrate moves quality by chance, up or down.
 _SLOPE_RANGE = 2.5  # A measured slope counts up to this factor from the usual one.
 _SATURATED = 0.002  # rise of the bits below which the policy has no more to give, as a share
 
