@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,17 +103,19 @@ def test_hard_clips_show_what_they_are_named_after():
     assert lumas("fade-to-black")[-1].max() <= 17
     assert np.flatnonzero(lumas("white-flashes").min(axis=1) == 235).tolist() == [20, 55, 57, 90]
     changed = abs(np.diff(lumas("short-last-scene"), axis=0)).mean(axis=1)
-    assert changed.argmax() == 69
+    assert changed[69] > 10 * np.median(changed)
 
 
 def test_the_table_has_the_worst_clip_first(tmp_path, monkeypatch, capsys):
-    words = ["--agent", "libvpx-vbr", "--clips", "still,two-frames", "--cpu-used", "8"]
+    short = (replace(HARD["vertical"], num_frames=8), HARD["two-frames"])
+    monkeypatch.setattr(hard_inputs, "CLIPS", short)
+    words = ["--agent", "libvpx-vbr", "--clips", "vertical,two-frames", "--cpu-used", "8"]
     monkeypatch.setattr(sys, "argv", ["hard_inputs", *words, "--out", str(tmp_path)])
     hard_inputs.main()
     text = (tmp_path / "table.md").read_text()
     assert capsys.readouterr().out.startswith(text)
     rows = [line.split(" | ") for line in text.splitlines()[4:]]
-    assert {row[0].strip("| ") for row in rows} == {"still", "two-frames"}
+    assert {row[0].strip("| ") for row in rows} == {"vertical", "two-frames"}
     means = [float(row[6]) for row in rows]
     assert means == sorted(means, reverse=True)
     encodes = sorted(tmp_path.rglob("*.json"))
