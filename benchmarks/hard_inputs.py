@@ -223,13 +223,13 @@ def compared(evaluation: Evaluation, agent: str, baseline: str) -> dict[str, Any
     )
     bits = float(100 * np.expm1(np.log(mine["bitrate"] / theirs["bitrate"]).mean()))
     rows = evaluation.comparisons
-    rows = rows[(rows["test"] == agent) & (rows["anchor"] == baseline)].set_index("metric")
-    qualities = {}
-    for name in QUALITIES:
-        percent = rows.loc[name, "percent"]
+    rows = rows[(rows["test"] == agent) & (rows["anchor"] == baseline)]
+    qualities: dict[str, dict[str, Any]] = {}
+    for row in rows.to_dict("records"):
+        name = row["metric"]
         qualities[name] = {
-            "percent": None if pd.isna(percent) else float(percent),
-            "status": str(rows.loc[name, "status"]),
+            "percent": None if pd.isna(row["percent"]) else float(row["percent"]),
+            "status": row["status"],
             "difference": float((mine[name] - theirs[name]).mean()),
         }
     found = [bits if one["percent"] is None else one["percent"] for one in qualities.values()]

@@ -208,7 +208,9 @@ def main() -> None:
     policy, cpu_used = arguments.policy, arguments.cpu_used
     key = digest([causes(policy, "libvpx-q-mlarf", metrics=list(SCORES)), cpu_used])
     kept = arguments.out / "encodes.json"
-    state = json.loads(kept.read_text()) if kept.exists() else {"key": key, "clips": {}}
+    state: dict[str, Any] = {"key": key, "clips": {}}
+    if kept.exists():
+        state = json.loads(kept.read_text())
     if state["key"] != key:
         parser.error(f"{kept} is of other code or settings: remove it, or choose another --out")
     found = state["clips"]

@@ -29,6 +29,7 @@ def test_the_bisection_finds_the_coarsest_level(answer):
     if answer == -1:
         assert found is None
     else:
+        assert found is not None
         assert found["level"] == answer
         assert 90 <= found["score"] < 90.5
         assert found["encodes"] in (6, 7)
@@ -60,8 +61,8 @@ def test_the_rule_is_least_squares():
         points = []
         for score in (70.0, 80.0, 90.0, 95.0):
             decibels = -10 * math.log10(1 - score / 100)
-            octaves = float(np.dot(rule, (1, decibels, *errors)))
-            points.append({"bits_per_pixel": 2**octaves, "vmaf": score})
+            bits = 2 ** float(np.dot(rule, (1, decibels, *errors)))
+            points.append({"bits_per_pixel": bits, "vmaf": score})
         found[name] = {fit_target.CLIP_ERROR: errors.tolist(), "points": points}
     inputs, octaves, numbers = fit_target.rows(found, "vmaf")
     assert fit_target.fit(inputs, octaves) == pytest.approx(rule)
