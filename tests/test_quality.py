@@ -137,6 +137,11 @@ def test_a_stream_compared_with_shifted_frames_is_worse(encoded, table):
         assert slipped[metric].mean() < table[metric].mean()
 
 
+def test_threads_do_not_change_the_figures(encoded, table):
+    video, stream, _ = encoded
+    pd.testing.assert_frame_equal(measure(decode(stream), video, threads=3), table)
+
+
 def test_only_the_metrics_asked_for(encoded, table):
     video, stream, _ = encoded
     psnr_only = measure(decode(stream), video, ("psnr",))

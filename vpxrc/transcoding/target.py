@@ -36,7 +36,7 @@ class _Scale:
 
     Attributes:
         best: The score of a perfect picture.
-        tolerance: A score is close to the target if it is above it by no more than this.
+        tolerance: The search ends with a score that is above the target by no more than this.
         start: The rule of :func:`first_bitrate`: log2 of the bits per pixel is these numbers times
             1, the decibels of :meth:`QualityTarget.decibels`, and the two
             :func:`first_pass_errors`.
@@ -166,7 +166,7 @@ class Try:
     """One bitrate that was tried.
 
     Attributes:
-        target_bitrate: QualityTarget that the encoder was given, in kbit/s.
+        target_bitrate: Target that the encoder was given, in kbit/s.
         bitrate: What the encode took, in kbit/s.
         score: The score that it has.
         encodes: Number of encodes that the policy spent on it.
@@ -197,7 +197,7 @@ def reach(
         progress: Called with 0 and None whenever measuring begins.
 
     Returns:
-        All tries in their order. Those before the one that is kept are in the memory of ``job``.
+        All tries in their order. ``job`` is left at the one that is kept.
 
     Raises:
         InputError: No try reaches the target.
