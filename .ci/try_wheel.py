@@ -17,8 +17,8 @@ import vpxrc.agents
 import vpxrc.datasets
 import vpxrc.envs
 from vpxrc import _native
-from vpxrc.evaluation.quality import measure, summarize
 from vpxrc.media.frames import frame_bytes
+from vpxrc.quality import measure, summarize
 
 WIDTH, HEIGHT, FRAMES = 96, 80, 20
 

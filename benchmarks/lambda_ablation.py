@@ -25,10 +25,10 @@ from vpxrc.dependency import Dependency, Version, analyse, modelled
 from vpxrc.encoder.quantizer import MULTI_LAYER
 from vpxrc.encoder.types import Frame
 from vpxrc.evaluation.bd_rate import bd_rate, mean_ci95
-from vpxrc.evaluation.quality import METRICS, QUALITIES, measure, summarize
 from vpxrc.evaluation.result import Clip
 from vpxrc.policies.base import Episode
 from vpxrc.policies.libvpx import libvpx_vbr_mlarf
+from vpxrc.quality import METRICS, QUALITIES, measure, summarize
 from vpxrc.storage import atomic_write
 
 BITRATES = (128, 192, 256, 384)  # kbit/s

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from vpxrc import cli
 from vpxrc.datasets import clip_sets, load_clips
 from vpxrc.evaluation import verify as verification
-from vpxrc.evaluation.quality import METRICS
 from vpxrc.evaluation.verify import Check
 from vpxrc.media.decoding import decode_vp9
+from vpxrc.quality import METRICS
 
 VPXRC = [sys.executable, "-m", "vpxrc"]
 COMMANDS = [

@@ -25,9 +25,9 @@ from vpxrc.encoder.first_pass import first_pass_stats, first_pass_table
 from vpxrc.encoder.key_frames import cut, key_frames
 from vpxrc.encoder.types import FIRST_PASS_FIELDS
 from vpxrc.errors import InputError
-from vpxrc.evaluation.quality import measure, summarize
 from vpxrc.media.decoding import decode_vp9, open_video
 from vpxrc.media.probing import TO_8_BITS, TO_SDR
+from vpxrc.quality import measure, summarize
 from vpxrc.transcoding.chunks import ChunkedEncode, encode_by, share
 
 QUICK = ("--cpu-used", 8, "--policy", "libvpx-vbr")
@@ -340,8 +340,8 @@ def test_10_bits_are_refused_and_the_command_that_is_named_helps(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), "give one of -b KBIT and --size MB"),
-        (("-b", 60, "--size", 1), "give one of -b KBIT and --size MB"),
+        ((), "give one of -b KBIT, --size MB and --target QUALITY=SCORE"),
+        (("-b", 60, "--size", 1), "give one of -b KBIT, --size MB and --target QUALITY=SCORE"),
         (("--size", 0), "--size must be above 0"),
         (("--size", 0.001), "cannot hold 2.0 s"),
         (("-b", 60, "--chunk", -1), "--chunk must be at least 0"),
@@ -477,12 +477,19 @@ def test_never_in_chunks(scenes_file, tmp_path):
     assert len(found["chunks"]) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_nothing(tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "goal"),
+    [
+        (signal.SIGINT, ["-b", "300"]),
+        (signal.SIGTERM, ["-b", "300"]),
+        (signal.SIGINT, ["--target", "vmaf=90"]),
+    ],
+)
+def test_a_signal_leaves_nothing(tmp_path, number, goal):
     source = tmp_path / "long.mkv"
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x180:d=20:r=25", "-c:v", "ffv1", source)
     (tmp_path / "out").mkdir()
-    options = ["-b", "300", "-o", str(tmp_path / "out/out.webm"), "--chunk", "4", "--jobs", "2"]
+    options = [*goal, "-o", str(tmp_path / "out/out.webm"), "--chunk", "4", "--jobs", "2"]
     slow = ["--cpu-used", "0", "--policy", "libvpx-vbr"]
     environment = {**os.environ, "TMPDIR": str(tmp_path / "out")}
     process = subprocess.Popen(

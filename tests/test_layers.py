@@ -17,7 +17,7 @@ evaluation
 provenance
 envs transcoding
 policies
-dependency
+dependency quality
 encoder datasets
 media
 parallel storage

@@ -12,10 +12,10 @@ import pytest
 
 from vpxrc.encoder.log import psnr
 from vpxrc.errors import EncoderError, InputError, MissingDependencyError
-from vpxrc.evaluation.quality import measure, summarize
 from vpxrc.media.decoding import decode_vp9, open_video
 from vpxrc.media.frames import video_from_frames, write_y4m
 from vpxrc.media.muxing import write_webm
+from vpxrc.quality import measure, summarize
 
 WIDTH, HEIGHT, FRAMES = 177, 145, 20
 
@@ -135,6 +135,11 @@ def test_a_stream_compared_with_shifted_frames_is_worse(encoded, table):
     slipped = measure(decode(stream), shifted, ("psnr", "ssim", "vmaf"))
     for metric in ("psnr_y", "ssim", "vmaf"):
         assert slipped[metric].mean() < table[metric].mean()
+
+
+def test_threads_do_not_change_the_figures(encoded, table):
+    video, stream, _ = encoded
+    pd.testing.assert_frame_equal(measure(decode(stream), video, threads=3), table)
 
 
 def test_only_the_metrics_asked_for(encoded, table):

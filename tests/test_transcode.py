@@ -8,6 +8,7 @@ import pytest
 from test_encode import QUICK, clip, run, scenes, scenes_file  # noqa: F401
 
 import vpxrc
+from vpxrc import QualityTarget
 from vpxrc.agents.teacher.search import improve_by
 from vpxrc.errors import InputError
 
@@ -20,6 +21,7 @@ FAST: dict[str, Any] = {"cpu_used": 8, "policy": "libvpx-vbr"}
         (".webm", ("-b", 60), {"target_bitrate": 60}),
         (".ivf", ("-b", 60, "--fps", 12), {"target_bitrate": 60, "fps": 12}),
         (".webm", ("--size", 0.06), {"size": 0.06}),
+        (".webm", ("--target", "psnr=33"), {"target": QualityTarget("psnr", 33)}),
         (".webm", ("-b", 60, "--no-audio"), {"target_bitrate": 60, "audio": False}),
         (
             ".webm",
@@ -70,8 +72,10 @@ def test_a_search_is_handed_in(clip, tmp_path):  # noqa: F811
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({}, "give one of target_bitrate and size"),
-        ({"target_bitrate": 60, "size": 1}, "give one of target_bitrate and size"),
+        ({}, "give one of target_bitrate, size and target"),
+        ({"target_bitrate": 60, "size": 1}, "give one of target_bitrate, size and target"),
+        ({"size": 1, "target": QualityTarget("vmaf", 9)}, "give one of target_bitrate, size and"),
+        ({"target": QualityTarget("vmaf", 9), "max_encodes": 0}, "max_encodes must be at least 1"),
         ({"size": float("inf")}, "size must be above 0"),
         ({"target_bitrate": 60, "chunk": -1}, "chunk must be at least 0"),
         ({"target_bitrate": 60, "policy": "none"}, "none"),

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from vpxrc.evaluation.quality import QUALITIES
 from vpxrc.evaluation.tables import compare_curves
+from vpxrc.quality import QUALITIES
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 # These studies have the same clips, targets and speed. Only `layered-eval` has libvpx's Q mode.

@@ -23,7 +23,7 @@ from vpxrc.policies.registry import make_policy, policy_names
 from vpxrc.policies.wrapper import PolicyWrapper
 
 if TYPE_CHECKING:
-    from vpxrc.transcoding.pipeline import Transcoded, transcode
+    from vpxrc.transcoding import QualityTarget, Transcoded, transcode
 
 __all__ = [
     "LOG2_STEP",
@@ -42,6 +42,7 @@ __all__ = [
     "Policy",
     "PolicyError",
     "PolicyWrapper",
+    "QualityTarget",
     "SessionPool",
     "Transcoded",
     "UpdateType",
@@ -59,8 +60,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what makes files at its first use, so that the import of the package stays quick."""
-    if name in ("Transcoded", "transcode"):
-        from vpxrc.transcoding import pipeline
+    if name in ("QualityTarget", "Transcoded", "transcode"):
+        from vpxrc import transcoding
 
-        return getattr(pipeline, name)
+        return getattr(transcoding, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

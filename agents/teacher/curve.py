@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from vpxrc.encoder.log import EncodeLog, psnr
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.evaluation.bd_rate import more_bits
-from vpxrc.evaluation.quality import measure
 from vpxrc.media.frames import Video
 from vpxrc.policies.base import encode
 from vpxrc.policies.libvpx import libvpx_vbr
+from vpxrc.quality import measure
 
 Quality = Literal["psnr", "psnr_overall", "ssim"]
 SEARCH_QUALITIES: tuple[Quality, ...] = get_args(Quality)

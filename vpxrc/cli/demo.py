@@ -8,8 +8,8 @@ import typer
 from vpxrc.cli.common import CORES, DEFAULT_POLICY, Jobs
 from vpxrc.cli.evaluate import run_study
 from vpxrc.encoder.options import EncoderOptions
-from vpxrc.evaluation.quality import METRICS
 from vpxrc.evaluation.tables import table
+from vpxrc.quality import METRICS
 
 DEMO_BASELINES = ["libvpx-vbr", "libvpx-vbr-mlarf", "libvpx-q-mlarf"]
 DEMO_BITRATES = [64, 96, 144, 216]

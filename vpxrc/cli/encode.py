@@ -14,7 +14,8 @@ from vpxrc.cli.common import DEFAULT_POLICY, CpuUsed, Json, progress_bar
 from vpxrc.errors import InputError
 from vpxrc.policies.registry import make_policy
 from vpxrc.storage import atomic_write
-from vpxrc.transcoding.pipeline import MEGABYTE, Transcoded, transcode
+from vpxrc.transcoding.pipeline import MAX_ENCODES, MEGABYTE, Transcoded, transcode
+from vpxrc.transcoding.target import QualityTarget
 
 UNSPENT_SHARE = 0.1  # A user is told if a policy leaves more than this share of the bits.
 TRANSPARENT_PSNR = 50.0  # dB; above it no eye tells the picture from the source.
@@ -32,6 +33,21 @@ _Size = Annotated[
         metavar="MB",
         help="Instead of -b: fit the whole file, audio and container included, into so many "
         "megabytes of 1,000,000 bytes; it is encoded again until it fits.",
+    ),
+]
+_Target = Annotated[
+    str | None,
+    typer.Option(
+        metavar="QUALITY=SCORE",
+        help="Instead of -b: the fewest bits that reach a vmaf, ssim, psnr or psnr_overall; it is "
+        "encoded again until the score of the whole video is at most 0.3 (VMAF), 0.0005 (SSIM) or "
+        "0.1 dB above the one asked for.",
+    ),
+]
+_MaxEncodes = Annotated[
+    int,
+    typer.Option(
+        metavar="N", min=1, help="Bitrates at most that --target tries; about 4 are usual."
     ),
 ]
 _Policy = Annotated[str, typer.Option(help="NAME or NAME:ARGUMENT; `vpxrc doctor` lists them.")]
@@ -92,6 +108,8 @@ def encode(
     output: _Output,
     bitrate: _Bitrate = None,
     size: _Size = None,
+    target: _Target = None,
+    max_encodes: _MaxEncodes = MAX_ENCODES,
     policy: _Policy = DEFAULT_POLICY,
     cpu_used: CpuUsed = 2,
     effort: _Effort = 1,
@@ -113,10 +131,12 @@ def encode(
     Examples:
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm
       vpxrc encode holiday.mp4 --size 8 -o holiday.webm    # at most 8,000,000 bytes
+      vpxrc encode holiday.mp4 --target vmaf=93 -o holiday.webm    # as few bits as have VMAF 93
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm --policy libvpx-vbr-mlarf --cpu-used 1
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm --effort 40   # slower, for fewer bits
     """  # noqa: D301 - typer wants the \b as it is
-    _check_options(bitrate, size, chunk)
+    quality = None if target is None else QualityTarget.parse(target)
+    _check_options(bitrate, size, target, chunk)
     chosen = make_policy(policy)
     if effort > 1:
         check_start(chosen)
@@ -134,6 +154,8 @@ def encode(
             output,
             target_bitrate=bitrate,
             size=size,
+            target=quality,
+            max_encodes=max_encodes,
             policy=policy,
             cpu_used=cpu_used,
             encode=functools.partial(improve_by, policy, effort) if effort > 1 else None,
@@ -144,48 +166,75 @@ def encode(
             two_pass_log=two_pass_log,
             progress=progress,
         )
-    encoded = result.log
     if log is not None:
         with atomic_write(log) as temporary:
-            encoded.to_pandas().to_parquet(temporary)
-    notes = list(result.notes)
-    overshoot = None if bitrate is None else encoded.bitrate / bitrate - 1
-    unspent = 0.0 if overshoot is None or chosen.observes else -overshoot
-    if unspent > UNSPENT_SHARE and encoded.psnr < TRANSPARENT_PSNR and encoded.encodes == 1:
-        notes.append(f"{unspent:.0%} of the bits are left: --effort 3 makes use of them")
+            result.log.to_pandas().to_parquet(temporary)
+    overshoot = None if bitrate is None else result.log.bitrate / bitrate - 1
+    notes = _notes(result, None if chosen.observes else overshoot)
     if as_json:
         asked = {
             "policy": policy,
             "target_bitrate": bitrate,
             "target_size": None if size is None else size * MEGABYTE,
+            "target": target,
             "overshoot": overshoot,
         }
         print(json.dumps({**result.figures(), **asked, "notes": notes}))
     elif not quiet:
-        print("\n  ".join([_summary(result, overshoot, size), *notes]))
+        met = _met(result, overshoot, size, quality)
+        print("\n  ".join([_summary(result, met), *_scores(result), *notes]))
 
 
-def _check_options(bitrate: int | None, size: float | None, chunk: float | None) -> None:
+def _check_options(
+    bitrate: int | None, size: float | None, target: str | None, chunk: float | None
+) -> None:
     """Refuse what :func:`transcode` would, by the names of the options."""
-    if (bitrate is None) == (size is None):
-        raise InputError("give one of -b KBIT and --size MB")
+    if sum(one is not None for one in (bitrate, size, target)) != 1:
+        raise InputError("give one of -b KBIT, --size MB and --target QUALITY=SCORE")
     if size is not None and not 0 < size < float("inf"):
         raise InputError(f"--size must be above 0, not {size:g}")
     if chunk is not None and not 0 <= chunk < float("inf"):
         raise InputError(f"--chunk must be at least 0, not {chunk:g}")
 
 
-def _summary(result: Transcoded, overshoot: float | None, size: float | None) -> str:
+def _notes(result: Transcoded, overshoot: float | None) -> list[str]:
+    """Return what a user should know, a line each.
+
+    Args:
+        result: The result.
+        overshoot: That of the bitrate, where the policy could have met it.
+    """
+    notes, encoded = list(result.notes), result.log
+    unspent = 0.0 if overshoot is None else -overshoot
+    if unspent > UNSPENT_SHARE and encoded.psnr < TRANSPARENT_PSNR and encoded.encodes == 1:
+        notes.append(f"{unspent:.0%} of the bits are left: --effort 3 makes use of them")
+    return notes
+
+
+def _scores(result: Transcoded) -> list[str]:
+    """Return the bitrates that were tried, in one line, or nothing."""
+    tries = (f"{one.score:.6g} at {one.bitrate:.1f}" for one in result.tries)
+    return [f"scores at bitrates in kbit/s: {', '.join(tries)}"] if result.tries else []
+
+
+def _met(
+    result: Transcoded, overshoot: float | None, size: float | None, quality: QualityTarget | None
+) -> str:
+    """Return how well a result meets what was asked for."""
+    if quality is not None and result.score is not None:
+        return f", {quality.in_words(result.score)} ({quality.score:g} asked for)"
+    if overshoot is not None:
+        return f" ({100 * overshoot:+.1f} % of the target)"
+    return f", {result.num_bytes / MEGABYTE / (size or 1):.1%} of the size asked for"
+
+
+def _summary(result: Transcoded, met: str) -> str:
     """Return a result in one line."""
     log, megabytes = result.log, result.num_bytes / MEGABYTE
-    if overshoot is not None:
-        met = f" ({100 * overshoot:+.1f} % of the target)"
-    else:
-        met = f", {megabytes / (size or 1):.1%} of the size asked for"
     parts = f", {len(result.chunks)} chunks" if len(result.chunks) > 1 else ""
     return (
         f"{result.path}: {log.bitrate:.1f} kbit/s{met}, PSNR {log.psnr:.2f} dB, "
-        f"{log.clip.num_frames} frames{parts}, {log.encodes} encode(s), "
+        f"{log.clip.num_frames} frames{parts}, {result.encodes} encode(s), "
         f"{megabytes:.3f} MB in {result.seconds:.1f} s"
     )
 

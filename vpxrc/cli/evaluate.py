@@ -10,10 +10,10 @@ import typer
 
 from vpxrc.cli.common import CORES, CpuUsed, Jobs, Json, gather_clips, numbers, progress_bar
 from vpxrc.encoder.options import EncoderOptions
-from vpxrc.evaluation.quality import METRICS
 from vpxrc.evaluation.result import Evaluation
 from vpxrc.evaluation.study import evaluate as run_evaluation
 from vpxrc.evaluation.tables import table
+from vpxrc.quality import METRICS
 
 ALL_METRICS = ",".join(METRICS)
 Metrics = Annotated[str, typer.Option(help="Quality metrics to measure, of psnr, ssim and vmaf.")]

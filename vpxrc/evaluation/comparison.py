@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from vpxrc.errors import InputError
-from vpxrc.evaluation.quality import measured_qualities
 from vpxrc.evaluation.tables import (
     bd_rate_figures,
     bd_rate_table,
@@ -18,6 +17,7 @@ from vpxrc.evaluation.tables import (
     constraint_table,
     excluded,
 )
+from vpxrc.quality import measured_qualities
 
 MAX_NAMED = 3  # clips of a study that an error names
 

@@ -20,7 +20,6 @@ from vpxrc.encoder.first_pass import first_pass_stats
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import EncoderError, InputError, PolicyError, VpxrcError
 from vpxrc.evaluation.bd_rate import MIN_RATES
-from vpxrc.evaluation.quality import METRICS, check_metrics, measure, qualities_of, summarize
 from vpxrc.evaluation.result import Clip, Evaluation
 from vpxrc.evaluation.summary import summarize_study
 from vpxrc.evaluation.tables import compare_curves, table
@@ -28,6 +27,7 @@ from vpxrc.parallel import Workers, open_workers
 from vpxrc.policies.base import Policy, encode
 from vpxrc.policies.registry import make_policy
 from vpxrc.provenance import causes
+from vpxrc.quality import METRICS, check_metrics, measure, qualities_of, summarize
 from vpxrc.storage import atomic_write, check_writable, digest
 
 

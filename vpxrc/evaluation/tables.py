@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from vpxrc.evaluation.bd_rate import bd_rate, mean_ci95
-from vpxrc.evaluation.quality import QUALITIES
 from vpxrc.evaluation.result import Evaluation
+from vpxrc.quality import QUALITIES
 
 CLOSE_TO_TARGET = 0.05  # share of the target that an encode may miss it by
 

@@ -12,11 +12,11 @@ from vpxrc.encoder.first_pass import first_pass_stats, geometry
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError, PolicyError
-from vpxrc.evaluation.quality import measure, summarize
 from vpxrc.media.frames import Video, write_y4m
 from vpxrc.media.muxing import ivf_bytes
 from vpxrc.policies.base import encode
 from vpxrc.policies.replay import Replay
+from vpxrc.quality import measure, summarize
 from vpxrc.storage import cache_dir
 
 PSNR_TOLERANCE = 1e-9  # dB

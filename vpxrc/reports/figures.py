@@ -7,8 +7,8 @@ from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from vpxrc.evaluation.quality import QUALITIES, measured_qualities
 from vpxrc.evaluation.result import Evaluation
+from vpxrc.quality import QUALITIES, measured_qualities
 from vpxrc.reports.style import LEAF, coded_frames, layers_of, middle_target, policy_colours
 from vpxrc.storage import atomic_write
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from vpxrc.evaluation.bd_rate import mean_ci95
-from vpxrc.evaluation.quality import QUALITIES, measured_qualities
 from vpxrc.evaluation.result import Evaluation
+from vpxrc.quality import QUALITIES, measured_qualities
 from vpxrc.reports.html import Plot
 from vpxrc.reports.style import LAYERS, LEAF, coded_frames, layers_of, policy_colours
 

@@ -1,12 +1,15 @@
-"""A video file to a video file: chunks, bitrate or size, sound and container."""
+"""A video file to a video file: chunks, bitrate, size or quality, sound and container."""
 
 from vpxrc.transcoding.chunks import Chunk, ChunkedEncode, encode_by, share
 from vpxrc.transcoding.pipeline import Transcoded, transcode
+from vpxrc.transcoding.target import QualityTarget, Try
 
 __all__ = [
     "Chunk",
     "ChunkedEncode",
+    "QualityTarget",
     "Transcoded",
+    "Try",
     "encode_by",
     "share",
     "transcode",

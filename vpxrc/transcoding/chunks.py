@@ -114,13 +114,19 @@ class ChunkedEncode:
         self._tried: list[list[tuple[int, int]]] = [[] for _ in starts]  # target, bits
         self.chunks: list[Chunk] = []
 
-    def run(self) -> None:
+    def run(self, target_bitrate: int | None = None) -> None:
         """Encode every chunk at its share of the target.
+
+        Args:
+            target_bitrate: A target in kbit/s that takes the place of the one before.
 
         Raises:
             PolicyError: The policy raised or answered out of range.
             EncoderError: An encode failed, or a worker was killed.
         """
+        if target_bitrate is not None:
+            self._options = dataclasses.replace(self._options, target_bitrate=target_bitrate)
+            self._tried = [[] for _ in self._tried]
         targets = [self._options.target_bitrate]
         if len(self._bounds) > 2:
             stats = first_pass_table(first_pass_stats(self._video, self._options))

@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from vpxrc.media.probing import HDR, TO_SDR, Source, probe
 from vpxrc.policies.registry import make_policy
 from vpxrc.storage import atomic_write, check_writable
 from vpxrc.transcoding.chunks import MAX_BITRATE, Chunk, ChunkedEncode, Encode, encode_by
+from vpxrc.transcoding.target import QualityTarget, Try, first_bitrate, reach
 
 CONTAINERS = (".webm", ".ivf")
 MEGABYTE = 1_000_000  # bytes
@@ -31,6 +32,7 @@ UNCUT_SECONDS = 30.0  # A video of this length or less is not cut unless the cal
 BITRATE_TOLERANCE = 0.02  # All chunks together come this close to the target, as a share of it.
 FILLED_SHARE = 0.95  # A file takes at least this share of its size where the encoder can reach it.
 AUDIO_SHARE = 0.25  # Audio that is coded for a size takes at most this share of it.
+MAX_ENCODES = 8  # A quality is looked for at so many bitrates.
 SIZE_ATTEMPTS = 3  # A file is written so often to find its size. Each attempt is several encodes.
 # WebM adds about so many bytes to a file and to each frame.
 HEADER_BYTES = 1000
@@ -50,6 +52,7 @@ class Transcoded:
         log: The encode of the whole video.
         chunks: The encodes of the chunks; one where the video was not cut.
         audio: The sound in the file; None without.
+        tries: The bitrates that were tried for a quality, in their order; empty without one.
         notes: What a user should know about the result, a line each.
         seconds: Time from the beginning to the end, decoding and muxing included.
     """
@@ -59,8 +62,20 @@ class Transcoded:
     log: EncodeLog
     chunks: tuple[Chunk, ...]
     audio: Audio | None
+    tries: tuple[Try, ...]
     notes: tuple[str, ...]
     seconds: float
+
+    @property
+    def score(self) -> float | None:
+        """The quality that was asked for, as the file has it; None without one."""
+        kept = self.log.options.target_bitrate
+        return next((one.score for one in self.tries if one.target_bitrate == kept), None)
+
+    @property
+    def encodes(self) -> int:
+        """Number of encodes that the result took; in chunks that of the chunk with the most."""
+        return sum(one.encodes for one in self.tries) or self.log.encodes
 
     def figures(self) -> dict[str, Any]:
         """Return the result as JSON can hold it, without the tables of frames."""
@@ -89,7 +104,9 @@ class Transcoded:
                 }
                 for chunk in self.chunks
             ],
-            "encodes": log.encodes,
+            "score": self.score,
+            "tries": [asdict(one) for one in self.tries],
+            "encodes": self.encodes,
             "encode_seconds": log.encode_seconds,
             "seconds": self.seconds,
             "notes": list(self.notes),
@@ -136,6 +153,8 @@ def transcode(
     *,
     target_bitrate: int | None = None,
     size: float | None = None,
+    target: QualityTarget | None = None,
+    max_encodes: int = MAX_ENCODES,
     policy: str = "imitation",
     cpu_used: int = 2,
     encode: Encode | None = None,
@@ -154,17 +173,19 @@ def transcode(
     Args:
         source: Any file that ffmpeg reads.
         output: The file to write, ``.webm`` or ``.ivf``. IVF takes no audio.
-        target_bitrate: Target of the video in kbit/s; this or ``size``.
+        target_bitrate: Target of the video in kbit/s; this, ``size`` or ``target``.
         size: Size of the whole file in megabytes of 1,000,000 bytes, audio and container included.
             The video is encoded again until the file fits.
+        target: The quality that the video is to have with few bits. It is encoded again at other
+            bitrates until its score is at least that, and hardly more.
+        max_encodes: The most bitrates that are tried for a ``target``.
         policy: The policy by name, as :func:`vpxrc.make_policy` takes it.
         cpu_used: libvpx's speed, 0 (slowest) to 8.
         encode: Encodes a chunk in place of one encode under ``policy``, as
             :func:`vpxrc.agents.teacher.search.improve_by` does with more encodes.
         audio: Whether the first audio stream goes along: Opus and Vorbis as they are, all other
             codecs made Opus.
-        fps: Resample to this constant rate. By default the video's own, or a usual one where it
-            varies.
+        fps: Constant rate to resample to; by default the video's own, or a usual one if it varies.
         chunk: Seconds of a chunk, about; 0: no cut. By default 10 for more than 30 s, else 0.
         jobs: Chunks at the same time; by default one per core. The output does not depend on it.
         two_pass_log: A file of libvpx's first-pass statistics, written, or read where it exists.
@@ -172,7 +193,7 @@ def transcode(
 
     Raises:
         InputError: The source cannot be read or is HDR or deeper than 8 bits, an argument is out of
-            range, or the file cannot be made to fit its size.
+            range, or the file cannot be made to fit its size or to reach its quality.
         OutputError: The file cannot be written.
         PolicyError: The policy raised or answered out of range.
         EncoderError: An encode failed.
@@ -180,9 +201,8 @@ def transcode(
     """
     begin = time.perf_counter()
     output = Path(output)
-    _check_arguments(output, target_bitrate, size, chunk)
-    target = 1 if target_bitrate is None else target_bitrate
-    options = EncoderOptions(target_bitrate=target, cpu_used=cpu_used)
+    _check_arguments(output, target_bitrate, size, target, chunk, max_encodes)
+    options = EncoderOptions(1 if target_bitrate is None else target_bitrate, cpu_used)
     observes = make_policy(policy).observes
     found, video, notes = _open(source, fps)
     check_writable(output.parent)
@@ -190,34 +210,44 @@ def transcode(
         most_bytes = None if size is None else size * MEGABYTE
         sound, said = _sound(found, Path(folder), output.suffix.lower(), audio, most_bytes)
         file = _Output(output, video, sound, most_bytes)
-        if most_bytes is not None:
-            options = replace(options, target_bitrate=_first_target(file, most_bytes))
         if two_pass_log is not None:
             use_first_pass_file(Path(two_pass_log), video, options)
+        options = _with_first_target(options, file, target)
         starts = _starts(video, options, chunk)
         # libvpx's own modes run through without a stop: there is nothing to count but chunks.
         counted = _counted(progress, not observes or len(starts) > 1)
-        encode = encode or functools.partial(encode_by, policy)
-        jobs = jobs or os.cpu_count() or 1
+        encode, jobs = encode or functools.partial(encode_by, policy), jobs or os.cpu_count() or 1
         job = ChunkedEncode(video, options, encode, starts, jobs, progress=counted)
         job.run()
-        num_bytes = _write(job, file, Path(folder) / "trial")
+        tries: tuple[Try, ...] = ()
+        if target is None:
+            _meet(job, file, Path(folder) / "trial")
+        else:
+            tries = reach(job, video, target, max_encodes, jobs, progress)
+        num_bytes = file.write(job.log)
     seconds, chunks = time.perf_counter() - begin, tuple(job.chunks)
-    return Transcoded(output, num_bytes, job.log, chunks, sound, (*notes, *said), seconds)
+    return Transcoded(output, num_bytes, job.log, chunks, sound, tries, (*notes, *said), seconds)
 
 
 def _check_arguments(
-    output: Path, target_bitrate: int | None, size: float | None, chunk: float | None
+    output: Path,
+    target_bitrate: int | None,
+    size: float | None,
+    target: QualityTarget | None,
+    chunk: float | None,
+    max_encodes: int,
 ) -> None:
     """Refuse what is wrong before anything is read."""
     if output.suffix.lower() not in CONTAINERS:
         raise InputError(f"{output}: the output is one of {', '.join(CONTAINERS)}")
-    if (target_bitrate is None) == (size is None):
-        raise InputError("give one of target_bitrate and size")
+    if sum(one is not None for one in (target_bitrate, size, target)) != 1:
+        raise InputError("give one of target_bitrate, size and target")
     if size is not None and not 0 < size < float("inf"):
         raise InputError(f"size must be above 0, not {size:g}")
     if chunk is not None and not 0 <= chunk < float("inf"):
         raise InputError(f"chunk must be at least 0, not {chunk:g}")
+    if max_encodes < 1:
+        raise InputError(f"max_encodes must be at least 1, not {max_encodes}")
 
 
 def _open(path: str | Path, fps: Fraction | int | str | None) -> tuple[Source, Video, list[str]]:
@@ -276,7 +306,24 @@ def _counted(progress: Progress | None, is_counted: bool) -> Callable[[int, int]
     return lambda done, total: progress(done, None)
 
 
-def _first_target(file: _Output, most_bytes: float) -> int:
+def _with_first_target(
+    options: EncoderOptions, file: _Output, target: QualityTarget | None
+) -> EncoderOptions:
+    """Return options with the target of the first encode.
+
+    Raises:
+        InputError: The audio and the container alone are larger than the file may be.
+    """
+    bitrate = options.target_bitrate
+    if file.most_bytes is not None:
+        bitrate = _bitrate_of_size(file, file.most_bytes)
+    elif target is not None:
+        stats = first_pass_table(first_pass_stats(file.video, options))
+        bitrate = first_bitrate(target, file.video.format, stats)
+    return replace(options, target_bitrate=bitrate)
+
+
+def _bitrate_of_size(file: _Output, most_bytes: float) -> int:
     """Return the target in kbit/s at which the file should have its size.
 
     Raises:
@@ -294,24 +341,23 @@ def _first_target(file: _Output, most_bytes: float) -> int:
     return min(int(target), MAX_BITRATE)
 
 
-def _write(job: ChunkedEncode, file: _Output, scratch: Path) -> int:
-    """Bring an encode to its target or size, write the file and return its size in bytes.
+def _meet(job: ChunkedEncode, file: _Output, scratch: Path) -> None:
+    """Bring an encode to its bitrate, or to its size where the file has one.
 
     Args:
         job: The encode, which has run once.
-        file: The file to write.
+        file: The file that will be written.
         scratch: A path for trials.
     """
     if file.most_bytes is not None:
-        return _fit(job, file, file.most_bytes, scratch)
-    if len(job.chunks) > 1:
+        _fit(job, file, file.most_bytes, scratch)
+    elif len(job.chunks) > 1:
         aim = 1000 * job.log.options.target_bitrate * file.video.duration
         job.fit((1 - BITRATE_TOLERANCE) * aim, (1 + BITRATE_TOLERANCE) * aim)
-    return file.write(job.log)
 
 
-def _fit(job: ChunkedEncode, file: _Output, most_bytes: float, scratch: Path) -> int:
-    """Encode again until the file fits, write it and return its size in bytes.
+def _fit(job: ChunkedEncode, file: _Output, most_bytes: float, scratch: Path) -> None:
+    """Encode again until the file fits.
 
     Raises:
         InputError: It does not fit.
@@ -323,7 +369,7 @@ def _fit(job: ChunkedEncode, file: _Output, most_bytes: float, scratch: Path) ->
         log = job.log
         num_bytes = file.write(log, scratch)
         if num_bytes <= most_bytes:
-            return file.write(log)
+            return
         rest = num_bytes - log.bits / 8
         if log.bits > bits:
             break  # The encodes above could not reach it.

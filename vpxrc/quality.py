@@ -79,7 +79,10 @@ def measured_qualities(encodes: pd.DataFrame) -> list[str]:
 
 
 def measure(
-    decoded: NDArray[np.uint8], video: Video, metrics: Sequence[str] = METRICS
+    decoded: NDArray[np.uint8],
+    video: Video,
+    metrics: Sequence[str] = METRICS,
+    threads: int = 1,
 ) -> pd.DataFrame:
     """Compare decoded frames with their source, one by one.
 
@@ -90,6 +93,7 @@ def measure(
             :meth:`vpxrc.EncoderOptions.decode` returns them.
         video: The source.
         metrics: Any of ``psnr``, ``ssim`` and ``vmaf``; VMAF takes most of the time.
+        threads: Threads that compute VMAF. The figures do not depend on it.
 
     Returns:
         One row per frame in the order of display:
@@ -120,7 +124,7 @@ def measure(
         table["psnr_y"] = psnr(errors[:, 0])
     filters = [metric for metric in _FILTERS if metric in metrics]
     if filters:
-        for metric, values in _filter_metrics(decoded, video, filters).items():
+        for metric, values in _filter_metrics(decoded, video, filters, threads).items():
             if len(values) != len(table):
                 raise EncoderError(
                     f"{video.name}: ffmpeg measured {len(values)} of {len(table)} frames"
@@ -172,7 +176,7 @@ def _mean_squared_errors(decoded: NDArray[np.uint8], video: Video) -> NDArray[np
 
 
 def _filter_metrics(
-    decoded: NDArray[np.uint8], video: Video, metrics: list[str]
+    decoded: NDArray[np.uint8], video: Video, metrics: list[str], threads: int
 ) -> dict[str, list[float]]:
     """Return the values of metrics that ffmpeg's filters measure, by metric, one per frame.
 
@@ -200,7 +204,7 @@ def _filter_metrics(
             if metric == "ssim":
                 options: dict[str, object] = {"stats_file": "ssim.log"}
             else:
-                options = {"log_fmt": "json", "log_path": "vmaf.json", "n_threads": 1}
+                options = {"log_fmt": "json", "log_path": "vmaf.json", "n_threads": threads}
             result = ffmpeg.filter(pair, _FILTERS[metric], **options)
             outputs.append(result.output("-", format="null", fps_mode="passthrough"))
         doing = f"{video.name}: cannot measure {' and '.join(metrics)}"
