@@ -58,8 +58,12 @@ def teach(
         str, typer.Option(metavar="SPEC", help="The policy that the searches start from.")
     ] = START,
     quality: Annotated[
-        Quality, typer.Option(help="The quality that a search holds while it saves bits.")
-    ] = "psnr",
+        Quality,
+        typer.Option(
+            help="The quality that a search holds while it saves bits; balanced is the mean of "
+            "the bits saved in the four others."
+        ),
+    ] = SearchOptions().quality,
     directions: Annotated[
         str,
         typer.Option(
