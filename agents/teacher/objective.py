@@ -23,8 +23,8 @@ from vpxrc.policies.base import Policy, encode
 LANDINGS = 6  # the most encodes that :meth:`Objective.land` takes
 
 _USUAL_SLOPE = -1.0  # log2 bits per log2 step, until it is measured
-# Quality per natural logarithm of the bits. Below, a quality says nothing of bits: it has reached its
-# end (VMAF does, at 97 to 100), and the noise between two encodes would be turned into many bits.
+# Quality per natural logarithm of the bits. Below, a quality says nothing of bits: it has reached
+# its end (VMAF does, at 97 to 100), and the noise between two encodes would become many bits.
 _LEAST_SLOPES = {"psnr": 0.3, "psnr_overall": 0.3, "ssim": 1e-5, "vmaf": 1.0}
 _LANDING_SLOPES = (-3.0, -0.3)  # least and greatest log2 bits per log2 step that a landing believes
 _CHANGING = ("encodes", "bits_per_step", "quality_per_bits")

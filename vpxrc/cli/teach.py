@@ -19,6 +19,7 @@ from vpxrc.storage import atomic_write
 
 START = "imitation-prior"
 ROUND = "lessons.parquet"
+QUALITY = SearchOptions().quality
 
 PerClip = Annotated[
     int | None,
@@ -63,7 +64,7 @@ def teach(
             help="The quality that a search holds while it saves bits; balanced is the mean of "
             "the bits saved in the four others."
         ),
-    ] = SearchOptions().quality,
+    ] = QUALITY,
     directions: Annotated[
         str,
         typer.Option(
