@@ -21,11 +21,11 @@ import cma
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc import EncodeLog, EncoderOptions, Video, make_policy
+from vpxrc import EncoderOptions, Video, make_policy
 from vpxrc.agents.teacher.curve import Point, anchor_curve, saved
 from vpxrc.agents.teacher.directions import Direction, blocks, units
 from vpxrc.agents.teacher.lessons import scaled
-from vpxrc.agents.teacher.objective import LANDINGS, Objective
+from vpxrc.agents.teacher.objective import LANDINGS, Candidate, Objective
 from vpxrc.agents.teacher.search import SearchOptions, search
 from vpxrc.agents.teacher.trajectory import Trajectory
 from vpxrc.cli.common import progress_bar
@@ -64,13 +64,14 @@ def evolution(
     objective.measure_slopes(best, usual.step)
     target = 1000.0 * options.target_bitrate * video.duration
 
-    def cost(log: EncodeLog) -> float:
+    def cost(candidate: Candidate) -> float:
         """Return the score, and 1 % more at 10 % off the target.
 
         Along the curve the score is level only as far as its slope holds. Our search keeps to the
         target by itself.
         """
-        return objective.score(log) + 100 * float(np.log(log.bits / target)) ** 2
+        missed = float(np.log(candidate.log.bits / target))
+        return objective.score(candidate) + 100 * missed**2
 
     moves, is_leaf = directions(start), units(start, "leaf_lambda") >= 0
     strategy = cma.CMAEvolutionStrategy(
@@ -84,18 +85,19 @@ def evolution(
                 before = objective.encodes
                 landed = objective.land(best, usual.tolerance)
                 total, objective.encodes = objective.encodes, before
-                yield left.pop(0), objective.point(landed.log), total
+                yield left.pop(0), landed.encode.point, total
             if not left:
                 return
             found = objective.evaluate(start.moved(moves @ offset[:-1], offset[-1] * is_leaf))
-            costs.append(cost(found.log))
+            costs.append(cost(found))
             if costs[-1] < least:
                 best, least = found, costs[-1]
         strategy.tell(offsets, costs)
 
 
 def run(clip: Clip, bitrate: int, budgets: Sequence[int]) -> list[dict[str, Any]]:
-    video, options, usual = clip.open(), EncoderOptions(target_bitrate=bitrate), SearchOptions()
+    video, options = clip.open(), EncoderOptions(target_bitrate=bitrate)
+    usual = SearchOptions("psnr")
     anchors = anchor_curve(video, options, usual.quality)
     rows = []
 
@@ -115,7 +117,7 @@ def run(clip: Clip, bitrate: int, budgets: Sequence[int]) -> list[dict[str, Any]
         )
 
     for budget in budgets:  # from the beginning each time: what fits depends on what is left
-        again = SearchOptions(directions=usual.directions * budget, max_encodes=budget)
+        again = SearchOptions("psnr", usual.directions * budget, max_encodes=budget)
         found = search(video, options, make_policy(START), again)
         add("ours", budget, found.found, found.encodes)
     add("start", 1, found.start, 1)

@@ -36,5 +36,6 @@ py::array_t<T> array_of(const std::vector<T> &values, const std::vector<py::ssiz
 }
 
 void bind_model(py::module_ &m);
+void bind_quality(py::module_ &m);
 
 }  // namespace vpxrc

@@ -1,4 +1,5 @@
-// The module vpxrc._native: the bindings of the encoder. dependency_bindings.cpp has the model's.
+// The module vpxrc._native: the bindings of the encoder. dependency_bindings.cpp has the model's,
+// and quality_bindings.cpp those of what measures.
 //
 // Every call that may wait releases the GIL.
 #include <pybind11/numpy.h>
@@ -482,4 +483,5 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
   bind_passes(m);
   bind_session(m);
   vpxrc::bind_model(m);
+  vpxrc::bind_quality(m);
 }

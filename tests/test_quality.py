@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from vpxrc import _native
 from vpxrc.encoder.log import psnr
 from vpxrc.errors import EncoderError, InputError, MissingDependencyError
 from vpxrc.media.decoding import decode_vp9, open_video
 from vpxrc.media.frames import video_from_frames, write_y4m
 from vpxrc.media.muxing import write_webm
-from vpxrc.quality import measure, summarize
+from vpxrc.quality import measure, measure_stream, summarize
 
 WIDTH, HEIGHT, FRAMES = 177, 145, 20
 
@@ -126,6 +127,69 @@ def test_ssim_and_vmaf_agree_with_ffmpegs_filters_run_apart(encoded, table):
     summary = summarize(table, WIDTH, HEIGHT)
     assert summary["ssim"] == pytest.approx(np.mean(ssim))
     assert summary["vmaf"] == pytest.approx(report["pooled_metrics"]["vmaf"]["mean"], abs=1e-4)
+
+
+@pytest.mark.parametrize(("width", "height"), [(16, 16), (17, 33), (31, 18), (66, 48), (177, 145)])
+def test_our_ssim_is_that_of_ffmpegs_filter(width, height):
+    """On noise over all values, flat pictures, the same picture twice and opposite ones."""
+    rng = np.random.default_rng(width)
+    size = width * height + 2 * ((width + 1) // 2) * ((height + 1) // 2)
+    source = rng.integers(0, 256, (8, size), dtype=np.uint8)
+    decoded = np.clip(source + rng.normal(0, 12, source.shape), 0, 255).astype(np.uint8)
+    source[1], decoded[1] = 77, 79
+    source[2], decoded[2] = 0, 255
+    decoded[3], decoded[4] = source[3], 255 - source[4]
+    video = video_from_frames(source, width, height, 30)
+    expected = measure(decoded, video, ["ssim"])["ssim"]
+    ours = _native.ssim(decoded, source, width, height)
+    # Half of ffmpeg's last decimal.
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=5.1e-7)
+    assert ours[3] == 1 and ours[4] < 0 < ours[0] < 1
+    # Frames need not be adjacent.
+    apart = np.pad(decoded, ((0, 0), (6, 0)))[:, 6:]
+    np.testing.assert_array_equal(_native.ssim(apart, source, width, height), ours)
+
+
+def test_what_our_ssim_refuses():
+    frames = np.zeros((2, 24 * 16), np.uint8)
+    assert _native.ssim(frames, frames, 16, 16).tolist() == [1, 1]
+    for ours, theirs, width, height, words in (
+        (frames, frames, 7, 16, "7x16 is smaller than a window of 8x8"),
+        (frames, frames[:1], 16, 16, "2 frames and 1 of the reference"),
+        (frames, frames, 32, 16, "frame_bytes"),
+        (frames.repeat(2, axis=1)[:, ::2], frames, 16, 16, "their bytes adjacent"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            _native.ssim(ours, theirs, width, height)
+    with pytest.raises(TypeError):
+        _native.ssim(frames.astype(np.float64), frames, 16, 16)
+
+
+def test_a_stream_is_measured_at_once(encoded, table):
+    video, stream, _ = encoded
+    found = measure_stream(stream, video, ["ssim", "vmaf"])
+    np.testing.assert_allclose(found["ssim"], table["ssim"], rtol=0, atol=5.1e-7)
+    np.testing.assert_array_equal(found["vmaf"], table["vmaf"])
+    (alone,) = measure_stream(stream, video, ["ssim"]).values()
+    np.testing.assert_array_equal(alone, found["ssim"])
+    (alone,) = measure_stream(stream, video, ["vmaf"]).values()
+    np.testing.assert_array_equal(alone, found["vmaf"])
+    short = video_from_frames(video.frames[:-1], WIDTH, HEIGHT, video.fps, "short")
+    with pytest.raises(EncoderError, match="short: the stream shows 20 frames, its source 19"):
+        measure_stream(stream, short, ["ssim"])
+    with pytest.raises(EncoderError, match="cannot measure ssim and vmaf: "):
+        measure_stream(stream[: len(stream) // 2], video, ["ssim", "vmaf"])
+
+
+def test_pictures_that_libvmaf_cannot_take_are_input_errors():
+    small = video_from_frames(np.zeros((2, 20 * 16 * 3 // 2), np.uint8), 20, 16, 30, "small")
+    assert (measure(small.frames, small, ["ssim"])["ssim"] == 1).all()
+    for call in (
+        lambda: measure(small.frames, small, ["vmaf"]),
+        lambda: measure_stream(b"", small, ["vmaf"]),
+    ):
+        with pytest.raises(InputError, match="small: 20x16 pixels; VMAF needs at least 17"):
+            call()
 
 
 def test_a_stream_compared_with_shifted_frames_is_worse(encoded, table):

@@ -13,7 +13,7 @@ from conftest import make_video
 from vpxrc import Decision, EncoderOptions, Policy, UpdateType, encode, make_policy
 from vpxrc.agents.teacher import curve, objective
 from vpxrc.agents.teacher import lessons as teach
-from vpxrc.agents.teacher.curve import Point, anchor_curve, saved
+from vpxrc.agents.teacher.curve import Measured, Point, anchor_curve, saved
 from vpxrc.agents.teacher.directions import phases, units
 from vpxrc.agents.teacher.lessons import (
     Search,
@@ -207,13 +207,18 @@ ROWS = [
 ]
 
 
-def judged(video, quality="psnr"):
-    """An objective where 1 dB is worth 25 % of the bits, and a candidate that is ``ROWS``."""
+def tiny_candidate(video, rows, quality, stream_bits=800):
+    log = tiny_log(video, rows, stream_bits)
+    decisions = [ConstantQ(100).decide(None)] * len(log.coded)
+    return Candidate(Trajectory.of(log, decisions), Measured(video, log, quality))
+
+
+def judged(video, trial, quality="psnr"):
+    """What a trial costs more than ``ROWS`` where 1 dB is worth 25 % of the bits."""
     made = Objective(video, OPTIONS, quality)
-    made.quality_per_bits = 4.0
-    log = tiny_log(video, ROWS)
-    decisions = [ConstantQ(100).decide(None)] * 4
-    return made, Candidate(Trajectory.of(log, decisions), log)
+    made.quality_per_bits = {quality: 4.0}
+    trial = tiny_candidate(video, trial, quality)
+    return made.costs(trial, tiny_candidate(video, ROWS, quality))
 
 
 def test_costs_up_to_each_frame(video):
@@ -221,32 +226,143 @@ def test_costs_up_to_each_frame(video):
     rows[1][3] = 280  # the ARF takes 10 % of the 800 bits more,
     rows[3][4] = 20.0  # one of the four shown frames loses 3.01 dB,
     rows[4][3] = 18  # and the ARF shown again takes 1 % more
-    made, candidate = judged(video)
-    costs = made.costs(tiny_log(video, rows), candidate)
     loss = 100 * 10 * math.log10(2) / 4 / 4.0
-    assert costs == pytest.approx([0, 0, 10, 10, 11 + loss])
+    assert judged(video, rows) == pytest.approx([0, 0, 10, 10, 11 + loss])
 
 
 def test_costs_of_the_mean_error_add_up(video):
     rows = [list(row) for row in ROWS]
     rows[2][4] = 10.004  # small enough for the tangent
-    trial = tiny_log(video, rows)
-    made, candidate = judged(video, "psnr_overall")
-    costs = made.costs(trial, candidate)
-    loss = 100 * (candidate.log.psnr_overall - trial.psnr_overall) / 4.0
-    assert costs == pytest.approx([0, 0, 0, loss, loss], rel=1e-3)
+    loss = 100 * (tiny_log(video, ROWS).psnr_overall - tiny_log(video, rows).psnr_overall) / 4.0
+    assert judged(video, rows, "psnr_overall") == pytest.approx([0, 0, 0, loss, loss], rel=1e-3)
 
 
 def test_costs_end_where_the_frames_differ(video):
     rows = [list(row) for row in ROWS]
     rows[2][1] = UpdateType.GOLDEN
-    made, candidate = judged(video)
-    costs = made.costs(tiny_log(video, rows), candidate)
+    costs = judged(video, rows)
     assert costs[:3] == pytest.approx([0, 0, 0])
     assert np.isnan(costs[3:]).all()
-    longer = made.costs(tiny_log(video, [*ROWS, (9, UpdateType.ARF, 0, 5, 0)]), candidate)
+    longer = judged(video, [*ROWS, (9, UpdateType.ARF, 0, 5, 0)])
     assert longer[:4] == pytest.approx([0, 0, 0, 0])
     assert np.isnan(longer[4])
+
+
+# The quality that has four
+
+
+MEASURED = {  # bits of a stream: SSIM and VMAF of its frames by show index
+    800: {"ssim": [0.9, 0.9, 0.9, 0.9], "vmaf": [80.0, 80, 80, 80]},
+    880: {"ssim": [0.9, 0.9, 0.86, 0.9], "vmaf": [80.0, 84, 80, 80]},
+}
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Figures instead of ffmpeg's; the list has the bits of the streams that were measured."""
+    made = []
+
+    def measure(stream, video, metrics):
+        bits = 8 * (len(stream) - 32 - 12)  # without the headers of IVF
+        made.append(bits)
+        return {metric: np.array(MEASURED[bits][metric]) for metric in metrics}
+
+    monkeypatch.setattr(curve, "measure_stream", measure)
+    return made
+
+
+def test_costs_in_all_four_by_hand(video, measured):
+    rows = [list(row) for row in ROWS]
+    rows[1][3] += 80  # the ARF takes 10 % of the 800 bits more,
+    rows[3][4] = 20.0  # frame 2 loses 3.01 dB, and 0.04 SSIM, while frame 1 gains 4 VMAF
+    made = Objective(video, OPTIONS)
+    assert made.quality == "balanced"
+    slopes = {"psnr": 5.0, "psnr_overall": 4.0, "ssim": 0.05, "vmaf": 10.0}
+    made.quality_per_bits = slopes
+    candidate = tiny_candidate(video, ROWS, "balanced")
+    trial = tiny_candidate(video, rows, "balanced", 880)
+    costs = made.costs(trial, candidate)
+    gain = 100 * (4 / 4 / slopes["vmaf"]) / 4
+    psnr = 10 * math.log10(2) / 4 / slopes["psnr"]
+    # The error of a frame of four doubles: the mean error grows by a quarter, on the tangent.
+    overall = 10 / math.log(10) / 4 / slopes["psnr_overall"]
+    loss = 100 * (psnr + overall + 0.04 / 4 / slopes["ssim"]) / 4
+    assert costs == pytest.approx([0, 0, 10, 10 - gain, 10 - gain + loss])
+    assert made.costs(candidate, candidate) == pytest.approx(np.zeros(5))
+    # Each encode is measured once, however often it is asked.
+    assert sorted(measured) == [800, 880]
+
+    made.origin = candidate.encode.point
+    assert made.score(candidate) == 0
+    overall = tiny_log(video, ROWS).psnr_overall - tiny_log(video, rows).psnr_overall
+    loss = 100 * (psnr + overall / slopes["psnr_overall"] + 0.04 / 4 / slopes["ssim"]) / 4
+    assert made.score(trial) == pytest.approx(100 * math.log(1.1) - gain + loss)
+
+    # A quality that does not answer to the bits is left out of the mean.
+    made.quality_per_bits = {"ssim": 0.05}
+    assert made.costs(trial, candidate)[-1] == pytest.approx(10 + 100 * 0.04 / 4 / 0.05)
+
+
+def test_only_what_a_quality_needs_is_measured(video, measured):
+    for quality, metrics in (
+        ("psnr", []),
+        ("psnr_overall", []),
+        ("ssim", ["ssim"]),
+        ("vmaf", ["vmaf"]),
+        ("balanced", ["ssim", "vmaf"]),
+    ):
+        measured.clear()
+        encoded = tiny_candidate(video, ROWS, quality).encode
+        assert measured == []
+        point = encoded.point
+        assert [
+            metric for metric in ("ssim", "vmaf") if not math.isnan(getattr(point, metric))
+        ] == (metrics)
+        assert len(measured) == bool(metrics)
+
+
+def test_slopes_of_the_four(video, monkeypatch):
+    """Where the bits fall by half: as they are, and with a VMAF that is at its end."""
+    found = {800: (0.95, 90.0), 400: (0.9, 80.0)}
+
+    def measure(stream, video, metrics):
+        ssim, vmaf = found[8 * (len(stream) - 44)]
+        return {"ssim": np.full(4, ssim), "vmaf": np.full(4, vmaf)}
+
+    monkeypatch.setattr(curve, "measure_stream", measure)
+    coarse = [(*row[:4], 2 * row[4]) for row in ROWS]
+    start = tiny_candidate(video, ROWS, "balanced")
+    moved = tiny_candidate(video, coarse, "balanced", 400)
+    made = Objective(video, OPTIONS)
+    monkeypatch.setattr(made, "evaluate", lambda trajectory: moved)
+    made.measure_slopes(start, 0.5)
+    assert made.bits_per_step == pytest.approx(-2)
+    psnr = 10 * math.log10(2) / math.log(2)
+    expected = {"psnr": psnr, "ssim": 0.05 / math.log(2), "vmaf": 10 / math.log(2)}
+    assert made.quality_per_bits == pytest.approx({**expected, "psnr_overall": psnr})
+    found[400] = (0.9, 90.1)
+    moved = tiny_candidate(video, coarse, "balanced", 400)
+    made.measure_slopes(start, 0.5)
+    assert set(made.quality_per_bits) == {"psnr", "psnr_overall", "ssim"}
+    # If none answers, all count, and none as more bits than its least slope says.
+    found[400], moved = found[800], tiny_candidate(video, ROWS, "balanced", 400)
+    made.measure_slopes(start, 0.5)
+    assert made.quality_per_bits == {"psnr": 0.3, "psnr_overall": 0.3, "ssim": 1e-5, "vmaf": 1.0}
+
+
+def test_bits_saved_in_all_four():
+    rates = (100, 200, 400)
+    anchors = tuple(
+        Point(rate, 30 + 3 * n, 30 + 3 * n, 0.9 + 0.02 * n, 80 + 5 * n)
+        for n, rate in enumerate(rates)
+    )
+    # At 150 kbit/s with the quality of 200: a quarter is saved. VMAF is that of 100.
+    point = Point(150, 33, 33, 0.92, 80)
+    assert saved(anchors, point, "vmaf") == pytest.approx(-50)
+    assert saved(anchors, point, "balanced") == pytest.approx((25 + 25 + 25 - 50) / 4)
+    full = (*anchors[:2], dataclasses.replace(anchors[2], vmaf=85))
+    assert saved(full, point, "psnr") == pytest.approx(25)
+    assert saved(full, point, "balanced") is None
 
 
 def test_moves_of_a_parabola():
@@ -313,7 +429,8 @@ def test_bits_saved_as_the_bjontegaard_package_has_them():
 
 def test_a_search_improves_and_lands(video, counted):
     progress = []
-    found = search(video, OPTIONS, make_policy("imitation-prior"), progress=progress.append)
+    start = make_policy("imitation-prior")
+    found = search(video, OPTIONS, start, SearchOptions("psnr"), progress=progress.append)
     assert found.encodes == found.log.encodes == len(counted) == progress[-1]
     assert progress == list(range(1, len(counted) + 1))
     assert abs(found.log.overshoot) <= SearchOptions().tolerance
@@ -325,12 +442,13 @@ def test_a_search_improves_and_lands(video, counted):
     assert (found.responses["first_row"] <= found.responses["last_row"]).all()
 
 
-@pytest.mark.parametrize("quality", ["psnr_overall", "ssim"])
+@pytest.mark.parametrize("quality", ["balanced", "psnr_overall", "ssim", "vmaf"])
 def test_a_search_for_another_quality(video, quality):
     options = SearchOptions(quality=quality, directions=("arf",))
     found = search(video, OPTIONS, make_policy("layered"), options)
     assert abs(found.log.overshoot) <= options.tolerance
-    assert math.isnan(found.found.ssim) == (quality != "ssim")
+    assert math.isnan(found.found.ssim) == (quality not in ("ssim", "balanced"))
+    assert math.isnan(found.found.vmaf) == (quality not in ("vmaf", "balanced"))
     anchors = anchor_curve(video, OPTIONS, quality)
     assert saved(anchors, found.found, quality) is not None
 
@@ -382,7 +500,7 @@ def test_what_a_search_refuses(video):
     with pytest.raises(InputError, match="decides every frame itself"):
         search(video, OPTIONS, make_policy("libvpx-vbr"))
     for words, arguments in (
-        ("unknown quality 'vmaf'", {"quality": "vmaf"}),
+        ("unknown quality 'xpsnr'", {"quality": "xpsnr"}),
         ("unknown direction 'up'", {"directions": ("level", "up")}),
         ("max_encodes", {"max_encodes": 0}),
     ):
@@ -451,15 +569,13 @@ def test_a_stopped_lesson_goes_on(taught, clip, tmp_path, counted, monkeypatch):
 def test_what_a_lesson_says(taught):
     (result,) = results(taught.parent)
     assert result["path"] == taught
-    assert result["points"]["start"]["ssim"] is None
+    assert 0 < result["points"]["start"]["ssim"] < 1 < result["points"]["start"]["vmaf"] <= 100
     assert "NaN" not in taught.read_text()
     (row,) = bounds([result]).to_dict("records")
     assert (row["clip"], row["size"], row["target_bitrate"]) == ("tiny", "64x48", 60)
-    anchors = tuple(
-        Point(**{**point, "ssim": math.nan}) for point in result["points"]["libvpx-vbr"]
-    )
-    for quality in ("psnr", "psnr_overall"):
-        point = Point(**{**result["points"]["found"], "ssim": math.nan})
+    anchors = tuple(Point(**point) for point in result["points"]["libvpx-vbr"])
+    for quality in ("psnr", "psnr_overall", "ssim", "vmaf", "balanced"):
+        point = Point(**result["points"]["found"])
         assert row[f"{quality}_found"] == pytest.approx(saved(anchors, point, quality))
     no_curve = {**result, "saved": {"psnr": {"start": None, "found": 1.5}}}
     assert math.isnan(bounds([no_curve])["psnr_start"][0])

@@ -184,7 +184,7 @@ def test_a_terminated_teach_goes_on(clips, tmp_path):
         ({"--start": "nonsense"}, "unknown policy 'nonsense'"),
         ({"--start": "libvpx-vbr"}, "decides every frame itself"),
         ({"--directions": "level,up"}, "unknown direction 'up'"),
-        ({"--quality": "vmaf"}, "vmaf"),
+        ({"--quality": "xpsnr"}, "xpsnr"),
         ({"--bitrates": "fast"}, "--bitrates takes integers"),
         ({"--bitrates": "0"}, "target_bitrate"),
         ({"--per-clip": 2}, "2 targets per clip, of 1"),

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from vpxrc import _native
-from vpxrc.agents.teacher.curve import Point, anchor_curve, saved
+from vpxrc.agents.teacher.curve import Point, anchor_curve, parts, saved
 from vpxrc.agents.teacher.rounds import Table, read_round, read_table, write_round
 from vpxrc.agents.teacher.search import SearchOptions, SearchResult, search
 from vpxrc.agents.teacher.trajectory import Follow, Record, Trajectory
@@ -214,7 +214,7 @@ def _measured(point: Point) -> dict[str, float | None]:
 def _savings(
     found: SearchResult, anchors: tuple[Point, ...], quality: str
 ) -> dict[str, dict[str, float | None]]:
-    names = dict.fromkeys((*_LOGGED, quality))
+    names = dict.fromkeys((*_LOGGED, *parts(quality), quality))
     return {
         name: {
             "start": saved(anchors, found.start, name),

@@ -1,7 +1,8 @@
 """What a search minimises: the bits of a clip's encode at a target, at equal quality.
 
 Two encodes are compared by a Lagrangian in percent of the clip's bits. Quality is turned into bits
-by the slope of the clip's own rate-distortion curve, which one encode measures.
+by the slope of the clip's own rate-distortion curve, which one encode measures. The quality
+``balanced`` has four slopes, and a frame is worth the mean of what the four qualities say in bits.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.agents.teacher.curve import Point, Quality, contributions
+from vpxrc.agents.teacher.curve import Measured, Point, Quality, parts
 from vpxrc.agents.teacher.trajectory import Follow, Record, Trajectory
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
@@ -21,9 +22,12 @@ from vpxrc.policies.base import Policy, encode
 
 LANDINGS = 6  # the most encodes that :meth:`Objective.land` takes
 
-_USUAL_SLOPES = (-1.0, 1.0)  # log2 bits per log2 step, quality per log bits: until measured
+_USUAL_SLOPE = -1.0  # log2 bits per log2 step, until it is measured
+# Quality per natural logarithm of the bits. Below, a quality says nothing of bits: it has reached
+# its end (VMAF does, at 97 to 100), and the noise between two encodes would become many bits.
+_LEAST_SLOPES = {"psnr": 0.3, "psnr_overall": 0.3, "ssim": 1e-5, "vmaf": 1.0}
 _LANDING_SLOPES = (-3.0, -0.3)  # least and greatest log2 bits per log2 step that a landing believes
-_NUMBERS = ("encodes", "bits_per_step", "quality_per_bits", "_start_bits", "_start_quality")
+_CHANGING = ("encodes", "bits_per_step", "quality_per_bits")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +36,16 @@ class Candidate:
 
     Attributes:
         trajectory: The decisions as they were taken.
-        log: The log of the encode.
+        encode: The encode, measured where it is asked for.
     """
 
     trajectory: Trajectory
-    log: EncodeLog
+    encode: Measured
+
+    @property
+    def log(self) -> EncodeLog:
+        """The log of the encode."""
+        return self.encode.log
 
 
 class Objective:
@@ -55,23 +64,23 @@ class Objective:
         encodes: Number of encodes so far.
         origin: Rate and quality that costs are relative to.
         bits_per_step: Slope of log2 of the bits over log2 of the quantiser step, negative.
-        quality_per_bits: Slope of the quality over the natural logarithm of the bits, positive.
+        quality_per_bits: Slopes over the natural logarithm of the bits, positive, of the qualities
+            that count: one, or as many of the four of ``balanced`` as answer to the bits.
     """
 
     origin: Point
-    _start_bits: int
-    _start_quality: float
 
     def __init__(
         self,
         video: Video,
         options: EncoderOptions,
-        quality: Quality = "psnr",
+        quality: Quality = "balanced",
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self.quality: Quality = quality
         self.encodes = 0
-        self.bits_per_step, self.quality_per_bits = _USUAL_SLOPES
+        self.bits_per_step = _USUAL_SLOPE
+        self.quality_per_bits = {part: _LEAST_SLOPES[part] for part in parts(quality)}
         self._video, self._options, self._progress = video, options, progress
         self._target_bits = 1000.0 * options.target_bitrate * video.duration
 
@@ -84,13 +93,11 @@ class Objective:
         """
         recorder = Record(policy, max_encodes)
         log = self._encode(recorder)
-        candidate = Candidate(Trajectory.of(log, recorder.decisions), log)
+        candidate = self._candidate(Trajectory.of(log, recorder.decisions), log)
         if policy.plans_groups and (max_encodes is None or self.encodes < max_encodes):
             # A trajectory has no plans of groups, so what follows it is another encode.
             candidate = self.evaluate(candidate.trajectory)
-        self.origin = self.point(candidate.log)
-        self._start_bits = candidate.log.bits
-        self._start_quality = self._quality(candidate.log)
+        self.origin = candidate.encode.point
         return candidate
 
     def measure_slopes(self, start: Candidate, step: float) -> None:
@@ -100,12 +107,18 @@ class Objective:
             start: What :meth:`begin` returned.
             step: How far they are moved, log2.
         """
-        moved = self.evaluate(start.trajectory.moved(step)).log
-        bits = np.log(moved.bits / start.log.bits)
-        quality = self._quality(moved) - self._quality(start.log)
+        moved = self.evaluate(start.trajectory.moved(step)).encode
+        bits = np.log(moved.log.bits / start.log.bits)
         # A clip that does not answer to its quantiser (still, lossless) has no slope to speak of.
         self.bits_per_step = float(min(bits / np.log(2) / step, -0.1))
-        self.quality_per_bits = float(max(quality / min(bits, -1e-3), 1e-6))
+        slopes = {}
+        for part in parts(self.quality):
+            change = moved.contributions(part).sum() - start.encode.contributions(part).sum()
+            slopes[part] = float(change / min(bits, -1e-3))
+        counted = [part for part, slope in slopes.items() if slope >= _LEAST_SLOPES[part]]
+        self.quality_per_bits = {
+            part: max(slopes[part], _LEAST_SLOPES[part]) for part in counted or slopes
+        }
 
     def evaluate(self, trajectory: Trajectory) -> Candidate:
         """Encode along a trajectory.
@@ -117,7 +130,10 @@ class Objective:
         log = self._encode(recorder)
         if not trajectory.fits(log):
             trajectory = Trajectory.of(log, recorder.decisions)
-        return Candidate(trajectory, log)
+        return self._candidate(trajectory, log)
+
+    def _candidate(self, trajectory: Trajectory, log: EncodeLog) -> Candidate:
+        return Candidate(trajectory, Measured(self._video, log, self.quality))
 
     def _encode(self, recorder: Record) -> EncodeLog:
         log = encode(self._video, self._options, recorder)
@@ -126,23 +142,20 @@ class Objective:
             self._progress(self.encodes)
         return log
 
-    def point(self, log: EncodeLog) -> Point:
-        """Return rate and quality of an encode."""
-        return Point.of(self._video, log, self.quality)
-
     def excess(self, log: EncodeLog) -> float:
         """Return log2 of an encode's bits over the target's."""
         return float(np.log2(log.bits / self._target_bits))
 
-    def score(self, log: EncodeLog) -> float:
+    def score(self, candidate: Candidate) -> float:
         """Return the percent of bits that an encode takes more than the first, at equal quality."""
-        gained = (self._quality(log) - self._start_quality) / self.quality_per_bits
-        return float(100 * (np.log(log.bits / self._start_bits) - gained))
+        point = candidate.encode.point
+        gained = [
+            (getattr(point, part) - getattr(self.origin, part)) / slope
+            for part, slope in self.quality_per_bits.items()
+        ]
+        return float(100 * (np.log(point.bitrate / self.origin.bitrate) - np.mean(gained)))
 
-    def _quality(self, log: EncodeLog) -> float:
-        return float(contributions(self._video, log, self.quality).sum())
-
-    def costs(self, trial: EncodeLog, candidate: Candidate) -> NDArray[np.float64]:
+    def costs(self, trial: Candidate, candidate: Candidate) -> NDArray[np.float64]:
         """Return what a trial costs more than a candidate up to each of its coded frames.
 
         Returns:
@@ -151,15 +164,17 @@ class Objective:
             frames than the candidate.
         """
         log = candidate.log
-        ours, theirs = trial.records, log.records
+        ours, theirs = trial.log.records, log.records
         count = min(len(ours), len(theirs))
         fields = ["show_index", "group_position", "update_type", "layer_depth"]
         differs = ours[fields][:count] != theirs[fields][:count]
         same = int(differs.argmax()) if differs.any() else count
         bits = (ours["bits"][:count] - theirs["bits"][:count]) / log.bits
-        before = contributions(self._video, log, self.quality, log)[:count]
-        gained = contributions(self._video, trial, self.quality, log)[:count] - before
-        cost = 100 * (bits - gained / self.quality_per_bits)
+        gained = []
+        for part, slope in self.quality_per_bits.items():
+            before = candidate.encode.contributions(part, log)[:count]
+            gained.append((trial.encode.contributions(part, log)[:count] - before) / slope)
+        cost = 100 * (bits - np.mean(gained, axis=0))
         sums = np.append(0.0, np.cumsum(cost))
         if same < max(len(ours), len(theirs)):
             sums[same + 1 :] = np.nan
@@ -195,13 +210,13 @@ class Objective:
 
     def state(self) -> dict[str, Any]:
         """Return all that changes, in a form that JSON takes."""
-        numbers = {name: getattr(self, name) for name in _NUMBERS}
-        return {"origin": dataclasses.asdict(self.origin), **numbers}
+        changing = {name: getattr(self, name) for name in _CHANGING}
+        return {"origin": dataclasses.asdict(self.origin), **changing}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take over what :meth:`state` returned."""
         self.origin = Point(**state["origin"])
-        for name in _NUMBERS:
+        for name in _CHANGING:
             setattr(self, name, state[name])
 
 

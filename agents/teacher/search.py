@@ -40,7 +40,7 @@ from vpxrc.storage import atomic_write
 
 _FULL_STEP = 0.8  # share of the way to the parabola's minimum that is gone: neighbours move as well
 _RESERVE = 3  # landing encodes that are kept where the number of encodes is limited
-_STATE_FORMAT = 2
+_STATE_FORMAT = 3
 _RESPONSE = [
     "round",
     "direction",
@@ -58,7 +58,8 @@ class SearchOptions:
     """What is tried, and how far.
 
     Attributes:
-        quality: What is held equal: mean luma PSNR, PSNR of the mean error, or mean SSIM.
+        quality: What is held equal: ``balanced`` (the mean of the bits that the four others say),
+            mean luma PSNR, PSNR of the mean error, mean SSIM or mean VMAF.
         directions: What is moved, in this order: ``level`` (all frames of a block of groups),
             ``key``, ``arf`` (the base layer and golden frames), ``inner`` (the layers above),
             ``frame`` (single leaves), ``leaf_lambda``, ``arf_lambda``.
@@ -69,7 +70,7 @@ class SearchOptions:
             target comes first; None: as many as it takes.
     """
 
-    quality: Quality = "psnr"
+    quality: Quality = "balanced"
     directions: tuple[Direction, ...] = ("level", "key", "arf", "inner", "level", "arf")
     step: float = 0.35
     most: float = 1.5
@@ -179,7 +180,9 @@ def improve(
     """
     # Round after round: the encodes are what ends it, and a direction takes at least three.
     once = SearchOptions().directions
-    asked = SearchOptions(directions=once * (1 + encodes // 3 // len(once)), max_encodes=encodes)
+    rounds = 1 + encodes // 3 // len(once)
+    # PSNR, since libvmaf does not take pictures of every size that the encoder takes.
+    asked = SearchOptions("psnr", directions=once * rounds, max_encodes=encodes)
     return search(video, options, policy, asked, progress=progress).log
 
 
@@ -238,7 +241,7 @@ class _Search:
             level = -objective.excess(self._now.log) / objective.bits_per_step
             moved = moved_along(self._now.trajectory, direction, move, level)
             self._now = objective.evaluate(moved)
-            if (score := objective.score(self._now.log)) < self._best_score:
+            if (score := objective.score(self._now)) < self._best_score:
                 self._best, self._best_score = self._now, score
             self._round = place + 1
             if self._state is not None:
@@ -248,7 +251,7 @@ class _Search:
             trajectory=landed.trajectory,
             log=dataclasses.replace(landed.log, encodes=objective.encodes),
             start=objective.origin,
-            found=objective.point(landed.log),
+            found=landed.encode.point,
             responses=pd.DataFrame(self._responses, columns=_RESPONSE),
             encodes=objective.encodes,
         )
@@ -279,7 +282,7 @@ class _Search:
             for sign in (1, -1):
                 trial = np.where(chosen, sign * step, 0.0)
                 moved = moved_along(now.trajectory, direction, trial)
-                costs.append(self._objective.costs(self._objective.evaluate(moved).log, now))
+                costs.append(self._objective.costs(self._objective.evaluate(moved), now))
             mine, places = np.unique(numbers[chosen], return_index=True)
             firsts = np.flatnonzero(chosen)[places]
             ends = np.append(firsts[1:], len(now.trajectory))

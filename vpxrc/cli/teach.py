@@ -19,6 +19,7 @@ from vpxrc.storage import atomic_write
 
 START = "imitation-prior"
 ROUND = "lessons.parquet"
+QUALITY = SearchOptions().quality
 
 PerClip = Annotated[
     int | None,
@@ -58,8 +59,12 @@ def teach(
         str, typer.Option(metavar="SPEC", help="The policy that the searches start from.")
     ] = START,
     quality: Annotated[
-        Quality, typer.Option(help="The quality that a search holds while it saves bits.")
-    ] = "psnr",
+        Quality,
+        typer.Option(
+            help="The quality that a search holds while it saves bits; balanced is the mean of "
+            "the bits saved in the four others."
+        ),
+    ] = QUALITY,
     directions: Annotated[
         str,
         typer.Option(

@@ -146,6 +146,23 @@ def decode_vp9(stream: bytes | Path, width: int, height: int) -> NDArray[np.uint
     )
     data = stream if isinstance(stream, bytes) else None
     y4m = run_ffmpeg(output, EncoderError, "ffmpeg cannot decode the stream", data)
+    return y4m_frames(y4m, width, height)
+
+
+def y4m_frames(y4m: bytes, width: int, height: int) -> NDArray[np.uint8]:
+    """Return the frames of a decoded stream, a view of the file.
+
+    Args:
+        y4m: The file that ffmpeg wrote, 8-bit 4:2:0.
+        width: Luma width in pixels that it must have.
+        height: Luma height in pixels that it must have.
+
+    Returns:
+        uint8 ``[num_frames, frame_bytes]``, rows as in :class:`Video`.
+
+    Raises:
+        EncoderError: It has no frames, or frames of another size.
+    """
     try:
         header = y4m[: y4m.index(b"\n") + 1]
         decoded_width, decoded_height, _ = read_y4m_header(header)
