@@ -65,7 +65,7 @@ class QualityParameters:
 
 #: The parameters by what they are tuned for.
 PARAMETERS: dict[str, QualityParameters] = {
-    "balanced": QualityParameters(dependency=0.8, complexity=0.2),
+    "balanced": QualityParameters(dependency=0.7, complexity=0.2),
     "psnr": QualityParameters(dependency=0.75, complexity=0.75),
     "ssim": QualityParameters(dependency=0.4, complexity=0.1),
     "vmaf": QualityParameters(dependency=0.9, complexity=0.4),

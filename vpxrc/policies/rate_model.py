@@ -44,7 +44,7 @@ class RateParameters:
     doubt: float = 0.2
     key_growth: float = 0.2
     tail: float = 0.6
-    margin: float = 0.0
+    margin: float = 0.01
     slack: float = 0.015
 
 
