@@ -51,6 +51,14 @@ _MaxEncodes = Annotated[
     ),
 ]
 _Policy = Annotated[str, typer.Option(help="NAME or NAME:ARGUMENT; `vpxrc doctor` lists them.")]
+_Tune = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MEASURE",
+        help="What the policy constant-quality saves bits for: balanced (the default: the mean of "
+        "four measures), psnr, ssim or vmaf.",
+    ),
+]
 _Effort = Annotated[
     int,
     typer.Option(
@@ -111,6 +119,7 @@ def encode(
     target: _Target = None,
     max_encodes: _MaxEncodes = MAX_ENCODES,
     policy: _Policy = DEFAULT_POLICY,
+    tune: _Tune = None,
     cpu_used: CpuUsed = 2,
     effort: _Effort = 1,
     audio: _Audio = True,
@@ -137,6 +146,7 @@ def encode(
     """  # noqa: D301 - typer wants the \b as it is
     quality = None if target is None else QualityTarget.parse(target)
     _check_options(bitrate, size, target, chunk)
+    policy = _tuned(policy, tune)
     chosen = make_policy(policy)
     if effort > 1:
         check_start(chosen)
@@ -246,3 +256,12 @@ class _Speed(ProgressColumn):
         """Return the speed, once there is one."""
         speed = task.finished_speed or task.speed
         return Text(f"{speed:.1f} frames/s" if speed else "")
+
+
+def _tuned(policy: str, tune: str | None) -> str:
+    """Return the spec of the policy, tuned for a measure where one is asked for."""
+    if tune is None:
+        return policy
+    if policy != DEFAULT_POLICY:
+        raise InputError(f"--tune goes with the policy {DEFAULT_POLICY}, not with {policy}")
+    return f"{policy}:{tune}"

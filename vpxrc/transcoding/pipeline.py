@@ -155,7 +155,7 @@ def transcode(
     size: float | None = None,
     target: QualityTarget | None = None,
     max_encodes: int = MAX_ENCODES,
-    policy: str = "imitation",
+    policy: str = "constant-quality",
     cpu_used: int = 2,
     encode: Encode | None = None,
     audio: bool = True,
