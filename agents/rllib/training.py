@@ -33,6 +33,7 @@ from vpxrc.agents.rllib.offline import (
 from vpxrc.agents.rllib.policy import FORMAT, exported, problem
 from vpxrc.agents.rllib.state import TrainingState
 from vpxrc.agents.teacher.lessons import find_clip, results
+from vpxrc.cache import has_entry
 from vpxrc.datasets import Clip
 from vpxrc.envs.gain import GainReward
 from vpxrc.envs.residual.config import ResidualConfig
@@ -214,7 +215,7 @@ class _Course:
         hashes = dict(workers.unordered(contents, clips))
         facts = (options, config, own.reference, own.reward == "gain", self.code)
         jobs = [Survey(clip, hashes[clip][0], tuple(targets), *facts) for clip in clips]
-        missing = [job for job in jobs if not job.path.is_file()]
+        missing = [job for job in jobs if not has_entry(job.path)]
         for job, surveyed in workers.unordered(survey, missing):
             surveyed.write(job.path)
         done = {job.clip: Surveyed.read(job.path) for job in jobs}
@@ -265,7 +266,7 @@ class _Course:
             for result in results(place)
         ]
         for job, episodes in workers.unordered(
-            demonstrate, [job for job in jobs if not job.path.is_file()]
+            demonstrate, [job for job in jobs if not has_entry(job.path)]
         ):
             write_episodes(job.path, episodes)
         hashes = dict(workers.unordered(contents, {job.clip for job in jobs}))

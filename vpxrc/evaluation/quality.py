@@ -2,7 +2,6 @@
 
 import json
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from vpxrc.encoder.log import psnr
 from vpxrc.errors import EncoderError, InputError
 from vpxrc.media.ffmpeg import run_ffmpeg
 from vpxrc.media.frames import Video, frame_bytes, split_planes
+from vpxrc.storage import temporary_folder
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _filter_metrics(
         "video_size": (video.width, video.height),
         "framerate": str(video.fps),
     }
-    with tempfile.TemporaryDirectory(prefix="vpxrc-") as folder:
+    with temporary_folder() as folder:
         inputs = [
             # Frames are paired by time stamp: number both inputs alike, or the filters compare
             # the wrong ones.
@@ -192,7 +192,7 @@ def _filter_metrics(
             .filter("settb", expr=str(1 / video.fps))
             .filter("setpts", expr="N")
             .filter_multi_output("split", len(metrics))
-            for source in ("pipe:", f"file:{_source_file(video, Path(folder))}")
+            for source in ("pipe:", f"file:{_source_file(video, folder)}")
         ]
         outputs = []
         for index, metric in enumerate(metrics):
@@ -210,10 +210,10 @@ def _filter_metrics(
 
         values: dict[str, list[float]] = {}
         if "ssim" in metrics:
-            log = (Path(folder) / "ssim.log").read_text()
+            log = (folder / "ssim.log").read_text()
             values["ssim"] = [float(value) for value in re.findall(r" Y:(\S+)", log)]
         if "vmaf" in metrics:
-            report = json.loads((Path(folder) / "vmaf.json").read_text())
+            report = json.loads((folder / "vmaf.json").read_text())
             values["vmaf"] = [frame["metrics"]["vmaf"] for frame in report["frames"]]
     return values
 

@@ -6,11 +6,12 @@ import subprocess
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vpxrc.cache import open_entry, write_entry
 from vpxrc.errors import EncoderError, InputError
 from vpxrc.media.ffmpeg import first_error, message_lines, run_ffmpeg, start_ffmpeg
 from vpxrc.media.frames import (
@@ -20,12 +21,13 @@ from vpxrc.media.frames import (
     Video,
     check_geometry,
     content_digest,
+    content_prefix,
     frame_bytes,
     parse_fps,
     read_y4m_header,
 )
 from vpxrc.media.probing import HDR, TO_8_BITS, TO_SDR, Source, check_file, probe
-from vpxrc.storage import atomic_write, cache_dir, sha256_file
+from vpxrc.storage import cache_dir, sha256_file
 
 CACHE_FORMAT = 2
 
@@ -102,18 +104,17 @@ def open_video(
     }
     key = hashlib.sha256(json.dumps(decoding, sort_keys=True).encode()).hexdigest()
     folder = (cache_dir() if cache is None else Path(cache)) / "frames"
-    frames_file, description_file = folder / f"{key}.i420", folder / f"{key}.json"
+    frames_file = folder / f"{key}.i420"
     name = path.stem if name is None else name
 
-    video = _open_cached(name, frames_file, description_file)
+    video = _open_cached(name, frames_file)
     if video is None:
-        with atomic_write(frames_file) as temporary:
+        with write_entry(frames_file) as (temporary, note):
             found = source if isinstance(source, Source) else probe(path)
-            description = _decode_file(found, temporary, wanted)
-        # The description comes last: where it is there, the frames are there.
-        with atomic_write(description_file) as temporary:
-            temporary.write_text(json.dumps(description))
-        video = _open_cached(name, frames_file, description_file)
+            note.about = about = _decode_file(found, temporary, wanted)
+            geometry = about["width"], about["height"], about["fps"]
+            note.prefix, note.sha256 = content_prefix(*geometry), about["content_hash"]
+        video = _open_cached(name, frames_file)
     if video is None:
         raise InputError(f"{path}: its decoded frames vanished from {folder}")
     return video
@@ -160,22 +161,24 @@ def decode_vp9(stream: bytes | Path, width: int, height: int) -> NDArray[np.uint
     return rows.reshape(-1, marker + frame_bytes(width, height))[:, marker:]
 
 
-def _open_cached(name: str, frames_file: Path, description_file: Path) -> Video | None:
+def _open_cached(name: str, frames_file: Path) -> Video | None:
     """Map a decoded clip, or return None where it is not in the cache or not whole."""
-    try:
-        description = json.loads(description_file.read_text())
-        width, height = description["width"], description["height"]
-        frames = np.memmap(frames_file, np.uint8, mode="r").reshape(-1, frame_bytes(width, height))
-        if len(frames) != description["num_frames"]:
-            return None
-        fps = Fraction(description["fps"])
-        colours = Colours(**description["colours"])
-        return Video(name, frames, width, height, fps, description["content_hash"], colours)
-    except (OSError, ValueError, KeyError, TypeError):
+    entry = open_entry(frames_file)
+    if entry is None:
         return None
+    with entry:
+        try:
+            about = entry.about
+            width, height, num_frames = about["width"], about["height"], about["num_frames"]
+            shape = (num_frames, frame_bytes(width, height))
+            frames = np.memmap(entry.file, np.uint8, mode="r", shape=shape)
+            fps, colours = Fraction(about["fps"]), Colours(**about["colours"])
+            return Video(name, frames, width, height, fps, about["content_hash"], colours)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
 
-def _decode_file(source: Source, target: Path, wanted: _Wanted) -> dict[str, object]:
+def _decode_file(source: Source, target: Path, wanted: _Wanted) -> dict[str, Any]:
     """Decode a file into raw frames and return the description that goes beside them."""
     import ffmpeg  # where it is needed: `import vpxrc` stays quick
 

@@ -8,7 +8,6 @@ does not depend on the number of chunks that are encoded at the same time.
 """
 
 import dataclasses
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -29,6 +28,7 @@ from vpxrc.media.frames import Video, frame_bytes, video_from_frames
 from vpxrc.parallel import open_workers
 from vpxrc.policies.base import encode
 from vpxrc.policies.registry import make_policy
+from vpxrc.storage import temporary_folder
 
 # Exponent of the bit allocation: a frame gets bits in proportion to `error ** POWER`. libvpx uses
 # 0.5, which minimises mean squared error; 0 (equal bits) maximises mean PSNR. With this value both
@@ -244,8 +244,8 @@ class ChunkedEncode:
 
     def _encode_new(self, targets: dict[int, int]) -> None:
         total = sum(self._bounds[index + 1] - self._bounds[index] for index in targets)
-        with tempfile.TemporaryDirectory(prefix="vpxrc-") as folder:
-            counts_file = Path(folder) / "frames"
+        with temporary_folder() as folder:
+            counts_file = folder / "frames"
             counts = np.memmap(counts_file, np.int64, mode="w+", shape=(len(targets),))
             jobs = []
             for place, (index, target) in enumerate(targets.items()):
@@ -351,7 +351,7 @@ class _Part:
         if isinstance(frames, Path):
             size = frame_bytes(*self.geometry[:2])
             try:
-                whole = np.memmap(frames, np.uint8, mode="r").reshape(-1, size)
+                whole = np.memmap(frames, np.uint8, mode="r", shape=(self.stop, size))
             except (OSError, ValueError):
                 raise InputError(f"{self.clip}: its decoded frames vanished: {frames}") from None
             frames = whole[self.start : self.stop]

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from vpxrc.media.frames import Video, parse_fps
 from vpxrc.media.muxing import write_webm
 from vpxrc.media.probing import HDR, TO_SDR, Source, probe
 from vpxrc.policies.registry import make_policy
-from vpxrc.storage import atomic_write, check_writable
+from vpxrc.storage import atomic_write, check_writable, temporary_folder
 from vpxrc.transcoding.chunks import MAX_BITRATE, Chunk, ChunkedEncode, Encode, encode_by
 
 CONTAINERS = (".webm", ".ivf")
@@ -186,9 +185,9 @@ def transcode(
     observes = make_policy(policy).observes
     found, video, notes = _open(source, fps)
     check_writable(output.parent)
-    with tempfile.TemporaryDirectory(prefix="vpxrc-") as folder:
+    with temporary_folder() as folder:
         most_bytes = None if size is None else size * MEGABYTE
-        sound, said = _sound(found, Path(folder), output.suffix.lower(), audio, most_bytes)
+        sound, said = _sound(found, folder, output.suffix.lower(), audio, most_bytes)
         file = _Output(output, video, sound, most_bytes)
         if most_bytes is not None:
             options = replace(options, target_bitrate=_first_target(file, most_bytes))
@@ -201,7 +200,7 @@ def transcode(
         jobs = jobs or os.cpu_count() or 1
         job = ChunkedEncode(video, options, encode, starts, jobs, progress=counted)
         job.run()
-        num_bytes = _write(job, file, Path(folder) / "trial")
+        num_bytes = _write(job, file, folder / "trial")
     seconds, chunks = time.perf_counter() - begin, tuple(job.chunks)
     return Transcoded(output, num_bytes, job.log, chunks, sound, (*notes, *said), seconds)
 
