@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save as save_tensors
 
 from vpxrc import _search
 from vpxrc.agents.checkpoints import checkpoint_metadata, read_checkpoint
@@ -25,6 +24,7 @@ from vpxrc.agents.muzero.search import (
     Step,
     gumbel_muzero_search,
 )
+from vpxrc.agents.tensors import tensor_bytes
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.envs.residual.config import ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
@@ -184,7 +184,7 @@ class Trained:
             options=json.dumps(self.options),
         )
         with atomic_write(path) as temporary:
-            temporary.write_bytes(save_tensors(self.network.parameters, metadata))
+            temporary.write_bytes(tensor_bytes(self.network.parameters, metadata))
 
 
 def shapes(observations: int, actions: int, hidden: int, width: int) -> dict[str, tuple[int, ...]]:

@@ -103,7 +103,7 @@ class Trajectory:
         """Return the trajectory that :meth:`to_pandas` made the table of.
 
         Raises:
-            InputError: Columns are missing.
+            InputError: Columns are missing, or have something else than finite numbers.
         """
         try:
             maps = tuple(
@@ -116,6 +116,11 @@ class Trajectory:
             columns |= {name: table[name].to_numpy(np.float64) for name in ("step", "lambda_scale")}
         except KeyError as error:
             raise InputError(f"not a table of a trajectory: no column {error}") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"not a table of a trajectory: {error}") from error
+        numbers = [*columns.values(), *(found for found in maps if found is not None)]
+        if not all(np.isfinite(values).all() for values in numbers):
+            raise InputError("not a table of a trajectory: not all of its numbers are finite")
         return cls(**columns, superblock_scale=maps)
 
 
