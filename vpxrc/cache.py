@@ -122,7 +122,7 @@ def open_entry(path: Path, *, always: bool = False) -> Entry | None:
         note = json.loads(note_path.read_text())
         # By a string: numpy keeps the name of what it maps only then.
         file = open(str(path), "rb")  # noqa: SIM115 - the entry closes it
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     try:
         _lock(file)
@@ -217,6 +217,6 @@ def _remove(path: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _note_path(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False
     return True

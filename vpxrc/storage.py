@@ -35,8 +35,8 @@ def cache_dir() -> Path:
     return Path.home() / ".cache" / "vpxrc"
 
 
-# Seconds after which temporary files are stale whose process cannot be looked for: it ran on another
-# machine or in another container.
+# Seconds after which temporary files are stale whose process cannot be looked for, because it ran
+# elsewhere.
 FOREIGN_AGE = 7 * 86400
 _TEMPORARY = re.compile(r"\.?vpxrc-(\d+)-(\d+)-([0-9a-f]{8})-[0-9a-f]{12}(\.tmp)?")
 _swept: set[Path] = set()

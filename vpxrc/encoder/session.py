@@ -99,7 +99,7 @@ FEW_SESSIONS = 16  # running ones at which those that nobody refers to are looke
 
 
 class _Forgotten:
-    """Collects the sessions of reference cycles, of whose size Python's own collector knows nothing.
+    """Collects the sessions of reference cycles, whose size Python's own collector cannot know.
 
     It does so when the number of running sessions has doubled since the last time, so sessions that
     are in use cost a few collections only.

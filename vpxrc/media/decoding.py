@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vpxrc.cache import open_entry, write_entry
 from vpxrc.errors import EncoderError, InputError
-from vpxrc.media.ffmpeg import first_error, message_lines, run_ffmpeg, start_ffmpeg
+from vpxrc.media.ffmpeg import READING, first_error, message_lines, run_ffmpeg, start_ffmpeg
 from vpxrc.media.frames import (
     MAX_DIMENSION,
     MIN_DIMENSION,
@@ -186,7 +186,7 @@ def _decode_file(source: Source, target: Path, wanted: _Wanted) -> dict[str, Any
     path = source.path
     # "file:" keeps ffmpeg from reading a protocol or an option into the name. Errors end the
     # program instead of being concealed: a concealed frame would be a wrong source.
-    stream = ffmpeg.input(f"file:{path}", ss=wanted.start, err_detect="explode")["V:0"]
+    stream = ffmpeg.input(f"file:{path}", ss=wanted.start, err_detect="explode", **READING)["V:0"]
     if wanted.width is not None or wanted.height is not None:
         stream = stream.filter("scale", wanted.width or -2, wanted.height or -2, flags="lanczos")
     if wanted.fps is not None:
