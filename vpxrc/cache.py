@@ -200,23 +200,32 @@ def _make_room(cache: Path, limit: int, kept: Path) -> None:
         path = note.with_suffix("")
         with suppress(OSError):
             found.append((note.stat().st_mtime_ns, path.stat().st_size, path))
+    if sum(size for _, size, _ in found) <= limit:
+        return
+    found = sorted(entry for entry in found if _is_note(_note_path(entry[-1])))
     total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
+    for _, size, path in found:
         if total <= limit:
             return
         if path != kept and _remove(path):
             total -= size
 
 
+def _is_note(path: Path) -> bool:
+    """Whether a file is a note of this module, and no other file that ends in .json."""
+    try:
+        return {"sha256", "facts", "prefix"} <= json.loads(path.read_text()).keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+
+
 def _remove(path: Path) -> bool:
     """Remove a file of the cache and its note unless it is in use."""
     try:
-        if not {"sha256", "facts"} <= json.loads(_note_path(path).read_text()).keys():
-            return False
         with open(path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _note_path(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except OSError:
         return False
     return True
