@@ -230,5 +230,5 @@ def test_sizes(monkeypatch, text, size):
 @pytest.mark.parametrize("text", ["much", "-1", "5 GiB", "nan", "1e9"])
 def test_what_is_no_size_is_refused(monkeypatch, tmp_path, text):
     monkeypatch.setenv("VPXRC_CACHE_SIZE", text)
-    with pytest.raises(InputError, match="VPXRC_CACHE_SIZE: .* is not a size such as 5GB"):
+    with pytest.raises(InputError, match=r"VPXRC_CACHE_SIZE: .* is not a size such as 5GB"):
         put(tmp_path / "frames" / "a")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -29,7 +30,10 @@ from vpxrc.media.frames import (
 from vpxrc.media.probing import HDR, TO_8_BITS, TO_SDR, Source, check_file, probe
 from vpxrc.storage import cache_dir, sha256_file
 
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
+# What ffmpeg says where it has repaired or left out something. Other errors may be about parts of a
+# file that are no pictures, as in MP4 a list of chapters.
+_REPAIR = re.compile(r"concealing|ended prematurely|corrupt|\[(gif|in#\d+/matroska).*\[error\]")
 
 
 @dataclass(frozen=True)
@@ -217,7 +221,7 @@ def _decode_file(source: Source, target: Path, wanted: _Wanted) -> dict[str, Any
             digest.update(frame)
             frames += 1
             marker = process.stdout.readline()
-        if process.wait() or _is_damaged(log):
+        if process.wait() or _is_damaged(log, path):
             raise InputError(f"{path}: truncated or corrupt: {first_error(log)}")
         # Y4M's demuxer drops a last frame that is not whole without a word.
         if wanted.num_frames is None and _is_truncated_y4m(path):
@@ -245,13 +249,10 @@ def _check_depth(source: Source) -> None:
         )
 
 
-def _is_damaged(messages: IO[bytes]) -> bool:
-    """Whether ffmpeg has repaired something, which does not change its exit status."""
-    return any(
-        words in line
-        for line in message_lines(messages)
-        for words in ("concealing", "ended prematurely")
-    )
+def _is_damaged(messages: IO[bytes], path: Path) -> bool:
+    """Whether ffmpeg has repaired or left out something, which does not change its exit status."""
+    lines = [line.replace(str(path), "") for line in message_lines(messages)]
+    return any(_REPAIR.search(line) for line in lines)
 
 
 def _is_truncated_y4m(path: Path) -> bool:

@@ -24,6 +24,7 @@ FORMATS = (
     "tmv,truehd,txd,ty,vc1,vc1test,viv,vividas,vivo,vmd,vvc,w64,wav,webp_pipe,webp,wc3movie,"
     "wsvqa,wtv,xa,xmv,xwma,yop,yuv4mpegpipe"
 )
+NOT_READ = "a playlist, a list, an image sequence or another format that is not read"
 #: Options for whatever opens a user's file with ffmpeg or its libraries.
 READING = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 
@@ -133,5 +134,6 @@ def first_error(messages: IO[bytes]) -> str:
     """Return ffmpeg's first error message, which is the cause where others follow."""
     for line in message_lines(messages):
         if match := re.search(r"\[(?:error|fatal|panic)\] (.*)", line):
-            return match[1].strip()
+            words = match[1].strip()
+            return NOT_READ if words.startswith("Format not on whitelist") else words
     return "ffmpeg says nothing about it"
