@@ -131,6 +131,36 @@ def assert_stopped(folder):
     assert marks(folder, "begun") == begun
 
 
+INTERRUPTED = """
+import sys, time
+from vpxrc.parallel import open_workers
+
+def jobs(wait):
+    yield 0.0
+    yield 0.0
+    time.sleep(wait)
+    raise KeyboardInterrupt
+
+if __name__ == "__main__":
+    for wait in map(float, sys.argv[1:]):
+        try:
+            with open_workers(2) as workers:
+                for _ in workers.unordered(time.sleep, jobs(wait)):
+                    pass
+        except KeyboardInterrupt:
+            print("interrupted")
+"""
+
+
+def test_interrupted_workers_print_nothing(tmp_path):
+    """Whether they are starting, waiting or ending."""
+    script = tmp_path / "script.py"
+    script.write_text(INTERRUPTED)
+    waits = ["0", "0.05", "0.2", "0.4", "0.8"]
+    done = subprocess.run([sys.executable, script, *waits], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n" * len(waits), "")
+
+
 def test_a_killed_worker_is_an_error(place, tmp_path):
     with pytest.raises(EncoderError, match="the same command goes on"), open_workers(1, place) as w:
         list(w.unordered(work, [Job(tmp_path, "doomed", dies=True)]))

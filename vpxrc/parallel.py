@@ -76,6 +76,7 @@ def open_workers(count: int, ray: str | None = None) -> AbstractContextManager[W
 
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 _stopping = threading.Event()
+_working = threading.Event()
 
 
 def _start_worker(stop: Connection) -> None:
@@ -83,7 +84,9 @@ def _start_worker(stop: Connection) -> None:
 
     def leave(number: int, frame: object) -> None:
         _stopping.set()
-        raise SystemExit(1)
+        if _working.is_set():
+            raise SystemExit(1)
+        os._exit(1)  # nothing to tidy up, and the pool would tell of an exception
 
     def watch() -> None:
         try:
@@ -101,9 +104,13 @@ def _start_worker(stop: Connection) -> None:
 
 
 def _call(function: Callable[[Job], Result], job: Job) -> Result:
-    if _stopping.is_set():  # the pool took the SystemExit for the job's before
-        raise SystemExit(1)
-    return function(job)
+    _working.set()
+    try:
+        if _stopping.is_set():  # the pool took the SystemExit for the job's before
+            raise SystemExit(1)
+        return function(job)
+    finally:
+        _working.clear()
 
 
 # Processes: in the parent

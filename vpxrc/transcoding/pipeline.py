@@ -198,9 +198,9 @@ def transcode(
         counted = _counted(progress, not observes or len(starts) > 1)
         encode = encode or functools.partial(encode_by, policy)
         jobs = jobs or os.cpu_count() or 1
-        job = ChunkedEncode(video, options, encode, starts, jobs, progress=counted)
-        job.run()
-        num_bytes = _write(job, file, folder / "trial")
+        with ChunkedEncode(video, options, encode, starts, jobs, progress=counted) as job:
+            job.run()
+            num_bytes = _write(job, file, folder / "trial")
     seconds, chunks = time.perf_counter() - begin, tuple(job.chunks)
     return Transcoded(output, num_bytes, job.log, chunks, sound, (*notes, *said), seconds)
 
