@@ -162,7 +162,7 @@ class Trained:
             config = MuZeroConfig(**json.loads(found.settings["muzero"]))
             options = json.loads(found.settings["options"])
             EncoderOptions(**options)
-        except (KeyError, TypeError, ValueError, InputError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError, InputError) as error:
             raise InputError(f"{path}: a network of another form; train it again") from error
         actions = len(found.config.actions)
         expected = shapes(len(OBSERVATION), actions, config.hidden, config.width)

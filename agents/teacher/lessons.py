@@ -42,6 +42,8 @@ _KINDS: dict[str, type] = {
 _SOURCE_KINDS: dict[str, type | UnionType] = {
     "name": str,
     "source": str | None,
+    "width": int | None,
+    "height": int | None,
     "start": int | float,
     "num_frames": int | None,
     "fps": str | None,
@@ -280,11 +282,13 @@ def _complete(path: Path, facts: Any) -> dict[str, Any]:
     if not isinstance(facts, dict) or _KINDS.keys() - facts.keys():
         raise InputError(f"{path}: not a lesson of `vpxrc teach`")
     source = facts.get("source")
-    if isinstance(source, dict):
-        wrong = _misfit(source, _SOURCE_KINDS)
-    else:
-        wrong = None if source is None else "source"
-    wrong = wrong or _misfit(facts, _KINDS)
+    wrong = _misfit(facts, _KINDS)
+    if source is not None and not (
+        isinstance(source, dict)
+        and {"name", "source"} <= source.keys() <= _SOURCE_KINDS.keys()
+        and _misfit(source, _SOURCE_KINDS) is None
+    ):
+        wrong = "source"
     if wrong is None and not all(
         isinstance(stages, dict)
         and all(value is None or _is(value, int | float) for value in stages.values())
@@ -293,7 +297,7 @@ def _complete(path: Path, facts: Any) -> dict[str, Any]:
         wrong = "saved"
     try:
         result_options(facts)
-    except (InputError, TypeError):
+    except (InputError, TypeError, AttributeError):
         wrong = wrong or "options"
     if wrong is not None:
         raise InputError(f"{path}: not a lesson of `vpxrc teach`: its {wrong} cannot be that")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from vpxrc.errors import InputError
@@ -127,7 +126,7 @@ def read_study(folder: str | Path, name: str | None = None) -> Study:
         if missing := _COLUMNS - set(encodes.columns):
             raise ValueError(f"encodes.parquet has no column {min(missing)}")
         for column in _NUMBERS:
-            if not np.issubdtype(encodes[column].dtype, np.number):
+            if not pd.api.types.is_numeric_dtype(encodes[column].dtype):
                 raise ValueError(f"encodes.parquet: {column} has something else than numbers")
         whole = bool(needed and clips) and set(clips) <= set(encodes["content_hash"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
