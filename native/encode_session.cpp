@@ -227,8 +227,7 @@ struct EncodeSession::Core {
     const auto start = Clock::now();
     enter(next);
     std::unique_lock<std::mutex> lock(mutex);
-    changed.wait(lock,
-                 [this] { return (state == State::kRunning || closing) && readers == 0; });
+    changed.wait(lock, [this] { return (state == State::kRunning || closing) && readers == 0; });
     state = State::kRunning;
     waited += seconds_since(start);
     return !closing;

@@ -192,8 +192,7 @@ void used_by_several_threads(const Clip &clip, const EncoderOptions &options) {
 void not_of_a_fork(const Clip &clip, const EncoderOptions &options) {
   const std::string stats = vpxrc::run_first_pass(clip.source, options);
   const auto queue = std::make_shared<vpxrc::ReadyQueue>();
-  auto session =
-      std::make_unique<EncodeSession>(clip.source, options, stats, Control{}, queue, 0);
+  auto session = std::make_unique<EncodeSession>(clip.source, options, stats, Control{}, queue, 0);
   CHECK(queue->pop(kPatience).has_value());
   const pid_t child = fork();
   if (child == 0) {
