@@ -6,6 +6,7 @@ Each line of SECURITY.md names its test; many of them are here.
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -319,6 +320,21 @@ def test_titles_are_not_taken_for_ffmpegs_words(tmp_path, clip):
             open_video(deep)
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "webm", "gif"])
+def test_damage_that_ffmpeg_passes_over_is_refused(tmp_path, clip, suffix):
+    """ffmpeg ends with 0, and the frames in the damaged part are missing."""
+    whole, cut = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
+    codec = {"mkv": ["-c:v", "ffv1"], "webm": ["-c:v", "libvpx-vp9"], "gif": []}[suffix]
+    command = [ffmpeg_program(), "-v", "error", "-i", clip, *codec, whole]
+    subprocess.run(command, check=True)
+    data = whole.read_bytes()
+    middle = len(data) // 2
+    cut.write_bytes(data[:middle] + data[middle + len(data) // 5 :])
+    assert open_video(whole).num_frames == 6
+    with pytest.raises(InputError, match="truncated or corrupt"):
+        open_video(cut)
+
+
 # Lessons and studies
 
 LESSON = {
@@ -401,3 +417,15 @@ def test_studies_without_columns_or_with_text_for_numbers(tmp_path):
     (tmp_path / "summary.json").write_text("[" * 5000)
     with pytest.raises(InputError, match="cannot be read"):
         read_study(tmp_path)
+
+
+# What the pages promise
+
+
+@pytest.mark.parametrize("page", ["SECURITY.md", "docs/reliability.md"])
+def test_every_test_that_a_page_names_is_there(page):
+    root = Path(__file__).parents[1]
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", (root / page).read_text())
+    assert len(named) > 10
+    for file, test in named:
+        assert f"def {test}(" in (root / "tests" / file).read_text(), (file, test)

@@ -1,5 +1,6 @@
 """Jobs in processes and on Ray: the same contract, and a Ray that nothing outside reaches."""
 
+import errno
 import ipaddress
 import os
 import signal
@@ -129,6 +130,15 @@ def assert_stopped(folder):
     assert marks(folder, "ended") == begun
     time.sleep(0.5)
     assert marks(folder, "begun") == begun
+
+
+def test_no_room_for_processes_is_one_line(monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", full)
+    with pytest.raises(EncoderError, match="shm full.*No space left on device"), open_workers(2):
+        pass
 
 
 INTERRUPTED = """

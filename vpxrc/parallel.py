@@ -68,6 +68,7 @@ def open_workers(count: int, ray: str | None = None) -> AbstractContextManager[W
     Raises:
         MissingDependencyError: Ray is not installed.
         InputError: There is no Ray at the address.
+        EncoderError: The system has no room for processes.
     """
     return _open_processes(count) if ray is None else _open_ray(count, ray)
 
@@ -167,8 +168,12 @@ class _Processes:
 @contextmanager
 def _open_processes(count: int) -> Iterator[_Processes]:
     context = multiprocessing.get_context("spawn")
-    reader, writer = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(reader,))
+    try:
+        reader, writer = context.Pipe(duplex=False)
+        pool = ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(reader,))
+    except OSError as error:  # no descriptors, or no room for semaphores
+        words = error.strerror or error
+        raise EncoderError(f"cannot start worker processes (/dev/shm full?): {words}") from error
     processes = _Processes(pool, count)
     try:
         yield processes
