@@ -137,7 +137,7 @@ def test_no_room_for_processes_is_one_line(monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(workers, "ProcessPoolExecutor", full)
-    with pytest.raises(EncoderError, match="shm full.*No space left on device"), open_workers(2):
+    with pytest.raises(EncoderError, match=r"shm full.*No space left on device"), open_workers(2):
         pass
 
 
