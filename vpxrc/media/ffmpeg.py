@@ -24,7 +24,7 @@ FORMATS = (
     "tmv,truehd,txd,ty,vc1,vc1test,viv,vividas,vivo,vmd,vvc,w64,wav,webp_pipe,webp,wc3movie,"
     "wsvqa,wtv,xa,xmv,xwma,yop,yuv4mpegpipe"
 )
-NOT_READ = "a playlist, a list, an image sequence or another format that is not read"
+NOT_READ = "a playlist, a list, images or another format that is not read"
 #: Options for whatever opens a user's file with ffmpeg or its libraries.
 READING = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 
