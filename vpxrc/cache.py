@@ -214,9 +214,10 @@ def _make_room(cache: Path, limit: int, kept: Path) -> None:
 def _is_note(path: Path) -> bool:
     """Whether a file is a note of this module, and no other file that ends in .json."""
     try:
-        return {"sha256", "facts", "prefix"} <= json.loads(path.read_text()).keys()
-    except (OSError, ValueError, AttributeError, RecursionError):
+        note = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
         return False
+    return isinstance(note, dict) and {"sha256", "facts", "prefix"} <= note.keys()
 
 
 def _remove(path: Path) -> bool:
