@@ -36,11 +36,14 @@ docs: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 
-# The native code alone, under AddressSanitizer and UBSan, with a libvpx built likewise.
+# The native code alone, under AddressSanitizer and UBSan, then under ThreadSanitizer, with a libvpx
+# built likewise.
 sanitize: $(INSTALLED)
-	$(BIN)/cmake -S . -B build/sanitize -DVPXRC_SANITIZE=ON
-	$(BIN)/cmake --build build/sanitize --target native_tests
-	UBSAN_OPTIONS=print_stacktrace=1 build/sanitize/native_tests
+	for sanitizers in address,undefined thread; do \
+	  $(BIN)/cmake -S . -B build/sanitize-$$sanitizers -DVPXRC_SANITIZE=$$sanitizers; \
+	  $(BIN)/cmake --build build/sanitize-$$sanitizers --target native_tests; \
+	  UBSAN_OPTIONS=print_stacktrace=1 build/sanitize-$$sanitizers/native_tests; \
+	done
 
 clean:
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache

@@ -66,11 +66,11 @@ def main() -> None:
                 continue
             starts, jobs = ((0,), 1) if kind == "whole" else (cuts, arguments.jobs)
             begin = time.perf_counter()
-            job = ChunkedEncode(video, options, encode, starts, jobs, arguments.power)
-            job.run()
-            if len(starts) > 1:
-                aim = 1000 * rate * video.duration
-                job.fit((1 - TOLERANCE) * aim, (1 + TOLERANCE) * aim)
+            with ChunkedEncode(video, options, encode, starts, jobs, arguments.power) as job:
+                job.run()
+                if len(starts) > 1:
+                    aim = 1000 * rate * video.duration
+                    job.fit((1 - TOLERANCE) * aim, (1 + TOLERANCE) * aim)
             seconds = time.perf_counter() - begin
             parts = [
                 {"target": c.options.target_bitrate, "bitrate": c.log.bitrate, "psnr": c.log.psnr}

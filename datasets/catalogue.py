@@ -20,7 +20,7 @@ from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from vpxrc.datasets.clip import Clip, Origin, Recipe
-from vpxrc.datasets.local import find_files
+from vpxrc.datasets.local import CLIPS_VARIABLE, find_files
 from vpxrc.errors import InputError
 from vpxrc.media.frames import parse_fps
 
@@ -273,7 +273,7 @@ def _parse_clip(table: _Table, folder: Path) -> Clip:
     """Return the clip of one entry of a catalogue that is in ``folder``."""
     where = table.where
     name, source, sha256 = table.text("name"), table.text("source"), table.checksum("sha256")
-    origin = _parse_origin(table)
+    origin = _parse_origin(table, folder)
     if not name or (not source and origin is None):
         raise InputError(f"{where}: needs a name and a source")
     if not _is_name(name):
@@ -300,7 +300,7 @@ def _parse_clip(table: _Table, folder: Path) -> Clip:
     )
 
 
-def _parse_origin(clip: _Table) -> Origin | None:
+def _parse_origin(clip: _Table, folder: Path) -> Origin | None:
     table = clip.table("origin", Origin)
     if table is None:
         return None
@@ -308,17 +308,20 @@ def _parse_origin(clip: _Table) -> Origin | None:
         name=table.needed("name", table.text("name")),
         size=table.needed("size", table.whole("size")),
         content_hash=table.needed("content_hash", table.checksum("content_hash")),
-        recipe=_parse_recipe(table),
+        recipe=_parse_recipe(table, folder),
     )
 
 
-def _parse_recipe(origin: _Table) -> Recipe | None:
+def _parse_recipe(origin: _Table, folder: Path) -> Recipe | None:
     table = origin.table("recipe", Recipe)
     if table is None:
         return None
     source = table.needed("source", table.text("source"))
-    if _scheme(source, table.where) not in {"http", "https", "file"}:
+    scheme = _scheme(source, table.where)
+    if scheme not in {"http", "https", "file"}:
         raise InputError(f"{table.where}: the source must be a URL (http, https or file)")
+    if scheme == "file":
+        _check_file_url(source, table.where, folder)
     preset = table.needed("preset", table.text("preset"))
     if not re.fullmatch("[a-z]+", preset):
         raise InputError(f"{table.where}: {preset!r} is not one of x264's presets")
@@ -343,8 +346,8 @@ def _checked_source(source: str, sha256: str | None, where: str, folder: Path) -
     if "://" not in source:
         if not _stays_below(source):
             raise InputError(
-                f"{where}: {source} leads out of the catalogue's folder; name such a file by a "
-                "file:// URL and its sha256"
+                f"{where}: {source} leads out of the catalogue's folder: put the file into it, or "
+                f"leave out the source, give an origin, and name its folder by {CLIPS_VARIABLE}"
             )
         return str(folder / source)
     scheme = _scheme(source, where)
@@ -352,11 +355,28 @@ def _checked_source(source: str, sha256: str | None, where: str, folder: Path) -
         raise InputError(f"{where}: {scheme}:// is not http, https, file or package")
     if sha256 is None:
         raise InputError(f"{where}: a URL needs a sha256")
+    if scheme == "file":
+        _check_file_url(source, where, folder)
     if scheme == "package":
         url = urlsplit(source)
         if not url.netloc or not _stays_below(unquote(url.path).removeprefix("/")):
             raise InputError(f"{where}: {source} is not package://DISTRIBUTION/FILE")
     return source
+
+
+def _check_file_url(source: str, where: str, folder: Path) -> None:
+    """Refuse a file URL that leads out of the catalogue's folder, by a link too."""
+    url = urlsplit(source)
+    path = Path(unquote(url.path))
+    if url.netloc not in {"", "localhost"} or not _is_below(path, folder):
+        raise InputError(f"{where}: {source} leads out of the catalogue's folder")
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a circle of links, a NUL
+        return False
 
 
 def _scheme(source: str, where: str) -> str:

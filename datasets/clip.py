@@ -14,7 +14,7 @@ import ffmpeg
 from vpxrc.datasets.local import CLIPS_VARIABLE
 from vpxrc.errors import InputError, MissingDependencyError
 from vpxrc.media.decoding import open_video
-from vpxrc.media.ffmpeg import run_ffmpeg
+from vpxrc.media.ffmpeg import READING, run_ffmpeg
 from vpxrc.media.frames import Video
 from vpxrc.storage import atomic_write, cache_dir, sha256_file
 
@@ -77,7 +77,7 @@ class Recipe:
         if self.crop:
             filters += ":force_original_aspect_ratio=increase"
             filters += f",crop={self.width}:{self.height}"
-        stream = ffmpeg.input(f"file:{original}", **reading).output(
+        stream = ffmpeg.input(f"file:{original}", **reading, **READING).output(
             f"file:{target}",
             an=None,
             vf=filters,

@@ -7,6 +7,7 @@ from vpxrc.encoder.session import SessionPool
 from vpxrc.encoder.types import DEFAULT_TIMEOUT
 from vpxrc.envs.episode import EncodeEpisode, Seen
 from vpxrc.envs.problem import Problem
+from vpxrc.errors import EncoderError
 from vpxrc.media.frames import Video
 
 
@@ -62,17 +63,27 @@ class EpisodePool(Generic[Seen]):
             ``act`` before it is handed back again; at its end it has left the pool.
 
         Raises:
-            PolicyError: A base policy failed.
-            EncoderTimeoutError: None coded a frame in time; all sessions are closed.
-            EncoderError: libvpx failed.
+            PolicyError: A base policy failed; the episode has ended.
+            EncoderTimeoutError: None coded a frame in time; all episodes have ended.
+            EncoderError: libvpx failed; the episode has ended. Or no episode is at work.
         """
         while True:
-            session_id, session = self._pool.next()
+            try:
+                session_id, session = self._pool.next()
+            except EncoderError:
+                for key, failed in list(self._sessions.items()):
+                    if failed not in self._pool:
+                        self.end(key)
+                raise
             key = self._keys[session_id]
-            if key not in self._episodes:
-                self._episodes[key] = self._problems[key].episode(session)
-            episode = self._episodes[key]
-            observation = episode.advance()
+            try:
+                if key not in self._episodes:
+                    self._episodes[key] = self._problems[key].episode(session)
+                episode = self._episodes[key]
+                observation = episode.advance()
+            except Exception:
+                self.end(key)
+                raise
             if observation is not None:
                 if episode.log is not None:
                     self.end(key)

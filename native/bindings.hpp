@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "encode_session.hpp"
+#include "without_gil.hpp"
 
 namespace vpxrc {
 

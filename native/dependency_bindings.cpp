@@ -50,7 +50,7 @@ py::dict run_model(const Frames &frames, int width, int height, const std::vecto
   }
   Dependency d;
   {
-    const py::gil_scoped_release release;
+    const WithoutGil release;
     d = temporal_dependency(group, width, height, reconstructed, lambda_q_index, *kernels);
   }
   const std::vector<py::ssize_t> blocks{d.frames, d.rows, d.cols};

@@ -7,6 +7,7 @@
 #include <ctime>
 #include <limits>
 #include <stdexcept>
+#include <thread>
 
 #include "vpx/vp8cx.h"
 #include "vpx/vpx_encoder.h"
@@ -148,27 +149,37 @@ void append(std::vector<Packet> &packets, const vpx_codec_cx_pkt_t &packet) {
 
 }  // namespace
 
+ReadyQueue::ReadyQueue() : waiting_(std::make_unique<Waiting>()) {}
+
+ReadyQueue::~ReadyQueue() {
+  if (!process_.is_here()) (void)waiting_.release();  // the parent's threads may wait in it
+}
+
 void ReadyQueue::push(int64_t id) {
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    ids_.push_back(id);
+    const std::lock_guard<std::mutex> lock(waiting_->mutex);
+    waiting_->ids.push_back(id);
   }
-  changed_.notify_one();
+  waiting_->changed.notify_one();
 }
 
 std::optional<int64_t> ReadyQueue::pop(double timeout_s) {
-  std::unique_lock<std::mutex> lock(mutex_);
-  if (!changed_.wait_for(lock, std::chrono::duration<double>(timeout_s),
-                         [this] { return !ids_.empty(); }))
+  process_.check();
+  std::unique_lock<std::mutex> lock(waiting_->mutex);
+  if (!waiting_->changed.wait_for(lock, std::chrono::duration<double>(timeout_s),
+                                  [this] { return !waiting_->ids.empty(); }))
     return std::nullopt;
-  const int64_t id = ids_.front();
-  ids_.pop_front();
+  const int64_t id = waiting_->ids.front();
+  waiting_->ids.pop_front();
   return id;
 }
 
-// The data that a session and its thread share. The thread writes in state kRunning, the owner of
-// the session reads and answers in every other state; the mutex around `state` orders the two.
+// The data that a session and its thread share. The thread writes in state kRunning, which it does
+// not go back to while there are readers; the owners of the session read and answer in every other
+// state. The mutex around `state` orders them.
 struct EncodeSession::Core {
+  static std::atomic<int> running;  // threads that have not ended
+
   Source source;
   EncoderOptions options;
   std::string first_pass_stats;
@@ -181,6 +192,9 @@ struct EncodeSession::Core {
   State state = State::kRunning;
   bool closing = false;
   bool ended = false;  // the thread has nothing more to do
+  int readers = 0;
+  std::thread thread;
+  bool joining = false;  // a closer has taken `thread`
   std::atomic<int64_t> progress{0};
 
   vpxrc_group group{};
@@ -213,7 +227,8 @@ struct EncodeSession::Core {
     const auto start = Clock::now();
     enter(next);
     std::unique_lock<std::mutex> lock(mutex);
-    changed.wait(lock, [this] { return state == State::kRunning || closing; });
+    changed.wait(lock, [this] { return (state == State::kRunning || closing) && readers == 0; });
+    state = State::kRunning;
     waited += seconds_since(start);
     return !closing;
   }
@@ -221,14 +236,6 @@ struct EncodeSession::Core {
   bool is_closing() {
     const std::lock_guard<std::mutex> lock(mutex);
     return closing;
-  }
-
-  void resume() {
-    {
-      const std::lock_guard<std::mutex> lock(mutex);
-      state = State::kRunning;
-    }
-    changed.notify_all();
   }
 
   // The seam's callbacks. They run on the encoder's thread; 0 lets it go on.
@@ -349,10 +356,11 @@ struct EncodeSession::Core {
       codec.encode_all([this](const vpx_codec_cx_pkt_t &packet) { append(packets, packet); });
     } catch (const std::exception &failure) {
       last = State::kFailed;
-      if (error.empty()) error = failure.what();
+      if (error.empty()) error = is_closing() ? "the session was closed" : failure.what();
     }
     encode_seconds = seconds_since(start) - waited;
     cpu_seconds = thread_cpu_seconds();
+    --running;
     enter(last);
     {
       const std::lock_guard<std::mutex> lock(mutex);
@@ -361,6 +369,8 @@ struct EncodeSession::Core {
     changed.notify_all();
   }
 };
+
+std::atomic<int> EncodeSession::Core::running{0};
 
 EncodeSession::EncodeSession(const Source &source, const EncoderOptions &options,
                              std::string first_pass_stats, Control control,
@@ -372,12 +382,26 @@ EncodeSession::EncodeSession(const Source &source, const EncoderOptions &options
   core_->control = std::move(control);
   core_->queue = std::move(queue);
   core_->id = id;
-  thread_ = std::thread([core = core_] { core->run(); });
+  ++Core::running;
+  try {
+    core_->thread = std::thread([core = core_] { core->run(); });
+  } catch (...) {
+    --Core::running;
+    throw;
+  }
 }
 
-EncodeSession::~EncodeSession() { close(kDestructorGrace); }
+EncodeSession::~EncodeSession() {
+  if (process_.is_here())
+    close(kDestructorGrace);
+  else  // a thread that does not exist here may hold its mutex
+    new std::shared_ptr<Core>(std::move(core_));
+}
+
+int EncodeSession::num_running() { return Core::running; }
 
 State EncodeSession::wait(double timeout_s) const {
+  process_.check();
   std::unique_lock<std::mutex> lock(core_->mutex);
   int64_t before;
   do {
@@ -390,29 +414,70 @@ State EncodeSession::wait(double timeout_s) const {
 
 int64_t EncodeSession::progress() const { return core_->progress; }
 
-void EncodeSession::answer_group(std::vector<int16_t> plan) {
-  core_->plan = std::move(plan);
-  core_->resume();
+template <typename T>
+bool EncodeSession::reply(State expected, T Core::*place, T value) {
+  process_.check();
+  {
+    const std::lock_guard<std::mutex> lock(core_->mutex);
+    if (core_->state != expected || core_->closing) return false;
+    (*core_).*place = std::move(value);
+    core_->state = State::kRunning;
+  }
+  core_->changed.notify_all();
+  return true;
 }
 
-void EncodeSession::answer(Decision decision) {
-  core_->decision = std::move(decision);
-  core_->resume();
+bool EncodeSession::answer_group(std::vector<int16_t> plan) {
+  return reply(State::kGroup, &Core::plan, std::move(plan));
+}
+
+bool EncodeSession::answer(Decision decision) {
+  return reply(State::kFrame, &Core::decision, std::move(decision));
 }
 
 bool EncodeSession::close(double grace_s) {
-  if (!thread_.joinable()) return true;
-  std::unique_lock<std::mutex> lock(core_->mutex);
-  core_->closing = true;
-  core_->changed.notify_all();
-  const bool ended = core_->changed.wait_for(lock, std::chrono::duration<double>(grace_s),
-                                             [this] { return core_->ended; });
+  if (!process_.is_here()) return true;
+  Core &core = *core_;
+  std::unique_lock<std::mutex> lock(core.mutex);
+  core.closing = true;
+  core.changed.notify_all();
+  const bool ended = core.changed.wait_for(lock, std::chrono::duration<double>(grace_s),
+                                           [&core] { return core.ended && !core.joining; });
+  if (!core.thread.joinable()) return ended;
+  if (!ended) {
+    core.thread.detach();
+    return false;
+  }
+  // One closer joins. The others wait until it has.
+  std::thread thread = std::move(core.thread);
+  core.joining = true;
   lock.unlock();
-  if (ended)
-    thread_.join();
-  else
-    thread_.detach();
-  return ended;
+  thread.join();
+  lock.lock();
+  core.joining = false;
+  core.changed.notify_all();
+  return true;
+}
+
+bool EncodeSession::is_closed() const {
+  process_.check();
+  return core_->is_closing();
+}
+
+EncodeSession::Rest::Rest(const EncodeSession &session) : session_(session) {
+  session.process_.check();
+  const std::lock_guard<std::mutex> lock(session.core_->mutex);
+  if (session.core_->state == State::kRunning)
+    throw std::runtime_error("the encoder is running: wait() first");
+  ++session.core_->readers;
+}
+
+EncodeSession::Rest::~Rest() {
+  {
+    const std::lock_guard<std::mutex> lock(session_.core_->mutex);
+    --session_.core_->readers;
+  }
+  session_.core_->changed.notify_all();
 }
 
 const vpxrc_group &EncodeSession::group() const { return core_->group; }

@@ -1,14 +1,16 @@
 // One VP9 two-pass encode on its own thread, handing over at every decision.
 #pragma once
 
+#include <unistd.h>
+
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <stdexcept>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -92,20 +94,46 @@ struct Control {
   std::optional<std::vector<Decision>> script;
 };
 
+// The process that made an object. A forked child has a copy of the object and none of the threads
+// that work on it or hold its mutexes, so it may neither use nor destroy what they share.
+class Process {
+ public:
+  bool is_here() const { return getpid() == pid_; }
+  // Throws std::runtime_error in a forked child.
+  void check() const {
+    if (!is_here()) throw std::runtime_error("opened by another process, of which this is a fork");
+  }
+
+ private:
+  pid_t pid_ = getpid();
+};
+
 // Hands back whichever of several sessions needs an answer next.
 class ReadyQueue {
  public:
+  ReadyQueue();
+  ~ReadyQueue();
+  ReadyQueue(const ReadyQueue &) = delete;
+  ReadyQueue &operator=(const ReadyQueue &) = delete;
+
   void push(int64_t id);
+  // The next id, or nothing after timeout_s seconds. Throws std::runtime_error in a forked child.
   std::optional<int64_t> pop(double timeout_s);
 
  private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<int64_t> ids_;
+  struct Waiting {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::deque<int64_t> ids;
+  };
+  Process process_;
+  std::unique_ptr<Waiting> waiting_;
 };
 
 enum class State { kRunning, kGroup, kFrame, kDone, kFailed };
 
+// May be used from several threads at once. A forked child gets std::runtime_error from all but
+// close(), progress() and the destructor, which do nothing to the parent's session.
 class EncodeSession {
  public:
   EncodeSession(const Source &source, const EncoderOptions &options, std::string first_pass_stats,
@@ -114,19 +142,37 @@ class EncodeSession {
   EncodeSession(const EncodeSession &) = delete;
   EncodeSession &operator=(const EncodeSession &) = delete;
 
+  // Number of sessions of this process whose encoder has not ended.
+  static int num_running();
+
   // Waits until the encoder needs an answer, is done or has failed. Returns kRunning where
   // timeout_s seconds go by without a frame coded: an encode without hand-overs may take as long as
   // it likes.
   State wait(double timeout_s) const;
   // Number of frames coded so far. May be called in every state.
   int64_t progress() const;
-  void answer_group(std::vector<int16_t> plan);
-  void answer(Decision decision);
-  // Ends the encode wherever it is. Returns false where the thread needs more than grace_s seconds:
-  // it then runs on to the next hand-over and ends there, still reading the source.
+  // Both return false where the encoder waits for no such answer.
+  bool answer_group(std::vector<int16_t> plan);
+  bool answer(Decision decision);
+  // Ends the encode wherever it is; may be called again. Returns false where the thread needs more
+  // than grace_s seconds: it then runs on to the next hand-over and ends there, still reading the
+  // source.
   bool close(double grace_s);
+  bool is_closed() const;
 
-  // Valid while the session waits (kGroup, kFrame) or is over.
+  // Keeps the encoder where it is while its data are read. Throws std::runtime_error where it runs.
+  class Rest {
+   public:
+    explicit Rest(const EncodeSession &session);
+    ~Rest();
+    Rest(const Rest &) = delete;
+    Rest &operator=(const Rest &) = delete;
+
+   private:
+    const EncodeSession &session_;
+  };
+
+  // Valid while the session waits (kGroup, kFrame) or is over; with several threads, in a Rest.
   const vpxrc_group &group() const;
   const vpxrc_frame &frame() const;
   const TplStats &tpl() const;
@@ -140,8 +186,11 @@ class EncodeSession {
 
  private:
   struct Core;
-  std::shared_ptr<Core> core_;
-  std::thread thread_;
+  template <typename T>
+  bool reply(State expected, T Core::*place, T value);
+
+  Process process_;
+  std::shared_ptr<Core> core_;  // the encoder's thread has the other reference
 };
 
 // First-pass statistics as libvpx's opaque blob. Throws std::runtime_error with libvpx's words.

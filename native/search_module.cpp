@@ -15,6 +15,7 @@
 
 #include "network.hpp"
 #include "search_tree.hpp"
+#include "without_gil.hpp"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -233,7 +234,7 @@ void search(SearchTree &tree, const Network &network) {
     throw py::value_error("network has " + std::to_string(network.actions()) + " actions and " +
                           std::to_string(network.hidden()) + " numbers per state; expected " +
                           std::to_string(s.actions) + " and " + std::to_string(s.width));
-  const py::gil_scoped_release release;
+  const vpxrc::WithoutGil release;
   vpxrc::search(tree, network);
 }
 
@@ -308,4 +309,5 @@ PYBIND11_MODULE(_search, m, py::mod_gil_not_used()) {
   m.doc() = "Gumbel MuZero's trees and the agent's networks, for vpxrc.agents.muzero.";
   bind_network(m);
   bind_tree(m);
+  vpxrc::ExitGate::close_at_exit();
 }

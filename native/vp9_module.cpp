@@ -12,6 +12,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -124,74 +125,95 @@ class Session {
   bool close(double grace_s) {
     bool ended;
     {
-      const py::gil_scoped_release release;
+      const vpxrc::WithoutGil release;
       ended = session_.close(grace_s);
     }
     if (!ended) frames_.inc_ref();
-    closed_ = true;
     return ended;
   }
 
   vpxrc::State wait(double timeout_s) const {
     check_open();
-    const py::gil_scoped_release release;
+    const vpxrc::WithoutGil release;
     return session_.wait(timeout_s);
   }
 
   vpxrc::State step(const py::object &given, double timeout_s) {
-    expect(vpxrc::State::kFrame, "no frame waits for a decision");
+    expect(vpxrc::State::kFrame, kNoFrame);
     vpxrc::Decision decision = decision_of(given);
-    const py::gil_scoped_release release;
-    session_.answer(std::move(decision));
+    const vpxrc::WithoutGil release;
+    if (!session_.answer(std::move(decision))) throw std::runtime_error(kNoFrame);
     return timeout_s > 0 ? session_.wait(timeout_s) : vpxrc::State::kRunning;
   }
 
   vpxrc::State step_group(const std::optional<std::vector<int16_t>> &plan, double timeout_s) {
-    expect(vpxrc::State::kGroup, "no group waits for a plan");
+    expect(vpxrc::State::kGroup, kNoGroup);
     std::vector<int16_t> q_indices = plan.value_or(std::vector<int16_t>{});
-    const size_t size = size_t(session_.group().size);
+    const size_t size = size_t(group().size);
     if (!q_indices.empty() && q_indices.size() != size && q_indices.size() != size + 1)
       throw py::value_error("a plan of " + std::to_string(q_indices.size()) +
                             " q indices for a group of " + std::to_string(size));
     for (const int16_t q : q_indices) check_q(q);
-    const py::gil_scoped_release release;
-    session_.answer_group(std::move(q_indices));
+    const vpxrc::WithoutGil release;
+    if (!session_.answer_group(std::move(q_indices))) throw std::runtime_error(kNoGroup);
     return timeout_s > 0 ? session_.wait(timeout_s) : vpxrc::State::kRunning;
   }
 
   vpxrc::State state() const { return session_.wait(0); }
   int64_t progress() const { return session_.progress(); }
-  vpxrc_frame frame() const { return at_rest().frame(); }
-  vpxrc_group group() const { return at_rest().group(); }
-  size_t num_records() const { return at_rest().records().size(); }
-  py::list packets() const { return packet_list(at_rest().packets()); }
-  std::string error() const { return at_rest().error(); }
-  double encode_seconds() const { return at_rest().encode_seconds(); }
-  double cpu_seconds() const { return at_rest().cpu_seconds(); }
+  vpxrc_frame frame() const {
+    return at_rest([](const auto &session) { return session.frame(); });
+  }
+  vpxrc_group group() const {
+    return at_rest([](const auto &session) { return session.group(); });
+  }
+  size_t num_records() const {
+    return at_rest([](const auto &session) { return session.records().size(); });
+  }
+  py::list packets() const {
+    return at_rest([](const auto &session) { return packet_list(session.packets()); });
+  }
+  std::string error() const {
+    return at_rest([](const auto &session) { return session.error(); });
+  }
+  double encode_seconds() const {
+    return at_rest([](const auto &session) { return session.encode_seconds(); });
+  }
+  double cpu_seconds() const {
+    return at_rest([](const auto &session) { return session.cpu_seconds(); });
+  }
 
   std::optional<py::array_t<double>> tpl() const {
-    const vpxrc::TplStats &tpl = at_rest().tpl();
-    if (tpl.values.empty()) return std::nullopt;
-    return array_of(tpl.values, {tpl.frames, tpl.rows, tpl.cols, VPXRC_TPL_FIELDS});
+    return at_rest([](const auto &session) -> std::optional<py::array_t<double>> {
+      const vpxrc::TplStats &tpl = session.tpl();
+      if (tpl.values.empty()) return std::nullopt;
+      return array_of(tpl.values, {tpl.frames, tpl.rows, tpl.cols, VPXRC_TPL_FIELDS});
+    });
   }
 
   py::array_t<vpxrc::FrameRecord> records(size_t start) const {
-    const auto &records = at_rest().records();
-    start = std::min(start, records.size());
-    return py::array_t<vpxrc::FrameRecord>(py::ssize_t(records.size() - start),
-                                           records.data() + start);
+    return at_rest([start](const auto &session) {
+      const auto &records = session.records();
+      const size_t first = std::min(start, records.size());
+      return py::array_t<vpxrc::FrameRecord>(py::ssize_t(records.size() - first),
+                                             records.data() + first);
+    });
   }
 
   py::array_t<double> first_pass() const {
-    const auto &stats = at_rest().first_pass();
-    const size_t frames = stats.size() / VPXRC_FIRST_PASS_FIELDS;
-    return array_of(stats, {py::ssize_t(frames), VPXRC_FIRST_PASS_FIELDS});
+    return at_rest([](const auto &session) {
+      const auto &stats = session.first_pass();
+      const size_t frames = stats.size() / VPXRC_FIRST_PASS_FIELDS;
+      return array_of(stats, {py::ssize_t(frames), VPXRC_FIRST_PASS_FIELDS});
+    });
   }
 
   std::optional<py::array_t<uint8_t>> reconstruction() const {
-    const auto &samples = at_rest().reconstruction();
-    if (samples.empty()) return std::nullopt;
-    return array_of(samples, {py::ssize_t(samples.size())});
+    return at_rest([](const auto &session) -> std::optional<py::array_t<uint8_t>> {
+      const auto &samples = session.reconstruction();
+      if (samples.empty()) return std::nullopt;
+      return array_of(samples, {py::ssize_t(samples.size())});
+    });
   }
 
  private:
@@ -205,7 +227,7 @@ class Session {
   }
 
   void check_open() const {
-    if (closed_) throw std::runtime_error("the session is closed");
+    if (session_.is_closed()) throw std::runtime_error("the session is closed");
   }
 
   void expect(vpxrc::State wanted, const char *complaint) const {
@@ -213,16 +235,18 @@ class Session {
     if (state() != wanted) throw std::runtime_error(complaint);
   }
 
-  // The encoder's own data, refused while its thread may be writing them.
-  const vpxrc::EncodeSession &at_rest() const {
-    if (!closed_ && state() == vpxrc::State::kRunning)
-      throw std::runtime_error("the encoder is running: wait() first");
-    return session_;
+  // Reads the encoder's own data while its thread cannot write them.
+  template <typename Read>
+  std::invoke_result_t<Read, const vpxrc::EncodeSession &> at_rest(Read read) const {
+    const vpxrc::EncodeSession::Rest rest(session_);
+    return read(session_);
   }
+
+  static constexpr const char *kNoFrame = "no frame waits for a decision";
+  static constexpr const char *kNoGroup = "no group waits for a plan";
 
   Frames frames_;
   vpxrc::EncodeSession session_;
-  bool closed_ = false;
 };
 
 py::bytes first_pass(const Frames &frames, int width, int height, int fps_num, int fps_den,
@@ -231,7 +255,7 @@ py::bytes first_pass(const Frames &frames, int width, int height, int fps_num, i
   const vpxrc::EncoderOptions native = options_of(options);
   std::string stats;
   {
-    const py::gil_scoped_release release;
+    const vpxrc::WithoutGil release;
     stats = vpxrc::run_first_pass(source, native);
   }
   return stats;
@@ -243,7 +267,7 @@ py::list plain_second_pass(const Frames &frames, int width, int height, int fps_
   const vpxrc::EncoderOptions native = options_of(options);
   std::vector<vpxrc::Packet> packets;
   {
-    const py::gil_scoped_release release;
+    const vpxrc::WithoutGil release;
     packets = vpxrc::run_plain_second_pass(source, native, first_pass_stats);
   }
   return packet_list(packets);
@@ -408,8 +432,11 @@ void bind_session(py::module_ &m) {
   py::class_<vpxrc::ReadyQueue, std::shared_ptr<vpxrc::ReadyQueue>>(
       m, "ReadyQueue", "Ids of sessions that need an answer, in the order in which they came.")
       .def(py::init<>(), "Make an empty queue.")
-      .def("pop", &vpxrc::ReadyQueue::pop, "timeout_s"_a, py::call_guard<py::gil_scoped_release>(),
+      .def("pop", &vpxrc::ReadyQueue::pop, "timeout_s"_a, py::call_guard<vpxrc::WithoutGil>(),
            "Return the next id, or None after timeout_s seconds.");
+
+  m.def("num_running", &vpxrc::EncodeSession::num_running,
+        "Return the number of this process's sessions whose encoder has not ended.");
 
   py::class_<Session>(m, "Session", R"(One second-pass encode on its own native thread.
 
@@ -484,4 +511,5 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
   bind_session(m);
   vpxrc::bind_model(m);
   vpxrc::bind_quality(m);
+  vpxrc::ExitGate::close_at_exit();
 }

@@ -27,7 +27,9 @@ from vpxrc.encoder.types import FIRST_PASS_FIELDS
 from vpxrc.errors import InputError
 from vpxrc.media.decoding import decode_vp9, open_video
 from vpxrc.media.probing import TO_8_BITS, TO_SDR
+from vpxrc.parallel import open_workers
 from vpxrc.quality import measure, summarize
+from vpxrc.transcoding import chunks
 from vpxrc.transcoding.chunks import ChunkedEncode, encode_by, share
 
 QUICK = ("--cpu-used", 8, "--policy", "libvpx-vbr")
@@ -425,6 +427,26 @@ def test_shares_add_up_and_follow_complexity(scenes):
     stats[20:40, FIRST_PASS_FIELDS.index("coded_error")] *= 16
     shares = share(stats, bounds, 100)
     assert shares[1] == max(shares)
+
+
+def test_all_rounds_of_an_encode_in_chunks_have_the_same_workers(scenes, monkeypatch):
+    opened = []
+
+    def counted(count):
+        opened.append(count)
+        return open_workers(count)
+
+    monkeypatch.setattr(chunks, "open_workers", counted)
+    by = functools.partial(encode_by, "libvpx-vbr")
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    with ChunkedEncode(scenes, EncoderOptions(60, cpu_used=8), by, [0, 20, 60], jobs=2) as job:
+        job.run()
+        bits = sum(chunk.log.bits for chunk in job.chunks)
+        job.fit(0.6 * bits, 0.7 * bits)
+        assert sum(chunk.log.bits for chunk in job.chunks) < bits
+    assert opened == [2]
+    left = {child.pid for child in psutil.Process().children(recursive=True)} - before
+    assert all("resource_tracker" in " ".join(psutil.Process(pid).cmdline()) for pid in left)
 
 
 @pytest.mark.parametrize(

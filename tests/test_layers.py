@@ -20,7 +20,8 @@ policies
 dependency quality
 encoder datasets
 media
-parallel storage
+parallel cache
+storage
 errors
 """
 FLOORS = {room: floor for floor, line in enumerate(ORDER.split("\n")) for room in line.split()}

@@ -1,6 +1,7 @@
 """The MuZero agent: its networks, replay and learner, and trainings through the command line."""
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -8,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from collections import deque
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import make_video
+from safetensors import safe_open
 from typer.testing import CliRunner
 
 from vpxrc import EncoderOptions, cli, encode, make_policy
@@ -203,6 +206,8 @@ def test_whole_episodes_are_kept_and_forgotten():
         assert len(one) == 8  # 2 + 5 + 1
     for name, values in replay.state().items():
         np.testing.assert_array_equal(values, copy.state()[name])
+    drawn = [one.draw(50, np.random.default_rng(1)) for one in (replay, copy)]
+    np.testing.assert_array_equal(*drawn)
     with pytest.raises(InputError, match="11 steps in a replay of 10"):
         replay.add(trajectory([0.0] * 11, [0.0] * 11))
     with pytest.raises(InputError, match="another form"):
@@ -518,6 +523,86 @@ def test_an_opponent_that_is_beaten_is_replaced(tasks, here, tmp_path, monkeypat
     done = train(out, purpose, config, clips=frozenset(), episodes=8, envs=2)
     assert done["opponents"] == 2
     assert {tuple(record) for record in table(out)["records"]} != first
+
+
+@contextmanager
+def ahead(count, ray=None):
+    """Workers in this process that draw jobs as early as one process does: two ahead."""
+
+    class Here:
+        def unordered(self, function, jobs):
+            waiting = iter(jobs)
+            drawn = deque(itertools.islice(waiting, count + 1))
+            while drawn:
+                job = drawn.popleft()
+                result = function(job)
+                drawn.extend(itertools.islice(waiting, 1))
+                yield job, result
+
+    yield Here()
+
+
+@pytest.mark.parametrize("reward", ["strict", "opponent"])
+def test_a_training_that_is_killed_anywhere_comes_to_the_same_bytes(
+    tasks, tmp_path, monkeypatch, reward
+):
+    monkeypatch.setattr(training, "open_workers", ahead)
+    monkeypatch.setattr(training, "STATE_EVERY", 0.0)
+    monkeypatch.setattr(state, "WINDOW", 4)
+    monkeypatch.setattr(training, "OUTDONE", -1.0)
+    # The ring of the replay is full after a few episodes.
+    config = dataclasses.replace(SMALL, capacity=60)
+    purpose = Purpose(tasks, FRAMES, reward)
+    take = training.Run.take
+
+    def run(out, *kills):
+        for kill in (*kills, None):
+
+            def killed(self, job, played, kill=kill):
+                if ("before", self.memory.count["episodes"]) == kill:
+                    raise RuntimeError("killed")
+                take(self, job, played)
+                if ("after", self.memory.count["episodes"]) == kill:
+                    raise RuntimeError("killed")
+
+            monkeypatch.setattr(training.Run, "take", killed)
+            with pytest.raises(RuntimeError, match="killed") if kill else nullcontext():
+                train(out, purpose, config, clips=frozenset(), episodes=12, envs=2)
+
+    def curve(out):
+        table = pd.read_parquet(out.with_suffix(".curve.parquet"))
+        return table.drop(columns=["seconds", "frames_per_second"])
+
+    whole = tmp_path / "whole.safetensors"
+    run(whole)
+    for number, kills in enumerate(
+        (
+            [("after", 2)],
+            [("before", 4), ("before", 4), ("after", 10)],
+            [("before", 6), ("after", 8), ("before", 10)],
+        )
+    ):
+        out = tmp_path / f"killed{number}.safetensors"
+        run(out, *kills)
+        pd.testing.assert_frame_equal(curve(out), curve(whole), check_exact=True)
+        assert out.read_bytes() == whole.read_bytes()
+
+
+def test_equal_checkpoints_have_equal_bytes_in_every_process(network, tmp_path):
+    paths = [tmp_path / f"{seed}.safetensors" for seed in range(4)]
+    source = tmp_path / "source.safetensors"
+    Trained(network, FRAMES, SMALL, frozenset({"a", "b"}), {}).save(source)
+    program = (
+        "import sys; from vpxrc.agents.muzero.network import Trained\n"
+        "Trained.load(sys.argv[1]).save(sys.argv[2])"
+    )
+    for seed, path in enumerate(paths):
+        environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
+        subprocess.run([sys.executable, "-c", program, source, path], check=True, env=environment)
+    assert {path.read_bytes() for path in paths} == {source.read_bytes()}
+    with safe_open(source, "numpy") as file:
+        assert set(file.keys()) == network.parameters.keys()
+        assert file.metadata()["clips"] == "a b"
 
 
 def test_prices_of_overshoot(tasks):

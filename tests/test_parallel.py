@@ -1,5 +1,6 @@
 """Jobs in processes and on Ray: the same contract, and a Ray that nothing outside reaches."""
 
+import errno
 import ipaddress
 import os
 import signal
@@ -129,6 +130,45 @@ def assert_stopped(folder):
     assert marks(folder, "ended") == begun
     time.sleep(0.5)
     assert marks(folder, "begun") == begun
+
+
+def test_no_room_for_processes_is_one_line(monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", full)
+    with pytest.raises(EncoderError, match=r"shm full.*No space left on device"), open_workers(2):
+        pass
+
+
+INTERRUPTED = """
+import sys, time
+from vpxrc.parallel import open_workers
+
+def jobs(wait):
+    yield 0.0
+    yield 0.0
+    time.sleep(wait)
+    raise KeyboardInterrupt
+
+if __name__ == "__main__":
+    for wait in map(float, sys.argv[1:]):
+        try:
+            with open_workers(2) as workers:
+                for _ in workers.unordered(time.sleep, jobs(wait)):
+                    pass
+        except KeyboardInterrupt:
+            print("interrupted")
+"""
+
+
+def test_interrupted_workers_print_nothing(tmp_path):
+    """Whether they are starting, waiting or ending."""
+    script = tmp_path / "script.py"
+    script.write_text(INTERRUPTED)
+    waits = ["0", "0.05", "0.2", "0.4", "0.8"]
+    done = subprocess.run([sys.executable, script, *waits], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n" * len(waits), "")
 
 
 def test_a_killed_worker_is_an_error(place, tmp_path):

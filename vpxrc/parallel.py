@@ -68,6 +68,7 @@ def open_workers(count: int, ray: str | None = None) -> AbstractContextManager[W
     Raises:
         MissingDependencyError: Ray is not installed.
         InputError: There is no Ray at the address.
+        EncoderError: The system has no room for processes.
     """
     return _open_processes(count) if ray is None else _open_ray(count, ray)
 
@@ -76,6 +77,7 @@ def open_workers(count: int, ray: str | None = None) -> AbstractContextManager[W
 
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 _stopping = threading.Event()
+_working = threading.Event()
 
 
 def _start_worker(stop: Connection) -> None:
@@ -83,7 +85,9 @@ def _start_worker(stop: Connection) -> None:
 
     def leave(number: int, frame: object) -> None:
         _stopping.set()
-        raise SystemExit(1)
+        if _working.is_set():
+            raise SystemExit(1)
+        os._exit(1)  # nothing to tidy up, and the pool would tell of an exception
 
     def watch() -> None:
         try:
@@ -101,9 +105,13 @@ def _start_worker(stop: Connection) -> None:
 
 
 def _call(function: Callable[[Job], Result], job: Job) -> Result:
-    if _stopping.is_set():  # the pool took the SystemExit for the job's before
-        raise SystemExit(1)
-    return function(job)
+    _working.set()
+    try:
+        if _stopping.is_set():  # the pool took the SystemExit for the job's before
+            raise SystemExit(1)
+        return function(job)
+    finally:
+        _working.clear()
 
 
 # Processes: in the parent
@@ -160,8 +168,12 @@ class _Processes:
 @contextmanager
 def _open_processes(count: int) -> Iterator[_Processes]:
     context = multiprocessing.get_context("spawn")
-    reader, writer = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(reader,))
+    try:
+        reader, writer = context.Pipe(duplex=False)
+        pool = ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(reader,))
+    except OSError as error:  # no descriptors, or no room for semaphores
+        words = error.strerror or error
+        raise EncoderError(f"cannot start worker processes (/dev/shm full?): {words}") from error
     processes = _Processes(pool, count)
     try:
         yield processes

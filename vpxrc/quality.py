@@ -2,7 +2,6 @@
 
 import json
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from vpxrc.errors import EncoderError, InputError
 from vpxrc.media.decoding import y4m_frames
 from vpxrc.media.ffmpeg import run_ffmpeg
 from vpxrc.media.frames import Video, frame_bytes, split_planes
+from vpxrc.storage import temporary_folder
 
 
 @dataclass(frozen=True)
@@ -161,11 +161,11 @@ def measure_stream(
     y4m = {"format": "yuv4mpegpipe", "pix_fmt": "yuv420p", "fps_mode": "passthrough"}
     doing = f"{video.name}: cannot measure {' and '.join(metrics)}"
     values = {}
-    with tempfile.TemporaryDirectory(prefix="vpxrc-") as folder:
+    with temporary_folder() as folder:
         if "vmaf" in metrics:
             _check_vmaf(video)
             shown = shown.filter_multi_output("split", 2)
-            source = _source(video, Path(folder))
+            source = _source(video, folder)
             judged = _filtered("vmaf", [_numbered(one, video) for one in (shown[1], source)], 1)
             output = ffmpeg.merge_outputs(shown[0].output("pipe:", **y4m), judged)
         else:
@@ -174,7 +174,7 @@ def measure_stream(
         decoded = y4m_frames(written, video.width, video.height)
         _check_frames(decoded, video)
         if "vmaf" in metrics:
-            values["vmaf"] = np.array(_read("vmaf", Path(folder)))
+            values["vmaf"] = np.array(_read("vmaf", folder))
     if "ssim" in metrics:
         values["ssim"] = _native.ssim(decoded, video.frames, video.width, video.height)
     return values
@@ -248,12 +248,12 @@ def _filter_metrics(
     """
     if "vmaf" in metrics:
         _check_vmaf(video)
-    with tempfile.TemporaryDirectory(prefix="vpxrc-") as folder:
+    with temporary_folder() as folder:
         inputs = [
             _numbered(source, video).filter_multi_output("split", len(metrics))
             for source in (
                 ffmpeg.input("pipe:", **_raw(video)),
-                _source(video, Path(folder)),
+                _source(video, folder),
             )
         ]
         outputs = [
@@ -264,7 +264,7 @@ def _filter_metrics(
         run_ffmpeg(
             ffmpeg.merge_outputs(*outputs), EncoderError, doing, decoded.tobytes(), cwd=folder
         )
-        return {metric: _read(metric, Path(folder)) for metric in metrics}
+        return {metric: _read(metric, folder) for metric in metrics}
 
 
 def _raw(video: Video) -> dict[str, object]:

@@ -1,8 +1,18 @@
-"""The cache folder, atomic writes and checksums."""
+"""The cache folder, temporary files, atomic writes and checksums.
 
+Temporary files and folders have the process that made them in their names. What a killed process
+leaves is removed by the next one that works in the same folder.
+"""
+
+import errno
+import functools
 import hashlib
 import json
 import os
+import re
+import shutil
+import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,12 +35,114 @@ def cache_dir() -> Path:
     return Path.home() / ".cache" / "vpxrc"
 
 
+# Seconds after which temporary files are stale whose process cannot be looked for, because it ran
+# elsewhere.
+FOREIGN_AGE = 7 * 86400
+_TEMPORARY = re.compile(r"\.?vpxrc-(\d+)-(\d+)-([0-9a-f]{8})-[0-9a-f]{12}(\.tmp)?")
+_swept: set[Path] = set()
+
+
+def _start_time(pid: int) -> str:
+    """Return when a process began, in ticks since the machine did.
+
+    Raises:
+        OSError: There is no such process.
+    """
+    # proc_pid_stat(5): field 22, counted behind the command's name, which may have spaces.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+
+
+@functools.cache
+def _process_space() -> str:
+    """Return what numbers of processes are unique in: a machine, or a container on it."""
+    space = os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(f"{os.uname().nodename} {space}".encode()).hexdigest()[:8]
+
+
+def _temporary_name() -> str:
+    """Return a new name that says which process made it."""
+    pid = os.getpid()
+    return f"vpxrc-{pid}-{_start_time(pid)}-{_process_space()}-{uuid.uuid4().hex[:12]}"
+
+
+def _is_stale(path: Path) -> bool:
+    """Whether a path is a temporary file or folder whose process is gone."""
+    match = _TEMPORARY.fullmatch(path.name)
+    if match is None:
+        return False
+    pid, start, space = int(match[1]), match[2], match[3]
+    try:
+        if space != _process_space():
+            return time.time() - path.lstat().st_mtime > FOREIGN_AGE
+        return _start_time(pid) != start
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files and folders that killed processes have left in a folder.
+
+    The folder is looked through once in this process. What cannot be removed stays.
+    """
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if not _is_stale(path):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield a new folder for intermediate files, which is removed at the end of the block.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
+    home = Path(tempfile.gettempdir())
+    sweep(home)
+    folder = home / _temporary_name()
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise OutputError(f"cannot write to {home}: {error.strerror or error}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk.
+
+    Raises:
+        OSError: They cannot be brought there.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without it
+            raise
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its place when the block succeeds.
 
-    A reader sees the old file or the whole new one, never a part. When the block fails the
-    temporary file is removed and ``path`` is untouched. Missing parent folders are made.
+    A reader sees the old file or the whole new one, never a part, after a loss of power too. When
+    the block fails the temporary file is removed and ``path`` is untouched. Missing parent folders
+    are made.
 
     Args:
         path: The file to write.
@@ -42,12 +154,16 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         OutputError: An ``OSError`` came up (read-only folder, disk full, ...).
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    temporary = path.with_name(f".{_temporary_name()}.tmp")
     try:
         if not path.parent.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
         yield temporary
+        if not temporary.is_symlink():
+            sync(temporary)
         temporary.replace(path)
+        sync(path.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save as save_tensors
 from torch import Tensor, nn
 
 from vpxrc.agents.imitation.config import LearnerConfig
@@ -28,6 +27,7 @@ from vpxrc.agents.imitation.network import (
     LIMITS,
     inputs,
 )
+from vpxrc.agents.tensors import tensor_bytes
 from vpxrc.errors import InputError
 from vpxrc.storage import atomic_write
 
@@ -279,4 +279,4 @@ class Learner:
             for name, value in self.members.state_dict().items()
         }
         with atomic_write(path) as temporary:
-            temporary.write_bytes(save_tensors(tensors, metadata))
+            temporary.write_bytes(tensor_bytes(tensors, metadata))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpxrc.agents.imitation.features import FIRST_PASS, FRAME, GROUP, Features
-from vpxrc.agents.tensors import read_tensors
+from vpxrc.agents.tensors import read_weights
 from vpxrc.errors import InputError
 
 Array = NDArray[np.float32]
@@ -79,7 +79,7 @@ class Network:
         Raises:
             InputError: It is not one, or another version's, or its tensors are not a network's.
         """
-        parameters, settings = read_tensors(path)
+        parameters, settings = read_weights(path)
         if settings.get("format") != str(FORMAT) or settings.get("inputs") != inputs():
             raise InputError(f"{path}: a checkpoint of another version of vpxrc; train it again")
         members = {name.partition(".")[0] for name in parameters}

@@ -22,9 +22,9 @@ from vpxrc.agents.teacher.lessons import (
 )
 from vpxrc.agents.teacher.trajectory import Trajectory
 from vpxrc.agents.tensors import from_tensors, read_tensors, to_tensors
+from vpxrc.cache import open_entry, write_entry
 from vpxrc.datasets import Clip
-from vpxrc.errors import InputError
-from vpxrc.storage import atomic_write, cache_dir, digest
+from vpxrc.storage import cache_dir, digest
 
 _NAME = "lessons"  # of the value in the file
 
@@ -45,10 +45,11 @@ class Observation:
 
     def read(self) -> tuple[Lesson, ...] | None:
         """Return the lessons in the cache; None where there are none, or none that can be read."""
-        try:
-            tensors, _ = read_tensors(self.path)
-        except InputError:
+        entry = open_entry(self.path)
+        if entry is None:
             return None
+        with entry:
+            tensors, _ = read_tensors(self.path)
         seen: tuple[Lesson, ...] = from_tensors(tuple[Lesson, ...], tensors, _NAME)
         return seen
 
@@ -87,7 +88,7 @@ def observe_once(observation: Observation) -> str:
         video = open_clip(result, [observation.clip])
         trajectory = Trajectory.from_pandas(stored_trajectory(result))
         seen = observe(result["clip"], video, result_options(result), trajectory)
-        with atomic_write(observation.path) as temporary:
+        with write_entry(observation.path) as (temporary, _):
             temporary.write_bytes(save_tensors(dict(to_tensors(tuple(seen), _NAME))))
     return observation.clip.open().content_hash
 

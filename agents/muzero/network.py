@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save as save_tensors
 
 from vpxrc import _search
 from vpxrc.agents.checkpoints import checkpoint_metadata, read_checkpoint
@@ -25,6 +24,7 @@ from vpxrc.agents.muzero.search import (
     Step,
     gumbel_muzero_search,
 )
+from vpxrc.agents.tensors import tensor_bytes
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.envs.residual.config import ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
@@ -162,7 +162,7 @@ class Trained:
             config = MuZeroConfig(**json.loads(found.settings["muzero"]))
             options = json.loads(found.settings["options"])
             EncoderOptions(**options)
-        except (KeyError, TypeError, ValueError, InputError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError, InputError) as error:
             raise InputError(f"{path}: a network of another form; train it again") from error
         actions = len(found.config.actions)
         expected = shapes(len(OBSERVATION), actions, config.hidden, config.width)
@@ -184,7 +184,7 @@ class Trained:
             options=json.dumps(self.options),
         )
         with atomic_write(path) as temporary:
-            temporary.write_bytes(save_tensors(self.network.parameters, metadata))
+            temporary.write_bytes(tensor_bytes(self.network.parameters, metadata))
 
 
 def shapes(observations: int, actions: int, hidden: int, width: int) -> dict[str, tuple[int, ...]]:

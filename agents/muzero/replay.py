@@ -240,13 +240,14 @@ class Replay:
         )
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return what it holds, the oldest first, as arrays by name."""
+        """Return what it holds, the oldest first, as arrays by name, and where the ring ends."""
         rows = (self._end - self._size + np.arange(self._size)) % self.capacity
         arrays = {name: column[rows] for name, column in self._columns.items()}
         return {
             **arrays,
             "chance": self._chance[rows],
             "lengths": np.fromiter(self._episodes, np.int64, len(self._episodes)),
+            "end": np.array([self._end], np.int64),
         }
 
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
@@ -255,17 +256,18 @@ class Replay:
         Raises:
             InputError: It does not fit.
         """
-        lengths = state["lengths"].tolist()
+        lengths, (end,) = state["lengths"].tolist(), state["end"].tolist()
         count = sum(lengths)
         shapes = {name: (count, *column.shape[1:]) for name, column in self._columns.items()}
         if count > self.capacity or any(state[n].shape != shape for n, shape in shapes.items()):
             raise InputError("a replay of another form")
+        # At the same places: what is drawn depends on them.
+        rows = (end - count + np.arange(count)) % self.capacity
         for name, column in self._columns.items():
-            column[:count] = state[name]
-        self._chance[:count] = state["chance"]
-        self._chance[count:] = 0.0
+            column[rows] = state[name]
+        self._chance[:], self._left[:] = 0.0, 0
+        self._chance[rows] = state["chance"]
         left: Iterable[NDArray[np.int64]] = (np.arange(length, 0, -1) for length in lengths)
-        self._left[:] = 0
-        self._left[:count] = np.concatenate([*left, np.zeros(0, np.int64)])
+        self._left[rows] = np.concatenate([*left, np.zeros(0, np.int64)])
         self._episodes, self._size = deque(lengths), count
-        self._end = count % self.capacity
+        self._end = end % self.capacity

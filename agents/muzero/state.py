@@ -16,12 +16,13 @@ from safetensors.numpy import save as save_tensors
 
 from vpxrc.agents.muzero.curve import WINDOW, Row
 from vpxrc.agents.muzero.learner import Learner
+from vpxrc.agents.muzero.network import Network
 from vpxrc.agents.muzero.purpose import MuZeroReward
 from vpxrc.agents.muzero.replay import Replay
 from vpxrc.errors import InputError
-from vpxrc.storage import atomic_write
+from vpxrc.storage import atomic_write, sync
 
-FORMAT = 1
+FORMAT = 2
 
 _UNREADABLE = (
     OSError,
@@ -37,6 +38,23 @@ _UNREADABLE = (
 )
 
 
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """Work that a worker has or will get, with the network that it was planned with.
+
+    A state keeps it: gone on with a newer network, the training would be another one.
+
+    Attributes:
+        tasks: Places of the tasks among the purpose's.
+        numbers: Numbers of the episodes; empty for encodes of a new opponent.
+        network: What chooses.
+    """
+
+    tasks: tuple[int, ...]
+    numbers: tuple[int, ...]
+    network: Network
+
+
 @dataclass(eq=False)
 class Memory:
     """All of a training that lasts.
@@ -48,6 +66,7 @@ class Memory:
         count: Numbers of ``episodes``, ``decisions``, ``frames`` and replaced ``opponents`` so far.
         wins: 1 for a win, 0.5 for a draw and 0 for a loss, of the last 200 episodes.
         rows: The curve so far, a row per iteration.
+        planned: What is to be done next, what workers are doing now included.
         seconds: Duration of the runs before this one.
     """
 
@@ -59,6 +78,7 @@ class Memory:
     )
     wins: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     rows: list[Row] = field(default_factory=list)
+    planned: list[Planned] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -91,6 +111,7 @@ class StateFolder:
             folder.mkdir()
             torch.save(memory.learner.state_dict(), folder / "weights.pt")
             (folder / "replay.safetensors").write_bytes(save_tensors(memory.replay.state()))
+            _write_planned(folder, memory.planned)
             pd.DataFrame(memory.rows).to_parquet(folder / "curve.parquet")
             (folder / "ema.json").write_text(json.dumps(memory.reward.state_dict()) + "\n")
             state = {
@@ -100,6 +121,8 @@ class StateFolder:
                 "wins": list(memory.wins),
             }
             (folder / "state.json").write_text(json.dumps(state) + "\n")
+            for path in (*folder.iterdir(), folder):
+                sync(path)
             link.symlink_to(name)
         self._remove_others(name)
         self._generation += 1
@@ -135,6 +158,7 @@ class StateFolder:
             )
             memory.learner.load_state_dict(weights)
             memory.replay.load_state(load_tensors((folder / "replay.safetensors").read_bytes()))
+            memory.planned = _read_planned(folder)
             memory.reward.load_state_dict(json.loads((folder / "ema.json").read_text()))
             table = pd.read_parquet(folder / "curve.parquet")
             memory.rows = [cast(Row, row) for row in table.to_dict("records")]
@@ -151,3 +175,32 @@ class StateFolder:
         for other in self._path.iterdir():
             if other.is_dir() and not other.is_symlink() and other.name != name:
                 shutil.rmtree(other, ignore_errors=True)
+
+
+def _write_planned(folder: Path, planned: list[Planned]) -> None:
+    """Write plans, and every network of theirs once."""
+    networks = list({id(one.network): one.network for one in planned}.values())
+    tensors = {
+        f"{place}.{name}": values
+        for place, network in enumerate(networks)
+        for name, values in network.parameters.items()
+    }
+    plans = [
+        {"tasks": one.tasks, "numbers": one.numbers, "network": networks.index(one.network)}
+        for one in planned
+    ]
+    (folder / "planned.safetensors").write_bytes(save_tensors(tensors))
+    (folder / "planned.json").write_text(json.dumps(plans) + "\n")
+
+
+def _read_planned(folder: Path) -> list[Planned]:
+    plans = json.loads((folder / "planned.json").read_text())
+    parameters: dict[int, dict[str, Any]] = {}
+    for name, values in load_tensors((folder / "planned.safetensors").read_bytes()).items():
+        place, _, own = name.partition(".")
+        parameters.setdefault(int(place), {})[own] = values
+    networks = {place: Network(own) for place, own in parameters.items()}
+    return [
+        Planned(tuple(one["tasks"]), tuple(one["numbers"]), networks[one["network"]])
+        for one in plans
+    ]

@@ -6,7 +6,6 @@ import math
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,6 @@ from vpxrc.agents.muzero.actor import (
     Job,
     Played,
     ReferenceJob,
-    Task,
     encode_all,
     open_task,
     play,
@@ -34,7 +32,7 @@ from vpxrc.agents.muzero.network import Array, Network, Trained
 from vpxrc.agents.muzero.purpose import Purpose
 from vpxrc.agents.muzero.references import add_references, episode_rewards, missing_references
 from vpxrc.agents.muzero.replay import PlayedEpisode, Replay
-from vpxrc.agents.muzero.state import FORMAT, Memory, StateFolder
+from vpxrc.agents.muzero.state import FORMAT, Memory, Planned, StateFolder
 from vpxrc.agents.progress import Progress, silent
 from vpxrc.encoder.log import EncodeLog, coded_rows
 from vpxrc.encoder.options import EncoderOptions
@@ -82,7 +80,8 @@ def train(
     against, the mean of the table); the losses (means over its updates); ``frames_per_second``
     (coded in all workers since the run was last started).
 
-    With one job all is the same at every run of the same call.
+    With one job all is the same at every run of the same call, killed and gone on with or not; of
+    the curve all but ``seconds`` and ``frames_per_second``.
 
     Args:
         out: The checkpoint.
@@ -194,7 +193,7 @@ class Run:
         )
         learner = Learner(len(OBSERVATION), actions, config, device)
         self.memory = Memory(learner, replay, purpose.make_reward())
-        self._urgent: deque[Job] = deque()
+        self._jobs: dict[Job, Planned] = {}  # what the workers have
         self._network: Network | None = None
         references = [] if purpose.reference is None else [purpose.reference]
         self._code = digest(provenance.causes(purpose.residual.base, *references))
@@ -203,7 +202,8 @@ class Run:
             self._folder.load(self.memory, self._settings())
         self._started = self._saved = time.monotonic()
         self._frames = 0  # coded since then
-        self._submitted = self.memory.count["episodes"]
+        planned = sum(len(one.numbers) for one in self.memory.planned)
+        self._submitted = self.memory.count["episodes"] + planned
         self._changed = False
 
     # What the workers do
@@ -216,32 +216,39 @@ class Run:
             yield job
 
     def episodes(self) -> Iterator[Job]:
-        """Yield episodes with the networks of the moment, until there are enough."""
-        residual, config = self._purpose.residual, self._config
-        while not self._enough():
-            if self._urgent:
-                yield self._urgent.popleft()
-                continue
-            count = self._envs
-            if self.episodes_wanted is not None:
-                count = min(count, self.episodes_wanted - self._submitted)
-            numbers = range(self._submitted, self._submitted + count)
-            self._submitted += count
-            tasks = tuple(self._task(number) for number in numbers)
-            seeds = tuple((config.seed, _NOISE, number) for number in numbers)
-            yield Job(tasks, residual, self.network(), config, seeds)
+        """Yield what is planned, then episodes with the network of the moment."""
+        while (planned := self._next()) is not None:
+            tasks = tuple(self._purpose.tasks[place] for place in planned.tasks)
+            seeds = tuple((self._config.seed, _NOISE, number) for number in planned.numbers)
+            job = Job(tasks, self._purpose.residual, planned.network, self._config, seeds)
+            self._jobs[job] = planned
+            yield job
 
-    def _enough(self) -> bool:
-        if self.episodes_wanted is not None and self._submitted >= self.episodes_wanted:
-            return True
-        return self.seconds_wanted is not None and self._seconds() >= self.seconds_wanted
+    def _next(self) -> Planned | None:
+        """Return what no worker has yet; None where it is enough."""
+        wanted, memory = self.episodes_wanted, self.memory
+        if self.seconds_wanted is not None and self._seconds() >= self.seconds_wanted:
+            return None
+        given = self._jobs.values()
+        for planned in memory.planned:
+            # A state may be of a call that wanted more.
+            is_wanted = wanted is None or not planned.numbers or planned.numbers[0] < wanted
+            if planned not in given and is_wanted:
+                return planned
+        count = self._envs if wanted is None else min(self._envs, wanted - self._submitted)
+        if count <= 0:
+            return None
+        numbers = tuple(range(self._submitted, self._submitted + count))
+        self._submitted += count
+        planned = Planned(tuple(map(self._task, numbers)), numbers, self.network())
+        memory.planned.append(planned)
+        return planned
 
-    def _task(self, number: int) -> Task:
-        """Return the task of an episode: all of them in turn, in an order drawn anew each time."""
-        tasks = self._purpose.tasks
-        turn, place = divmod(number, len(tasks))
+    def _task(self, number: int) -> int:
+        """Return the place of an episode's task: all in turn, in an order drawn anew each time."""
+        turn, place = divmod(number, len(self._purpose.tasks))
         rng = np.random.default_rng((self._config.seed, _ORDER, turn))
-        return tasks[int(rng.permutation(len(tasks))[place])]
+        return int(rng.permutation(len(self._purpose.tasks))[place])
 
     def network(self) -> Network:
         """Return the network of the moment."""
@@ -262,6 +269,7 @@ class Run:
 
     def take(self, job: Job, played: list[Played]) -> None:
         """Take in episodes, learn from them, and keep a state now and then."""
+        self.memory.planned.remove(self._jobs.pop(job))
         if job.seeds:
             self._changed = True
             self._learn_from(played, [one.log for one in played])
@@ -312,11 +320,11 @@ class Run:
         """Have the agent of now encode everything, to be the opponent from then on."""
         self.memory.wins.clear()
         self.memory.count["opponents"] += 1
-        tasks = self._purpose.tasks
-        for start in range(0, len(tasks), self._envs):
-            some = tasks[start : start + self._envs]
-            job = Job(some, self._purpose.residual, self.network(), self._config)
-            self._urgent.append(job)
+        places = range(len(self._purpose.tasks))
+        self.memory.planned += [
+            Planned(tuple(places[start : start + self._envs]), (), self.network())
+            for start in range(0, len(places), self._envs)
+        ]
 
     def _note(
         self, played: list[Played], logs: list[EncodeLog], returns: list[float], losses: Row

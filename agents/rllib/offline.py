@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vpxrc.agents.teacher.lessons import open_clip, result_options, stored_trajectory
 from vpxrc.agents.teacher.trajectory import Follow, Trajectory
+from vpxrc.cache import write_entry
 from vpxrc.datasets import Clip
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
@@ -29,7 +30,7 @@ from vpxrc.media.frames import Video
 from vpxrc.policies.base import Episode, Policy, encode
 from vpxrc.policies.registry import make_policy
 from vpxrc.policies.wrapper import PolicyWrapper
-from vpxrc.storage import atomic_write, cache_dir, digest
+from vpxrc.storage import cache_dir, digest
 
 # The second target of a clip that has only one, as a multiple of it: a slope takes two encodes.
 _NEIGHBOUR = 0.75
@@ -152,9 +153,9 @@ class Surveyed:
     complaint: str
 
     def write(self, path: Path) -> None:
-        """Write it by atomic rename."""
+        """Write it into the cache."""
         words = json.dumps({"references": self.references, "complaint": self.complaint})
-        with atomic_write(path) as temporary, temporary.open("wb") as file:
+        with write_entry(path) as (temporary, _), temporary.open("wb") as file:
             np.savez(file, observations=self.observations, words=np.array(words))
 
     @classmethod
@@ -359,7 +360,7 @@ def _labels(
 
 
 def write_episodes(path: Path, episodes: Iterable[Demonstrated]) -> None:
-    """Write a parquet file with a row per episode, by atomic rename."""
+    """Write a parquet file with a row per episode into the cache."""
     rows = list(episodes)
     table = pa.table(
         {
@@ -368,7 +369,7 @@ def write_episodes(path: Path, episodes: Iterable[Demonstrated]) -> None:
             "rewards": pa.array([row.rewards for row in rows], pa.list_(pa.float32())),
         }
     )
-    with atomic_write(path) as temporary:
+    with write_entry(path) as (temporary, _):
         pq.write_table(table, temporary)
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save as save_tensors
 
 from vpxrc import provenance
 from vpxrc.agents.checkpoints import checkpoint_metadata
@@ -33,6 +32,8 @@ from vpxrc.agents.rllib.offline import (
 from vpxrc.agents.rllib.policy import FORMAT, exported, problem
 from vpxrc.agents.rllib.state import TrainingState
 from vpxrc.agents.teacher.lessons import find_clip, results
+from vpxrc.agents.tensors import tensor_bytes
+from vpxrc.cache import has_entry
 from vpxrc.datasets import Clip
 from vpxrc.envs.gain import GainReward
 from vpxrc.envs.residual.config import ResidualConfig
@@ -214,7 +215,7 @@ class _Course:
         hashes = dict(workers.unordered(contents, clips))
         facts = (options, config, own.reference, own.reward == "gain", self.code)
         jobs = [Survey(clip, hashes[clip][0], tuple(targets), *facts) for clip in clips]
-        missing = [job for job in jobs if not job.path.is_file()]
+        missing = [job for job in jobs if not has_entry(job.path)]
         for job, surveyed in workers.unordered(survey, missing):
             surveyed.write(job.path)
         done = {job.clip: Surveyed.read(job.path) for job in jobs}
@@ -265,7 +266,7 @@ class _Course:
             for result in results(place)
         ]
         for job, episodes in workers.unordered(
-            demonstrate, [job for job in jobs if not job.path.is_file()]
+            demonstrate, [job for job in jobs if not has_entry(job.path)]
         ):
             write_episodes(job.path, episodes)
         hashes = dict(workers.unordered(contents, {job.clip for job in jobs}))
@@ -360,7 +361,7 @@ def _write(course: _Course, out: Path, weights: dict[str, NDArray[np.float32]]) 
         training=json.dumps({"seed": course.seed, **dataclasses.asdict(own)}),
     )
     with atomic_write(out) as temporary:
-        temporary.write_bytes(save_tensors(tensors, about))
+        temporary.write_bytes(tensor_bytes(tensors, about))
 
 
 def _figures(result: dict[str, Any]) -> dict[str, float]:

@@ -3,9 +3,10 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import numpy as np
@@ -27,16 +28,27 @@ from vpxrc.storage import atomic_write
 
 _LOGGED = ("psnr", "psnr_overall")  # qualities that every log has
 _CODED = ("q_index", "is_shown", "bits", "sse_y", "sse_u", "sse_v")  # what came of a decision
-_KEYS = {
-    "clip",
-    "content_hash",
-    "width",
-    "height",
-    "start",
-    "options",
-    "search",
-    "encodes",
-    "saved",
+_KINDS: dict[str, type] = {
+    "clip": str,
+    "content_hash": str,
+    "width": int,
+    "height": int,
+    "start": str,
+    "options": dict,
+    "search": dict,
+    "encodes": int,
+    "saved": dict,
+}
+_SOURCE_KINDS: dict[str, type | UnionType] = {
+    "name": str,
+    "source": str | None,
+    "width": int | None,
+    "height": int | None,
+    "start": int | float,
+    "num_frames": int | None,
+    "fps": str | None,
+    "sha256": str | None,
+    "licence": str,
 }
 TRAJECTORY = ".trajectory.parquet"
 _SMALLEST = 16  # pixels, of a clip's sides
@@ -260,15 +272,45 @@ def results(place: Path) -> Iterator[dict[str, Any]]:
             facts = json.loads(path.read_text())
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}: not a lesson of `vpxrc teach`") from error
         yield {"path": path, "row": None, **_complete(path, facts)}
 
 
 def _complete(path: Path, facts: Any) -> dict[str, Any]:
-    if not isinstance(facts, dict) or _KEYS - facts.keys():
+    """Return a lesson's facts if they have the types that all else here computes with."""
+    if not isinstance(facts, dict) or _KINDS.keys() - facts.keys():
         raise InputError(f"{path}: not a lesson of `vpxrc teach`")
+    source = facts.get("source")
+    wrong = _misfit(facts, _KINDS)
+    if source is not None and not (
+        isinstance(source, dict)
+        and {"name", "source"} <= source.keys() <= _SOURCE_KINDS.keys()
+        and _misfit(source, _SOURCE_KINDS) is None
+    ):
+        wrong = "source"
+    if wrong is None and not all(
+        isinstance(stages, dict)
+        and all(value is None or _is(value, int | float) for value in stages.values())
+        for stages in facts["saved"].values()
+    ):
+        wrong = "saved"
+    try:
+        result_options(facts)
+    except (InputError, TypeError, AttributeError):
+        wrong = wrong or "options"
+    if wrong is not None:
+        raise InputError(f"{path}: not a lesson of `vpxrc teach`: its {wrong} cannot be that")
     return facts
+
+
+def _misfit(facts: dict[str, Any], kinds: Mapping[str, type | UnionType]) -> str | None:
+    """Return the name of a fact that is of another type; None where all fit."""
+    return next((n for n, kind in kinds.items() if n in facts and not _is(facts[n], kind)), None)
+
+
+def _is(value: Any, kind: type | UnionType) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def pack(path: Path, found: Sequence[dict[str, Any]]) -> None:

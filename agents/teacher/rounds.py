@@ -72,7 +72,7 @@ def read_round(path: Path) -> list[dict[str, Any]]:
         ]
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not a round of lessons") from error
 
 
@@ -91,7 +91,7 @@ def read_table(path: Path, lesson: int, name: Table) -> pd.DataFrame:
         column = pq.read_table(path, columns=[name]).column(name)
         rows = column.slice(lesson, 1).combine_chunks().flatten()
         table: pd.DataFrame = pa.Table.from_struct_array(rows).to_pandas()
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     return table
 

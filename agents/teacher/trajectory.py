@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -103,19 +103,31 @@ class Trajectory:
         """Return the trajectory that :meth:`to_pandas` made the table of.
 
         Raises:
-            InputError: Columns are missing.
+            InputError: Columns are missing, or have something else than finite numbers.
         """
         try:
+            columns: dict[str, NDArray[Any]] = {
+                name: table[name].to_numpy(np.float64)
+                for name in (*_FRAME_FIELDS, "superblock_rows", "step", "lambda_scale")
+            }
+            if not all(np.isfinite(values).all() for values in columns.values()):
+                raise ValueError("not all of its numbers are finite")
+            for name in (*_FRAME_FIELDS, "superblock_rows"):
+                if (columns[name] != np.clip(np.rint(columns[name]), -(2**31), 2**31 - 1)).any():
+                    raise ValueError(f"{name} has something else than whole numbers")
+                columns[name] = columns[name].astype(np.int32)
             maps = tuple(
                 np.asarray(flat, dtype=np.float32).reshape(rows, -1) if rows else None
                 for flat, rows in zip(
-                    table["superblock_scale"], table["superblock_rows"], strict=True
+                    table["superblock_scale"], columns.pop("superblock_rows"), strict=True
                 )
             )
-            columns = {name: table[name].to_numpy(np.int32) for name in _FRAME_FIELDS}
-            columns |= {name: table[name].to_numpy(np.float64) for name in ("step", "lambda_scale")}
+            if not all(np.isfinite(found).all() for found in maps if found is not None):
+                raise ValueError("not all of its superblock maps are finite")
         except KeyError as error:
             raise InputError(f"not a table of a trajectory: no column {error}") from error
+        except (TypeError, ValueError) as error:
+            raise InputError(f"not a table of a trajectory: {error}") from error
         return cls(**columns, superblock_scale=maps)
 
 

@@ -46,6 +46,8 @@ class ResidualConfig:
 
     def __post_init__(self) -> None:
         """Check the values; lists, as JSON has them, become tuples."""
+        if not isinstance(self.base, str):
+            raise InputError(f"base must be a policy's name, not {self.base!r:.80}")
         if self.decisions not in ("group", "frame"):
             raise InputError(f"decisions must be 'group' or 'frame', not {self.decisions!r}")
         if self.offsets is None:

@@ -1,10 +1,17 @@
 // The native code under AddressSanitizer and UBSan: `make sanitize`. Python's tests compare with
 // libvpx's own programs; these walk every path of the C and C++ code on small, odd-sized clips.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
+#include <functional>
 #include <map>
+#include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "check.hpp"
@@ -142,6 +149,74 @@ void closed_anywhere(const Clip &clip, const EncoderOptions &options) {
   }
 }
 
+// Two threads close, one steps and one reads, all the same session.
+void used_by_several_threads(const Clip &clip, const EncoderOptions &options) {
+  const std::string stats = vpxrc::run_first_pass(clip.source, options);
+  std::mt19937 random(2);
+  for (int i = 0; i < 24; ++i) {
+    EncodeSession session(clip.source, options, stats, Control{false, true, true, {}}, nullptr, 0);
+    const unsigned steps = random() % 20;
+    std::atomic<bool> over{false};
+    std::thread reader([&] {
+      while (!over) try {
+          const EncodeSession::Rest rest(session);
+          size_t bits = session.reconstruction().size() + session.tpl().values.size();
+          for (const auto &record : session.records()) bits += size_t(record.bits);
+          CHECK(bits + size_t(session.group().size) > 0);
+        } catch (const std::runtime_error &) {
+          std::this_thread::yield();  // it runs
+        }
+    });
+    std::thread stepper([&] {
+      State state = session.wait(kPatience);
+      while (state == State::kFrame || state == State::kGroup) {
+        if (state == State::kGroup) session.answer_group({});
+        if (state == State::kFrame) session.answer(Decision{120, 1.0, {}, 0, {}});
+        state = session.wait(kPatience);
+      }
+      CHECK(state == State::kDone || session.error() == "the session was closed");
+    });
+    while (session.progress() < int64_t(steps)) std::this_thread::yield();
+    std::thread closer([&] { CHECK(session.close(kPatience)); });
+    CHECK(session.close(kPatience));
+    CHECK(!session.answer(Decision{120, 1.0, {}, 0, {}}));
+    closer.join();
+    stepper.join();
+    over = true;
+    reader.join();
+  }
+  CHECK(EncodeSession::num_running() == 0);
+}
+
+// A fork has the session but not its thread: nothing there waits, and the parent's goes on.
+void not_of_a_fork(const Clip &clip, const EncoderOptions &options) {
+  const std::string stats = vpxrc::run_first_pass(clip.source, options);
+  const auto queue = std::make_shared<vpxrc::ReadyQueue>();
+  auto session = std::make_unique<EncodeSession>(clip.source, options, stats, Control{}, queue, 0);
+  CHECK(queue->pop(kPatience).has_value());
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(10);
+    int refused = 0;
+    const std::function<void()> uses[] = {
+        [&] { session->wait(kPatience); }, [&] { session->answer({}); },
+        [&] { const EncodeSession::Rest rest(*session); }, [&] { queue->pop(kPatience); }};
+    for (const auto &use : uses) try {
+        use();
+      } catch (const std::runtime_error &) {
+        ++refused;
+      }
+    const bool closed = session->close(kPatience);
+    session.reset();
+    _exit(closed && refused == 4 ? 0 : 1);
+  }
+  int status = -1;
+  CHECK(waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  CHECK(run(*session, [](const EncodeSession &) { return Decision{120, 1.0, {}, 0, {}}; }) ==
+        State::kDone);
+}
+
 void many_at_once(const Clip &clip, const EncoderOptions &options) {
   const std::string stats = vpxrc::run_first_pass(clip.source, options);
   const auto queue = std::make_shared<vpxrc::ReadyQueue>();
@@ -230,6 +305,8 @@ int main() {
   options.rate_control = vpxrc::RateControl::kQ;
   every_lever(odd, options);
   closed_anywhere(odd, options);
+  used_by_several_threads(odd, options);
+  not_of_a_fork(odd, options);
   many_at_once(odd, options);
   refused_by_libvpx(odd);
   model_is_the_same_at_every_level(odd);

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpxrc import _native
+from vpxrc.cache import read_entry, write_entry
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.types import FIRST_PASS_FIELDS
 from vpxrc.errors import EncoderError, InputError
@@ -94,14 +95,13 @@ def first_pass_stats(video: Video, options: EncoderOptions) -> bytes:
     stats = _first_pass_memory.get(key)
     if stats is None:
         path = cache_dir() / "first_pass" / f"{key}.bin"
-        if path.is_file():
-            stats = path.read_bytes()
-        else:
+        stats = read_entry(path)
+        if stats is None:
             try:
                 stats = _native.run_first_pass(*geometry(video), options)
             except RuntimeError as error:
                 raise EncoderError(f"{video.name}: first pass: {error}") from error
-            with atomic_write(path) as temporary:
+            with write_entry(path) as (temporary, _):
                 temporary.write_bytes(stats)
         _first_pass_memory.put(key, stats)
     return stats

@@ -1,5 +1,6 @@
 """A second pass that stops at every decision, and a pool of many at once."""
 
+import gc
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -94,6 +95,29 @@ class Session(Protocol):
         """End the encode wherever it is; idempotent."""
 
 
+FEW_SESSIONS = 16  # running ones at which those that nobody refers to are looked for
+
+
+class _Forgotten:
+    """Collects the sessions of reference cycles, whose size Python's own collector cannot know.
+
+    It does so when the number of running sessions has doubled since the last time, so sessions that
+    are in use cost a few collections only.
+    """
+
+    def __init__(self) -> None:
+        self._most = FEW_SESSIONS
+
+    def collect(self) -> None:
+        """End sessions that nobody refers to, where there are many."""
+        if _native.num_running() >= self._most:
+            gc.collect()
+            self._most = max(FEW_SESSIONS, 2 * _native.num_running())
+
+
+_forgotten = _Forgotten()
+
+
 class EncodeSession:
     """One second pass that stops at every decision, on a native thread of its own.
 
@@ -105,6 +129,9 @@ class EncodeSession:
             log = session.log()
 
     Frames that are shown again carry no decision and are not presented.
+
+    A session may be closed from any thread, and at any time. In a forked child it is of no use: it
+    raises :class:`EncoderError`, and neither closing nor collecting it touches the parent's.
 
     Args:
         video: The clip. Its frames are read in place, without a copy.
@@ -138,17 +165,22 @@ class EncodeSession:
         self._wait = timeout if queue is None else 0.0
         self._state = State.RUNNING
         self._records: NDArray[np.void] | None = None
-        self._native = _native.Session(
-            *geometry(video),
-            options,
-            first_pass_stats(video, options),
-            observe=observe,
-            plan_groups=plan_groups,
-            keep_reconstruction=keep_reconstruction,
-            script=script,
-            queue=queue,
-            id=id,
-        )
+        stats = first_pass_stats(video, options)
+        _forgotten.collect()
+        try:
+            self._native = _native.Session(
+                *geometry(video),
+                options,
+                stats,
+                observe=observe,
+                plan_groups=plan_groups,
+                keep_reconstruction=keep_reconstruction,
+                script=script,
+                queue=queue,
+                id=id,
+            )
+        except RuntimeError as error:  # no thread to be had
+            raise EncoderError(f"{video.name}: cannot start the encoder: {error}") from error
         if queue is None:
             self.wait()
 
@@ -174,10 +206,15 @@ class EncodeSession:
         """Wait for the next hand-over or the end.
 
         Raises:
-            EncoderError: libvpx failed; the message names clip, frame and libvpx's own words.
+            EncoderError: libvpx failed; the message names clip, frame and libvpx's own words. Or
+                the session is closed, or another process's.
             EncoderTimeoutError: ``timeout`` seconds went by; the session is closed.
         """
-        return self._enter(self._native.wait(self.timeout))
+        try:
+            state = self._native.wait(self.timeout)
+        except RuntimeError as error:
+            raise EncoderError(f"{self._where()}: {error}") from error
+        return self._enter(state)
 
     def _enter(self, state: State) -> State:
         self._state = state
@@ -229,7 +266,7 @@ class EncodeSession:
         return self._enter(state)
 
     def _where(self) -> str:
-        return f"{self.video.name}: coded frame {self._native.num_records}"
+        return f"{self.video.name}: coded frame {self._native.progress}"
 
     @property
     def progress(self) -> int:
@@ -299,7 +336,7 @@ class EncodeSession:
         )
 
     def close(self) -> None:
-        """End the encode wherever it is; idempotent."""
+        """End the encode wherever it is; idempotent, and safe from any thread."""
         self._native.close()
 
 
@@ -329,11 +366,19 @@ class SessionPool:
 
         Raises:
             EncoderTimeoutError: None coded a frame in time; all sessions are closed.
-            EncoderError: The session's encode failed.
+            EncoderError: The session's encode failed; it has left the pool. Or none is at work, so
+                nothing would ever come.
         """
         while True:
+            if not any(session.state == State.RUNNING for session in self._sessions.values()):
+                raise EncoderError(
+                    f"no session of the pool is at work, {len(self)} wait for an answer or are over"
+                )
             before = self._progress()
-            session_id = self._queue.pop(self._timeout)
+            try:
+                session_id = self._queue.pop(self._timeout)
+            except RuntimeError as error:
+                raise EncoderError(f"the pool of sessions: {error}") from error
             if session_id is None:
                 if self._progress() != before:
                     continue  # observers and scripts come back at their end only
@@ -341,20 +386,30 @@ class SessionPool:
                 raise EncoderTimeoutError(f"no session coded a frame within {self._timeout:g} s")
             session = self._sessions.get(session_id)
             if session is not None:  # a session closed since is passed over
-                session.wait()
+                try:
+                    session.wait()
+                except EncoderError:
+                    self.close_session(session_id)
+                    raise
                 return session_id, session
 
     def _progress(self) -> int:
         return sum(session.progress for session in self._sessions.values())
 
     def close_session(self, session_id: int) -> None:
-        """Close one session and forget it."""
-        self._sessions.pop(session_id).close()
+        """Close one session and forget it; idempotent."""
+        session = self._sessions.pop(session_id, None)
+        if session is not None:
+            session.close()
 
     def close(self) -> None:
         """Close all sessions."""
-        while self._sessions:
-            self._sessions.popitem()[1].close()
+        for session_id in list(self._sessions):
+            self.close_session(session_id)
+
+    def __contains__(self, session_id: int) -> bool:
+        """Return whether a session is open."""
+        return session_id in self._sessions
 
     def __len__(self) -> int:
         """Return how many sessions are open."""

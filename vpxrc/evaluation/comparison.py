@@ -98,6 +98,10 @@ class Comparison:
         }
 
 
+_NUMBERS = {"target_bitrate", "bitrate", "overshoot", "encodes", "encode_seconds", "cpu_seconds"}
+_COLUMNS = _NUMBERS | {"clip", "policy", "content_hash", "stream_sha256", "cpu_used"}
+
+
 def read_study(folder: str | Path, name: str | None = None) -> Study:
     """Read ``summary.json`` and ``encodes.parquet`` of a finished evaluation.
 
@@ -119,8 +123,13 @@ def read_study(folder: str | Path, name: str | None = None) -> Study:
         encodes = pd.read_parquet(folder / "encodes.parquet")
         clips = [clip["content_hash"] for clip in summary["clips"]]
         needed = [summary[part] for part in ("agent", "baselines", "libvpx", "bitrates")]
+        if missing := _COLUMNS - set(encodes.columns):
+            raise ValueError(f"encodes.parquet has no column {min(missing)}")
+        for column in _NUMBERS:
+            if not pd.api.types.is_numeric_dtype(encodes[column].dtype):
+                raise ValueError(f"encodes.parquet: {column} has something else than numbers")
         whole = bool(needed and clips) and set(clips) <= set(encodes["content_hash"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{folder}: its study cannot be read: {error!r}") from error
     if not whole:
         raise InputError(f"{folder}: encodes.parquet lacks clips that summary.json has")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from vpxrc.encoder.first_pass import first_pass_stats
 from vpxrc.encoder.options import EncoderOptions
@@ -28,7 +29,7 @@ from vpxrc.policies.base import Policy, encode
 from vpxrc.policies.registry import make_policy
 from vpxrc.provenance import causes
 from vpxrc.quality import METRICS, check_metrics, measure, qualities_of, summarize
-from vpxrc.storage import atomic_write, check_writable, digest
+from vpxrc.storage import atomic_write, check_writable, digest, sha256_file
 
 
 @dataclass(frozen=True)
@@ -299,8 +300,14 @@ def _keep(job: _Job, row: dict[str, Any], frames: bytes, stream: bytes) -> None:
 def _read_row(job: _Job) -> dict[str, Any] | None:
     """Return a stored result, None where there is none or the file is damaged."""
     try:
-        row: dict[str, Any] = json.loads(job.path.read_text())
-    except (OSError, ValueError):
+        row = json.loads(job.path.read_text())
+        pq.read_schema(job.path.with_suffix(".parquet"))
+        if not isinstance(row, dict):
+            return None
+        stream = job.path.with_suffix(".ivf")
+        if stream.exists() and sha256_file(stream) != row["stream_sha256"]:
+            return None
+    except (OSError, ValueError, KeyError, InputError, RecursionError):
         return None
     return row
 
@@ -314,7 +321,10 @@ def _collect(work: list[_Job]) -> tuple[pd.DataFrame, pd.DataFrame]:
             raise EncoderError(f"{job}: its result vanished from {job.folder}")
         # The stored row has no clip name: the caller may rename a clip.
         rows.append({"clip": job.clip.name, **row, "key": job.path.stem})
-        log = pd.read_parquet(job.path.with_suffix(".parquet"))
+        try:
+            log = pd.read_parquet(job.path.with_suffix(".parquet"))
+        except (OSError, ValueError) as error:
+            raise EncoderError(f"{job}: its frames cannot be read: {error}") from error
         log.insert(0, "clip", job.clip.name)
         log.insert(1, "policy", job.policy)
         log.insert(2, "target_bitrate", job.options.target_bitrate)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from vpxrc.media.muxing import ivf_bytes
 from vpxrc.policies.base import encode
 from vpxrc.policies.replay import Replay
 from vpxrc.quality import measure, summarize
-from vpxrc.storage import cache_dir
+from vpxrc.storage import cache_dir, temporary_folder
 
 PSNR_TOLERANCE = 1e-9  # dB
 
@@ -136,8 +135,8 @@ def check_oracle(video: Video, log: EncodeLog, oracle: Path) -> Check:
     ]
     if options.rate_control != "vbr":
         arguments.append(f"--cq-level={options.cq_level}")
-    with tempfile.TemporaryDirectory(prefix="vpxrc-") as folder:
-        source, output = Path(folder, "source.y4m"), Path(folder, "output.ivf")
+    with temporary_folder() as folder:
+        source, output = folder / "source.y4m", folder / "output.ivf"
         write_y4m(video, source)
         command = [str(oracle.absolute()), *arguments, f"--output={output}", str(source)]
         try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpxrc.errors import InputError
-from vpxrc.media.ffmpeg import first_error, message_lines, start_ffmpeg
+from vpxrc.media.ffmpeg import READING, first_error, message_lines, start_ffmpeg
 
 COPIED = ("opus", "vorbis")  # the codecs that WebM may have
 LOWEST_BITRATE = 16_000  # bit/s
@@ -80,7 +80,7 @@ def _extract(source: str | Path, target: Path, codec: str, options: dict[str, ob
         # libopus does not know every layout of surround sound.
         options = {"af": "aformat=channel_layouts=7.1|5.1|stereo|mono", **options}
     # ffmpeg counts from the beginning of the file, here and where the pictures are decoded.
-    stream = ffmpeg.input(f"file:{source}")["a:0"].output(
+    stream = ffmpeg.input(f"file:{source}", **READING)["a:0"].output(
         f"file:{target}", format="matroska", fflags="+bitexact", **options
     )
     with start_ffmpeg(stream, stdin=subprocess.DEVNULL) as (process, messages):

@@ -2,17 +2,19 @@
 
 import hashlib
 import json
+import re
 import subprocess
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vpxrc.cache import open_entry, write_entry
 from vpxrc.errors import EncoderError, InputError
-from vpxrc.media.ffmpeg import first_error, message_lines, run_ffmpeg, start_ffmpeg
+from vpxrc.media.ffmpeg import READING, first_error, message_lines, run_ffmpeg, start_ffmpeg
 from vpxrc.media.frames import (
     MAX_DIMENSION,
     MIN_DIMENSION,
@@ -20,14 +22,18 @@ from vpxrc.media.frames import (
     Video,
     check_geometry,
     content_digest,
+    content_prefix,
     frame_bytes,
     parse_fps,
     read_y4m_header,
 )
 from vpxrc.media.probing import HDR, TO_8_BITS, TO_SDR, Source, check_file, probe
-from vpxrc.storage import atomic_write, cache_dir, sha256_file
+from vpxrc.storage import cache_dir, sha256_file
 
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
+# What ffmpeg says where it has repaired or left out something. Other errors may be about parts of a
+# file that are no pictures, as in MP4 a list of chapters.
+_REPAIR = re.compile(r"concealing|ended prematurely|corrupt|\[(gif|in#\d+/matroska).*\[error\]")
 
 
 @dataclass(frozen=True)
@@ -102,18 +108,17 @@ def open_video(
     }
     key = hashlib.sha256(json.dumps(decoding, sort_keys=True).encode()).hexdigest()
     folder = (cache_dir() if cache is None else Path(cache)) / "frames"
-    frames_file, description_file = folder / f"{key}.i420", folder / f"{key}.json"
+    frames_file = folder / f"{key}.i420"
     name = path.stem if name is None else name
 
-    video = _open_cached(name, frames_file, description_file)
+    video = _open_cached(name, frames_file)
     if video is None:
-        with atomic_write(frames_file) as temporary:
+        with write_entry(frames_file) as (temporary, note):
             found = source if isinstance(source, Source) else probe(path)
-            description = _decode_file(found, temporary, wanted)
-        # The description comes last: where it is there, the frames are there.
-        with atomic_write(description_file) as temporary:
-            temporary.write_text(json.dumps(description))
-        video = _open_cached(name, frames_file, description_file)
+            note.about = about = _decode_file(found, temporary, wanted)
+            geometry = about["width"], about["height"], about["fps"]
+            note.prefix, note.sha256 = content_prefix(*geometry), about["content_hash"]
+        video = _open_cached(name, frames_file)
     if video is None:
         raise InputError(f"{path}: its decoded frames vanished from {folder}")
     return video
@@ -177,22 +182,24 @@ def y4m_frames(y4m: bytes, width: int, height: int) -> NDArray[np.uint8]:
     return rows.reshape(-1, marker + frame_bytes(width, height))[:, marker:]
 
 
-def _open_cached(name: str, frames_file: Path, description_file: Path) -> Video | None:
+def _open_cached(name: str, frames_file: Path) -> Video | None:
     """Map a decoded clip, or return None where it is not in the cache or not whole."""
-    try:
-        description = json.loads(description_file.read_text())
-        width, height = description["width"], description["height"]
-        frames = np.memmap(frames_file, np.uint8, mode="r").reshape(-1, frame_bytes(width, height))
-        if len(frames) != description["num_frames"]:
-            return None
-        fps = Fraction(description["fps"])
-        colours = Colours(**description["colours"])
-        return Video(name, frames, width, height, fps, description["content_hash"], colours)
-    except (OSError, ValueError, KeyError, TypeError):
+    entry = open_entry(frames_file)
+    if entry is None:
         return None
+    with entry:
+        try:
+            about = entry.about
+            width, height, num_frames = about["width"], about["height"], about["num_frames"]
+            shape = (num_frames, frame_bytes(width, height))
+            frames = np.memmap(entry.file, np.uint8, mode="r", shape=shape)
+            fps, colours = Fraction(about["fps"]), Colours(**about["colours"])
+            return Video(name, frames, width, height, fps, about["content_hash"], colours)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
 
-def _decode_file(source: Source, target: Path, wanted: _Wanted) -> dict[str, object]:
+def _decode_file(source: Source, target: Path, wanted: _Wanted) -> dict[str, Any]:
     """Decode a file into raw frames and return the description that goes beside them."""
     import ffmpeg  # where it is needed: `import vpxrc` stays quick
 
@@ -200,7 +207,7 @@ def _decode_file(source: Source, target: Path, wanted: _Wanted) -> dict[str, obj
     path = source.path
     # "file:" keeps ffmpeg from reading a protocol or an option into the name. Errors end the
     # program instead of being concealed: a concealed frame would be a wrong source.
-    stream = ffmpeg.input(f"file:{path}", ss=wanted.start, err_detect="explode")["V:0"]
+    stream = ffmpeg.input(f"file:{path}", ss=wanted.start, err_detect="explode", **READING)["V:0"]
     if wanted.width is not None or wanted.height is not None:
         stream = stream.filter("scale", wanted.width or -2, wanted.height or -2, flags="lanczos")
     if wanted.fps is not None:
@@ -231,7 +238,7 @@ def _decode_file(source: Source, target: Path, wanted: _Wanted) -> dict[str, obj
             digest.update(frame)
             frames += 1
             marker = process.stdout.readline()
-        if process.wait() or _is_damaged(log):
+        if process.wait() or _is_damaged(log, path):
             raise InputError(f"{path}: truncated or corrupt: {first_error(log)}")
         # Y4M's demuxer drops a last frame that is not whole without a word.
         if wanted.num_frames is None and _is_truncated_y4m(path):
@@ -259,13 +266,10 @@ def _check_depth(source: Source) -> None:
         )
 
 
-def _is_damaged(messages: IO[bytes]) -> bool:
-    """Whether ffmpeg has repaired something, which does not change its exit status."""
-    return any(
-        words in line
-        for line in message_lines(messages)
-        for words in ("concealing", "ended prematurely")
-    )
+def _is_damaged(messages: IO[bytes], path: Path) -> bool:
+    """Whether ffmpeg has repaired or left out something, which does not change its exit status."""
+    lines = [line.replace(str(path), "") for line in message_lines(messages)]
+    return any(_REPAIR.search(line) for line in lines)
 
 
 def _is_truncated_y4m(path: Path) -> bool:

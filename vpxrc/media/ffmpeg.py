@@ -11,6 +11,23 @@ from typing import IO, Any
 
 from vpxrc.errors import MissingDependencyError, VpxrcError
 
+# The formats that a user's file may have, by ffmpeg's names of its demuxers. All of them read the
+# file alone. Playlists, lists, scripts, devices and image sequences are not among them: those make
+# ffmpeg open other files and connections that they name.
+FORMATS = (
+    "3dostr,4xm,aa,aac,ac3,act,aiff,amr,apng,asf,asf_o,au,av1,avi,avr,avs,avs2,avs3,bethsoftvid,"
+    "bfi,bink,bmv,caf,cavsvideo,cdxl,cine,dirac,dnxhd,dsicin,dv,dvbsub,dxa,ea,eac3,evc,film_cpk,"
+    "flac,flic,flv,frm,fwse,g722,gdv,gif,gxf,h261,h263,h264,hevc,idcin,idf,iff,ifv,ingenient,"
+    "ipmovie,ipu,iss,iv8,ivf,jv,kux,live_flv,lmlm4,lvf,m4v,matroska,webm,mgsts,mjpeg,mjpeg_2000,"
+    "mm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,mpegvideo,mpjpeg,mtv,mv,mvi,mxf,mxg,nc,nsv,nut,"
+    "nuv,obu,ogg,pmp,psxstr,pva,pvf,r3d,rl2,rm,roq,rpl,rsd,sga,siff,smk,smush,swf,thp,tiertexseq,"
+    "tmv,truehd,txd,ty,vc1,vc1test,viv,vividas,vivo,vmd,vvc,w64,wav,webp_pipe,webp,wc3movie,"
+    "wsvqa,wtv,xa,xmv,xwma,yop,yuv4mpegpipe"
+)
+NOT_READ = "a playlist, a list, images or another format that is not read"
+#: Options for whatever opens a user's file with ffmpeg or its libraries.
+READING = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+
 
 def ffmpeg_program() -> str:
     """Return the path of imageio-ffmpeg's program, which has libvmaf where Debian's has not.
@@ -117,5 +134,6 @@ def first_error(messages: IO[bytes]) -> str:
     """Return ffmpeg's first error message, which is the cause where others follow."""
     for line in message_lines(messages):
         if match := re.search(r"\[(?:error|fatal|panic)\] (.*)", line):
-            return match[1].strip()
+            words = match[1].strip()
+            return NOT_READ if words.startswith("Format not on whitelist") else words
     return "ffmpeg says nothing about it"

@@ -269,9 +269,14 @@ def check_geometry(name: str, width: int, height: int, fps: Fraction) -> None:
         raise InputError(f"{name}: {float(fps):g} frames per second; at most {MAX_FPS}, give fps")
 
 
+def content_prefix(width: int, height: int, fps: Fraction) -> str:
+    """Return what the digest of a clip begins with; see :attr:`Video.content_hash`."""
+    return f"{width}x{height} {fps}\n"
+
+
 def content_digest(width: int, height: int, fps: Fraction) -> "hashlib._Hash":
     """Return the digest of a clip before its frames are added; see :attr:`Video.content_hash`."""
-    return hashlib.sha256(f"{width}x{height} {fps}\n".encode())
+    return hashlib.sha256(content_prefix(width, height, fps).encode())
 
 
 def rgb(

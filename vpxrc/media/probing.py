@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpxrc.errors import InputError
+from vpxrc.media.ffmpeg import NOT_READ, READING
 from vpxrc.media.frames import Colours
 
 if TYPE_CHECKING:
@@ -94,7 +95,11 @@ def probe(path: str | Path) -> Source:
     check_file(path)
     try:
         # "file:" keeps the libraries from reading a protocol into the name.
-        container = av.open(f"file:{path}", metadata_errors="replace")
+        container = av.open(
+            f"file:{path}", metadata_errors="replace", container_options=dict(READING)
+        )
+    except av.ArgumentError:  # so it calls what is not among the formats
+        raise InputError(f"{path}: {NOT_READ}") from None
     except av.FFmpegError as error:
         raise InputError(f"{path}: not a video, truncated or corrupt: {error.strerror}") from None
     with container:

@@ -8,13 +8,13 @@ does not depend on the number of chunks that are encoded at the same time.
 """
 
 import dataclasses
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -26,9 +26,10 @@ from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError
 from vpxrc.media.frames import Video, frame_bytes, video_from_frames
-from vpxrc.parallel import open_workers
+from vpxrc.parallel import Workers, open_workers
 from vpxrc.policies.base import encode
 from vpxrc.policies.registry import make_policy
+from vpxrc.storage import temporary_folder
 
 # Exponent of the bit allocation: a frame gets bits in proportion to `error ** POWER`. libvpx uses
 # 0.5, which minimises mean squared error; 0 (equal bits) maximises mean PSNR. With this value both
@@ -75,7 +76,8 @@ def encode_by(
 class ChunkedEncode:
     """An encode of a clip in chunks; one chunk is the clip as a whole.
 
-    Processes are started afresh: a script calls this under ``if __name__ == "__main__":``.
+    A context manager, at whose end the processes end. They are started afresh: a script calls this
+    under ``if __name__ == "__main__":``.
 
     Args:
         video: The clip.
@@ -113,6 +115,21 @@ class ChunkedEncode:
         self._found: dict[tuple[int, int], Chunk] = {}  # by number and target
         self._tried: list[list[tuple[int, int]]] = [[] for _ in starts]  # target, bits
         self.chunks: list[Chunk] = []
+        self._open = ExitStack()
+        self._workers: Workers | None = None  # the same for all rounds
+
+    def __enter__(self) -> Self:
+        """Return the encode."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the processes."""
+        self._open.__exit__(kind, error, traceback)
 
     def run(self, target_bitrate: int | None = None) -> None:
         """Encode every chunk at its share of the target.
@@ -250,8 +267,8 @@ class ChunkedEncode:
 
     def _encode_new(self, targets: dict[int, int]) -> None:
         total = sum(self._bounds[index + 1] - self._bounds[index] for index in targets)
-        with tempfile.TemporaryDirectory(prefix="vpxrc-") as folder:
-            counts_file = Path(folder) / "frames"
+        with temporary_folder() as folder:
+            counts_file = folder / "frames"
             counts = np.memmap(counts_file, np.int64, mode="w+", shape=(len(targets),))
             jobs = []
             for place, (index, target) in enumerate(targets.items()):
@@ -271,8 +288,10 @@ class ChunkedEncode:
             return
         # The longest first, that none is left over at the end.
         jobs.sort(key=lambda job: self._bounds[job.index] - self._bounds[job.index + 1])
-        with open_workers(min(self._jobs, len(jobs))) as workers:
-            yield from workers.unordered(_run, jobs)
+        if self._workers is None:
+            count = min(self._jobs, len(self._bounds) - 1)
+            self._workers = self._open.enter_context(open_workers(count))
+        yield from self._workers.unordered(_run, jobs)
 
     @contextmanager
     def _watch(self, counts: NDArray[np.int64], total: int) -> Iterator[None]:
@@ -357,7 +376,7 @@ class _Part:
         if isinstance(frames, Path):
             size = frame_bytes(*self.geometry[:2])
             try:
-                whole = np.memmap(frames, np.uint8, mode="r").reshape(-1, size)
+                whole = np.memmap(frames, np.uint8, mode="r", shape=(self.stop, size))
             except (OSError, ValueError):
                 raise InputError(f"{self.clip}: its decoded frames vanished: {frames}") from None
             frames = whole[self.start : self.stop]

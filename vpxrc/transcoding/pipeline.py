@@ -2,7 +2,6 @@
 
 import functools
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +20,7 @@ from vpxrc.media.frames import Video, parse_fps
 from vpxrc.media.muxing import write_webm
 from vpxrc.media.probing import HDR, TO_SDR, Source, probe
 from vpxrc.policies.registry import make_policy
-from vpxrc.storage import atomic_write, check_writable
+from vpxrc.storage import atomic_write, check_writable, temporary_folder
 from vpxrc.transcoding.chunks import MAX_BITRATE, Chunk, ChunkedEncode, Encode, encode_by
 from vpxrc.transcoding.target import QualityTarget, Try, first_bitrate, reach
 
@@ -206,9 +205,9 @@ def transcode(
     observes = make_policy(policy).observes
     found, video, notes = _open(source, fps)
     check_writable(output.parent)
-    with tempfile.TemporaryDirectory(prefix="vpxrc-") as folder:
+    with temporary_folder() as folder:
         most_bytes = None if size is None else size * MEGABYTE
-        sound, said = _sound(found, Path(folder), output.suffix.lower(), audio, most_bytes)
+        sound, said = _sound(found, folder, output.suffix.lower(), audio, most_bytes)
         file = _Output(output, video, sound, most_bytes)
         if two_pass_log is not None:
             use_first_pass_file(Path(two_pass_log), video, options)
@@ -216,15 +215,16 @@ def transcode(
         starts = _starts(video, options, chunk)
         # libvpx's own modes run through without a stop: there is nothing to count but chunks.
         counted = _counted(progress, not observes or len(starts) > 1)
-        encode, jobs = encode or functools.partial(encode_by, policy), jobs or os.cpu_count() or 1
-        job = ChunkedEncode(video, options, encode, starts, jobs, progress=counted)
-        job.run()
+        encode = encode or functools.partial(encode_by, policy)
+        jobs = jobs or os.cpu_count() or 1
         tries: tuple[Try, ...] = ()
-        if target is None:
-            _meet(job, file, Path(folder) / "trial")
-        else:
-            tries = reach(job, video, target, max_encodes, jobs, progress)
-        num_bytes = file.write(job.log)
+        with ChunkedEncode(video, options, encode, starts, jobs, progress=counted) as job:
+            job.run()
+            if target is None:
+                _meet(job, file, folder / "trial")
+            else:
+                tries = reach(job, video, target, max_encodes, jobs, progress)
+            num_bytes = file.write(job.log)
     seconds, chunks = time.perf_counter() - begin, tuple(job.chunks)
     return Transcoded(output, num_bytes, job.log, chunks, sound, tries, (*notes, *said), seconds)
 

@@ -1,0 +1,234 @@
+"""Files that survive a kill, a loss of power and damage: atomic writes, temporaries, the cache."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vpxrc import storage
+from vpxrc.cache import (
+    DEFAULT_SIZE,
+    cache_limit,
+    has_entry,
+    open_entry,
+    read_entry,
+    write_entry,
+)
+from vpxrc.errors import InputError
+from vpxrc.storage import atomic_write, sweep, temporary_folder
+
+
+@pytest.fixture(autouse=True)
+def _looks_again(monkeypatch):
+    """A process looks through a folder for stale files once; each test here is a new one."""
+    monkeypatch.setattr(storage, "_swept", set())
+
+
+def put(path: Path, data: bytes = b"frames") -> Path:
+    with write_entry(path) as (temporary, note):
+        temporary.write_bytes(data)
+        note.about = {"length": len(data)}
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# Writes
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    calls: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(descriptor):
+        calls.append(("fsync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def renamed(self, target):
+        calls.append(("rename", str(target)))
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    target = tmp_path / "summary.json"
+    with atomic_write(target) as temporary:
+        temporary.write_text("1")
+    assert calls == [
+        ("fsync", str(temporary)),
+        ("rename", str(target)),
+        ("fsync", str(tmp_path)),
+    ]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from vpxrc.storage import atomic_write, temporary_folder
+with temporary_folder() as folder, atomic_write(Path(sys.argv[1]) / "out.webm") as temporary:
+    temporary.write_bytes(b"half")
+    (folder / "half").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_leaves_is_removed_and_nothing_else(tmp_path, monkeypatch):
+    outputs, scratch = tmp_path / "outputs", tmp_path / "scratch"
+    outputs.mkdir()
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(outputs)])
+    assert killed.returncode == -signal.SIGKILL
+    assert len(names(outputs)) == len(names(scratch)) == 1
+    (outputs / ".notes.tmp").touch()
+    (outputs / ".vpxrc-mine.tmp").touch()
+    (scratch / "vpxrc-notes").mkdir()
+    with atomic_write(outputs / "alive") as mine:
+        mine.write_bytes(b"whole")
+        storage._swept.clear()
+        with atomic_write(outputs / "other.webm") as temporary:
+            temporary.write_bytes(b"other")
+        assert mine.exists()
+    assert names(outputs) == [".notes.tmp", ".vpxrc-mine.tmp", "alive", "other.webm"]
+    with temporary_folder() as folder:
+        assert names(scratch) == sorted([folder.name, "vpxrc-notes"])
+    assert names(scratch) == ["vpxrc-notes"]
+
+
+def test_a_number_that_another_process_has_now_counts_as_dead(tmp_path):
+    with atomic_write(tmp_path / "file") as temporary:
+        temporary.touch()
+        kind, number, start, *rest = temporary.name.split("-")
+        reused = tmp_path / "-".join([kind, number, str(int(start) + 1), *rest])
+        reused.touch()
+        storage._swept.clear()
+        sweep(tmp_path)
+        assert temporary.exists() and not reused.exists()
+
+
+def test_another_machines_temporaries_are_removed_after_a_week(tmp_path):
+    old, new = (tmp_path / f".vpxrc-1-1-0123abcd-{digit * 12}.tmp" for digit in "01")
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, time.time() - 8 * 86400))
+    sweep(tmp_path)
+    assert names(tmp_path) == [new.name]
+
+
+# The cache
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:-1],
+        lambda data: bytes(len(data)),
+        lambda data: data[:3] + b"X" + data[4:],
+        lambda data: data + b"X",
+    ],
+    ids=["empty", "cut", "zeros", "a byte", "longer"],
+)
+@pytest.mark.parametrize("note", [False, True], ids=["file", "note"])
+def test_a_damaged_entry_is_absent_and_can_be_made_again(tmp_path, damage, note):
+    path = put(tmp_path / "frames" / "a")
+    assert read_entry(path) == b"frames"
+    target = path.with_name("a.json") if note else path
+    target.write_bytes(damage(target.read_bytes()))
+    assert read_entry(path) is None
+    assert open_entry(path) is None
+    assert not has_entry(path)
+    put(path)
+    assert read_entry(path) == b"frames"
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "{}", '{"size": 6}', "[" * 5000, '{"size": "6"}'])
+def test_a_note_that_is_none_is_absent(tmp_path, text):
+    path = put(tmp_path / "frames" / "a")
+    path.with_name("a.json").write_text(text)
+    assert open_entry(path) is None
+
+
+def test_a_small_entry_is_compared_whenever_it_is_read(tmp_path):
+    """A damaged disk changes no time stamp."""
+    path = put(tmp_path / "first_pass" / "a")
+    before = path.stat()
+    path.write_bytes(b"framez")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert read_entry(path) is None
+
+
+def test_an_entry_is_compared_once_after_something_touched_it(tmp_path):
+    path = put(tmp_path / "frames" / "a")
+    shutil.copytree(tmp_path / "frames", tmp_path / "copy")
+    copy = tmp_path / "copy" / "a"
+    facts = json.loads(copy.with_name("a.json").read_text())["facts"]
+    entry = open_entry(copy)
+    assert entry is not None and entry.about == {"length": 6}
+    with entry:
+        assert entry.file.read() == b"frames"
+    assert json.loads(copy.with_name("a.json").read_text())["facts"] != facts
+    assert has_entry(path)
+
+
+def test_the_limit_is_kept_by_what_was_used_longest_ago(tmp_path, monkeypatch):
+    monkeypatch.setenv("VPXRC_CACHE_SIZE", "250")
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / "clip.mp4").write_bytes(bytes(1000))  # cannot be made again here
+    (tmp_path / "downloads" / "clip.mp4.json").write_text("{}")
+    paths = [tmp_path / kind / "x" for kind in ("frames", "first_pass", "lessons")]
+    for age, path in enumerate(paths[:2]):
+        put(path, bytes(100))
+        os.utime(path.with_name("x.json"), (0, 1000 + age))
+    assert has_entry(paths[0])  # now the second one was used longest ago
+    put(paths[2], bytes(100))
+    assert [path.exists() for path in paths] == [True, False, True]
+    assert names(tmp_path / "first_pass") == []
+    put(tmp_path / "frames" / "large", bytes(1000))  # above the limit by itself
+    assert names(tmp_path / "frames") == ["large", "large.json"]
+    assert names(tmp_path / "downloads") == ["clip.mp4", "clip.mp4.json"]
+
+
+def test_an_entry_that_is_in_use_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("VPXRC_CACHE_SIZE", "150")
+    path = put(tmp_path / "frames" / "mapped", bytes(100))
+    entry = open_entry(path)
+    assert entry is not None
+    with entry:
+        frames = np.memmap(entry.file, np.uint8, mode="r")
+    program = (
+        "import sys; from pathlib import Path; from vpxrc.cache import write_entry\n"
+        "with write_entry(Path(sys.argv[1])) as (temporary, _): temporary.write_bytes(bytes(100))"
+    )
+    for name in ("one", "two"):
+        subprocess.run([sys.executable, "-c", program, str(path.with_name(name))], check=True)
+    assert names(tmp_path / "frames") == ["mapped", "mapped.json", "two", "two.json"]
+    assert not frames.any()
+    del frames
+    put(path.with_name("three"), bytes(100))
+    assert names(tmp_path / "frames") == ["three", "three.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("", DEFAULT_SIZE), ("5GB", 5 * 10**9), ("1.5 mb", 1_500_000), ("70", 70), ("0", 0)],
+)
+def test_sizes(monkeypatch, text, size):
+    monkeypatch.setenv("VPXRC_CACHE_SIZE", text)
+    assert cache_limit() == size
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "5 GiB", "nan", "1e9"])
+def test_what_is_no_size_is_refused(monkeypatch, tmp_path, text):
+    monkeypatch.setenv("VPXRC_CACHE_SIZE", text)
+    with pytest.raises(InputError, match=r"VPXRC_CACHE_SIZE: .* is not a size such as 5GB"):
+        put(tmp_path / "frames" / "a")

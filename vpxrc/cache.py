@@ -1,0 +1,232 @@
+"""Files of the cache, believed because they are checked.
+
+Beside every file ``NAME`` is a note ``NAME.json`` with its length, its SHA-256 and the caller's
+words on it. A file without a fitting note counts as absent, so the caller makes it again. Several
+processes may use a cache at the same time.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+from vpxrc.errors import InputError, OutputError
+from vpxrc.storage import atomic_write, sweep
+
+SIZE_VARIABLE = "VPXRC_CACHE_SIZE"  # environment variable: the most bytes, as in ``5GB``
+DEFAULT_SIZE = 5 * 10**9  # bytes
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+@dataclass
+class Note:
+    """What is written beside a file of the cache, and filled in by who makes the file.
+
+    Attributes:
+        about: The caller's words, of types that JSON has.
+        prefix: Text that the checksum begins with, before the file's bytes.
+        sha256: The checksum in hexadecimal, where the caller knows it; else it is computed.
+    """
+
+    about: dict[str, Any]
+    prefix: str = ""
+    sha256: str = ""
+
+
+def cache_limit() -> int:
+    """Return the most bytes that files of the cache may take.
+
+    Raises:
+        InputError: ``$VPXRC_CACHE_SIZE`` is no size.
+    """
+    text = os.environ.get(SIZE_VARIABLE, "").strip()
+    if not text:
+        return DEFAULT_SIZE
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]B|)", text.upper())
+    if match is None:
+        raise InputError(f"{SIZE_VARIABLE}: {text!r} is not a size such as 5GB or 500MB")
+    return round(float(match[1]) * _UNITS[match[2]])
+
+
+@contextmanager
+def write_entry(path: Path) -> Iterator[tuple[Path, Note]]:
+    """Yield a temporary path and a note, which become a file of the cache when the block succeeds.
+
+    Then files that were used longest ago are removed until the cache keeps its limit. Files that
+    are in use stay, and so does this one.
+
+    Raises:
+        OutputError: It cannot be written.
+        InputError: ``$VPXRC_CACHE_SIZE`` is no size.
+    """
+    limit = cache_limit()
+    note = Note({})
+    with atomic_write(path) as temporary:
+        yield temporary, note
+        with open(temporary, "rb") as file:
+            sha256 = note.sha256 or _checksum(file, note.prefix)
+            facts = _facts(file)
+    text = {
+        "size": path.stat().st_size,
+        "sha256": sha256,
+        "prefix": note.prefix,
+        "facts": facts,
+        "about": note.about,
+    }
+    # The note comes last: where it is there, the file is there.
+    with atomic_write(_note_path(path)) as temporary:
+        temporary.write_text(json.dumps(text))
+    _make_room(path.parent.parent, limit, path)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the cache that is open; a context manager, which closes it.
+
+    The file is not removed while it, or a memory map of it, is open.
+
+    Attributes:
+        file: The file, at its beginning.
+        about: The words of who made it.
+    """
+
+    file: BinaryIO
+    about: dict[str, Any]
+
+    def __enter__(self) -> Self:
+        """Return the entry."""
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def open_entry(path: Path, *, always: bool = False) -> Entry | None:
+    """Return a file of the cache, or None where it is absent or damaged.
+
+    Args:
+        path: The file.
+        always: Whether its bytes are compared with their checksum in any case. Else they are when
+            anything has touched the file since the last comparison.
+    """
+    sweep(path.parent)
+    note_path = _note_path(path)
+    try:
+        note = json.loads(note_path.read_text())
+        # By a string: numpy keeps the name of what it maps only then.
+        file = open(str(path), "rb")  # noqa: SIM115 - the entry closes it
+    except (OSError, ValueError, RecursionError):
+        return None
+    try:
+        _lock(file)
+        if _is_whole(file, note, note_path, always):
+            with suppress(OSError):
+                os.utime(note_path)  # the time of last use
+            return Entry(file, note["about"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    file.close()
+    return None
+
+
+def has_entry(path: Path) -> bool:
+    """Return whether the cache has a file, and it is not damaged."""
+    entry = open_entry(path)
+    if entry is None:
+        return False
+    entry.file.close()
+    return True
+
+
+def read_entry(path: Path) -> bytes | None:
+    """Return the bytes of a file of the cache; None where it is absent or damaged."""
+    entry = open_entry(path, always=True)
+    if entry is None:
+        return None
+    with entry:
+        return entry.file.read()
+
+
+def _note_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _lock(file: BinaryIO) -> None:
+    """Keep others from removing the file as long as it is open."""
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_SH)
+
+
+def _facts(file: BinaryIO) -> list[int]:
+    """Return what changes when anything writes to the file."""
+    status = os.fstat(file.fileno())
+    return [status.st_ino, status.st_size, status.st_mtime_ns]
+
+
+def _checksum(file: BinaryIO, prefix: str) -> str:
+    digest = hashlib.sha256(prefix.encode())
+    file.seek(0)
+    while block := file.read(1 << 20):
+        digest.update(block)
+    file.seek(0)
+    return digest.hexdigest()
+
+
+def _is_whole(file: BinaryIO, note: dict[str, Any], note_path: Path, always: bool) -> bool:
+    facts = _facts(file)
+    if os.fstat(file.fileno()).st_nlink == 0 or facts[1] != note["size"]:
+        return False
+    if facts == note["facts"] and not always:
+        return True
+    if _checksum(file, note["prefix"]) != note["sha256"]:
+        return False
+    if facts != note["facts"]:  # a cache that was copied is compared once
+        with suppress(OutputError), atomic_write(note_path) as temporary:
+            temporary.write_text(json.dumps({**note, "facts": facts}))
+    return True
+
+
+def _make_room(cache: Path, limit: int, kept: Path) -> None:
+    """Remove what was used longest ago until all files take ``limit`` bytes at most."""
+    found = []
+    for note in cache.glob("*/*.json"):
+        path = note.with_suffix("")
+        with suppress(OSError):
+            found.append((note.stat().st_mtime_ns, path.stat().st_size, path))
+    if sum(size for _, size, _ in found) <= limit:
+        return
+    found = sorted(entry for entry in found if _is_note(_note_path(entry[-1])))
+    total = sum(size for _, size, _ in found)
+    for _, size, path in found:
+        if total <= limit:
+            return
+        if path != kept and _remove(path):
+            total -= size
+
+
+def _is_note(path: Path) -> bool:
+    """Whether a file is a note of this module, and no other file that ends in .json."""
+    try:
+        note = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(note, dict) and {"sha256", "facts", "prefix"} <= note.keys()
+
+
+def _remove(path: Path) -> bool:
+    """Remove a file of the cache and its note unless it is in use."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _note_path(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
