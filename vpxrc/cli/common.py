@@ -22,7 +22,7 @@ from vpxrc.agents.scalars import open_board
 from vpxrc.datasets import CLIPS_VARIABLE, Clip, load_clips
 from vpxrc.errors import InputError, MissingDependencyError
 
-DEFAULT_POLICY = "constant-quality"  # one encode, and it meets the bitrate; the README has its figures
+DEFAULT_POLICY = "constant-quality"  # one encode, and it meets the bitrate
 
 CORES = len(os.sched_getaffinity(0))
 
