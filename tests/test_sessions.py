@@ -20,11 +20,13 @@ from vpxrc import (
     EncoderError,
     EncoderOptions,
     EncodeSession,
+    PolicyError,
     SessionPool,
     Video,
     _native,
 )
 from vpxrc.encoder.types import State
+from vpxrc.envs.pool import EpisodePool
 
 OPTIONS = EncoderOptions(target_bitrate=60, cpu_used=4, auto_alt_ref=6)
 PATIENCE = 60.0  # seconds; less than what a session waits where it hangs is not needed
@@ -227,6 +229,26 @@ def test_a_pool_drops_a_session_that_fails_and_goes_on(small):
     with pytest.raises(EncoderError, match="no session of the pool is at work, 0 wait"):
         pool.next()
     assert time.monotonic() - begin < PATIENCE / 2
+
+
+def test_a_pool_of_episodes_drops_one_that_fails(small):
+    class Failing:
+        plan_groups = False
+
+        def options(self, options):
+            return options
+
+        def episode(self, session):
+            raise PolicyError("on purpose")
+
+    pool: EpisodePool[object] = EpisodePool(timeout=PATIENCE)
+    pool.start(7, small, OPTIONS, Failing())  # type: ignore[arg-type]
+    with pytest.raises(PolicyError, match="on purpose"):
+        pool.next()
+    assert 7 not in pool and len(pool) == 0
+    with pytest.raises(EncoderError, match="no session of the pool is at work"):
+        pool.next()
+    assert soon(lambda: _native.num_running() == 0)
 
 
 # Cycles

@@ -124,6 +124,22 @@ def test_another_machines_temporaries_are_removed_after_a_week(tmp_path):
     assert names(tmp_path) == [new.name]
 
 
+def test_without_proc_nothing_counts_as_dead(tmp_path, monkeypatch):
+    """As in a chroot: other processes may be alive."""
+    with atomic_write(tmp_path / "file") as other:
+        other.touch()
+
+        def none(pid):
+            raise FileNotFoundError("/proc")
+
+        monkeypatch.setattr(storage, "_start_time", none)
+        storage._swept.clear()
+        with atomic_write(tmp_path / "mine") as mine:
+            mine.touch()
+        assert other.exists()
+    assert names(tmp_path) == ["file", "mine"]
+
+
 # The cache
 
 

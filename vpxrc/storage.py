@@ -55,14 +55,21 @@ def _start_time(pid: int) -> str:
 @functools.cache
 def _process_space() -> str:
     """Return what numbers of processes are unique in: a machine, or a container on it."""
-    space = os.readlink("/proc/self/ns/pid")
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:  # no /proc here
+        space = uuid.uuid4().hex
     return hashlib.sha256(f"{os.uname().nodename} {space}".encode()).hexdigest()[:8]
 
 
 def _temporary_name() -> str:
     """Return a new name that says which process made it."""
     pid = os.getpid()
-    return f"vpxrc-{pid}-{_start_time(pid)}-{_process_space()}-{uuid.uuid4().hex[:12]}"
+    try:
+        start = _start_time(pid)
+    except OSError:  # no /proc here
+        start = "0"
+    return f"vpxrc-{pid}-{start}-{_process_space()}-{uuid.uuid4().hex[:12]}"
 
 
 def _is_stale(path: Path) -> bool:
@@ -74,11 +81,13 @@ def _is_stale(path: Path) -> bool:
     try:
         if space != _process_space():
             return time.time() - path.lstat().st_mtime > FOREIGN_AGE
-        return _start_time(pid) != start
-    except FileNotFoundError:
-        return True
+        _start_time(os.getpid())  # where it cannot be had, no process can be said to be dead
     except OSError:
         return False
+    try:
+        return _start_time(pid) != start
+    except OSError:
+        return True
 
 
 def sweep(folder: Path) -> None:

@@ -1,6 +1,8 @@
 """A second pass that stops at every decision, and a pool of many at once."""
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -210,10 +212,8 @@ class EncodeSession:
                 the session is closed, or another process's.
             EncoderTimeoutError: ``timeout`` seconds went by; the session is closed.
         """
-        try:
+        with self._refusals():
             state = self._native.wait(self.timeout)
-        except RuntimeError as error:
-            raise EncoderError(f"{self._where()}: {error}") from error
         return self._enter(state)
 
     def _enter(self, state: State) -> State:
@@ -265,6 +265,14 @@ class EncodeSession:
             raise EncoderError(f"{self._where()}: {error}") from error
         return self._enter(state)
 
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Say which clip and frame the native session's complaint is about."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise EncoderError(f"{self._where()}: {error}") from error
+
     def _where(self) -> str:
         return f"{self.video.name}: coded frame {self._native.progress}"
 
@@ -276,12 +284,14 @@ class EncodeSession:
     @property
     def frame(self) -> Frame | None:
         """The frame that waits for a decision; None when none does."""
-        return self._native.frame if self._state == State.FRAME else None
+        with self._refusals():
+            return self._native.frame if self._state == State.FRAME else None
 
     @property
     def group(self) -> Group:
         """The current golden-frame group."""
-        return self._native.group
+        with self._refusals():
+            return self._native.group
 
     @property
     def tpl(self) -> NDArray[np.float64] | None:
@@ -290,13 +300,15 @@ class EncodeSession:
         Per 32x32 block after propagation; NaN for frames without. None at group position 0 (libvpx
         runs its TPL pass after it) and where the pass does not run.
         """
-        tpl: NDArray[np.float64] | None = self._native.tpl
+        with self._refusals():
+            tpl: NDArray[np.float64] | None = self._native.tpl
         return tpl
 
     @property
     def first_pass(self) -> NDArray[np.float64]:
         """First-pass statistics of all frames, ``[num_frames, 26]`` (``FIRST_PASS_FIELDS``)."""
-        stats: NDArray[np.float64] = self._native.first_pass
+        with self._refusals():
+            stats: NDArray[np.float64] = self._native.first_pass
         return stats
 
     @property
@@ -306,7 +318,8 @@ class EncodeSession:
 
     def records(self, start: int = 0) -> NDArray[np.void]:
         """Return the log so far from row ``start``, dtype ``RECORD_DTYPE``."""
-        records: NDArray[np.void] = self._native.records(start)
+        with self._refusals():
+            records: NDArray[np.void] = self._native.records(start)
         return records
 
     @property
@@ -314,7 +327,8 @@ class EncodeSession:
         self,
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]] | None:
         """Y, U and V of the frame coded last, where ``keep_reconstruction`` asked for it."""
-        frame = self._native.reconstruction
+        with self._refusals():
+            frame = self._native.reconstruction
         return None if frame is None else split_planes(frame, self.video.width, self.video.height)
 
     def log(self) -> EncodeLog:
