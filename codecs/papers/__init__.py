@@ -1,0 +1,66 @@
+"""One file for each paper, and the codecs by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from vpxrc.codecs.model import Model
+from vpxrc.codecs.papers import baselines
+from vpxrc.errors import InputError
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A codec of the literature.
+
+    Attributes:
+        title: What it is, in one line.
+        widths: Makes the networks, by the name of a width.
+    """
+
+    title: str
+    widths: Mapping[str, Callable[[], Model]]
+
+
+def _classic(make: Callable[[int, int], Model]) -> dict[str, Callable[[], Model]]:
+    """Return the widths of Ballé et al. (ICLR 2018), and a small one."""
+    return {
+        "small": partial(make, 64, 96),
+        "low": partial(make, 128, 192),
+        "high": partial(make, 192, 320),
+    }
+
+
+PAPERS: Mapping[str, Paper] = {
+    "factorized": Paper("one distribution for each channel", _classic(baselines.factorized)),
+    "mean-scale": Paper("hyperprior with means and scales", _classic(baselines.mean_scale)),
+    "checkerboard": Paper("hyperprior, context in two passes", _classic(baselines.checkerboard)),
+    "raster": Paper("hyperprior, context row by row", _classic(baselines.raster)),
+    "mixture": Paper(
+        "residual blocks, attention, Gaussian mixtures, context row by row",
+        {
+            "small": partial(baselines.mixture, 64),
+            "low": partial(baselines.mixture, 128),
+            "high": partial(baselines.mixture, 192),
+        },
+    ),
+}
+
+
+def build(spec: str) -> Model:
+    """Return the networks of a codec with random weights.
+
+    Args:
+        spec: ``NAME/WIDTH``, for instance ``mean-scale/small``.
+
+    Raises:
+        InputError: There is no such codec.
+    """
+    name, _, width = spec.partition("/")
+    if name not in PAPERS:
+        raise InputError(f"unknown codec {name!r}: choose from {', '.join(PAPERS)}")
+    widths = PAPERS[name].widths
+    if width not in widths:
+        choices = ", ".join(f"{name}/{one}" for one in widths)
+        raise InputError(f"unknown width of {name}, {width!r}: choose from {choices}")
+    return widths[width]()
