@@ -75,7 +75,7 @@ class Codec:
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
             raise InputError("a picture has to be uint8 of the shape [height, width, 3]")
         height, width = picture.shape[:2]
-        if not (0 < min(height, width) and max(height, width) <= MAX_SIDE):
+        if not (min(height, width) > 0 and max(height, width) <= MAX_SIDE):
             raise InputError(f"a picture has 1 to {MAX_SIDE} pixels a side, not {width}x{height}")
         if height * width > MAX_PIXELS:
             raise InputError(f"a picture of {width}x{height} has too many pixels")

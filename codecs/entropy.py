@@ -71,18 +71,8 @@ class FactorizedPrior(nn.Module):
     def likelihood(self, z: Tensor) -> Tensor:
         """Return the probability of unit cells around ``z``; both are ``[B, C, h, w]``."""
         values = z.transpose(0, 1).flatten(1)
-        return (
-            self.between(values - 0.5, values + 0.5)
-            .unflatten(1, (z.shape[0], *z.shape[2:]))
-            .transpose(0, 1)
-        )
-
-    def between(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """Return the probability of the intervals between two bounds; all are ``[C, n]``."""
-        low, high = self.logits(lower), self.logits(upper)
-        # Mirrored to the lower tail, where a difference of two sigmoids keeps its digits.
-        sign = -torch.sign(low + high).detach()
-        return (torch.sigmoid(sign * high) - torch.sigmoid(sign * low)).abs()
+        found = between(self.logits(values - 0.5), self.logits(values + 0.5))
+        return found.unflatten(1, (z.shape[0], *z.shape[2:])).transpose(0, 1)
 
     @torch.no_grad()
     def tables(self, reach: int = 512, tail: float = 2.0**-20) -> tuple[Table, ...]:
@@ -101,6 +91,13 @@ class FactorizedPrior(nn.Module):
             end = max(min(int((row <= 1 - tail).sum()), 2 * reach), first + 1)
             found.append(Table(first - reach, frequencies(fixed(row[first : end + 1]))))
         return tuple(found)
+
+
+def between(low: Tensor, high: Tensor) -> Tensor:
+    """Return the probability between two values of a distribution function, given as logits."""
+    # Mirrored to the lower tail, where a difference of two sigmoids keeps its digits.
+    sign = torch.where(low + high > 0, -1.0, 1.0)
+    return (torch.sigmoid(sign * high) - torch.sigmoid(sign * low)).abs()
 
 
 class Family(Protocol):

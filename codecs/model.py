@@ -1,7 +1,7 @@
 """What every codec has in common: a module that is trained, and a coder of pictures."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -68,6 +68,41 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def coder(self) -> PictureCoder:
         """Return a coder with the weights as they are now."""
+
+    def objective(self, x: Tensor, trade_off: float) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of pictures, and its parts by name.
+
+        Args:
+            x: ``[B, 3, H, W]``, RGB in 0..1.
+            trade_off: lambda in ``lambda * MSE + bits per pixel``, MSE in levels of 8 bits.
+        """
+        output = self(x, x.new_full((len(x),), 0.5))
+        error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output, x)
+        loss = (trade_off * error + bpp).mean()
+        return loss, figures(loss, error, bpp)
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Take statistics that no gradient gives, at the end of a training.
+
+        Args:
+            batches: Crops ``[B, 3, H, W]``, uint8.
+        """
+
+
+def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Return the mean squared error ``[B]`` in levels of 8 bits."""
+    return 255**2 * (x_hat - x).square().flatten(1).mean(1)
+
+
+def bits_per_pixel(output: Output, x: Tensor) -> Tensor:
+    """Return the estimated bits per pixel ``[B]``."""
+    total = torch.stack(list(output.bits.values())).sum(0)
+    return total / (x.shape[-2] * x.shape[-1])
+
+
+def figures(loss: Tensor, error: Tensor, bpp: Tensor) -> dict[str, float]:
+    """Return what a curve shows of a batch."""
+    return {"loss": float(loss), "mse": float(error.mean()), "bpp": float(bpp.mean())}
 
 
 class TransformModel(Model):

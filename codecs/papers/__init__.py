@@ -6,6 +6,8 @@ from functools import partial
 
 from vpxrc.codecs.model import Model
 from vpxrc.codecs.papers import baselines
+from vpxrc.codecs.papers.multirate import multirate
+from vpxrc.codecs.papers.octave import octave
 from vpxrc.errors import InputError
 
 
@@ -31,6 +33,14 @@ def _classic(make: Callable[[int, int], Model]) -> dict[str, Callable[[], Model]
     }
 
 
+def _multirate(rate_term: bool) -> dict[str, Callable[[], Model]]:
+    """Return the width that is recalled of the paper, and a small one."""
+    return {
+        "small": partial(multirate, (48, 64, 96, 96), 32, rate_term),
+        "paper": partial(multirate, (120, 240, 480, 960), 8, rate_term),
+    }
+
+
 PAPERS: Mapping[str, Paper] = {
     "factorized": Paper("one distribution for each channel", _classic(baselines.factorized)),
     "mean-scale": Paper("hyperprior with means and scales", _classic(baselines.mean_scale)),
@@ -43,6 +53,15 @@ PAPERS: Mapping[str, Paper] = {
             "low": partial(baselines.mixture, 128),
             "high": partial(baselines.mixture, 192),
         },
+    ),
+    "octave": Paper("latents at two resolutions, context row by row", _classic(octave)),
+    "octave-mean-scale": Paper(
+        "latents at two resolutions, no context", _classic(partial(octave, context=False))
+    ),
+    "multirate": Paper("one model for all rates, octave residual blocks", _multirate(True)),
+    "multirate-distortion": Paper(
+        "the same, trained with the paper's objective, which has no term of rate",
+        _multirate(False),
     ),
 }
 
