@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from vpxrc.errors import InputError
 from vpxrc.storage import atomic_write
 
 FORMAT = "vpxrc.codec 1"
+TRIALS = 11  # of a bisection: the last ones are 1/1024 of the range of qualities apart
 
 Picture = NDArray[np.uint8]  # [height, width, 3], RGB
 
@@ -120,6 +121,41 @@ class Codec:
         return round(quality * QUALITY_STEPS)
 
 
+def compress_to_size(
+    codec: Codec, picture: Picture, most: int, progress: Callable[[int, int], None]
+) -> Compressed:
+    """Return the best compression with at most a number of bytes.
+
+    The quality is found by bisection.
+
+    Args:
+        codec: A codec of variable quality.
+        picture: As :meth:`Codec.compress` takes it.
+        most: Bytes of the file.
+        progress: Told the number of trials, done and in total.
+
+    Raises:
+        InputError: The codec has one quality, or its lowest one takes more bytes.
+    """
+    if not codec.model.variable:
+        raise InputError(f"{codec.spec} has one quality: it cannot be asked for a size")
+    best = codec.compress(picture, 0.0)
+    if len(best.data) > most:
+        raise InputError(f"the lowest quality takes {len(best.data)} bytes, more than {most}")
+    low, high = 0.0, 1.0
+    for trial in range(TRIALS):
+        middle = 1.0 if trial == 0 else (low + high) / 2
+        found = codec.compress(picture, middle)
+        progress(trial + 1, TRIALS)
+        if len(found.data) > most:
+            high = middle
+        else:
+            low, best = middle, found
+            if middle == high:
+                break
+    return best
+
+
 def replicate(pixels: Tensor, multiple: int) -> Tensor:
     """Return ``[3, H, W]`` with its last row and column repeated up to multiples of a number."""
     height, width = pixels.shape[1:]
@@ -136,7 +172,7 @@ def _cropped(pixels: Tensor, height: int, width: int) -> Picture:
 
 
 def weights_hash(model: Model, spec: str) -> bytes:
-    """Return the SHA-256 of a codec: of its spec, and of the names, shapes and values of weights."""
+    """Return the SHA-256 of a codec: of its spec and of its weights."""
     digest = hashlib.sha256(f"{FORMAT}\n{spec}\n".encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())

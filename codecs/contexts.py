@@ -38,9 +38,14 @@ class Context(nn.Module, ABC):
 
     @abstractmethod
     def at(self, y: Tensor, cells: Cells) -> Tensor:
-        """Return features ``[2 M, n]`` of cells, where ``y`` ``[M, h, w]`` is known as far as needed.
+        """Return the features of some cells, which :meth:`forward` gives too.
 
-        They are those of :meth:`forward`, but may come of fewer sums.
+        Args:
+            y: ``[M, h, w]``; what has not been coded yet may have any value.
+            cells: The cells of a pass.
+
+        Returns:
+            ``[2 M, n]``.
         """
 
 
@@ -66,7 +71,7 @@ class Checkerboard(Context):
         rows, columns = all_cells(*y.shape[-2:])
         seeing = ((rows + columns) % 2 == 0).unflatten(0, y.shape[-2:])
         features: Tensor = self.conv(y)
-        return features * seeing
+        return features * seeing.to(y.device)
 
     def passes(self, height: int, width: int) -> list[Cells]:
         """Return the anchors, and the others."""

@@ -1,6 +1,7 @@
 """Entropy models: how likely a value of a latent is, for training and for the coder."""
 
 import math
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -50,7 +51,7 @@ class FactorizedPrior(nn.Module):
         self.matrices = nn.ParameterList()
         self.biases = nn.ParameterList()
         self.factors = nn.ParameterList()
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in pairwise(widths):
             start = math.log(math.expm1(1 / gain / after))
             self.matrices.append(nn.Parameter(torch.full((channels, after, before), start)))
             self.biases.append(nn.Parameter(torch.rand(channels, after, 1) - 0.5))

@@ -183,5 +183,5 @@ class MaskedConv2d(nn.Conv2d):
         return functional.conv2d(x, self.weight * self.taps, self.bias, padding=2)
 
     def at_centre(self, windows: Tensor) -> Tensor:
-        """Return the results ``[n, outputs, 1, 1]`` in the middle of windows ``[n, inputs, 5, 5]``."""
+        """Return the results ``[n, outputs, 1, 1]`` for windows ``[n, inputs, 5, 5]``."""
         return functional.conv2d(windows, self.weight * self.taps, self.bias)

@@ -49,10 +49,14 @@ class Model(nn.Module, ABC):
     """A codec's networks.
 
     Attributes:
+        analysis: From pictures ``[B, 3, H, W]`` to latents.
+        synthesis: From latents to pictures.
         multiple: Height and width of a picture have to be multiples of it.
         variable: Whether one set of weights has many qualities.
     """
 
+    analysis: nn.Module
+    synthesis: nn.Module
     multiple: int
     variable = False
 
@@ -162,7 +166,7 @@ def from_pixels(pixels: Tensor) -> Tensor:
 
 
 def to_pixels(x: Tensor) -> Tensor:
-    """Return uint8 pixels ``[3, H, W]`` of ``[1, 3, H, W]``; whatever is no number becomes black."""
+    """Return uint8 pixels ``[3, H, W]`` of ``[1, 3, H, W]``; what is no number becomes black."""
     return (x[0].nan_to_num() * 255).round().clamp(0, 255).to(torch.uint8)
 
 

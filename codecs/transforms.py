@@ -35,7 +35,10 @@ def synthesis(n: int, m: int) -> nn.Sequential:
 
 
 def residual_analysis(n: int) -> nn.Sequential:
-    """Return residual blocks with attention (Cheng et al., CVPR 2020); the latent has n channels."""
+    """Return residual blocks with attention (Cheng et al., CVPR 2020).
+
+    The latent has n channels as well.
+    """
     return nn.Sequential(
         *(down_block(3, n), residual_block(n)),
         *(down_block(n, n), Attention(n), residual_block(n)),

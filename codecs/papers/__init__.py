@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from vpxrc.codecs.model import Model
+import torch
+
+from vpxrc.codecs.model import Model, macs_per_pixel
 from vpxrc.codecs.papers import baselines
 from vpxrc.codecs.papers.multirate import multirate
 from vpxrc.codecs.papers.octave import octave
@@ -64,6 +66,32 @@ PAPERS: Mapping[str, Paper] = {
         _multirate(False),
     ),
 }
+
+
+def describe(spec: str) -> dict[str, str | float]:
+    """Return the size and the cost of a codec.
+
+    Args:
+        spec: As :func:`build` takes it.
+
+    Returns:
+        ``codec``, ``title``, ``megabytes`` of weights in float32, and the thousands of
+        multiplications per pixel of the ``encoder_kmac`` and ``decoder_kmac`` transforms.
+    """
+    # No values: the shapes alone are needed.
+    with torch.device("meta"):
+        model = build(spec)
+        side = 2 * model.multiple
+        x = torch.zeros(1, 3, side, side)
+    with torch.no_grad():
+        latent = model.analysis(x)
+    return {
+        "codec": spec,
+        "title": PAPERS[spec.partition("/")[0]].title,
+        "megabytes": sum(4 * one.numel() for one in model.state_dict().values()) / 1e6,
+        "encoder_kmac": macs_per_pixel(model.analysis, [x], side**2) / 1000,
+        "decoder_kmac": macs_per_pixel(model.synthesis, [latent], side**2) / 1000,
+    }
 
 
 def build(spec: str) -> Model:

@@ -55,9 +55,9 @@ def raster(n: int, m: int) -> TransformModel:
 
 
 def mixture(n: int) -> TransformModel:
-    """Return :func:`raster` with residual blocks, attention, and mixtures (Cheng et al., CVPR 2020).
+    """Return :func:`raster` with residual blocks, attention and mixtures.
 
-    The latent has as many channels as the transforms.
+    Cheng et al., CVPR 2020. The latent has as many channels as the transforms.
     """
     family = GaussianMixture(3)
     network = pointwise(4 * n, (640, 640), family.parameters * n)

@@ -13,6 +13,7 @@ between 1 and 8, so the quality is continuous, and a term of rate is the default
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -132,10 +133,10 @@ class MultiRate(Model):
         super().__init__()
         inner, last = [split_width(width) for width in widths], split_width(latent)
         down: list[nn.Module] = [GoConvFirst(3, inner[0], 5, 2, GDN), _residual(inner[0])]
-        for before, after in zip(inner[:-1], inner[1:], strict=True):
+        for before, after in pairwise(inner):
             down += [GoConv(before, after, 5, 2, GDN), _residual(after)]
         up: list[nn.Module] = [GoTransposedConv(last, inner[-1], 3, 1, _inverse)]
-        for before, after in zip(inner[:0:-1], inner[-2::-1], strict=True):
+        for before, after in pairwise(inner[::-1]):
             up += [_residual_up(before), GoTransposedConv(before, after, 5, 2, _inverse)]
         up += [_residual_up(inner[0]), GoTransposedConvLast(inner[0], 3, 5, 2, _inverse)]
         self.analysis = nn.Sequential(*down, GoConv(inner[-1], last, 3, 1, GDN))
