@@ -24,7 +24,7 @@ from vpxrc.errors import InputError
 MAGIC = b"VLC\x01"
 IDENTITY_BYTES = 8
 MAX_SIDE = 0xFFFF
-MAX_PIXELS = 1 << 27  # more would not fit into memory while it is decoded
+MAX_PIXELS = 1 << 26  # more would not fit into memory while it is decoded
 QUALITY_STEPS = 0xFFFF
 
 _HEADER = struct.Struct(f"<4s{IDENTITY_BYTES}sHHHB")

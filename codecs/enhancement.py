@@ -170,7 +170,7 @@ class EnhancementCoder:
             encoder.add(row, Indexed(above, self._classes))
         coded = classes > 0
         encoder.add(quantized[coded].flatten(), self._tables(classes[coded]))
-        return encoder.finish(), residual_of(quantized * step)
+        return encoder.finish(), residual_of(quantized.double() * step)
 
     def decode(self, stream: bytes, height: int, width: int, step: float) -> Tensor:
         """Return the residual ``[3, height, width]``, float64.
