@@ -153,8 +153,8 @@ def test_gaussian_likelihood_is_scipys():
     y, mean = torch.randn(2, 3, 4, 4) * 3, torch.randn(2, 3, 4, 4)
     raw = torch.randn(2, 3, 4, 4)
     found = Gaussian().likelihood(y, torch.cat([mean, raw], 1))
-    scale = np.maximum(raw.exp(), 0.11)
-    upper, lower = (scipy.stats.norm.cdf(y + side, mean, scale) for side in (0.5, -0.5))
+    scale = np.maximum(raw.exp().numpy(), 0.11)
+    upper, lower = (scipy.stats.norm.cdf(y.numpy() + side, mean.numpy(), scale) for side in (0.5, -0.5))
     np.testing.assert_allclose(found, upper - lower, atol=2e-6)
 
 
@@ -238,7 +238,7 @@ def test_mixture_tables_are_scipys():
     )
     expected = (weights[..., None] * (upper - lower)).sum(0)
     np.testing.assert_allclose(table.frequencies[:, :-1] / TOTAL, expected, atol=1e-3)
-    assert np.abs(centre - (weights * means.numpy()).sum(0)).max() < 0.51
+    assert np.abs(centre.numpy() - (weights * means.numpy()).sum(0)).max() < 0.51
 
 
 # The coder
