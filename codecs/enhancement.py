@@ -7,6 +7,7 @@ gives each coefficient the scale of a Laplace distribution.
 
 import math
 from collections.abc import Iterable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +33,14 @@ DEAD_ZONE = 0.2  # a coefficient is rounded up from 1/2 + 0.2 of a step: small o
 _FINER = 3.0  # the Laplace tables' scales are those of the Gaussian ones divided by it
 
 
+@cache
 def _colours() -> Tensor:
     """Return the orthonormal matrix from R, G, B to brightness and two differences."""
     rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
     return rows / rows.norm(dim=1, keepdim=True)
 
 
+@cache
 def _dct() -> Tensor:
     """Return the orthonormal DCT-II matrix ``[16, 16]``."""
     k = torch.arange(BLOCK, dtype=torch.float64)

@@ -106,7 +106,8 @@ def bits_per_pixel(output: Output, x: Tensor) -> Tensor:
 
 def figures(loss: Tensor, error: Tensor, bpp: Tensor) -> dict[str, float]:
     """Return what a curve shows of a batch."""
-    return {"loss": float(loss), "mse": float(error.mean()), "bpp": float(bpp.mean())}
+    parts = {"loss": loss, "mse": error.mean(), "bpp": bpp.mean()}
+    return {name: float(part.detach()) for name, part in parts.items()}
 
 
 class TransformModel(Model):

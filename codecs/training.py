@@ -106,7 +106,7 @@ class Learner:
         loss, figures = self.model.objective(x, config.trade_off)
         torch.autograd.backward(loss)
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), 1.0))
-        if math.isfinite(float(loss)) and math.isfinite(norm):
+        if math.isfinite(float(loss.detach())) and math.isfinite(norm):
             self._optimizer.step()
         else:
             self.skipped += 1

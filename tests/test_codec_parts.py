@@ -29,7 +29,6 @@ from vpxrc.codecs.frequencies import (  # noqa: E402
     CDF_BITS,
     TOTAL,
     Table,
-    fixed,
     frequencies,
     laplace_cdf,
     normal_cdf,
@@ -154,7 +153,9 @@ def test_gaussian_likelihood_is_scipys():
     raw = torch.randn(2, 3, 4, 4)
     found = Gaussian().likelihood(y, torch.cat([mean, raw], 1))
     scale = np.maximum(raw.exp().numpy(), 0.11)
-    upper, lower = (scipy.stats.norm.cdf(y.numpy() + side, mean.numpy(), scale) for side in (0.5, -0.5))
+    upper, lower = (
+        scipy.stats.norm.cdf(y.numpy() + side, mean.numpy(), scale) for side in (0.5, -0.5)
+    )
     np.testing.assert_allclose(found, upper - lower, atol=2e-6)
 
 
