@@ -43,7 +43,7 @@ class Indexed:
         """Yield the places of each table that is used, in the order of the tables."""
         order = self.index.argsort(stable=True)
         counts = torch.bincount(self.index, minlength=len(self.tables)).tolist()
-        for places, table in zip(order.split(counts), self.tables, strict=True):
+        for places, table in zip(torch.split(order, counts), self.tables, strict=True):
             if len(places):
                 yield places, table
 
@@ -61,7 +61,7 @@ class PerSymbol:
     def groups(self) -> Iterator[tuple[Tensor, Table]]:
         """Yield the symbols in order, some thousands at a time."""
         rows = self.table.frequencies
-        for places in torch.arange(len(rows)).split(_CHUNK):
+        for places in torch.split(torch.arange(len(rows)), _CHUNK):
             yield places, Table(self.table.lowest, rows[places])
 
 

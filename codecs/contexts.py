@@ -64,12 +64,12 @@ class Checkerboard(Context):
 
     def __init__(self, channels: int) -> None:
         rows, columns = all_cells(5, 5)
-        super().__init__(channels, ((rows + columns) % 2).unflatten(0, (5, 5)))
+        super().__init__(channels, ((rows + columns) % 2).view(5, 5))
 
     def forward(self, y: Tensor) -> Tensor:
         """Return the features; those of anchors are zeros, without the bias."""
         rows, columns = all_cells(*y.shape[-2:])
-        seeing = ((rows + columns) % 2 == 0).unflatten(0, y.shape[-2:])
+        seeing = ((rows + columns) % 2 == 0).view(y.shape[-2:])
         features: Tensor = self.conv(y)
         return features * seeing.to(y.device)
 
@@ -95,7 +95,7 @@ class Raster(Context):
     """
 
     def __init__(self, channels: int) -> None:
-        super().__init__(channels, (torch.arange(25) < 12).unflatten(0, (5, 5)))
+        super().__init__(channels, (torch.arange(25) < 12).view(5, 5))
 
     def forward(self, y: Tensor) -> Tensor:
         """Return the features."""
@@ -107,7 +107,8 @@ class Raster(Context):
         rows, columns = all_cells(height, width)
         turn = columns + 3 * rows
         order = turn.argsort(stable=True)
-        parts = order.split([count for count in torch.bincount(turn).tolist() if count])
+        counts = [count for count in torch.bincount(turn).tolist() if count]
+        parts = torch.split(order, counts)
         return [(rows[part], columns[part]) for part in parts]
 
     def at(self, y: Tensor, cells: Cells) -> Tensor:

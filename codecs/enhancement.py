@@ -37,7 +37,7 @@ _FINER = 3.0  # the Laplace tables' scales are those of the Gaussian ones divide
 def _colours() -> Tensor:
     """Return the orthonormal matrix from R, G, B to brightness and two differences."""
     rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
-    return rows / rows.norm(dim=1, keepdim=True)
+    return rows / rows.square().sum(1, keepdim=True).sqrt()
 
 
 @cache
@@ -75,7 +75,9 @@ def _fine_laplace(u: float) -> float:
 def coefficients(residual: Tensor) -> Tensor:
     """Return ``[h, w, 3, 16, 16]`` of a residual ``[3, 16 h, 16 w]``, float64."""
     planes = torch.einsum("pc,chw->phw", _colours(), residual.double())
-    blocks = planes.unflatten(1, (-1, BLOCK)).unflatten(3, (-1, BLOCK)).permute(1, 3, 0, 2, 4)
+    height, width = residual.shape[1:]
+    cut = planes.reshape(3, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
+    blocks = cut.permute(1, 3, 0, 2, 4)
     return _dct() @ blocks @ _dct().T
 
 
@@ -195,7 +197,7 @@ class EnhancementCoder:
         tables = self._tables(classes[coded])
         values = decoder.take(len(tables.index), tables)
         decoder.finish()
-        blocks[coded] = values.double().unflatten(0, (-1, 3, BLOCK, BLOCK)) if len(values) else 0.0
+        blocks[coded] = values.double().view(-1, 3, BLOCK, BLOCK)
         return residual_of(blocks * step)
 
     def _tables(self, classes: Tensor) -> Indexed:

@@ -73,7 +73,7 @@ class FactorizedPrior(nn.Module):
         """Return the probability of unit cells around ``z``; both are ``[B, C, h, w]``."""
         values = z.transpose(0, 1).flatten(1)
         found = between(self.logits(values - 0.5), self.logits(values + 0.5))
-        return found.unflatten(1, (z.shape[0], *z.shape[2:])).transpose(0, 1)
+        return found.view(-1, z.shape[0], *z.shape[2:]).transpose(0, 1)
 
     @torch.no_grad()
     def tables(self, reach: int = 512, tail: float = 2.0**-20) -> tuple[Table, ...]:
@@ -174,7 +174,7 @@ class GaussianMixture:
     def likelihood(self, y: Tensor, parameters: Tensor) -> Tensor:
         """Return the probability of unit cells around ``y``."""
         shape = (3, self.components, y.shape[1])
-        logits, means, raw = parameters.unflatten(1, shape).unbind(1)
+        logits, means, raw = torch.unflatten(parameters, 1, shape).unbind(1)
         cells = unit_cell((y[:, None] - means).abs(), bounded_scale(raw))
         return (logits.softmax(1) * cells).sum(1)
 
@@ -184,7 +184,7 @@ class GaussianMixture:
 
     def tables(self, parameters: Tensor) -> tuple[Tensor, Tables]:
         """Return the rounded means of the mixtures, and a table for each value."""
-        centre, table = normal_mixture(*parameters.unflatten(0, (3, self.components)))
+        centre, table = normal_mixture(*parameters.view(3, self.components, -1))
         return centre.double(), PerSymbol(table)
 
 
@@ -196,4 +196,5 @@ def bounded_scale(raw: Tensor) -> Tensor:
 def unit_cell(distance: Tensor, scale: Tensor) -> Tensor:
     """Return the normal probability of a unit cell whose centre is ``distance >= 0`` away."""
     upper, lower = (0.5 - distance) / scale, (-0.5 - distance) / scale
-    return torch.special.ndtr(upper) - torch.special.ndtr(lower)
+    probability: Tensor = torch.special.ndtr(upper) - torch.special.ndtr(lower)
+    return probability

@@ -109,7 +109,7 @@ class FactorizedCoder:
         channels = len(self._tables)
         values = decoder.take(channels * height * width, self._indexed(height * width))
         decoder.finish()
-        return values.double().unflatten(0, (1, channels, height, width))
+        return values.double().view(1, channels, height, width)
 
 
 # A latent whose distribution is predicted
@@ -216,11 +216,9 @@ class ConditionalCoder:
                 seen = snap(self._context.at(snap(y), (rows, columns)))
                 features = torch.cat([seen, features])
             parameters = self._network(features[None, :, :, None])[0, :, :, 0]
-            offset, tables = self._family.tables(
-                parameters.unflatten(0, (self._family.parameters, channels)).flatten(1)
-            )
+            offset, tables = self._family.tables(parameters.reshape(self._family.parameters, -1))
             symbols = visit(rows, columns, offset, tables)
-            y[:, rows, columns] = (symbols + offset).unflatten(0, (channels, len(rows)))
+            y[:, rows, columns] = (symbols + offset).view(channels, len(rows))
         return y
 
 

@@ -26,7 +26,7 @@ class _LowerBound(torch.autograd.Function):
 
 def lower_bound(x: Tensor, bound: float) -> Tensor:
     """Return ``max(x, bound)``; the gradient passes above the bound, and where it points up."""
-    result: Tensor = _LowerBound.apply(x, bound)
+    result: Tensor = _LowerBound.apply(x, bound)  # type: ignore[no-untyped-call]
     return result
 
 

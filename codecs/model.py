@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +127,11 @@ class TransformModel(Model):
     """
 
     def __init__(
-        self, analysis: nn.Module, synthesis: nn.Module, latent: LatentModel, multiple: int = 64
+        self,
+        analysis: nn.Module,
+        synthesis: nn.Module,
+        latent: LatentModel[Any],
+        multiple: int = 64,
     ) -> None:
         super().__init__()
         self.analysis, self.synthesis, self.latent = analysis, synthesis, latent

@@ -104,7 +104,7 @@ class BoundedLatent(nn.Module):
         # All that lies outside belongs to the first and to the last level.
         low = low.masked_fill(flat < 0.5, -_FAR)
         high = high.masked_fill(flat > of.floor() - 0.5, _FAR)
-        return between(low, high).unflatten(1, (batch, height, width)).transpose(0, 1)
+        return between(low, high).view(-1, batch, height, width).transpose(0, 1)
 
     @torch.no_grad()
     def tables(self, steps: float) -> list[Table]:
@@ -277,7 +277,7 @@ class MultiRateCoder:
             indexed = _indexed(model, steps, rows * columns)
             levels = decoder.take(channels * rows * columns, indexed).double()
             decoder.finish()
-            parts.append(levels.unflatten(0, (1, channels, rows, columns)) / steps)
+            parts.append(levels.view(1, channels, rows, columns) / steps)
         picture = to_pixels(synthesize(self._model.synthesis, Octave(parts[1], parts[0])))
         if not use:
             return picture
