@@ -346,3 +346,11 @@ def test_an_unknown_codec_is_an_error():
     for spec in ("", "raster", "nothing/small", "raster/"):
         with pytest.raises(InputError, match="unknown"):
             build(spec)
+
+
+@pytest.mark.parametrize("spec", ["octave/low", "mixture/low", "multirate/paper"])
+def test_a_paper_width_codes_a_picture(spec):
+    torch.manual_seed(0)
+    codec = Codec(build(spec), spec)
+    result = codec.compress(picture(20, 30))
+    assert np.array_equal(codec.decompress(result.data), result.picture)
