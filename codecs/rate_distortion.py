@@ -5,10 +5,11 @@ Every file is decoded in another process than the one that made it.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from vpxrc.storage import atomic_write, digest, sha256_file
 
 DEFAULT_QUALITIES = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)
 
+Result = TypeVar("Result")
 Progress = Callable[[int, int, str], None]
 
 
@@ -138,7 +140,7 @@ def measure(
 ) -> pd.DataFrame:
     """Return a row for each job: codec, setting, picture, bytes, bpp, psnr, ms_ssim and seconds.
 
-    Rows are kept in ``folder/rows``, so a call that was killed goes on where it was.
+    Files and rows are kept in ``folder``, so a call that was killed goes on where it was.
 
     Args:
         jobs: What is measured.
@@ -147,23 +149,39 @@ def measure(
         ray: An address of Ray, as :func:`vpxrc.parallel.open_workers` takes it.
         progress: Told after each coding and each decoding.
     """
-    places = {job.key: folder / "rows" / f"{job.key}.json" for job in jobs}
-    missing = [job for job in jobs if not places[job.key].exists()]
-    total, done = 2 * len(missing), 0
-    coded: list[Job] = []
+    rows = {job.key: folder / "rows" / f"{job.key}.json" for job in jobs}
+    files = {job.key: folder / "files" / job.key for job in jobs}
+    missing = [job for job in jobs if not rows[job.key].exists()]
+    uncoded = [job for job in missing if not files[job.key].exists()]
+    total, done = len(uncoded) + len(missing), 0
     # Two pools: what decodes has never seen the picture's latents.
-    with open_workers(workers, ray) as pool:
-        for job, (data, seconds) in pool.unordered(_encode, missing):
-            done += 1
-            progress(done, total, f"{job.label}, {job.picture.name}")
-            coded.append(replace(job, data=data, seconds=seconds))
-    with open_workers(workers, ray) as pool:
-        for job, row in pool.unordered(_decode, coded):
-            done += 1
-            progress(done, total, f"{job.label}, {job.picture.name}")
-            with atomic_write(places[job.key]) as temporary:
-                temporary.write_text(json.dumps(row))
-    return pd.DataFrame([json.loads(places[job.key].read_text()) for job in jobs])
+    for job, (data, seconds) in _run(_encode, uncoded, workers, ray):
+        done += 1
+        progress(done, total, f"{job.label}, {job.picture.name}")
+        with atomic_write(files[job.key]) as temporary:
+            temporary.write_bytes(f"{seconds}\n".encode() + data)
+    coded = [_with_file(job, files[job.key]) for job in missing]
+    for job, row in _run(_decode, coded, workers, ray):
+        done += 1
+        progress(done, total, f"{job.label}, {job.picture.name}")
+        with atomic_write(rows[job.key]) as temporary:
+            temporary.write_text(json.dumps(row))
+    return pd.DataFrame([json.loads(rows[job.key].read_text()) for job in jobs])
+
+
+def _run(
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, ray: str | None
+) -> Iterator[tuple[Job, Result]]:
+    """Yield jobs and their results from a pool of workers of their own."""
+    if jobs:
+        with open_workers(min(workers, len(jobs)), ray) as pool:
+            yield from pool.unordered(function, jobs)
+
+
+def _with_file(job: Job, path: Path) -> Job:
+    """Return a job with its coded picture: a line with the seconds, and the file."""
+    seconds, _, data = path.read_bytes().partition(b"\n")
+    return replace(job, data=data, seconds=float(seconds))
 
 
 def curves(rows: pd.DataFrame) -> pd.DataFrame:
