@@ -29,7 +29,7 @@ def checkpoint(spec: str) -> Path:
     raise InputError(f"{spec}: no such checkpoint; {names}")
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe_checkpoint(path: Path) -> dict[str, Any]:
     """Return what a checkpoint says of itself: name, codec, bytes, steps and how it was trained.
 
     Raises:

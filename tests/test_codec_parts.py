@@ -1,6 +1,7 @@
 """The parts of learned codecs against formulas, plain convolutions and scipy."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def test_octave_convolution_is_four_plain_convolutions():
         return act(functional.conv2d(t, part[0].weight, part[0].bias, 2, padding))
 
     high, low = plain(layer.high, x.high), plain(layer.low, x.low)
-    up = layer.up[0]
+    up: Any = layer.up[0]
     raised = act(functional.conv_transpose2d(low, up.weight, up.bias, 2, 1, 1))
     made = layer(x)
     assert torch.equal(made.high, high + raised)
@@ -118,7 +119,8 @@ def test_transposed_octave_convolution_is_four_plain_convolutions():
     x = Octave(torch.randn(2, 3, 8, 12), torch.randn(2, 2, 4, 6))
     layer = make(GoTransposedConv, Width(4, 5))
     high, low = raised(layer.high[1], act(x.high)), raised(layer.low[1], act(x.low))
-    down = functional.conv2d(act(high), layer.down[1].weight, layer.down[1].bias, 2, 1)
+    lower: Any = layer.down[1]
+    down = functional.conv2d(act(high), lower.weight, lower.bias, 2, 1)
     made = layer(x)
     assert torch.equal(made.high, high + raised(layer.up[1], act(low)))
     assert torch.equal(made.low, low + down)
@@ -294,7 +296,7 @@ def test_exact_results_do_not_depend_on_the_order_of_sums():
     result = precise(z)
     np.testing.assert_allclose(result, network(z.float()).detach(), atol=0.02)
     assert torch.equal((result / STEP).round() * STEP, result)
-    first = precise[0]
+    first: Any = precise[0]
     order = torch.randperm(16)
     with torch.no_grad():
         first.weight.copy_(first.weight[order])

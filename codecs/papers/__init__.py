@@ -68,16 +68,27 @@ PAPERS: Mapping[str, Paper] = {
 }
 
 
-def describe(spec: str) -> dict[str, str | float]:
-    """Return the size and the cost of a codec.
+@dataclass(frozen=True)
+class Description:
+    """The size and the cost of a codec.
 
-    Args:
-        spec: As :func:`build` takes it.
-
-    Returns:
-        ``codec``, ``title``, ``megabytes`` of weights in float32, and the thousands of
-        multiplications per pixel of the ``encoder_kmac`` and ``decoder_kmac`` transforms.
+    Attributes:
+        codec: Name and width.
+        title: What it is, in one line.
+        megabytes: Weights in float32.
+        encoder_kmac: Thousands of multiplications of the analysis transform for each pixel.
+        decoder_kmac: Those of the synthesis transform.
     """
+
+    codec: str
+    title: str
+    megabytes: float
+    encoder_kmac: float
+    decoder_kmac: float
+
+
+def describe(spec: str) -> Description:
+    """Return the description of a codec; ``spec`` is as :func:`build` takes it."""
     # No values: the shapes alone are needed.
     with torch.device("meta"):
         model = build(spec)
@@ -85,13 +96,13 @@ def describe(spec: str) -> dict[str, str | float]:
         x = torch.zeros(1, 3, side, side)
     with torch.no_grad():
         latent = model.analysis(x)
-    return {
-        "codec": spec,
-        "title": PAPERS[spec.partition("/")[0]].title,
-        "megabytes": sum(4 * one.numel() for one in model.state_dict().values()) / 1e6,
-        "encoder_kmac": macs_per_pixel(model.analysis, [x], side**2) / 1000,
-        "decoder_kmac": macs_per_pixel(model.synthesis, [latent], side**2) / 1000,
-    }
+    return Description(
+        spec,
+        PAPERS[spec.partition("/")[0]].title,
+        sum(4 * one.numel() for one in model.state_dict().values()) / 1e6,
+        macs_per_pixel(model.analysis, [x], side**2) / 1000,
+        macs_per_pixel(model.synthesis, [latent], side**2) / 1000,
+    )
 
 
 def build(spec: str) -> Model:

@@ -4,6 +4,7 @@ import importlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -296,24 +297,19 @@ def zoo(as_json: Json = False) -> None:
       vpxrc codec zoo
     """  # noqa: D301 - typer wants the \b as it is
     with _needing():
-        papers = importlib.import_module("vpxrc.codecs.papers")
-    from vpxrc.codecs.zoo import describe
-
-    trained = [
-        describe(path) for path in importlib.import_module("vpxrc.codecs.zoo").shipped().values()
-    ]
+        from vpxrc.codecs.papers import PAPERS, describe
+        from vpxrc.codecs.zoo import describe_checkpoint, shipped
+    trained = [describe_checkpoint(path) for path in shipped().values()]
     kinds = [
-        papers.describe(f"{name}/{width}")
-        for name, one in papers.PAPERS.items()
-        for width in one.widths
+        describe(f"{name}/{width}") for name, paper in PAPERS.items() for width in paper.widths
     ]
     if as_json:
-        print(json.dumps({"trained": trained, "codecs": kinds}))
+        print(json.dumps({"trained": trained, "codecs": [asdict(kind) for kind in kinds]}))
         return
-    for row in kinds:
+    for kind in kinds:
         print(
-            f"{row['codec']:30} {row['megabytes']:7.1f} MB {row['encoder_kmac']:7.1f} + "
-            f"{row['decoder_kmac']:6.1f} kMAC/pixel  {row['title']}"
+            f"{kind.codec:30} {kind.megabytes:7.1f} MB {kind.encoder_kmac:7.1f} + "
+            f"{kind.decoder_kmac:6.1f} kMAC/pixel  {kind.title}"
         )
     for row in trained:
         print(f"{row['name']}: {row['codec']}, {row['bytes']} bytes, {row['steps']} steps")
