@@ -204,7 +204,9 @@ def _residual(width: Width) -> nn.Module:
 
 
 def _residual_up(width: Width) -> nn.Module:
-    return OctaveResidual(*(GoTransposedConv(width, width, 3, 1, _inverse) for _ in range(2)))
+    # GDN here too: an inverse one grows with the square of its input, and two of them in each of
+    # four blocks overflow after a few steps of training.
+    return OctaveResidual(*(GoTransposedConv(width, width, 3, 1, GDN) for _ in range(2)))
 
 
 class MultiRateCoder:
