@@ -95,7 +95,11 @@ class Learner:
         self._sums: dict[str, float] = {}
 
     def run(self, batch: Tensor) -> None:
-        """Take one step with crops ``[B, 3, H, W]``, uint8."""
+        """Take one step with crops ``[B, 3, H, W]``, uint8.
+
+        Raises:
+            InputError: The training has diverged: no batch of a row of the curve was finite.
+        """
         config = self.config
         torch.manual_seed(1_000_003 * (config.seed + 1) + self.step)  # of noise and qualities
         for group in self._optimizer.param_groups:
@@ -116,7 +120,9 @@ class Learner:
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._sums["batches"] = self._sums.get("batches", 0.0) + bool(figures)
         if self.step % CURVE_EVERY == 0 or self.step == config.steps:
-            count = max(self._sums.pop("batches"), 1.0)
+            count = self._sums.pop("batches")
+            if not count:
+                raise InputError(f"no loss was finite up to step {self.step}: try a lower rate")
             means = {name: value / count for name, value in self._sums.items()}
             self.rows.append({"step": self.step, **means})
             self._sums = {}

@@ -205,7 +205,7 @@ def _residual(width: Width) -> nn.Module:
 
 def _residual_up(width: Width) -> nn.Module:
     # GDN here too: an inverse one grows with the square of its input, and two of them in each of
-    # four blocks overflow after a few steps of training.
+    # four blocks overflowed within 200 steps of training.
     return OctaveResidual(*(GoTransposedConv(width, width, 3, 1, GDN) for _ in range(2)))
 
 
