@@ -40,6 +40,7 @@ EXTRA_PAGES = {
         f"agents/{name}/notes.md": f"agents/{name}-notes.md"
         for name in ("imitation", "muzero", "rllib")
     },
+    "codecs/README.md": "codecs.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
@@ -159,20 +160,21 @@ def residual_size() -> str:
 
 
 def commands() -> str:
-    """Return the help of every command, and of every agent of ``train``."""
+    """Return the help of every command, of every agent of ``train``, and of what a group has."""
     runner = CliRunner(env={"COLUMNS": TERMINAL_WIDTH, "TERMINAL_WIDTH": TERMINAL_WIDTH})
     parts = []
     # Typer types it as a command; one with subcommands is a group.
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        for words in ([name], *([name, "--agent", agent] for agent in _agents(command))):
+        option = ["--agent"] if name == "train" else []
+        for words in ([name], *([name, *option, part] for part in _parts(command))):
             text = runner.invoke(app, [*words, "--help"], prog_name="vpxrc").stdout.rstrip()
             level = "##" if words == [name] else "###"
             parts.append(f"{level} vpxrc {' '.join(words)}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
 
 
-def _agents(command: Any) -> list[str]:
-    """Return the values of ``--agent`` that have options of their own."""
+def _parts(command: Any) -> list[str]:
+    """Return the commands of a group; those of ``train`` are values of ``--agent``."""
     return list(getattr(command, "commands", ()))
 
 

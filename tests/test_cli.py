@@ -28,6 +28,7 @@ COMMANDS = [
     "compare",
     "teach",
     "train",
+    "codec",
 ]
 
 

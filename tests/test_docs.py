@@ -19,6 +19,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "agents").glob("*/*.md")),
+    ROOT / "codecs" / "README.md",
     *sorted((ROOT / "examples").glob("*/README.md")),
 ]
 COMMANDS = typer.main.get_group(app).commands
@@ -63,9 +64,9 @@ def unknown_options(line: str) -> list[str]:
     if name not in COMMANDS:
         return [name]
     commands = [COMMANDS[name]]
-    if agents := getattr(commands[0], "commands", None):  # `train` has options for each agent
-        agent = line.partition("--agent ")[2].partition(" ")[0]
-        commands += [agents[agent]] if agent in agents else []
+    if parts := getattr(commands[0], "commands", None):  # `train` has options for each agent
+        part = line.partition("--agent ")[2].partition(" ")[0] if name == "train" else words[0]
+        commands += [parts[part]] if part in parts else []
     known = {option for one in commands for parameter in one.params for option in parameter.opts}
     known |= {"--help", "-h"}
     return [

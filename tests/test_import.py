@@ -5,6 +5,7 @@ import sys
 
 HEAVY = (
     "av",
+    "constriction",
     "datasets",
     "ffmpeg",
     "gymnasium",

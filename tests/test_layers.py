@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # Top to bottom: a room imports only from rooms below it. Rooms of one line do not know each other.
 ORDER = """
 cli
-agents reports
+agents codecs reports
 evaluation
 provenance
 envs transcoding

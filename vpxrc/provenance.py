@@ -25,7 +25,7 @@ CACHE_FORMAT = 2
 # Folders of the package that no result depends on.
 SHOWING = ("cli", "reports")
 # Folders of the package that lie beside it in a checkout; pyproject.toml puts them into a wheel.
-BESIDE = ("datasets", "envs", "agents")
+BESIDE = ("datasets", "envs", "agents", "codecs")
 # Modules, extensions, and networks that are in the package.
 SUFFIXES = (".py", ".so", ".safetensors")
 

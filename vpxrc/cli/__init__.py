@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from vpxrc.cli.codec import app as codec
 from vpxrc.cli.compare import compare
 from vpxrc.cli.datasets import datasets
 from vpxrc.cli.demo import demo
@@ -26,6 +27,7 @@ ORDER = (
     "compare",
     "teach",
     "train",
+    "codec",
     "verify",
     "inspect",
     "doctor",
@@ -78,6 +80,7 @@ app = typer.Typer(
 for _command in (encode, evaluate, compare, teach, verify, inspect, doctor, datasets, demo):
     app.command()(_command)
 app.add_typer(train, name="train")
+app.add_typer(codec, name="codec")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,242 @@
+"""Codecs that are ready to use: checkpoints, pictures to bytes, and back."""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn import functional
+
+from vpxrc.codecs.bitstream import (
+    IDENTITY_BYTES,
+    MAX_PIXELS,
+    MAX_SIDE,
+    QUALITY_STEPS,
+    CodedPicture,
+    pack,
+    unpack,
+)
+from vpxrc.codecs.model import Model
+from vpxrc.codecs.papers import build
+from vpxrc.errors import InputError
+from vpxrc.storage import atomic_write
+
+FORMAT = "vpxrc.codec 1"
+TRIALS = 11  # of a bisection: the last ones are 1/1024 of the range of qualities apart
+
+Picture = NDArray[np.uint8]  # [height, width, 3], RGB
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A coded picture.
+
+    Attributes:
+        data: The file.
+        picture: What :meth:`Codec.decompress` returns, ``[height, width, 3]``, uint8, RGB.
+    """
+
+    data: bytes
+    picture: Picture
+
+
+class Codec:
+    """Codes pictures with trained weights.
+
+    Args:
+        model: The networks; the codec has the weights that they have now.
+        spec: Name and width, as :func:`vpxrc.codecs.papers.build` takes them.
+    """
+
+    def __init__(self, model: Model, spec: str) -> None:
+        model.eval().requires_grad_(False)
+        self.model, self.spec = model, spec
+        self.identity = weights_hash(model, spec)
+        self._coder = model.coder()
+
+    @torch.no_grad()
+    def compress(self, picture: Picture, quality: float | None = None) -> Compressed:
+        """Return the bytes of a picture, and its reconstruction.
+
+        Args:
+            picture: ``[height, width, 3]``, uint8, RGB, from 1x1 to 65535 pixels a side.
+            quality: 0..1, for a codec of variable quality; None for 1/2.
+
+        Raises:
+            InputError: The picture or the quality cannot be used.
+            EncoderError: The weights give latents that cannot be coded.
+        """
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+            raise InputError("a picture has to be uint8 of the shape [height, width, 3]")
+        height, width = picture.shape[:2]
+        if not (min(height, width) > 0 and max(height, width) <= MAX_SIDE):
+            raise InputError(f"a picture has 1 to {MAX_SIDE} pixels a side, not {width}x{height}")
+        if height * width > MAX_PIXELS:
+            raise InputError(f"a picture of {width}x{height} has too many pixels")
+        steps = self._quality_steps(quality)
+        pixels = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+        padded = replicate(pixels, self.model.multiple)
+        streams, decoded = self._coder.encode(padded, steps / QUALITY_STEPS)
+        short = self.identity[:IDENTITY_BYTES]
+        data = pack(CodedPicture(short, width, height, steps, streams))
+        return Compressed(data, _cropped(decoded, height, width))
+
+    @torch.no_grad()
+    def decompress(self, data: bytes) -> Picture:
+        """Return a picture ``[height, width, 3]``, uint8, RGB.
+
+        Args:
+            data: As :meth:`compress` returned it.
+
+        Raises:
+            InputError: The data is damaged, or of another codec.
+        """
+        coded = unpack(data)
+        if coded.identity != self.identity[:IDENTITY_BYTES]:
+            raise InputError(
+                f"the picture was coded with other weights ({coded.identity.hex()}) than those of "
+                f"{self.spec} here ({self.identity[:IDENTITY_BYTES].hex()})"
+            )
+        multiple = self.model.multiple
+        height, width = (-(-side // multiple) * multiple for side in (coded.height, coded.width))
+        quality = coded.quality / QUALITY_STEPS
+        decoded = self._coder.decode(coded.streams, height, width, quality)
+        return _cropped(decoded, coded.height, coded.width)
+
+    def _quality_steps(self, quality: float | None) -> int:
+        if not self.model.variable:
+            if quality is not None:
+                raise InputError(f"{self.spec} has one quality: choose another checkpoint")
+            return 0
+        quality = 0.5 if quality is None else quality
+        if not 0 <= quality <= 1:
+            raise InputError(f"a quality is between 0 and 1, not {quality}")
+        return round(quality * QUALITY_STEPS)
+
+
+def compress_to_size(
+    codec: Codec, picture: Picture, most: int, progress: Callable[[int, int], None]
+) -> Compressed:
+    """Return the best compression with at most a number of bytes.
+
+    The quality is found by bisection.
+
+    Args:
+        codec: A codec of variable quality.
+        picture: As :meth:`Codec.compress` takes it.
+        most: Bytes of the file.
+        progress: Told the number of trials, done and in total.
+
+    Raises:
+        InputError: The codec has one quality, or its lowest one takes more bytes.
+    """
+    if not codec.model.variable:
+        raise InputError(f"{codec.spec} has one quality: it cannot be asked for a size")
+    best = codec.compress(picture, 0.0)
+    if len(best.data) > most:
+        raise InputError(f"the lowest quality takes {len(best.data)} bytes, more than {most}")
+    low, high = 0.0, 1.0
+    for trial in range(TRIALS):
+        middle = 1.0 if trial == 0 else (low + high) / 2
+        found = codec.compress(picture, middle)
+        progress(trial + 1, TRIALS)
+        if len(found.data) > most:
+            high = middle
+        else:
+            low, best = middle, found
+            if middle == high:
+                break
+    return best
+
+
+def replicate(pixels: Tensor, multiple: int) -> Tensor:
+    """Return ``[3, H, W]`` with its last row and column repeated up to multiples of a number."""
+    height, width = pixels.shape[1:]
+    padding = (0, -width % multiple, 0, -height % multiple)
+    # Replication has no kernel for uint8.
+    return functional.pad(pixels[None].float(), padding, mode="replicate")[0].to(torch.uint8)
+
+
+def _cropped(pixels: Tensor, height: int, width: int) -> Picture:
+    return np.ascontiguousarray(pixels[:, :height, :width].numpy().transpose(1, 2, 0))
+
+
+# Checkpoints
+
+
+def weights_hash(model: Model, spec: str) -> bytes:
+    """Return the SHA-256 of a codec: of its spec and of its weights."""
+    digest = hashlib.sha256(f"{FORMAT}\n{spec}\n".encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
+    return digest.digest()
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str], model: Model, spec: str, settings: Mapping[str, str]
+) -> None:
+    """Write a safetensors file with the weights, and settings beside them.
+
+    Args:
+        path: The file.
+        model: The networks.
+        spec: Name and width.
+        settings: Anything else that a reader wants to know, by name.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
+    metadata = {**settings, "format": FORMAT, "codec": spec}
+    with atomic_write(Path(path)) as temporary:
+        temporary.write_bytes(save(tensors, metadata))
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, dict[str, str]]:
+    """Return the networks of a file, and its settings; ``codec`` is the spec.
+
+    Raises:
+        InputError: It cannot be read, or is no checkpoint of a codec.
+    """
+    try:
+        with open(path, "rb"):  # its errors say more than those of safe_open
+            pass
+        with safe_open(path, "pt") as file:
+            settings = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a checkpoint of a codec") from error
+    if settings.get("format") != FORMAT:
+        raise InputError(f"{path}: not a checkpoint of a codec, or of another version")
+    if not all(tensor.is_floating_point() for tensor in tensors.values()):
+        raise InputError(f"{path}: the weights are no numbers")
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise InputError(f"{path}: the weights are not finite")
+    model = build(settings.get("codec", ""))
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(f"{path}: not the weights of {settings['codec']}") from error
+    return model, settings
+
+
+def load_codec(path: str | os.PathLike[str]) -> Codec:
+    """Return the codec of a checkpoint.
+
+    Raises:
+        InputError: It cannot be read, or is no checkpoint of a codec.
+    """
+    model, settings = read_checkpoint(path)
+    return Codec(model, settings["codec"])

@@ -1,0 +1,84 @@
+"""Networks whose results are the same on every machine.
+
+The frequencies of a range coder have to be equal, to the last bit, where a picture is encoded and
+where it is decoded. A convolution in floating point does not give that: its sums depend on the
+processor and on the number of threads. Here weights and activations are multiples of a power of
+two, computed in float64. All products and sums are then exact, so their order does not matter.
+
+With weights below 2^3 in steps of 2^-14, activations up to 2^11 in steps of 2^-10, and at most
+2^13 products in a sum, a sum needs 3 + 14 + 11 + 10 + 13 = 51 bits; float64 has 53.
+"""
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+WEIGHT_STEP = 2.0**-14
+MAX_WEIGHT = 8.0 - WEIGHT_STEP
+STEP = 2.0**-10  # of activations, and of the biases
+MAX_ACTIVATION = 2.0**11
+MAX_TERMS = 2**13
+
+_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+# Others, as sums of branches and shuffles, are exact by themselves.
+_ROUNDED = (*_CONVOLUTIONS, nn.LeakyReLU)
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def snap(x: Tensor) -> Tensor:
+    """Return the nearest values that activations can have, float64."""
+    return (x.double() / STEP).round().mul(STEP).clamp(-MAX_ACTIVATION, MAX_ACTIVATION)
+
+
+def exact(network: Network) -> Network:
+    """Return a copy of a network that computes exactly; its input has to be snapped.
+
+    Args:
+        network: Convolutions, transposed convolutions, LeakyReLU, and modules that add or move
+            their results.
+
+    Returns:
+        A copy in float64 without gradients. Its results are multiples of :data:`STEP`.
+
+    Raises:
+        ValueError: A sum would have too many terms, or a module has parameters that are none of a
+            convolution.
+    """
+    result = copy.deepcopy(network).double().eval().requires_grad_(False)
+    for module in result.modules():
+        if isinstance(module, _CONVOLUTIONS):
+            terms = module.weight[:, 0] if module.transposed else module.weight[0]
+            if terms.numel() > MAX_TERMS:
+                raise ValueError(f"a sum of {terms.numel()} products may not be exact")
+            weight = (module.weight / WEIGHT_STEP).round() * WEIGHT_STEP
+            module.weight.copy_(weight.clamp(-MAX_WEIGHT, MAX_WEIGHT))
+            if module.bias is not None:
+                module.bias.copy_(snap(module.bias))
+        elif next(module.parameters(recurse=False), None) is not None:
+            raise ValueError(f"{type(module).__name__} is not computed exactly")
+        if isinstance(module, _ROUNDED):
+            module.register_forward_hook(_snap_output)
+    return result
+
+
+def _snap_output(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return snap(output)
+
+
+def windows_at(padded: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return the 5x5 windows around cells.
+
+    Args:
+        padded: A map ``[C, H + 4, W + 4]`` with two cells of zeros on each side.
+        rows: ``[n]``, int64, 0..H-1.
+        columns: ``[n]``, int64, 0..W-1.
+
+    Returns:
+        ``[n, C, 5, 5]``.
+    """
+    reach = torch.arange(5)
+    found = padded[:, (rows[:, None] + reach)[:, :, None], (columns[:, None] + reach)[:, None, :]]
+    return found.permute(1, 0, 2, 3)

@@ -1,0 +1,187 @@
+"""Layers that the codecs share: normalisation, residual blocks, attention, masked convolutions."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+SLOPE = 0.2  # of LeakyReLU, as in the TensorFlow code of the papers
+_PEDESTAL = 2.0**-36  # keeps the square root's gradient finite at zero
+
+
+class _LowerBound(torch.autograd.Function):
+    """``max(x, bound)`` whose gradient passes where it leads back above the bound."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, bound: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.bound = bound  # type: ignore[attr-defined]
+        return x.clamp(min=bound)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        passes = (x >= ctx.bound) | (grads[0] < 0)  # type: ignore[attr-defined]
+        return grads[0] * passes, None
+
+
+def lower_bound(x: Tensor, bound: float) -> Tensor:
+    """Return ``max(x, bound)``; the gradient passes above the bound, and where it points up."""
+    result: Tensor = _LowerBound.apply(x, bound)  # type: ignore[no-untyped-call]
+    return result
+
+
+class GDN(nn.Module):
+    """Generalised divisive normalisation, ``y_i = x_i / sqrt(beta_i + sum_j gamma_ij x_j^2)``.
+
+    Ballé et al., "Density modeling of images using a generalized normalization transformation",
+    ICLR 2016. The inverse multiplies instead. Square roots of beta and gamma are learned, which
+    keeps both from becoming negative.
+
+    Args:
+        channels: Number of channels C of the input ``[B, C, H, W]`` and of the output.
+        inverse: Whether to multiply (IGDN).
+    """
+
+    def __init__(self, channels: int, inverse: bool = False) -> None:
+        super().__init__()
+        self.inverse = inverse
+        self.beta_root = nn.Parameter(torch.ones(channels).add(_PEDESTAL).sqrt())
+        self.gamma_root = nn.Parameter((0.1 * torch.eye(channels)).add(_PEDESTAL).sqrt())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised tensor, of the shape of ``x``."""
+        beta = lower_bound(self.beta_root, (1e-6 + _PEDESTAL) ** 0.5) ** 2 - _PEDESTAL
+        gamma = lower_bound(self.gamma_root, _PEDESTAL**0.5) ** 2 - _PEDESTAL
+        norm = functional.conv2d(x * x, gamma[:, :, None, None], beta)
+        return x * norm.sqrt() if self.inverse else x * norm.rsqrt()
+
+
+def conv(inputs: int, outputs: int, kernel: int = 5, stride: int = 2) -> nn.Conv2d:
+    """Return a convolution that divides height and width by the stride."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
+
+
+def deconv(inputs: int, outputs: int, kernel: int = 5, stride: int = 2) -> nn.ConvTranspose2d:
+    """Return a transposed convolution that multiplies height and width by the stride."""
+    return nn.ConvTranspose2d(inputs, outputs, kernel, stride, kernel // 2, stride - 1)
+
+
+def leaky() -> nn.LeakyReLU:
+    """Return the LeakyReLU of all codecs."""
+    return nn.LeakyReLU(SLOPE)
+
+
+class Residual(nn.Module):
+    """``x + body(x)``."""
+
+    def __init__(self, *body: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*body)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum, of the shape of ``x``."""
+        result: Tensor = x + self.body(x)
+        return result
+
+
+class Sum(nn.Module):
+    """``main(x) + shortcut(x)``, for blocks that change the resolution."""
+
+    def __init__(self, main: nn.Module, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.main, self.shortcut = main, shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum."""
+        result: Tensor = self.main(x) + self.shortcut(x)
+        return result
+
+
+def residual_block(channels: int) -> nn.Module:
+    """Return two 3x3 convolutions around which the input is added."""
+    return Residual(
+        conv(channels, channels, 3, 1), leaky(), conv(channels, channels, 3, 1), leaky()
+    )
+
+
+def down_block(inputs: int, channels: int) -> nn.Module:
+    """Return a residual block that halves height and width, with GDN."""
+    return Sum(
+        nn.Sequential(
+            conv(inputs, channels, 3, 2), leaky(), conv(channels, channels, 3, 1), GDN(channels)
+        ),
+        conv(inputs, channels, 1, 2),
+    )
+
+
+def up_block(channels: int) -> nn.Module:
+    """Return a residual block that doubles height and width, with IGDN."""
+    return Sum(
+        nn.Sequential(
+            conv(channels, 4 * channels, 3, 1),
+            leaky(),
+            nn.PixelShuffle(2),
+            conv(channels, channels, 3, 1),
+            GDN(channels, inverse=True),
+        ),
+        nn.Sequential(conv(channels, 4 * channels, 1, 1), nn.PixelShuffle(2)),
+    )
+
+
+class Attention(nn.Module):
+    """Simplified attention, ``x + T(x) * sigmoid(conv(A(x)))`` (Cheng et al., CVPR 2020).
+
+    T and A are each three bottleneck blocks. No part of it is non-local.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+        def bottlenecks() -> nn.Sequential:
+            half = channels // 2
+            return nn.Sequential(
+                *(
+                    Residual(
+                        conv(channels, half, 1, 1),
+                        nn.ReLU(),
+                        conv(half, half, 3, 1),
+                        nn.ReLU(),
+                        conv(half, channels, 1, 1),
+                    )
+                    for _ in range(3)
+                )
+            )
+
+        self.trunk = bottlenecks()
+        self.mask = nn.Sequential(bottlenecks(), conv(channels, channels, 1, 1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the attended tensor, of the shape of ``x``."""
+        result: Tensor = x + self.trunk(x) * self.mask(x)
+        return result
+
+
+class MaskedConv2d(nn.Conv2d):
+    """A 5x5 convolution that sees only some cells of its window.
+
+    The mask is applied to the weights at every call, so an optimiser cannot revive a tap.
+
+    Args:
+        inputs: Number of input channels.
+        outputs: Number of output channels.
+        taps: ``[5, 5]``, 1 where the window may be seen.
+    """
+
+    taps: Tensor
+
+    def __init__(self, inputs: int, outputs: int, taps: Tensor) -> None:
+        super().__init__(inputs, outputs, 5, padding=2)
+        self.register_buffer("taps", taps.to(self.weight.dtype), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``[B, outputs, H, W]``; cells outside the map are zeros."""
+        return functional.conv2d(x, self.weight * self.taps, self.bias, padding=2)
+
+    def at_centre(self, windows: Tensor) -> Tensor:
+        """Return the results ``[n, outputs, 1, 1]`` for windows ``[n, inputs, 5, 5]``."""
+        return functional.conv2d(windows, self.weight * self.taps, self.bias)

@@ -1,0 +1,226 @@
+"""What every codec has in common: a module that is trained, and a coder of pictures."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vpxrc.codecs.latents import Bits, LatentModel
+from vpxrc.codecs.layers import GDN
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model makes of pictures in training.
+
+    Attributes:
+        x_hat: The decoded pictures, ``[B, 3, H, W]``, about 0..1.
+        bits: The estimated bits of each picture, ``[B]``, by stream.
+    """
+
+    x_hat: Tensor
+    bits: Bits
+
+
+class PictureCoder(Protocol):
+    """Codes one picture, whose sides are multiples of what the model asks for."""
+
+    def encode(self, pixels: Tensor, quality: float) -> tuple[list[bytes], Tensor]:
+        """Return the streams, and the picture as :meth:`decode` returns it.
+
+        Args:
+            pixels: ``[3, H, W]``, uint8, RGB.
+            quality: 0..1; a codec of one quality ignores it.
+        """
+
+    def decode(self, streams: Sequence[bytes], height: int, width: int, quality: float) -> Tensor:
+        """Return the picture ``[3, H, W]``, uint8.
+
+        Raises:
+            InputError: A stream is damaged.
+        """
+
+
+class Model(nn.Module, ABC):
+    """A codec's networks.
+
+    Attributes:
+        analysis: From pictures ``[B, 3, H, W]`` to latents.
+        synthesis: From latents to pictures.
+        multiple: Height and width of a picture have to be multiples of it.
+        variable: Whether one set of weights has many qualities.
+    """
+
+    analysis: nn.Module
+    synthesis: nn.Module
+    multiple: int
+    variable = False
+
+    @abstractmethod
+    def forward(self, x: Tensor, quality: Tensor) -> Output:
+        """Code pictures as in training.
+
+        Args:
+            x: ``[B, 3, H, W]``, RGB in 0..1.
+            quality: ``[B]``, 0..1; a codec of one quality ignores it.
+        """
+
+    @abstractmethod
+    def coder(self) -> PictureCoder:
+        """Return a coder with the weights as they are now."""
+
+    def objective(self, x: Tensor, trade_off: float) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of pictures, and its parts by name.
+
+        Args:
+            x: ``[B, 3, H, W]``, RGB in 0..1.
+            trade_off: lambda in ``lambda * MSE + bits per pixel``, MSE in levels of 8 bits.
+        """
+        output = self(x, x.new_full((len(x),), 0.5))
+        error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output, x)
+        loss = (trade_off * error + bpp).mean()
+        return loss, figures(loss, error, bpp)
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Take statistics that no gradient gives, at the end of a training.
+
+        Args:
+            batches: Crops ``[B, 3, H, W]``, uint8.
+        """
+
+
+def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Return the mean squared error ``[B]`` in levels of 8 bits."""
+    return 255**2 * (x_hat - x).square().flatten(1).mean(1)
+
+
+def bits_per_pixel(output: Output, x: Tensor) -> Tensor:
+    """Return the estimated bits per pixel ``[B]``."""
+    total = torch.stack(list(output.bits.values())).sum(0)
+    return total / (x.shape[-2] * x.shape[-1])
+
+
+def figures(loss: Tensor, error: Tensor, bpp: Tensor) -> dict[str, float]:
+    """Return what a curve shows of a batch."""
+    parts = {"loss": loss, "mse": error.mean(), "bpp": bpp.mean()}
+    return {name: float(part.detach()) for name, part in parts.items()}
+
+
+class TransformModel(Model):
+    """An analysis transform, a latent, and a synthesis transform.
+
+    ::
+
+        x -> analysis -> y -> latent -> streams
+                                 |
+        x_hat <- synthesis <- y_hat
+
+    Args:
+        analysis: From a picture to its latent.
+        synthesis: From the decoded latent to the decoded picture.
+        latent: The model of the latent.
+        multiple: See :class:`Model`.
+    """
+
+    def __init__(
+        self,
+        analysis: nn.Module,
+        synthesis: nn.Module,
+        latent: LatentModel[Any],
+        multiple: int = 64,
+    ) -> None:
+        super().__init__()
+        self.analysis, self.synthesis, self.latent = analysis, synthesis, latent
+        self.multiple = multiple
+
+    def forward(self, x: Tensor, quality: Tensor) -> Output:
+        """Code pictures as in training."""
+        y_hat, rates = self.latent(self.analysis(x))
+        return Output(self.synthesis(y_hat), rates)
+
+    def coder(self) -> "TransformCoder":
+        """Return a coder with the weights as they are now."""
+        return TransformCoder(self)
+
+
+class TransformCoder:
+    """The coder of a :class:`TransformModel`."""
+
+    def __init__(self, model: TransformModel) -> None:
+        self._model = model
+        self._latent = model.latent.coder()
+
+    def encode(self, pixels: Tensor, quality: float) -> tuple[list[bytes], Tensor]:
+        """Return the streams, and the decoded picture."""
+        streams, y_hat = self._latent.encode(self._model.analysis(from_pixels(pixels)))
+        return streams, to_pixels(synthesize(self._model.synthesis, y_hat))
+
+    def decode(self, streams: Sequence[bytes], height: int, width: int, quality: float) -> Tensor:
+        """Return the decoded picture."""
+        y_hat = self._latent.decode(streams, height // 16, width // 16)
+        return to_pixels(synthesize(self._model.synthesis, y_hat))
+
+
+def from_pixels(pixels: Tensor) -> Tensor:
+    """Return ``[1, 3, H, W]`` in 0..1 of uint8 pixels ``[3, H, W]``."""
+    return pixels[None].float() / 255
+
+
+def to_pixels(x: Tensor) -> Tensor:
+    """Return uint8 pixels ``[3, H, W]`` of ``[1, 3, H, W]``; what is no number becomes black."""
+    return (x[0].nan_to_num() * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def synthesize(synthesis: nn.Module, latent: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """Return the picture of a latent, or of a pair of them, the same for any number of threads."""
+    single = (
+        latent.float() if isinstance(latent, Tensor) else type(latent)(*map(Tensor.float, latent))
+    )
+    with one_thread():
+        result: Tensor = synthesis(single)
+    return result
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch use one thread: a convolution's sums depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def macs_per_pixel(network: nn.Module, inputs: Sequence[Tensor], pixels: int) -> float:
+    """Return the multiplications of convolutions and of GDN, for each pixel of a picture.
+
+    Args:
+        network: The module that is called.
+        inputs: What it is called with.
+        pixels: Pixels of the picture.
+    """
+    total = 0
+
+    def count(module: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal total
+        if isinstance(module, nn.Conv2d):
+            total += output.numel() * module.weight[0].numel()
+        elif isinstance(module, nn.ConvTranspose2d):
+            stride = module.stride[0] * module.stride[1]
+            total += output.numel() * module.weight[:, 0].numel() // stride
+        elif isinstance(module, GDN):
+            total += output.numel() * output.shape[1]
+
+    hooks = [module.register_forward_hook(count) for module in network.modules()]
+    try:
+        with torch.no_grad():
+            network(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total / pixels

@@ -1,0 +1,152 @@
+"""Generalised octave convolutions: features at two resolutions that inform each other.
+
+Akbari et al., "Generalized octave convolutions for learned multi-frequency image compression",
+arXiv 2002.10032. A feature map is a pair: a *high* part ``[B, (1 - a) C, H, W]`` and a *low* part
+``[B, a C, H/2, W/2]``. In contrast to the plain octave convolution (Chen et al., ICCV 2019), the
+exchange between the parts is learned, it starts from the outputs of both parts, and the activation
+lies inside.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from vpxrc.codecs.layers import conv, deconv
+
+Activation = Callable[[int], nn.Module]
+
+
+class Octave(NamedTuple):
+    """A feature map at two resolutions.
+
+    Attributes:
+        high: ``[B, C_high, H, W]``.
+        low: ``[B, C_low, H/2, W/2]``.
+    """
+
+    high: Tensor
+    low: Tensor
+
+
+class Width(NamedTuple):
+    """The numbers of channels of an :class:`Octave`."""
+
+    high: int
+    low: int
+
+
+def split_width(channels: int, share: float = 0.5) -> Width:
+    """Return the channels of both parts, if ``share`` of all channels are in the low part."""
+    low = round(share * channels)
+    return Width(channels - low, low)
+
+
+class GoConv(nn.Module):
+    """Octave convolution: each part is convolved and activated, then both exchange.
+
+    ``HH = act(f(H)); LL = act(f(L)); high = HH + act(up(LL)); low = LL + act(down(HH))``.
+
+    Args:
+        inputs: Channels of the input.
+        outputs: Channels of the output.
+        kernel: Size of the kernel of f.
+        stride: Stride of f.
+        activation: Makes an activation for a number of channels.
+    """
+
+    def __init__(
+        self, inputs: Width, outputs: Width, kernel: int, stride: int, activation: Activation
+    ) -> None:
+        super().__init__()
+        self.high = nn.Sequential(
+            conv(inputs.high, outputs.high, kernel, stride), activation(outputs.high)
+        )
+        self.low = nn.Sequential(
+            conv(inputs.low, outputs.low, kernel, stride), activation(outputs.low)
+        )
+        self.down = nn.Sequential(conv(outputs.high, outputs.low, 3), activation(outputs.low))
+        self.up = nn.Sequential(deconv(outputs.low, outputs.high, 3), activation(outputs.high))
+
+    def forward(self, x: Octave) -> Octave:
+        """Return both parts; each is divided in height and width by the stride."""
+        high, low = self.high(x.high), self.low(x.low)
+        return Octave(high + self.up(low), low + self.down(high))
+
+
+class GoConvFirst(nn.Module):
+    """The first octave convolution: its input, a picture, has no low part."""
+
+    def __init__(
+        self, inputs: int, outputs: Width, kernel: int, stride: int, activation: Activation
+    ) -> None:
+        super().__init__()
+        self.high = nn.Sequential(
+            conv(inputs, outputs.high, kernel, stride), activation(outputs.high)
+        )
+        self.down = nn.Sequential(conv(outputs.high, outputs.low, 3), activation(outputs.low))
+
+    def forward(self, x: Tensor) -> Octave:
+        """Return both parts of ``[B, inputs, H, W]``."""
+        high = self.high(x)
+        return Octave(high, self.down(high))
+
+
+class GoTransposedConv(nn.Module):
+    """Transposed octave convolution: an activation precedes each transposed convolution.
+
+    ``HH = g(act(H)); LL = g(act(L)); high = HH + up(act(LL)); low = LL + down(act(HH))``.
+    """
+
+    def __init__(
+        self, inputs: Width, outputs: Width, kernel: int, stride: int, activation: Activation
+    ) -> None:
+        super().__init__()
+        self.high = nn.Sequential(
+            activation(inputs.high), deconv(inputs.high, outputs.high, kernel, stride)
+        )
+        self.low = nn.Sequential(
+            activation(inputs.low), deconv(inputs.low, outputs.low, kernel, stride)
+        )
+        self.down = nn.Sequential(activation(outputs.high), conv(outputs.high, outputs.low, 3))
+        self.up = nn.Sequential(activation(outputs.low), deconv(outputs.low, outputs.high, 3))
+
+    def forward(self, x: Octave) -> Octave:
+        """Return both parts; each is multiplied in height and width by the stride."""
+        high, low = self.high(x.high), self.low(x.low)
+        return Octave(high + self.up(low), low + self.down(high))
+
+
+class GoTransposedConvLast(nn.Module):
+    """The last transposed octave convolution: both parts become one picture."""
+
+    def __init__(
+        self, inputs: Width, outputs: int, kernel: int, stride: int, activation: Activation
+    ) -> None:
+        super().__init__()
+        self.high = nn.Sequential(
+            activation(inputs.high), deconv(inputs.high, outputs, kernel, stride)
+        )
+        self.low = nn.Sequential(
+            activation(inputs.low),
+            deconv(inputs.low, outputs, kernel, stride),
+            deconv(outputs, outputs, 3),
+        )
+
+    def forward(self, x: Octave) -> Tensor:
+        """Return the picture ``[B, outputs, H, W]``."""
+        result: Tensor = self.high(x.high) + self.low(x.low)
+        return result
+
+
+class OctaveResidual(nn.Module):
+    """``x + body(x)`` for both parts."""
+
+    def __init__(self, *body: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*body)
+
+    def forward(self, x: Octave) -> Octave:
+        """Return the sums, of the shapes of ``x``."""
+        change: Octave = self.body(x)
+        return Octave(x.high + change.high, x.low + change.low)

@@ -1,0 +1,124 @@
+"""One file for each paper, and the codecs by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from vpxrc.codecs.model import Model, macs_per_pixel
+from vpxrc.codecs.papers import baselines
+from vpxrc.codecs.papers.multirate import multirate
+from vpxrc.codecs.papers.octave import octave
+from vpxrc.errors import InputError
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A codec of the literature.
+
+    Attributes:
+        title: What it is, in one line.
+        widths: Makes the networks, by the name of a width.
+    """
+
+    title: str
+    widths: Mapping[str, Callable[[], Model]]
+
+
+def _classic(make: Callable[[int, int], Model]) -> dict[str, Callable[[], Model]]:
+    """Return the widths of Ballé et al. (ICLR 2018), and a small one."""
+    return {
+        "small": partial(make, 64, 96),
+        "low": partial(make, 128, 192),
+        "high": partial(make, 192, 320),
+    }
+
+
+def _multirate(rate_term: bool) -> dict[str, Callable[[], Model]]:
+    """Return the width that is recalled of the paper, and a small one."""
+    return {
+        "small": partial(multirate, (48, 64, 96, 96), 32, rate_term),
+        "paper": partial(multirate, (120, 240, 480, 960), 8, rate_term),
+    }
+
+
+PAPERS: Mapping[str, Paper] = {
+    "factorized": Paper("one distribution for each channel", _classic(baselines.factorized)),
+    "mean-scale": Paper("hyperprior with means and scales", _classic(baselines.mean_scale)),
+    "checkerboard": Paper("hyperprior, context in two passes", _classic(baselines.checkerboard)),
+    "raster": Paper("hyperprior, context row by row", _classic(baselines.raster)),
+    "mixture": Paper(
+        "residual blocks, attention, Gaussian mixtures, context row by row",
+        {
+            "small": partial(baselines.mixture, 64),
+            "low": partial(baselines.mixture, 128),
+            "high": partial(baselines.mixture, 192),
+        },
+    ),
+    "octave": Paper("latents at two resolutions, context row by row", _classic(octave)),
+    "octave-mean-scale": Paper(
+        "latents at two resolutions, no context", _classic(partial(octave, context=False))
+    ),
+    "multirate": Paper("one model for all rates, octave residual blocks", _multirate(True)),
+    "multirate-distortion": Paper(
+        "the same, trained with the paper's objective, which has no term of rate",
+        _multirate(False),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Description:
+    """The size and the cost of a codec.
+
+    Attributes:
+        codec: Name and width.
+        title: What it is, in one line.
+        megabytes: Weights in float32.
+        encoder_kmac: Thousands of multiplications of the analysis transform for each pixel.
+        decoder_kmac: Those of the synthesis transform.
+    """
+
+    codec: str
+    title: str
+    megabytes: float
+    encoder_kmac: float
+    decoder_kmac: float
+
+
+def describe(spec: str) -> Description:
+    """Return the description of a codec; ``spec`` is as :func:`build` takes it."""
+    # No values: the shapes alone are needed.
+    with torch.device("meta"):
+        model = build(spec)
+        side = 2 * model.multiple
+        x = torch.zeros(1, 3, side, side)
+    with torch.no_grad():
+        latent = model.analysis(x)
+    return Description(
+        spec,
+        PAPERS[spec.partition("/")[0]].title,
+        sum(4 * one.numel() for one in model.state_dict().values()) / 1e6,
+        macs_per_pixel(model.analysis, [x], side**2) / 1000,
+        macs_per_pixel(model.synthesis, [latent], side**2) / 1000,
+    )
+
+
+def build(spec: str) -> Model:
+    """Return the networks of a codec with random weights.
+
+    Args:
+        spec: ``NAME/WIDTH``, for instance ``mean-scale/small``.
+
+    Raises:
+        InputError: There is no such codec.
+    """
+    name, _, width = spec.partition("/")
+    if name not in PAPERS:
+        raise InputError(f"unknown codec {name!r}: choose from {', '.join(PAPERS)}")
+    widths = PAPERS[name].widths
+    if width not in widths:
+        choices = ", ".join(f"{name}/{one}" for one in widths)
+        raise InputError(f"unknown width of {name}, {width!r}: choose from {choices}")
+    return widths[width]()

@@ -1,0 +1,304 @@
+"""Multi-rate: one set of weights for all rates, from octave residual blocks.
+
+Akbari et al., "Learned multi-resolution variable-rate image compression with octave-based residual
+blocks", arXiv 2012.15463. Known are the parts: octave convolutions with GDN and IGDN inside,
+residual blocks made of them, stochastic rounding, an objective over several rates, and an
+enhancement layer for the residual of the decoded picture. The widths are recalled; the latent's
+range, its prior and the coder of the residual are this project's.
+
+The latent lies in 0..1 and is rounded to ``2^B`` levels. In the paper B is 2, 4 or 8 and the
+objective has no term of rate (:func:`multirate` with ``rate_term=False``). Here B is any number
+between 1 and 8, so the quality is continuous, and a term of rate is the default.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from vpxrc.codecs.bitstream import QUALITY_STEPS
+from vpxrc.codecs.coder import Decoder, Encoder, Indexed
+from vpxrc.codecs.enhancement import Enhancement, coefficients, quantize, step_index, step_of
+from vpxrc.codecs.entropy import FactorizedPrior, between, bits
+from vpxrc.codecs.frequencies import Table, fixed, frequencies
+from vpxrc.codecs.latents import check_streams
+from vpxrc.codecs.layers import GDN
+from vpxrc.codecs.model import (
+    Model,
+    Output,
+    bits_per_pixel,
+    figures,
+    from_pixels,
+    squared_error,
+    synthesize,
+    to_pixels,
+)
+from vpxrc.codecs.octave import (
+    GoConv,
+    GoConvFirst,
+    GoTransposedConv,
+    GoTransposedConvLast,
+    Octave,
+    OctaveResidual,
+    Width,
+    split_width,
+)
+from vpxrc.codecs.picture_quality import ms_ssim
+from vpxrc.codecs.quantizers import stochastic_round
+from vpxrc.errors import InputError
+
+MIN_BITS, MAX_BITS = 1.0, 8.0  # B at the qualities 0 and 1
+MIN_LAMBDA, MAX_LAMBDA = 0.0018, 0.18  # of the objective there
+PAPER_BITS = (2.0, 4.0, 8.0)
+BASES = (1.0, 0.75, 0.5)  # qualities of the base that are tried, as shares of the one asked for
+
+_PARAMETERS = struct.Struct("<HBB")
+_FAR = 40.0  # a logit beyond which nothing is left
+
+
+def _inverse(channels: int) -> nn.Module:
+    return GDN(channels, inverse=True)
+
+
+def _steps(quality: Tensor) -> Tensor:
+    """Return the largest level of the latents, ``2^B - 1``."""
+    return torch.exp2(MIN_BITS + (MAX_BITS - MIN_BITS) * quality) - 1
+
+
+def trade_offs(quality: Tensor) -> Tensor:
+    """Return lambda of the objective at qualities 0..1."""
+    return MIN_LAMBDA * (MAX_LAMBDA / MIN_LAMBDA) ** quality
+
+
+class BoundedLatent(nn.Module):
+    """A latent in 0..1 whose levels have one density for each channel, whatever their number.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.prior = FactorizedPrior(channels, init_scale=1.0)
+
+    def forward(self, v: Tensor, steps: Tensor, learn_rate: bool) -> tuple[Tensor, Tensor]:
+        """Return the rounded latent, and its bits ``[B]``.
+
+        Args:
+            v: ``[B, C, h, w]``, 0..1.
+            steps: ``[B]``, the largest level; it need not be a whole number.
+            learn_rate: Whether the gradient of the bits reaches ``v``.
+        """
+        count = steps[:, None, None, None]
+        levels = torch.minimum(stochastic_round(v * count), count.floor())
+        counted = levels if learn_rate else levels.detach()
+        return levels / count, bits(self._likelihood(counted, count))
+
+    def _likelihood(self, levels: Tensor, count: Tensor) -> Tensor:
+        batch, _, height, width = levels.shape
+        flat = levels.transpose(0, 1).flatten(1)
+        of = count.expand(batch, 1, height, width).flatten()
+        low, high = self.prior.logits((flat - 0.5) / of), self.prior.logits((flat + 0.5) / of)
+        # All that lies outside belongs to the first and to the last level.
+        low = low.masked_fill(flat < 0.5, -_FAR)
+        high = high.masked_fill(flat > of.floor() - 0.5, _FAR)
+        return between(low, high).view(-1, batch, height, width).transpose(0, 1)
+
+    @torch.no_grad()
+    def tables(self, steps: float) -> list[Table]:
+        """Return a table of levels for each channel."""
+        count = int(steps)
+        bounds = (torch.arange(1, count + 1, dtype=torch.float64) - 0.5) / steps
+        inner = self.prior.logits(bounds.expand(self.prior.channels, -1)).sigmoid()
+        ends = inner.new_zeros(len(inner), 1)
+        cdf = fixed(torch.cat([ends, inner, ends + 1], 1))
+        return [Table(0, frequencies(row)) for row in cdf]
+
+
+class MultiRate(Model):
+    """The networks.
+
+    Args:
+        widths: Channels at 1/2, 1/4, 1/8 and 1/16 of the picture's size, both parts together.
+        latent: Channels of the latent, both parts together.
+        rate_term: Whether the objective has a term of rate.
+    """
+
+    multiple = 32
+    variable = True
+
+    def __init__(self, widths: Sequence[int], latent: int, rate_term: bool) -> None:
+        super().__init__()
+        inner, last = [split_width(width) for width in widths], split_width(latent)
+        down: list[nn.Module] = [GoConvFirst(3, inner[0], 5, 2, GDN), _residual(inner[0])]
+        for before, after in pairwise(inner):
+            down += [GoConv(before, after, 5, 2, GDN), _residual(after)]
+        up: list[nn.Module] = [GoTransposedConv(last, inner[-1], 3, 1, _inverse)]
+        for before, after in pairwise(inner[::-1]):
+            up += [_residual_up(before), GoTransposedConv(before, after, 5, 2, _inverse)]
+        up += [_residual_up(inner[0]), GoTransposedConvLast(inner[0], 3, 5, 2, _inverse)]
+        self.analysis = nn.Sequential(*down, GoConv(inner[-1], last, 3, 1, GDN))
+        self.synthesis = nn.Sequential(*up)
+        self.high, self.low = BoundedLatent(last.high), BoundedLatent(last.low)
+        self.enhancement = Enhancement()
+        self.rate_term = rate_term
+        self.width = last
+
+    def latent(self, x: Tensor) -> Octave:
+        """Return the latent in 0..1."""
+        y = self.analysis(x)
+        return Octave(y.high.sigmoid(), y.low.sigmoid())
+
+    def forward(self, x: Tensor, quality: Tensor) -> Output:
+        """Code pictures as in training, without the enhancement layer."""
+        v, steps = self.latent(x), _steps(quality)
+        high, high_bits = self.high(v.high, steps, self.rate_term)
+        low, low_bits = self.low(v.low, steps, self.rate_term)
+        x_hat = self.synthesis(Octave(high, low))
+        return Output(x_hat, {"high": high_bits, "low": low_bits})
+
+    def objective(self, x: Tensor, trade_off: float) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of pictures at random qualities, and its parts by name.
+
+        With a term of rate, the quality is uniform in 0..1 and gives lambda; ``trade_off`` is not
+        used. Without it, the loss is that of the paper, ``MSE + 1 - MS-SSIM``, with 2, 4 or 8 bits
+        for an element of the latent, and the rate trains the prior alone.
+        """
+        if self.rate_term:
+            quality = torch.rand(len(x), device=x.device)
+            output = self(x, quality)
+            error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output, x)
+            loss = (trade_offs(quality) * error + bpp).mean()
+        else:
+            drawn = torch.randint(len(PAPER_BITS), (len(x),))
+            levels = torch.tensor(PAPER_BITS)[drawn].to(x.device)
+            output = self(x, (levels - MIN_BITS) / (MAX_BITS - MIN_BITS))
+            error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output, x)
+            loss = (error / 255**2 + 1 - ms_ssim(output.x_hat, x) + bpp).mean()
+        return loss, figures(loss, error, bpp)
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Take the statistics of the residuals at several qualities."""
+        self.enhancement.fit(self._residuals(batches))
+
+    def _residuals(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        coder = MultiRateCoder(self)
+        for pixels in (picture for batch in batches for picture in batch):
+            v = self.latent(from_pixels(pixels))
+            for quality in (0.4, 0.7, 1.0):
+                step = step_of(step_index(float(trade_offs(torch.tensor(quality)))))
+                for share in BASES:
+                    _, picture = coder.encode_base(v, round(quality * share * QUALITY_STEPS))
+                    residual = pixels.double() - picture.double()
+                    yield quantize(coefficients(residual), step)
+
+    def coder(self) -> "MultiRateCoder":
+        """Return a coder with the weights as they are now."""
+        return MultiRateCoder(self)
+
+
+def _residual(width: Width) -> nn.Module:
+    return OctaveResidual(*(GoConv(width, width, 3, 1, GDN) for _ in range(2)))
+
+
+def _residual_up(width: Width) -> nn.Module:
+    # GDN here too: an inverse one grows with the square of its input, and two of them in each of
+    # four blocks overflowed within 200 steps of training.
+    return OctaveResidual(*(GoTransposedConv(width, width, 3, 1, GDN) for _ in range(2)))
+
+
+class MultiRateCoder:
+    """The coder of a :class:`MultiRate` model.
+
+    The streams are the parameters (quality of the base, step, whether there is an enhancement), the
+    low part, the high part, and the enhancement. The base may have a lower quality than asked for:
+    of a few, the encoder takes the one with the least ``lambda * MSE + bits per pixel``, with or
+    without the enhancement.
+    """
+
+    def __init__(self, model: MultiRate) -> None:
+        self._model = model
+        self._enhancement = model.enhancement.coder()
+
+    def encode(self, pixels: Tensor, quality: float) -> tuple[list[bytes], Tensor]:
+        """Return the best streams for a quality, and the decoded picture."""
+        weight = float(trade_offs(torch.tensor(quality)))
+        index = step_index(weight)
+        v = self._model.latent(from_pixels(pixels))
+        best: tuple[float, list[bytes], Tensor] | None = None
+        for share in BASES:
+            base = round(quality * share * QUALITY_STEPS)
+            streams, picture = self.encode_base(v, base)
+            stream, residual = self._enhancement.encode(
+                pixels.double() - picture.double(), step_of(index)
+            )
+            for use in (False, True):
+                every = [_PARAMETERS.pack(base, index, use), *streams, stream if use else b""]
+                decoded = _add(picture, residual) if use else picture
+                error = (decoded.double() - pixels.double()).square().mean()
+                rate = 8 * sum(map(len, every)) / pixels[0].numel()
+                cost = weight * float(error) + rate
+                if best is None or cost < best[0]:
+                    best = cost, every, decoded
+        assert best is not None
+        return best[1], best[2]
+
+    def encode_base(self, v: Octave, base: int) -> tuple[list[bytes], Tensor]:
+        """Return the streams of both parts of a latent, and the picture without enhancement.
+
+        Args:
+            v: The latent in 0..1 of one picture.
+            base: The quality in steps of 1/65535.
+        """
+        steps, streams, levels = _exact_steps(base), [], []
+        for part, model in ((v.low, self._model.low), (v.high, self._model.high)):
+            rounded = (part.double() * steps).round().clamp(0, int(steps))
+            encoder = Encoder()
+            encoder.add(rounded.flatten().long(), _indexed(model, steps, rounded[0, 0].numel()))
+            streams.append(encoder.finish())
+            levels.append(rounded / steps)
+        latent = Octave(levels[1], levels[0])
+        return streams, to_pixels(synthesize(self._model.synthesis, latent))
+
+    def decode(self, streams: Sequence[bytes], height: int, width: int, quality: float) -> Tensor:
+        """Return the decoded picture."""
+        check_streams(streams, 4)
+        if len(streams[0]) != _PARAMETERS.size:
+            raise InputError("the picture is damaged: its parameters have another size")
+        base, index, use = _PARAMETERS.unpack(streams[0])
+        steps = _exact_steps(base)
+        parts = []
+        for stream, model, cell in (
+            (streams[1], self._model.low, 32),
+            (streams[2], self._model.high, 16),
+        ):
+            rows, columns = height // cell, width // cell
+            decoder, channels = Decoder(stream), model.prior.channels
+            indexed = _indexed(model, steps, rows * columns)
+            levels = decoder.take(channels * rows * columns, indexed).double()
+            decoder.finish()
+            parts.append(levels.view(1, channels, rows, columns) / steps)
+        picture = to_pixels(synthesize(self._model.synthesis, Octave(parts[1], parts[0])))
+        if not use:
+            return picture
+        return _add(picture, self._enhancement.decode(streams[3], height, width, step_of(index)))
+
+
+def _exact_steps(base: int) -> float:
+    return float(_steps(torch.tensor(base / QUALITY_STEPS, dtype=torch.float64)))
+
+
+def _indexed(model: BoundedLatent, steps: float, cells: int) -> Indexed:
+    channels = torch.arange(model.prior.channels)
+    return Indexed(channels.repeat_interleave(cells), model.tables(steps))
+
+
+def _add(picture: Tensor, residual: Tensor) -> Tensor:
+    return (picture.double() + residual).round().clamp(0, 255).to(torch.uint8)
+
+
+def multirate(widths: Sequence[int], latent: int, rate_term: bool = True) -> MultiRate:
+    """Return the codec; see :class:`MultiRate`."""
+    return MultiRate(widths, latent, rate_term)

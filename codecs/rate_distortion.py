@@ -1,0 +1,246 @@
+"""Rate-distortion tables: pictures through codecs, with real files and their real sizes.
+
+Every file is decoded in another process than the one that made it.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+
+from vpxrc.codecs.classical import CLASSICAL
+from vpxrc.codecs.codec import Codec, load_codec
+from vpxrc.codecs.picture_quality import MIN_SIDE, ms_ssim, psnr
+from vpxrc.codecs.pictures import read_picture
+from vpxrc.errors import InputError
+from vpxrc.evaluation.bd_rate import bd_rate
+from vpxrc.parallel import open_workers
+from vpxrc.storage import atomic_write, digest, sha256_file
+
+DEFAULT_QUALITIES = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)
+
+Result = TypeVar("Result")
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A picture, a codec and a setting.
+
+    Attributes:
+        codec: A checkpoint's path, or the name of a classical codec.
+        label: Name in the table.
+        setting: Quality; NaN for a codec of one quality.
+        picture: The file.
+        key: Name of the row where it is kept.
+        data: The coded picture, once there is one.
+        seconds: Duration of its coding.
+    """
+
+    codec: str
+    label: str
+    setting: float
+    picture: Path
+    key: str
+    data: bytes = b""
+    seconds: float = 0.0
+
+
+@lru_cache(2)
+def _loaded(path: str) -> Codec:
+    return load_codec(path)
+
+
+def _encode(job: Job) -> tuple[bytes, float]:
+    """Return a file and the seconds that it took."""
+    torch.set_num_threads(1)
+    picture = read_picture(job.picture)
+    learned = None if job.codec in CLASSICAL else _loaded(job.codec)
+    begun = time.perf_counter()
+    if learned is None:
+        data = CLASSICAL[job.codec].encode(picture, job.setting)
+    else:
+        data = learned.compress(picture, None if np.isnan(job.setting) else job.setting).data
+    return data, time.perf_counter() - begun
+
+
+def _decode(job: Job) -> dict[str, float | str]:
+    """Return the row of a coded picture."""
+    torch.set_num_threads(1)
+    picture = read_picture(job.picture)
+    learned = None if job.codec in CLASSICAL else _loaded(job.codec)
+    begun = time.perf_counter()
+    if learned is None:
+        decoded = CLASSICAL[job.codec].decode(job.data)
+    else:
+        decoded = learned.decompress(job.data)
+    seconds = time.perf_counter() - begun
+    x, y = (
+        torch.from_numpy(one.transpose(2, 0, 1).copy())[None].double() / 255
+        for one in (picture, decoded)
+    )
+    large = min(picture.shape[:2]) >= MIN_SIDE
+    return {
+        "codec": job.label,
+        "setting": job.setting,
+        "picture": job.picture.name,
+        "pixels": picture.shape[0] * picture.shape[1],
+        "bytes": len(job.data),
+        "bpp": 8 * len(job.data) / (picture.shape[0] * picture.shape[1]),
+        "psnr": float(psnr(x, y)),
+        "ms_ssim": float(ms_ssim(x, y)) if large else float("nan"),
+        "encode_seconds": job.seconds,
+        "decode_seconds": seconds,
+    }
+
+
+def jobs_of(
+    pictures: Sequence[Path],
+    checkpoints: Sequence[Path],
+    classical: Sequence[str],
+    qualities: Sequence[float] = DEFAULT_QUALITIES,
+) -> list[Job]:
+    """Return the jobs of a table.
+
+    Raises:
+        InputError: A codec's name is unknown, or a checkpoint cannot be read.
+    """
+    codecs: list[tuple[str, str, Sequence[float]]] = []
+    for path in checkpoints:
+        variable = load_codec(path).model.variable
+        codecs.append((str(path), path.stem, qualities if variable else (float("nan"),)))
+    for name in classical:
+        if name not in CLASSICAL:
+            raise InputError(f"unknown codec {name!r}: choose from {', '.join(CLASSICAL)}")
+        codecs.append((name, CLASSICAL[name].title, CLASSICAL[name].settings))
+    jobs = []
+    for codec, label, settings in codecs:
+        weights = codec if codec in CLASSICAL else sha256_file(codec)
+        for setting in settings:
+            for picture in pictures:
+                key = digest([weights, label, str(setting), sha256_file(picture)])[:24]
+                jobs.append(Job(codec, label, setting, picture, key))
+    return jobs
+
+
+def measure(
+    jobs: Sequence[Job],
+    folder: Path,
+    *,
+    workers: int = 1,
+    ray: str | None = None,
+    progress: Progress = lambda done, total, words: None,
+) -> pd.DataFrame:
+    """Return a row for each job: codec, setting, picture, bytes, bpp, psnr, ms_ssim and seconds.
+
+    Files and rows are kept in ``folder``, so a call that was killed goes on where it was.
+
+    Args:
+        jobs: What is measured.
+        folder: The folder of the table.
+        workers: Pictures that are coded at the same time.
+        ray: An address of Ray, as :func:`vpxrc.parallel.open_workers` takes it.
+        progress: Told after each coding and each decoding.
+    """
+    rows = {job.key: folder / "rows" / f"{job.key}.json" for job in jobs}
+    files = {job.key: folder / "files" / job.key for job in jobs}
+    missing = [job for job in jobs if not rows[job.key].exists()]
+    uncoded = [job for job in missing if not files[job.key].exists()]
+    total, done = len(uncoded) + len(missing), 0
+    # Two pools: what decodes has never seen the picture's latents.
+    for job, (data, seconds) in _run(_encode, uncoded, workers, ray):
+        done += 1
+        progress(done, total, f"{job.label}, {job.picture.name}")
+        with atomic_write(files[job.key]) as temporary:
+            temporary.write_bytes(f"{seconds}\n".encode() + data)
+    coded = [_with_file(job, files[job.key]) for job in missing]
+    for job, row in _run(_decode, coded, workers, ray):
+        done += 1
+        progress(done, total, f"{job.label}, {job.picture.name}")
+        with atomic_write(rows[job.key]) as temporary:
+            temporary.write_text(json.dumps(row))
+    return pd.DataFrame([json.loads(rows[job.key].read_text()) for job in jobs])
+
+
+def _run(
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, ray: str | None
+) -> Iterator[tuple[Job, Result]]:
+    """Yield jobs and their results from a pool of workers of their own."""
+    if jobs:
+        with open_workers(min(workers, len(jobs)), ray) as pool:
+            yield from pool.unordered(function, jobs)
+
+
+def _with_file(job: Job, path: Path) -> Job:
+    """Return a job with its coded picture: a line with the seconds, and the file."""
+    seconds, _, data = path.read_bytes().partition(b"\n")
+    return replace(job, data=data, seconds=float(seconds))
+
+
+def curves(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the means over the pictures, a row for each codec and setting.
+
+    The PSNR is the mean of the pictures' PSNRs; bpp is the mean of theirs.
+    """
+    names = ["bpp", "psnr", "ms_ssim", "encode_seconds", "decode_seconds"]
+    groups = rows.groupby(["codec", "setting"], dropna=False, sort=False)
+    means: pd.DataFrame = groups[names].mean().reset_index()
+    return means.sort_values(["codec", "bpp"], kind="stable").reset_index(drop=True)
+
+
+def bd_rates(table: pd.DataFrame, learned: Iterable[str]) -> pd.DataFrame:
+    """Return the BD-rate in percent of learned codecs against all others, by PSNR.
+
+    Args:
+        table: As :func:`curves` returns it.
+        learned: Names of learned codecs.
+
+    Returns:
+        A row for each pair: ``codec``, ``anchor``, ``percent`` (NaN where there is none),
+        ``status`` and ``overlap``, as :class:`vpxrc.evaluation.bd_rate.BdRate` has them.
+    """
+    found = []
+    for name in learned:
+        test = table[table["codec"] == name]
+        for anchor in table["codec"].unique():
+            if anchor == name:
+                continue
+            other = table[table["codec"] == anchor]
+            result = bd_rate(other["bpp"], other["psnr"], test["bpp"], test["psnr"])
+            found.append(
+                {
+                    "codec": name,
+                    "anchor": anchor,
+                    "percent": float("nan") if result.percent is None else result.percent,
+                    "status": result.status,
+                    "overlap": result.overlap,
+                }
+            )
+    return pd.DataFrame(found, columns=["codec", "anchor", "percent", "status", "overlap"])
+
+
+def plot(table: pd.DataFrame, path: Path) -> None:
+    """Draw PSNR over bits per pixel into a PNG file.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    from matplotlib.figure import Figure  # takes as long to import as all else together
+
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    for codec, rows in table.groupby("codec", sort=False):
+        axes.plot(rows["bpp"], rows["psnr"], marker="o", markersize=3, label=str(codec))
+    axes.set_xlabel("bits per pixel")
+    axes.set_ylabel("PSNR (dB), mean over the pictures")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

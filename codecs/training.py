@@ -1,0 +1,242 @@
+"""Training of codecs: ``lambda * distortion + rate`` over random crops."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import pickle
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vpxrc.codecs.codec import read_checkpoint, save_checkpoint
+from vpxrc.codecs.model import Model
+from vpxrc.codecs.papers import build
+from vpxrc.codecs.pictures import Crops, PictureStore, Prefetch
+from vpxrc.errors import InputError
+from vpxrc.storage import atomic_write, check_writable, digest, sha256_file
+
+STATE_EVERY = 60.0  # seconds between two states
+CURVE_EVERY = 100  # steps of a row of the curve
+DECAY = 0.3  # last share of the steps, in which the learning rate falls
+FINAL_RATE = 0.02  # share of the learning rate that is left at the end
+FIT_BATCHES = 16  # of which a model takes its statistics at the end
+
+Progress = Callable[[int, int | None, str, Mapping[str, float] | None], None]
+
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    pickle.UnpicklingError,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How a codec is trained.
+
+    Attributes:
+        codec: Name and width.
+        trade_off: lambda in ``lambda * MSE + bits per pixel``, MSE in levels of 8 bits; a codec of
+            variable quality has its own.
+        steps: Number of batches.
+        batch: Crops of a batch.
+        crop: Side of a crop.
+        rate: Learning rate of Adam.
+        seed: Seed of weights, crops and noise.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    codec: str
+    trade_off: float = 0.0125
+    steps: int = 50_000
+    batch: int = 8
+    crop: int = 128
+    rate: float = 5e-4
+    seed: int = 0
+    device: str = "cpu"
+
+
+class Learner:
+    """A model, its optimiser, and how far they are.
+
+    Attributes:
+        step: Steps that are done.
+        rows: The curve: a row per 100 steps with the means over them.
+        skipped: Batches whose loss or gradient was not finite.
+        seconds: Duration so far.
+
+    Args:
+        config: How the model is trained.
+        start: The weights to begin with; None for random ones.
+    """
+
+    def __init__(self, config: TrainingConfig, start: Path | None) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.model: Model = build(config.codec)
+        if start is not None:
+            model, settings = read_checkpoint(start)
+            if settings["codec"] != config.codec:
+                raise InputError(f"{start} is {settings['codec']}, and not {config.codec}")
+            self.model = model
+        self.model.to(config.device)
+        self._optimizer = torch.optim.Adam(self.model.parameters(), config.rate)
+        self.step, self.skipped, self.seconds = 0, 0, 0.0
+        self.rows: list[dict[str, float]] = []
+        self._sums: dict[str, float] = {}
+
+    def run(self, batch: Tensor) -> None:
+        """Take one step with crops ``[B, 3, H, W]``, uint8.
+
+        Raises:
+            InputError: The training has diverged: no batch of a row of the curve was finite.
+        """
+        config = self.config
+        torch.manual_seed(1_000_003 * (config.seed + 1) + self.step)  # of noise and qualities
+        for group in self._optimizer.param_groups:
+            left = (1 - self.step / config.steps) / DECAY
+            group["lr"] = config.rate * max(min(1.0, left), FINAL_RATE)
+        x = batch.to(config.device).float() / 255
+        self._optimizer.zero_grad()
+        loss, figures = self.model.objective(x, config.trade_off)
+        torch.autograd.backward(loss)
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), 1.0))
+        if math.isfinite(float(loss.detach())) and math.isfinite(norm):
+            self._optimizer.step()
+        else:
+            self.skipped += 1
+            figures = {}
+        self.step += 1
+        for name, value in figures.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._sums["batches"] = self._sums.get("batches", 0.0) + bool(figures)
+        if self.step % CURVE_EVERY == 0 or self.step == config.steps:
+            count = self._sums.pop("batches")
+            if not count:
+                raise InputError(f"no loss was finite up to step {self.step}: try a lower rate")
+            means = {name: value / count for name, value in self._sums.items()}
+            self.rows.append({"step": self.step, **means})
+            self._sums = {}
+
+    def save_state(self, path: Path, key: str) -> None:
+        """Write everything that :meth:`load_state` needs to go on."""
+        state = {
+            "key": key,
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "step": self.step,
+            "skipped": self.skipped,
+            "seconds": self.seconds,
+            "rows": self.rows,
+            "sums": self._sums,
+        }
+        with atomic_write(path) as temporary:
+            torch.save(state, temporary)
+
+    def load_state(self, path: Path, key: str) -> None:
+        """Go on from a state.
+
+        Raises:
+            InputError: It cannot be read, or is another training's.
+        """
+        try:
+            state = torch.load(path, weights_only=True, map_location=self.config.device)
+            if state["key"] != key:
+                raise InputError(f"{path}: the state of another training; remove it to start anew")
+            self.model.load_state_dict(state["model"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self.step, self.skipped = state["step"], state["skipped"]
+            self.seconds, self.rows, self._sums = state["seconds"], state["rows"], state["sums"]
+        except _UNREADABLE as error:
+            raise InputError(f"{path}: not a state of a training; remove it") from error
+
+
+def train(
+    pictures: Sequence[Path],
+    out: Path,
+    config: TrainingConfig,
+    *,
+    start: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train a codec and write its checkpoint.
+
+    Killed at any point, the same call goes on with the state beside ``out`` (``.state``), which is
+    removed at the end, and gets the same curve: a batch and its noise depend on the seed and on
+    their number alone. PyTorch is set to one thread, so that its sums come out the same.
+
+    Args:
+        pictures: The files to take crops from.
+        out: The checkpoint, a safetensors file; the curve is written beside it as JSON.
+        config: How the codec is trained.
+        start: A checkpoint of the same codec to start from.
+        progress: Told after every step.
+
+    Returns:
+        A summary that JSON takes: ``output``, ``codec``, ``pictures`` (their number), ``steps``,
+        ``seconds``, ``waiting`` (the share of this run's time that the networks waited for crops),
+        ``skipped``, and the last row of the curve as ``last``.
+
+    Raises:
+        InputError: A picture or a setting cannot be used, or the state is another training's.
+        OutputError: The checkpoint's folder cannot be written.
+    """
+    if config.device == "cpu":
+        torch.set_num_threads(1)
+    check_writable(out.parent)
+    learner = Learner(config, start)
+    if config.crop % learner.model.multiple:
+        raise InputError(f"the crops of {config.codec} are multiples of {learner.model.multiple}")
+    crops = Crops(PictureStore(pictures), config.crop, config.batch, config.seed)
+    data = digest(sorted(map(sha256_file, pictures)))
+    settings = {
+        "config": json.dumps(dataclasses.asdict(config)),
+        "pictures": data,
+        "start": "" if start is None else sha256_file(start),
+    }
+    key = digest(settings)
+    state = out.with_name(f"{out.name}.state")
+    if state.is_file():
+        learner.load_state(state, key)
+    before, begun = learner.seconds, time.monotonic()
+    kept = begun
+    with Prefetch(crops, learner.step, config.steps) as batches:
+        for _, batch in batches:
+            learner.run(batch)
+            learner.seconds = before + time.monotonic() - begun
+            if progress is not None:
+                new = learner.step % CURVE_EVERY == 0 or learner.step == config.steps
+                row = learner.rows[-1] if new else None
+                progress(learner.step, config.steps, config.codec, row)
+            if time.monotonic() - kept >= STATE_EVERY:
+                learner.save_state(state, key)
+                kept = time.monotonic()
+        waiting = batches.waited / max(time.monotonic() - begun, 1e-9)
+    model = learner.model.cpu().eval()
+    with torch.no_grad():
+        model.fit(crops(config.steps + number) for number in range(FIT_BATCHES))
+    summary = {
+        "output": str(out),
+        "codec": config.codec,
+        "pictures": len(pictures),
+        "steps": learner.step,
+        "seconds": round(learner.seconds, 1),
+        "waiting": waiting,
+        "skipped": learner.skipped,
+        "last": learner.rows[-1],
+    }
+    with atomic_write(out.with_suffix(".curve.json")) as temporary:
+        temporary.write_text(json.dumps(learner.rows) + "\n")
+    save_checkpoint(out, model, config.codec, {**settings, "steps": str(learner.step)})
+    with contextlib.suppress(OSError):
+        state.unlink(missing_ok=True)
+    return summary

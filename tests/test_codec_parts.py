@@ -1,0 +1,445 @@
+"""The parts of learned codecs against formulas, plain convolutions and scipy."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.fft
+import scipy.signal
+import scipy.stats
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("constriction")
+
+from torch.nn import functional  # noqa: E402
+
+from vpxrc.codecs.coder import Decoder, Encoder, Indexed, PerSymbol  # noqa: E402
+from vpxrc.codecs.contexts import Checkerboard, Raster, all_cells  # noqa: E402
+from vpxrc.codecs.enhancement import (  # noqa: E402
+    Enhancement,
+    coefficients,
+    quantize,
+    residual_of,
+    step_index,
+    step_of,
+)
+from vpxrc.codecs.entropy import FactorizedPrior, Gaussian, GaussianMixture  # noqa: E402
+from vpxrc.codecs.exact import STEP, exact, snap  # noqa: E402
+from vpxrc.codecs.frequencies import (  # noqa: E402
+    CDF_BITS,
+    TOTAL,
+    Table,
+    frequencies,
+    laplace_cdf,
+    normal_cdf,
+    normal_mixture,
+    scale_index,
+    scale_of,
+    scale_tables,
+)
+from vpxrc.codecs.layers import GDN, lower_bound  # noqa: E402
+from vpxrc.codecs.octave import (  # noqa: E402
+    GoConv,
+    GoConvFirst,
+    GoTransposedConv,
+    GoTransposedConvLast,
+    Octave,
+    Width,
+)
+from vpxrc.codecs.picture_quality import ms_ssim, psnr  # noqa: E402
+from vpxrc.codecs.quantizers import add_noise, stochastic_round, straight_through  # noqa: E402
+from vpxrc.codecs.transforms import hyper_synthesis  # noqa: E402
+from vpxrc.errors import EncoderError, InputError  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+# Layers
+
+
+def test_gdn_is_its_formula():
+    layer, inverse = GDN(3), GDN(3, inverse=True)
+    with torch.no_grad():
+        layer.gamma_root.copy_(torch.rand(3, 3))
+        layer.beta_root.copy_(torch.rand(3) + 0.5)
+        inverse.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 3, 4, 5)
+    gamma = (layer.gamma_root**2 - 2.0**-36).detach().numpy()
+    beta = (layer.beta_root**2 - 2.0**-36).detach().numpy()
+    norm = np.sqrt(beta[None, :, None, None] + np.einsum("ij,bjhw->bihw", gamma, x.numpy() ** 2))
+    np.testing.assert_allclose(layer(x).detach(), x.numpy() / norm, rtol=1e-5)
+    np.testing.assert_allclose(inverse(x).detach(), x.numpy() * norm, rtol=1e-5)
+
+
+def test_a_bound_lets_gradients_back_in():
+    x = torch.tensor([0.0, 0.0, 2.0], requires_grad=True)
+    (lower_bound(x, 1.0) * torch.tensor([-1.0, 1.0, 1.0])).sum().backward()
+    assert x.grad.tolist() == [-1.0, 0.0, 1.0]
+
+
+def test_octave_convolution_is_four_plain_convolutions():
+    layer = GoConv(Width(3, 2), Width(4, 5), 5, 2, lambda channels: torch.nn.LeakyReLU(0.2))
+    x = Octave(torch.randn(2, 3, 16, 24), torch.randn(2, 2, 8, 12))
+
+    def act(t):
+        return torch.where(t < 0, 0.2 * t, t)
+
+    def plain(part, t, padding=2):
+        return act(functional.conv2d(t, part[0].weight, part[0].bias, 2, padding))
+
+    high, low = plain(layer.high, x.high), plain(layer.low, x.low)
+    up: Any = layer.up[0]
+    raised = act(functional.conv_transpose2d(low, up.weight, up.bias, 2, 1, 1))
+    made = layer(x)
+    assert torch.equal(made.high, high + raised)
+    assert torch.equal(made.low, low + plain(layer.down, high, 1))
+    assert made.high.shape == (2, 4, 8, 12)
+    assert made.low.shape == (2, 5, 4, 6)
+    first = GoConvFirst(3, Width(4, 5), 5, 2, lambda channels: torch.nn.LeakyReLU(0.2))
+    start = first(x.high)
+    assert torch.equal(start.high, plain(first.high, x.high))
+    assert torch.equal(start.low, plain(first.down, start.high, 1))
+
+
+def test_transposed_octave_convolution_is_four_plain_convolutions():
+    def make(kind, out):
+        return kind(Width(3, 2), out, 5, 2, lambda channels: torch.nn.LeakyReLU(0.2))
+
+    def act(t):
+        return torch.where(t < 0, 0.2 * t, t)
+
+    def raised(one, t):
+        padding = one.weight.shape[-1] // 2
+        return functional.conv_transpose2d(t, one.weight, one.bias, 2, padding, 1)
+
+    x = Octave(torch.randn(2, 3, 8, 12), torch.randn(2, 2, 4, 6))
+    layer = make(GoTransposedConv, Width(4, 5))
+    high, low = raised(layer.high[1], act(x.high)), raised(layer.low[1], act(x.low))
+    lower: Any = layer.down[1]
+    down = functional.conv2d(act(high), lower.weight, lower.bias, 2, 1)
+    made = layer(x)
+    assert torch.equal(made.high, high + raised(layer.up[1], act(low)))
+    assert torch.equal(made.low, low + down)
+    last = make(GoTransposedConvLast, 3)
+    whole = raised(last.high[1], act(x.high))
+    whole = whole + raised(last.low[2], raised(last.low[1], act(x.low)))
+    assert torch.equal(last(x), whole)
+    assert last(x).shape == (2, 3, 16, 24)
+
+
+# Quantisers
+
+
+def test_quantisers():
+    y = torch.full((200_000,), 1.3, requires_grad=True)
+    noisy = add_noise(y)
+    assert noisy.detach().min() >= 0.8
+    assert noisy.detach().max() <= 1.8
+    rounded = stochastic_round(y)
+    assert set(rounded.detach().unique().tolist()) == {1.0, 2.0}
+    assert float(rounded.detach().mean()) == pytest.approx(1.3, abs=0.005)
+    assert straight_through(y).detach().unique().tolist() == [1.0]
+    (rounded.sum() + 2 * straight_through(y).sum()).backward()
+    assert y.grad.unique().tolist() == [3.0]
+
+
+# Entropy models
+
+
+def test_gaussian_likelihood_is_scipys():
+    y, mean = torch.randn(2, 3, 4, 4) * 3, torch.randn(2, 3, 4, 4)
+    raw = torch.randn(2, 3, 4, 4)
+    found = Gaussian().likelihood(y, torch.cat([mean, raw], 1))
+    scale = np.maximum(raw.exp().numpy(), 0.11)
+    upper, lower = (
+        scipy.stats.norm.cdf(y.numpy() + side, mean.numpy(), scale) for side in (0.5, -0.5)
+    )
+    np.testing.assert_allclose(found, upper - lower, atol=2e-6)
+
+
+def test_mixture_likelihood_is_scipys():
+    family = GaussianMixture(3)
+    y, parameters = torch.randn(2, 4, 3, 3) * 3, torch.randn(2, 36, 3, 3)
+    logits, means, raw = (part.numpy() for part in parameters.unflatten(1, (3, 3, 4)).unbind(1))
+    weights = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    scales = np.maximum(np.exp(raw), 0.11)
+    upper, lower = (
+        scipy.stats.norm.cdf(y.numpy()[:, None] + side, means, scales) for side in (0.5, -0.5)
+    )
+    expected = (weights * (upper - lower)).sum(1)
+    np.testing.assert_allclose(family.likelihood(y, parameters), expected, atol=2e-6)
+
+
+def test_factorized_prior_is_a_distribution():
+    prior = FactorizedPrior(4).double()
+    with torch.no_grad():
+        for factor in prior.factors:
+            factor.copy_(torch.randn_like(factor))
+    x = torch.linspace(-60, 60, 24_001, dtype=torch.float64).expand(4, -1)
+    cdf = prior.logits(x).detach().sigmoid()
+    assert (cdf.diff(dim=1) > 0).all()
+    # The likelihood of a cell is the integral of the density over it.
+    density = torch.gradient(cdf, spacing=0.005, dim=1)[0]
+    found = prior.likelihood(torch.zeros(1, 4, 1, 1, dtype=torch.float64))
+    middle = density[:, 11_900:12_101]
+    integral = torch.trapezoid(middle, dx=0.005, dim=1)
+    np.testing.assert_allclose(found.detach().flatten(), integral, rtol=1e-4)
+    whole = torch.arange(-200.0, 201).double().expand(1, 4, 1, -1)
+    np.testing.assert_allclose(prior.likelihood(whole).sum(-1).detach(), 1, atol=1e-3)
+    for row, table in enumerate(prior.tables()):
+        numbers = torch.arange(table.lowest, table.lowest + table.count).double()
+        expected = prior.likelihood(numbers.expand(1, 4, 1, -1))[0, row, 0].detach()
+        np.testing.assert_allclose(table.frequencies[:-1] / TOTAL, expected, atol=1e-4)
+
+
+# Frequencies
+
+
+def test_frequencies_are_positive_and_complete():
+    rng = np.random.default_rng(0)
+    for cells in (1, 2, 7, 300):
+        cdf = torch.from_numpy(np.sort(rng.integers(0, 2**CDF_BITS + 1, (50, cells + 1)), axis=1))
+        found = frequencies(cdf)
+        assert (found >= 1).all()
+        assert (found.sum(1) == TOTAL).all()
+        outside = 1 - (cdf[:, -1] - cdf[:, 0]) / 2**CDF_BITS
+        np.testing.assert_allclose(found[:, -1] / TOTAL, outside, atol=1e-4)
+    assert frequencies(torch.tensor([0, 0, 1 << CDF_BITS])).tolist() == [1, TOTAL - 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("cdf", "reference"), [(normal_cdf, scipy.stats.norm), (laplace_cdf, scipy.stats.laplace)]
+)
+def test_scale_tables_are_scipys(cdf, reference):
+    for index in (0, 1, 30, 63):
+        table, scale = scale_tables(cdf)[index], scale_of(index)
+        numbers = np.arange(table.lowest, table.lowest + table.count)
+        expected = reference.cdf((numbers + 0.5) / scale) - reference.cdf((numbers - 0.5) / scale)
+        np.testing.assert_allclose(table.frequencies[:-1] / TOTAL, expected, atol=1e-6, rtol=1e-3)
+    assert scale_of(0) == 0.11
+    assert scale_of(63) == pytest.approx(256)
+    indices = torch.arange(64)
+    logs = torch.tensor([math.log(scale_of(int(index))) for index in indices])
+    assert torch.equal(scale_index(logs), indices)
+
+
+def test_mixture_tables_are_scipys():
+    logits, log_scales = torch.randn(3, 40), torch.randn(3, 40)
+    means = (torch.randn(3, 40) * 48).round() / 16
+    centre, table = normal_mixture(logits, means, log_scales)
+    steps = ((logits - logits.max(0).values) * 16).round() / 16  # the grid of the logits
+    weights = steps.softmax(0).numpy()
+    scales = np.vectorize(scale_of)(scale_index(log_scales).numpy())
+    numbers = (np.arange(-32, 33) + centre.numpy()[:, None])[None]
+    upper, lower = (
+        scipy.stats.norm.cdf(numbers + side, means.numpy()[..., None], scales[..., None])
+        for side in (0.5, -0.5)
+    )
+    expected = (weights[..., None] * (upper - lower)).sum(0)
+    np.testing.assert_allclose(table.frequencies[:, :-1] / TOTAL, expected, atol=1e-3)
+    assert np.abs(centre.numpy() - (weights * means.numpy()).sum(0)).max() < 0.51
+
+
+# The coder
+
+
+def test_coder_returns_what_it_was_given_tails_included():
+    tables = scale_tables(normal_cdf)
+    index = torch.randint(64, (5000,))
+    symbols = (torch.randn(5000) * torch.tensor([scale_of(int(i)) for i in index])).round().long()
+    symbols[::100] = torch.randint(-2_000_000, 2_000_000, (50,))
+    symbols[7], symbols[8] = tables[index[7]].count + tables[index[7]].lowest, 0
+    rows = torch.randint(1, 100, (3, 9))
+    rows[:, -1] += TOTAL - rows.sum(1)
+    more = torch.tensor([-4, 3, 900])
+    encoder = Encoder()
+    encoder.add(symbols, Indexed(index, tables))
+    encoder.add(more, PerSymbol(Table(-4, rows)))
+    decoder = Decoder(encoder.finish())
+    assert torch.equal(decoder.take(5000, Indexed(index, tables)), symbols)
+    assert torch.equal(decoder.take(3, PerSymbol(Table(-4, rows))), more)
+    decoder.finish()
+
+
+def test_coder_has_bounds():
+    table = Indexed(torch.zeros(1, dtype=torch.int64), scale_tables(normal_cdf))
+    with pytest.raises(EncoderError, match="too large"):
+        Encoder().add(torch.tensor([1 << 23]), table)
+    with pytest.raises(InputError, match="length"):
+        Decoder(b"abc")
+    decoder = Decoder(bytes(range(1, 101)))
+    with pytest.raises(InputError, match="goes on"):
+        decoder.finish()
+
+
+def test_entropy_is_reached():
+    table = scale_tables(normal_cdf)[40]
+    shares = table.frequencies[:-1].double() / table.frequencies[:-1].sum()
+    symbols = torch.multinomial(shares, 20_000, replacement=True) + table.lowest
+    encoder = Encoder()
+    encoder.add(symbols, Indexed(torch.full((20_000,), 40), scale_tables(normal_cdf)))
+    ideal = -(table.frequencies[symbols - table.lowest] / TOTAL).log2().sum()
+    assert 8 * len(encoder.finish()) == pytest.approx(float(ideal), rel=1e-3)
+
+
+# Exact networks
+
+
+def test_exact_results_do_not_depend_on_the_order_of_sums():
+    network = hyper_synthesis(16, 24)
+    precise = exact(network)
+    z = snap(torch.randn(1, 16, 3, 5) * 5)
+    result = precise(z)
+    np.testing.assert_allclose(result, network(z.float()).detach(), atol=0.02)
+    assert torch.equal((result / STEP).round() * STEP, result)
+    first: Any = precise[0]
+    order = torch.randperm(16)
+    with torch.no_grad():
+        first.weight.copy_(first.weight[order])
+    assert torch.equal(precise(z[:, order]), result)
+    threads = torch.get_num_threads()
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        assert torch.equal(precise(z[:, order]), result)
+    torch.set_num_threads(threads)
+
+
+def test_what_cannot_be_exact_is_refused():
+    with pytest.raises(ValueError, match="products"):
+        exact(torch.nn.Conv2d(400, 1, 5))
+    with pytest.raises(ValueError, match="GDN"):
+        exact(GDN(3))
+
+
+# Contexts
+
+
+@pytest.mark.parametrize("kind", [Checkerboard, Raster])
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (6, 1), (5, 8)])
+def test_a_pass_sees_only_the_passes_before_it(kind, size):
+    context = exact(kind(3))
+    y = snap(torch.randn(3, *size))
+    passes = context.passes(*size)
+    rows, columns = (torch.cat(parts) for parts in zip(*passes, strict=True))
+    assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == [
+        (row, column) for row in range(size[0]) for column in range(size[1])
+    ]
+    whole = context(y[None])[0]
+    known = torch.zeros_like(y)
+    for cells in passes:
+        if len(cells[0]):
+            # All that is not coded yet is zero here, and the features are the same.
+            assert torch.equal(snap(context.at(known, cells)), whole[:, cells[0], cells[1]])
+        known[:, cells[0], cells[1]] = y[:, cells[0], cells[1]]
+
+
+def test_number_of_passes():
+    assert len(Raster(1).passes(32, 48)) == 48 + 3 * 31
+    assert [len(rows) for rows, _ in Checkerboard(1).passes(5, 7)] == [17, 18]
+    first = Checkerboard(1).passes(3, 3)[0]
+    assert list(zip(*(part.tolist() for part in first), strict=True)) == [
+        (0, 1),
+        (1, 0),
+        (1, 2),
+        (2, 1),
+    ]
+    assert len(all_cells(3, 4)[0]) == 12
+
+
+def test_taps():
+    assert Checkerboard(1).conv.taps.sum() == 12
+    assert Raster(1).conv.taps.flatten().tolist() == [1.0] * 12 + [0.0] * 13
+    context = Checkerboard(2)
+    assert (context(torch.zeros(1, 2, 4, 4))[0, :, 0, 1] == 0).all()  # no bias at anchors
+    assert (context(torch.zeros(1, 2, 4, 4))[0, :, 0, 0] == context.conv.bias).all()
+
+
+# The enhancement layer
+
+
+def test_blocks_are_scipys_dct_of_orthonormal_colours():
+    residual = torch.randn(3, 32, 48) * 20
+    blocks = coefficients(residual)
+    brightness = residual.double().numpy().sum(0) / math.sqrt(3)
+    expected = scipy.fft.dctn(brightness[16:32, 32:48], norm="ortho")
+    np.testing.assert_allclose(blocks[1, 2, 0], expected, atol=1e-5)
+    np.testing.assert_allclose(residual_of(blocks), residual, atol=1e-5)
+    assert float(blocks.square().sum()) == pytest.approx(float(residual.square().sum()), rel=1e-6)
+
+
+def test_enhancement_comes_back_and_its_statistics_help():
+    rng = np.random.default_rng(0)
+    smooth = scipy.signal.fftconvolve(
+        rng.normal(0, 30, (3, 64, 96)), np.ones((1, 4, 4)) / 4, "same"
+    )
+    residual = torch.from_numpy(smooth)
+    model = Enhancement()
+    before, _ = model.coder().encode(residual, 12.0)
+    model.fit([quantize(coefficients(residual), 12.0)])
+    coder = model.coder()
+    after, coded = coder.encode(residual, 12.0)
+    assert len(after) < 0.95 * len(before)
+    assert torch.equal(coder.decode(after, 64, 96, 12.0), coded)
+    # A step of 12 with a dead zone: an error between that of a uniform step and of its square.
+    assert 144 / 12 < float((coded - residual).square().mean()) < 144 / 3
+    none, nothing = coder.encode(residual * 1e-3, 12.0)
+    assert len(none) < 30
+    assert not nothing.any()
+
+
+def test_the_step_is_the_best_at_high_rate():
+    for trade_off in (0.01, 0.1):
+        steps = 2.0 ** (np.arange(80) / 8)
+        cost = trade_off * steps**2 / 12 - 3 * np.log2(steps)
+        assert step_of(step_index(trade_off)) == pytest.approx(steps[cost.argmin()])
+
+
+# Quality
+
+
+def reference_ms_ssim(x, y):
+    """Wang et al., one channel at a time, in NumPy."""
+    weights = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+    line = np.exp(-(np.arange(-5.0, 6) ** 2) / (2 * 1.5**2))
+    window = np.outer(line, line) / line.sum() ** 2
+
+    def blurred(image):
+        return scipy.signal.convolve2d(image, window, "valid")
+
+    values = []
+    for a, b in zip(x, y, strict=True):
+        value = 1.0
+        for scale, weight in enumerate(weights):
+            mean_a, mean_b = blurred(a), blurred(b)
+            var_a, var_b = blurred(a * a) - mean_a**2, blurred(b * b) - mean_b**2
+            both = blurred(a * b) - mean_a * mean_b
+            part = (2 * both + 0.03**2) / (var_a + var_b + 0.03**2)
+            if scale == 4:
+                part *= (2 * mean_a * mean_b + 0.01**2) / (mean_a**2 + mean_b**2 + 0.01**2)
+            value *= part.mean() ** weight
+            a, b = (one.reshape(one.shape[0] // 2, 2, -1, 2).mean((1, 3)) for one in (a, b))
+        values.append(value)
+    return np.mean(values)
+
+
+def test_ms_ssim_is_the_papers():
+    rng = np.random.default_rng(0)
+    x = scipy.signal.fftconvolve(rng.random((3, 192, 224)), np.ones((1, 9, 9)) / 81, "same")
+    y = (x + rng.normal(0, 0.02, x.shape)).clip(0, 1)
+    found = ms_ssim(torch.from_numpy(x)[None], torch.from_numpy(y)[None])
+    assert float(found) == pytest.approx(reference_ms_ssim(x, y), abs=1e-9)
+    assert float(ms_ssim(torch.from_numpy(x)[None], torch.from_numpy(x)[None])) == pytest.approx(1)
+    with pytest.raises(InputError, match="161"):
+        ms_ssim(torch.zeros(1, 3, 160, 300), torch.zeros(1, 3, 160, 300))
+
+
+def test_psnr():
+    x = torch.zeros(2, 3, 4, 4)
+    assert psnr(x, x + torch.tensor([0.1, 0.0])[:, None, None, None]).tolist() == [
+        pytest.approx(20, abs=1e-5),
+        100.0,
+    ]

@@ -1,0 +1,54 @@
+"""The table of `vpxrc codec table`: real files, in worker processes."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("constriction")
+
+from vpxrc.codecs.classical import CLASSICAL  # noqa: E402
+from vpxrc.codecs.codec import save_checkpoint  # noqa: E402
+from vpxrc.codecs.papers import build  # noqa: E402
+
+
+def test_table(tmp_path):
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (9, 10, 3), dtype=np.uint8)
+    Image.fromarray(small).resize((176, 168), Image.Resampling.BICUBIC).save(tmp_path / "a.png")
+    torch.manual_seed(0)
+    save_checkpoint(tmp_path / "one.safetensors", build("factorized/small"), "factorized/small", {})
+    command = [sys.executable, "-m", "vpxrc", "codec", "table", str(tmp_path / "a.png")]
+    command += ["--codec", str(tmp_path / "one.safetensors"), "--classical", "jpeg,webp"]
+    command += ["--out", str(tmp_path / "out"), "--jobs", "1", "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    rows = pd.read_csv(tmp_path / "out" / "rows.csv")
+    assert len(rows) == 1 + 2 * 8
+    jpeg = rows[rows["codec"] == "JPEG 4:2:0"].iloc[3]
+    picture = np.asarray(Image.open(tmp_path / "a.png"))
+    data = CLASSICAL["jpeg"].encode(picture, jpeg["setting"])
+    assert jpeg["bytes"] == len(data)
+    error = np.square(CLASSICAL["jpeg"].decode(data).astype(float) - picture).mean()
+    assert jpeg["psnr"] == pytest.approx(10 * np.log10(255**2 / error))
+    assert 0 < jpeg["ms_ssim"] <= 1
+    assert {row["status"] for row in found["bd_rates"]} == {"too-few-rates"}
+    assert (tmp_path / "out" / "rd.png").read_bytes()[:4] == b"\x89PNG"
+    # The second time nothing is coded again, and only what is missing is decoded.
+    lost, *others = sorted((tmp_path / "out" / "rows").iterdir())
+    row = json.loads(lost.read_text())
+    lost.unlink()
+    kept = {
+        path: path.stat().st_mtime_ns for path in [*others, *(tmp_path / "out/files").iterdir()]
+    }
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    assert json.loads(lost.read_text()) == {
+        **row,
+        "decode_seconds": json.loads(lost.read_text())["decode_seconds"],
+    }

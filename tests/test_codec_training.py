@@ -1,0 +1,329 @@
+"""Training of learned codecs, and the commands `vpxrc codec`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("constriction")
+
+from test_cli import complaint, run  # noqa: E402
+
+from vpxrc.codecs import training  # noqa: E402
+from vpxrc.codecs.classical import CLASSICAL  # noqa: E402
+from vpxrc.codecs.codec import load_codec, read_checkpoint, save_checkpoint  # noqa: E402
+from vpxrc.codecs.papers import build  # noqa: E402
+from vpxrc.codecs.papers.multirate import multirate  # noqa: E402
+from vpxrc.codecs.pictures import Crops, PictureStore, Prefetch, find_pictures, read_picture  # noqa: E402
+from vpxrc.codecs.training import TrainingConfig, train  # noqa: E402
+from vpxrc.errors import InputError  # noqa: E402
+
+SHARED_IMAGES = Path(__file__).parents[2] / "shared" / "images"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VPXRC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Pictures of blobs, as PNG files."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        small = rng.integers(0, 256, (12, 15, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((180, 165), Image.Resampling.BICUBIC).save(
+            folder / f"{name}.png"
+        )
+    return folder
+
+
+def tiny_config(**changes):
+    values = {"codec": "factorized/small", "steps": 6, "batch": 2, "crop": 64, **changes}
+    return TrainingConfig(**values)
+
+
+# The loader
+
+
+def test_a_batch_depends_on_its_number_alone(photos):
+    store = PictureStore(find_pictures([photos]))
+    assert [one.shape for one in store.pictures] == [(165, 180, 3)] * 3
+    assert np.array_equal(store.pictures[1], read_picture(photos / "b.png"))
+    crops = Crops(store, 64, 5, seed=3)
+    batch = crops(7)
+    assert batch.shape == (5, 3, 64, 64)
+    assert batch.dtype == torch.uint8
+    assert torch.equal(Crops(PictureStore(find_pictures([photos])), 64, 5, seed=3)(7), batch)
+    assert not torch.equal(crops(8), batch)
+    assert not torch.equal(Crops(store, 64, 5, seed=4)(7), batch)
+    with Prefetch(crops, 2, 9) as ahead:
+        found = dict(ahead)
+    assert list(found) == list(range(2, 9))
+    assert torch.equal(found[7], batch)
+
+
+def test_crops_are_mirrored_and_scaled(photos):
+    """A ramp shows the scale of a crop, and whether it is mirrored."""
+    ramp = np.tile(np.arange(200, dtype=np.uint8)[None, :, None], (160, 1, 3))
+    store = PictureStore(find_pictures([photos]))
+    store.pictures = [ramp]
+    slopes = []
+    for number in range(60):
+        crop = Crops(store, 64, 1, 0)(number)[0, 0].double()
+        slopes.append(float((crop[:, 60] - crop[:, 4]).mean()) / 56)
+    sizes = np.abs(slopes)
+    assert 0.98 < sizes.min() < 1.2
+    assert 1.7 < sizes.max() < 2.05
+    assert 15 < sum(slope < 0 for slope in slopes) < 45
+
+
+def test_an_error_of_the_loader_is_raised(photos):
+    store = PictureStore(find_pictures([photos]))
+    with pytest.raises(InputError, match="pixels a side"):
+        Crops(store, 256, 1, 0)
+    broken = Crops(store, 64, 1, 0)
+    broken._pictures = [np.zeros((3, 3, 3), np.uint8)]
+    with Prefetch(broken, 0, 3) as ahead, pytest.raises(ValueError, match=r"."):
+        list(ahead)
+
+
+def test_pictures_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        find_pictures([tmp_path / "none"])
+    with pytest.raises(InputError, match="no pictures"):
+        find_pictures([tmp_path])
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    with pytest.raises(InputError, match="cannot read"):
+        read_picture(tmp_path / "a.png")
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "b.png")
+    with pytest.raises(InputError, match="8 bits"):
+        read_picture(tmp_path / "b.png")
+    Image.new("RGBA", (4, 4)).save(tmp_path / "c.png")
+    with pytest.raises(InputError, match="transparency"):
+        read_picture(tmp_path / "c.png")
+    Image.new("L", (4, 3), 9).save(tmp_path / "d.png")
+    assert (read_picture(tmp_path / "d.png") == np.full((3, 4, 3), 9)).all()
+
+
+# Training
+
+
+def test_training_learns(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CURVE_EVERY", 10)
+    result = train(
+        find_pictures([photos]), tmp_path / "a.safetensors", tiny_config(steps=60, rate=2e-3)
+    )
+    rows = json.loads((tmp_path / "a.curve.json").read_text())
+    assert [row["step"] for row in rows] == [10, 20, 30, 40, 50, 60]
+    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
+    assert rows[-1] == result["last"]
+    assert result["skipped"] == 0
+    assert 0 <= result["waiting"] < 1
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".state"] == []
+    settings = read_checkpoint(tmp_path / "a.safetensors")[1]
+    assert json.loads(settings["config"])["steps"] == 60
+    picture = read_picture(photos / "a.png")
+    codec = load_codec(tmp_path / "a.safetensors")
+    done = codec.compress(picture)
+    assert np.array_equal(codec.decompress(done.data), done.picture)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from vpxrc.codecs import training
+from vpxrc.codecs.pictures import find_pictures
+training.STATE_EVERY, training.CURVE_EVERY = 0.0, 2
+config = training.TrainingConfig("factorized/small", steps=6, batch=2, crop=64)
+def progress(done, total, words, figures):
+    if done == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+training.train(find_pictures([Path(sys.argv[1])]), Path(sys.argv[2]), config, progress=progress)
+"""
+
+
+def test_a_killed_training_goes_on_to_the_same_curve(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CURVE_EVERY", 2)
+    pictures = find_pictures([photos])
+    straight, killed = tmp_path / "straight.safetensors", tmp_path / "killed.safetensors"
+    train(pictures, straight, tiny_config())
+    done = subprocess.run([sys.executable, "-c", KILLED, str(photos), str(killed)], env=os.environ)
+    assert done.returncode == -signal.SIGKILL
+    assert not killed.exists()
+    seen = []
+    train(pictures, killed, tiny_config(), progress=lambda done, *_: seen.append(done))
+    assert seen == [4, 5, 6]  # the state is that of step 3
+    curves = [(tmp_path / f"{one}.curve.json").read_bytes() for one in ("straight", "killed")]
+    assert curves[0] == curves[1]
+    assert load_codec(straight).identity == load_codec(killed).identity
+
+
+def test_a_state_of_another_training_is_refused(photos, tmp_path):
+    out = tmp_path / "x.safetensors"
+    state = tmp_path / "x.safetensors.state"
+    state.write_bytes(b"nothing")
+    with pytest.raises(InputError, match="not a state"):
+        train(find_pictures([photos]), out, tiny_config())
+    training.Learner(tiny_config(), None).save_state(state, "other")
+    with pytest.raises(InputError, match="another training"):
+        train(find_pictures([photos]), out, tiny_config())
+    state.unlink()
+    with pytest.raises(InputError, match="multiples of 64"):
+        train(find_pictures([photos]), out, tiny_config(codec="raster/small", crop=96))
+    save_checkpoint(tmp_path / "other.safetensors", build("raster/small"), "raster/small", {})
+    with pytest.raises(InputError, match="and not factorized"):
+        train(find_pictures([photos]), out, tiny_config(), start=tmp_path / "other.safetensors")
+
+
+def test_a_batch_that_is_not_finite_is_skipped():
+    learner = training.Learner(tiny_config(), None)
+    before = {name: one.clone() for name, one in learner.model.state_dict().items()}
+    with torch.no_grad():
+        dict(learner.model.named_parameters())["analysis.0.bias"][0] = torch.inf
+    learner.run(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
+    assert learner.skipped == 1
+    after = learner.model.state_dict()
+    assert all(
+        torch.equal(after[name], one) for name, one in before.items() if "analysis.0" not in name
+    )
+
+
+@pytest.mark.parametrize("rate_term", [True, False])
+def test_objectives_of_the_multi_rate_codec(rate_term):
+    torch.manual_seed(0)
+    model = multirate((8, 8, 8, 8), 8, rate_term)
+    loss, figures = model.objective(torch.rand(2, 3, 192, 192), 0.0125)
+    torch.autograd.backward(loss)
+    assert figures["loss"] > 0
+    weights: dict[str, Any] = dict(model.named_parameters())
+    assert weights["high.prior.biases.0"].grad.abs().sum() > 0
+    first = weights["analysis.0.high.0.weight"]
+    assert first.grad.abs().sum() > 0
+    model.zero_grad()
+    rates = model(torch.rand(2, 3, 64, 64), torch.tensor([0.2, 0.9])).bits
+    torch.autograd.backward(torch.stack(list(rates.values())).sum())
+    # Without a term of rate, the bits train the prior alone.
+    assert weights["high.prior.biases.0"].grad.abs().sum() > 0
+    assert (first.grad is not None) == rate_term
+
+
+# Classical codecs
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_classical_codecs_code_better_with_more_bytes(name, photos):
+    picture = read_picture(photos / "a.png")[:96, :128]
+    codec = CLASSICAL[name]
+    sizes, errors = [], []
+    for setting in (codec.settings[0], codec.settings[-1]):
+        data = codec.encode(picture, setting)
+        decoded = codec.decode(data)
+        assert decoded.shape == picture.shape
+        sizes.append(len(data))
+        errors.append(np.square(decoded.astype(float) - picture).mean())
+    assert sizes[1] > sizes[0]
+    assert errors[1] < errors[0]
+    assert errors[1] < 20
+
+
+# Commands
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Codecs with random weights."""
+    folder = tmp_path_factory.mktemp("codecs")
+    torch.manual_seed(0)
+    for name in ("factorized", "multirate"):
+        save_checkpoint(folder / f"{name}.safetensors", build(f"{name}/small"), f"{name}/small", {})
+    return folder
+
+
+def test_commands_code_and_decode(photos, checkpoints, tmp_path):
+    source, coded, out = tmp_path / "s.png", tmp_path / "a.vlc", tmp_path / "a.png"
+    Image.open(photos / "a.png").crop((20, 30, 65, 61)).save(source)
+    codec = checkpoints / "multirate.safetensors"
+    result = run(
+        "codec", "encode", source, "-o", coded, "--codec", codec, "--quality", 0.2, "--json"
+    )
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["bytes"] == coded.stat().st_size
+    assert facts["bpp"] == pytest.approx(8 * facts["bytes"] / (45 * 31))
+    result = run("codec", "decode", coded, "-o", out, "--codec", codec)
+    assert result.stdout == f"{out}: 45x31\n"
+    error = np.square(read_picture(out).astype(float) - read_picture(source)).mean()
+    assert facts["psnr"] == pytest.approx(10 * np.log10(255**2 / error))
+    most = facts["bytes"] + 200
+    result = run("codec", "encode", source, "-o", coded, "--codec", codec, "--bytes", most)
+    assert result.exit_code == 0, result.output
+    assert 0.7 * most < coded.stat().st_size <= most
+
+
+def test_commands_complain_in_one_line(photos, checkpoints, tmp_path):
+    source, coded, out = photos / "a.png", tmp_path / "a.vlc", tmp_path / "a.png"
+    factorized, multirate = (
+        checkpoints / f"{one}.safetensors" for one in ("factorized", "multirate")
+    )
+    encode = ("codec", "encode", source, "-o", coded, "--codec")
+    assert "has one quality" in complaint(*encode, factorized, "--quality", 0.5)
+    assert "between 0 and 1" in complaint(*encode, multirate, "--quality", 1.5)
+    assert "exclude" in complaint(*encode, multirate, "--quality", 0.5, "--bpp", 1)
+    assert "--bpp is above 0" in complaint(*encode, multirate, "--bpp", 0)
+    assert "lowest quality" in complaint(*encode, multirate, "--bytes", 10)
+    assert "no such checkpoint" in complaint(*encode, "nothing")
+    assert "not a checkpoint" in complaint(*encode, source)
+    assert list(tmp_path.iterdir()) == []
+    assert run(*encode, factorized).exit_code == 0
+    decode = ("codec", "decode", coded, "-o", out, "--codec")
+    assert "other weights" in complaint(*decode, multirate)
+    assert "ends in .png" in complaint("codec", "decode", coded, "-o", coded, "--codec", factorized)
+    data = bytearray(coded.read_bytes())
+    data[-5] ^= 1
+    coded.write_bytes(data)
+    assert "damaged in stream 1" in complaint(*decode, factorized)
+    assert "cannot read" in complaint("codec", "decode", "none", "-o", out, "--codec", factorized)
+    assert not out.exists()
+    train = ("codec", "train", "factorized/small", photos, "--out")
+    assert "ends in .safetensors" in complaint(*train, out)
+    assert "--lambda" in complaint(*train, tmp_path / "x.safetensors", "--lambda", 0)
+    table = ("codec", "table", photos, "--out", tmp_path / "table")
+    assert "unknown codec" in complaint(*table, "--classical", "gif")
+    assert "no codec to measure" in complaint(*table, "--classical", "")
+
+
+def test_command_train_and_zoo(photos, tmp_path):
+    out = tmp_path / "c.safetensors"
+    options = ("--steps", 2, "--batch", 1, "--crop", 64, "--json")
+    result = run("codec", "train", "factorized/small", photos, "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["steps"] == 2
+    assert load_codec(out).spec == "factorized/small"
+    listed = json.loads(run("codec", "zoo", "--json").stdout)
+    assert "octave/high" in [row["codec"] for row in listed["codecs"]]
+
+
+@pytest.mark.skipif(not (SHARED_IMAGES / "train").is_dir(), reason="no training pictures beside it")
+def test_training_pictures_that_are_there_can_be_read():
+    paths = find_pictures([SHARED_IMAGES / "train"])
+    assert len(paths) == 703
+    assert min(read_picture(paths[0]).shape[:2]) == 321

@@ -1,0 +1,317 @@
+"""The commands ``codec``: learned image codecs."""
+
+import importlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vpxrc.cli.common import CORES, Jobs, Json, progress_bar, watched
+from vpxrc.errors import InputError, MissingDependencyError
+from vpxrc.storage import atomic_write, check_writable
+
+app = typer.Typer(help="Learned image codecs: code pictures, train codecs, compare them.")
+
+Checkpoint = Annotated[
+    str,
+    typer.Option("--codec", metavar="NAME_OR_FILE", help="A codec of the zoo, or a checkpoint."),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Code on a Ray cluster: local, auto or HOST:PORT."),
+]
+
+
+@contextmanager
+def _needing() -> Iterator[None]:
+    """Say what to install where an import fails."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"learned codecs need {error.name}: pip install 'vpxrc[codecs]'"
+        ) from error
+
+
+def _load(spec: str) -> Any:
+    with _needing():
+        codec = importlib.import_module("vpxrc.codecs.codec")
+    from vpxrc.codecs.zoo import checkpoint
+
+    return codec.load_codec(checkpoint(spec))
+
+
+@app.command()
+def encode(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="A picture of 8 bits.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The coded picture.")],
+    codec: Checkpoint,
+    quality: Annotated[
+        float | None, typer.Option(metavar="Q", help="Quality from 0 to 1, any number between.")
+    ] = None,
+    bpp: Annotated[
+        float | None, typer.Option(metavar="B", help="At most so many bits per pixel.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("--bytes", metavar="N", min=1, help="At most so many bytes.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Code a picture.
+
+    Quality, bits per pixel and bytes are for codecs of variable quality; at most one of them can be
+    given.
+
+    \b
+    Examples:
+      vpxrc codec encode photo.png -o photo.vlc --codec codec.safetensors --quality 0.4
+      vpxrc codec encode photo.png -o photo.vlc --codec codec.safetensors --bytes 20000
+    """  # noqa: D301 - typer wants the \b as it is
+    if sum(value is not None for value in (quality, bpp, size)) > 1:
+        raise InputError("--quality, --bpp and --bytes exclude each other")
+    if bpp is not None and not bpp > 0:
+        raise InputError(f"--bpp is above 0, not {bpp:g}")
+    loaded = _load(codec)
+    from vpxrc.codecs.codec import compress_to_size
+    from vpxrc.codecs.pictures import read_picture
+
+    pixels = read_picture(picture)
+    height, width = pixels.shape[:2]
+    most = int(bpp * height * width / 8) if bpp is not None else size
+    with progress_bar(hidden=as_json) as bar:
+        task = bar.add_task(picture.name, total=None)
+        if most is None:
+            result = loaded.compress(pixels, quality)
+        else:
+            result = compress_to_size(
+                loaded,
+                pixels,
+                most,
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    with atomic_write(out) as temporary:
+        temporary.write_bytes(result.data)
+    coded = 8 * len(result.data) / (height * width)
+    facts = {
+        "output": str(out),
+        "codec": loaded.spec,
+        "bytes": len(result.data),
+        "bpp": coded,
+        "psnr": _psnr(pixels, result.picture),
+    }
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        print(f"{out}: {len(result.data)} bytes, {coded:.4f} bpp, PSNR {facts['psnr']:.2f} dB")
+
+
+def _psnr(a: Any, b: Any) -> float:
+    import torch
+
+    from vpxrc.codecs.picture_quality import psnr
+
+    x, y = (torch.from_numpy(one.copy())[None].double() / 255 for one in (a, b))
+    return float(psnr(x, y))
+
+
+@app.command()
+def decode(
+    coded: Annotated[Path, typer.Argument(metavar="FILE", help="A coded picture.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="PICTURE", help="A PNG file.")],
+    codec: Checkpoint,
+    as_json: Json = False,
+) -> None:
+    """Decode a picture, with the checkpoint that it was coded with.
+
+    \b
+    Example:
+      vpxrc codec decode photo.vlc -o photo.png --codec codec.safetensors
+    """  # noqa: D301 - typer wants the \b as it is
+    if out.suffix.lower() != ".png":
+        raise InputError(f"{out}: the decoded picture's name ends in .png")
+    try:
+        data = coded.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {coded}: {error.strerror or error}") from error
+    loaded = _load(codec)
+    from vpxrc.codecs.pictures import write_png
+
+    try:
+        picture = loaded.decompress(data)
+    except InputError as error:
+        raise InputError(f"{coded}: {error}") from error
+    write_png(out, picture)
+    height, width = picture.shape[:2]
+    if as_json:
+        print(json.dumps({"output": str(out), "width": width, "height": height}))
+    else:
+        print(f"{out}: {width}x{height}")
+
+
+@app.command()
+def train(
+    spec: Annotated[
+        str, typer.Argument(metavar="CODEC", help="Name and width, as `vpxrc codec zoo` has them.")
+    ],
+    pictures: Annotated[
+        list[Path], typer.Argument(metavar="PICTURES", help="Files and folders to train on.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The checkpoint, .safetensors.")],
+    trade_off: Annotated[
+        float,
+        typer.Option(
+            "--lambda",
+            metavar="L",
+            help="Weight of the mean squared error against bits per pixel; a codec of variable "
+            "quality has its own weights.",
+        ),
+    ] = 0.0125,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Batches.")] = 50_000,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Crops of a batch.")] = 8,
+    crop: Annotated[int, typer.Option(metavar="N", min=32, help="Side of a crop.")] = 128,
+    rate: Annotated[float, typer.Option(metavar="R", help="Learning rate of Adam.")] = 5e-4,
+    start: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A checkpoint to start from.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")] = 0,
+    device: Annotated[str, typer.Option(metavar="NAME", help="cpu or cuda.")] = "cpu",
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder for TensorBoard.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a codec on crops of pictures.
+
+    A command that was interrupted or killed continues where it was when it is run again. The curve
+    is written beside the checkpoint.
+
+    \b
+    Examples:
+      vpxrc codec train mean-scale/small photos/ --lambda 0.0125 --out mean-scale.safetensors
+      vpxrc codec train multirate/small photos/ --steps 80000 --out multirate.safetensors
+    """  # noqa: D301 - typer wants the \b as it is
+    if out.suffix != ".safetensors":
+        raise InputError(f"{out}: a checkpoint's name ends in .safetensors")
+    for name, value in (("lambda", trade_off), ("rate", rate)):
+        if not 0 < value < float("inf"):
+            raise InputError(f"--{name} is above 0, not {value:g}")
+    with _needing():
+        from vpxrc.codecs.pictures import find_pictures
+        from vpxrc.codecs.training import TrainingConfig
+        from vpxrc.codecs.training import train as run_training
+    config = TrainingConfig(spec, trade_off, steps, batch, crop, rate, seed, device)
+    with watched(as_json, tensorboard) as progress:
+        result = run_training(find_pictures(pictures), out, config, start=start, progress=progress)
+    if as_json:
+        print(json.dumps(result))
+        return
+    last = result["last"]
+    print(
+        f"{out}: {result['steps']} steps in {result['seconds']:.0f} s; loss {last['loss']:.3f}, "
+        f"{last['bpp']:.3f} bpp, mean squared error {last['mse']:.1f}"
+    )
+
+
+@app.command()
+def table(
+    pictures: Annotated[
+        list[Path], typer.Argument(metavar="PICTURES", help="Files and folders to code.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the table and its rows.")],
+    codec: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME_OR_FILE", help="A codec of the zoo, or a checkpoint; repeatable."
+        ),
+    ] = None,
+    classical: Annotated[
+        str,
+        typer.Option(metavar="A,B,...", help="Codecs that are not learned; empty for none."),
+    ] = "jpeg,jpeg444,jpeg2000,webp,avif,jxl,hevc",
+    jobs: Jobs = CORES,
+    ray: Ray = None,
+    as_json: Json = False,
+) -> None:
+    """Compare codecs: bits, PSNR, MS-SSIM and BD-rates, from real files.
+
+    Each file is decoded in another process than the one that coded it. A command that was
+    interrupted or killed continues where it was when it is run again.
+
+    \b
+    Example:
+      vpxrc codec table kodak/ --codec multirate.safetensors --classical jpeg,webp --out table
+    """  # noqa: D301 - typer wants the \b as it is
+    with _needing():
+        rd = importlib.import_module("vpxrc.codecs.rate_distortion")
+    from vpxrc.codecs.pictures import find_pictures
+    from vpxrc.codecs.zoo import checkpoint
+
+    check_writable(out)
+    checkpoints = [checkpoint(spec) for spec in codec or []]
+    names = [name for name in classical.split(",") if name]
+    work = rd.jobs_of(find_pictures(pictures), checkpoints, names)
+    if not work:
+        raise InputError("there is no codec to measure")
+    with progress_bar(hidden=as_json) as bar:
+        task = bar.add_task("starting", total=None)
+        rows = rd.measure(
+            work,
+            out,
+            workers=jobs,
+            ray=ray,
+            progress=lambda done, total, words: bar.update(
+                task, completed=done, total=total, description=words
+            ),
+        )
+    means = rd.curves(rows)
+    differences = rd.bd_rates(means, [path.stem for path in checkpoints])
+    for name, frame in (("rows", rows), ("curves", means), ("bd_rates", differences)):
+        with atomic_write(out / f"{name}.csv") as temporary:
+            frame.to_csv(temporary, index=False)
+    rd.plot(means, out / "rd.png")
+    if as_json:
+        found = {"curves": means, "bd_rates": differences}
+        print(
+            json.dumps(
+                {name: json.loads(one.to_json(orient="records")) for name, one in found.items()}
+            )
+        )
+        return
+    print(means.to_string(index=False, float_format="%.4g"))
+    if len(differences):
+        print("\nBD-rate by PSNR:")
+        print(differences.to_string(index=False, float_format="%.2f"))
+    print(f"\nEverything is in {out}: rd.png has the plot.")
+
+
+@app.command()
+def zoo(as_json: Json = False) -> None:
+    """List the codecs, their widths, and the trained ones that come with the package.
+
+    \b
+    Example:
+      vpxrc codec zoo
+    """  # noqa: D301 - typer wants the \b as it is
+    with _needing():
+        from vpxrc.codecs.papers import PAPERS, describe
+        from vpxrc.codecs.zoo import describe_checkpoint, shipped
+    trained = [describe_checkpoint(path) for path in shipped().values()]
+    kinds = [
+        describe(f"{name}/{width}") for name, paper in PAPERS.items() for width in paper.widths
+    ]
+    if as_json:
+        print(json.dumps({"trained": trained, "codecs": [asdict(kind) for kind in kinds]}))
+        return
+    for kind in kinds:
+        print(
+            f"{kind.codec:30} {kind.megabytes:7.1f} MB {kind.encoder_kmac:7.1f} + "
+            f"{kind.decoder_kmac:6.1f} kMAC/pixel  {kind.title}"
+        )
+    for row in trained:
+        print(f"{row['name']}: {row['codec']}, {row['bytes']} bytes, {row['steps']} steps")
+    if not trained:
+        print("No trained codec comes with this version: `vpxrc codec train` makes one.")
