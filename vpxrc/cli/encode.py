@@ -176,9 +176,7 @@ def encode(
             two_pass_log=two_pass_log,
             progress=progress,
         )
-    if log is not None:
-        with atomic_write(log) as temporary:
-            result.log.to_pandas().to_parquet(temporary)
+    _keep_log(log, result)
     overshoot = None if bitrate is None else result.log.bitrate / bitrate - 1
     notes = _notes(result, None if chosen.observes else overshoot)
     if as_json:
@@ -193,6 +191,12 @@ def encode(
     elif not quiet:
         met = _met(result, overshoot, size, quality)
         print("\n  ".join([_summary(result, met), *_scores(result), *notes]))
+
+
+def _keep_log(log: Path | None, result: Transcoded) -> None:
+    if log is not None:
+        with atomic_write(log) as temporary:
+            result.log.to_pandas().to_parquet(temporary)
 
 
 def _check_options(
