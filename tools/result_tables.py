@@ -16,6 +16,7 @@ from vpxrc.quality import QUALITIES
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 # These studies have the same clips, targets and speed. Only `layered-eval` has libvpx's Q mode.
 STUDIES = (
+    "constant-quality-eval",
     "imitation-eval",
     "layered-eval",
     "tpl-eval",
@@ -51,13 +52,17 @@ def encodes() -> pd.DataFrame:
     return stored.drop_duplicates(["policy", "clip", "target_bitrate"])
 
 
-def against_baselines(stored: pd.DataFrame) -> str:
-    """Return the BD-rates of ``imitation`` against libvpx: mean over clips, and the worst clip."""
-    rates = _rates(stored, [("imitation", baseline) for baseline in BASELINES])
-    lines = _head("`imitation` against", "encodes", *LABELS)
-    for baseline in BASELINES:
+def against_baselines(
+    stored: pd.DataFrame, policy: str, baselines: Sequence[str] = BASELINES
+) -> str:
+    """Return the BD-rates of a policy against others: mean over clips, and the worst clip."""
+    rates = _rates(stored, [(policy, baseline) for baseline in baselines])
+    lines = _head(f"`{policy}` against", "encodes", *LABELS, "mean of the four")
+    for baseline in baselines:
         spent = stored.loc[stored["policy"] == baseline, "encodes"].mean()
-        cells = _cells(rates[rates["anchor"] == baseline])
+        of_one = rates[rates["anchor"] == baseline]
+        four = of_one.pivot(index="clip", columns="metric", values="percent").mean(axis=1)
+        cells = [*_cells(of_one), f"{four.mean():+.1f} ({four.max():+.1f})"]
         lines.append(_row(f"`{baseline}`", f"1 against {spent:.0f}", *cells))
     return "\n".join(lines)
 
@@ -72,13 +77,23 @@ def of_policies(stored: pd.DataFrame, names: dict[str, str], baseline: str) -> s
     return "\n".join(lines)
 
 
-def by_clip(stored: pd.DataFrame) -> str:
-    """Return the BD-rate of ``imitation`` against libvpx's VBR on every clip."""
-    rates = _rates(stored, [("imitation", "libvpx-vbr")])
+def by_clip(stored: pd.DataFrame, policy: str, baseline: str) -> str:
+    """Return the BD-rate of a policy against another on every clip."""
+    rates = _rates(stored, [(policy, baseline)])
     lines = _head("clip", *LABELS)
     for clip in sorted(rates["clip"].unique()):
         of_clip = rates[rates["clip"] == clip].set_index("metric")["percent"]
         lines.append(_row(clip, *(f"{of_clip[quality]:+.1f}" for quality in QUALITIES)))
+    return "\n".join(lines)
+
+
+def constraint(stored: pd.DataFrame, policies: Sequence[str]) -> str:
+    """Return how well policies meet their targets, in percent of their encodes."""
+    lines = _head("policy", "over target", "over by > 5 %", "within 5 %")
+    for policy in policies:
+        over = stored.loc[stored["policy"] == policy, "overshoot"]
+        shares = (over > 0, over > 0.05, over.abs() <= 0.05)
+        lines.append(_row(f"`{policy}`", *(f"{100 * share.mean():.0f} %" for share in shares)))
     return "\n".join(lines)
 
 
@@ -94,9 +109,14 @@ def tables() -> dict[str, list[str]]:
     """Return the tables of every page, by the page's path in the repository."""
     stored = encodes()
     return {
-        "README.md": [against_baselines(stored)],
-        "agents/imitation/README.md": [against_baselines(stored)],
-        "agents/imitation/notes.md": [by_clip(stored), ablation()],
+        "README.md": [against_baselines(stored, "constant-quality")],
+        "docs/constant-quality.md": [
+            against_baselines(stored, "constant-quality", (*BASELINES, "imitation")),
+            by_clip(stored, "constant-quality", "libvpx-vbr-mlarf"),
+            constraint(stored, ("constant-quality", *BASELINES, "imitation")),
+        ],
+        "agents/imitation/README.md": [against_baselines(stored, "imitation")],
+        "agents/imitation/notes.md": [by_clip(stored, "imitation", "libvpx-vbr"), ablation()],
         "agents/muzero/README.md": [
             of_policies(stored, MUZERO, "libvpx-q-mlarf"),
             of_policies(stored, MUZERO, "imitation"),

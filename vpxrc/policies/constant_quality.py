@@ -121,6 +121,7 @@ class ConstantQuality(Policy):
     Attributes:
         budget: The account of the current encode.
         probe: The probe of the current clip.
+        is_left: Whether the current clip is left to libvpx, which is then `libvpx-vbr-mlarf`.
     """
 
     budget: RateModel
@@ -153,11 +154,11 @@ class ConstantQuality(Policy):
             if abs(self._base - self.probe.base) < _FAR:
                 break
         self._group_index, self._arf_q = -1, -1
-        self._is_left = False
+        self.is_left = False
 
     def decide(self, frame: Frame) -> Decision:
         """Return the base minus the frame's step, or leave the frame to libvpx."""
-        if self._is_left:
+        if self.is_left:
             return Decision(-1)
         position = frame.group_position
         if frame.group_index != self._group_index:  # position 0 may be an ARF shown again
@@ -168,8 +169,8 @@ class ConstantQuality(Policy):
         else:
             self._move(_UP, _DOWN)
         if frame.coding_index == 0:
-            self._is_left = not self._is_trusted()
-            if self._is_left:
+            self.is_left = not self._is_trusted()
+            if self.is_left:
                 return Decision(-1)
         q_index = self._q_at(position)
         self.budget.book(position, self._base)
@@ -186,7 +187,7 @@ class ConstantQuality(Policy):
 
     def overruled(self, frame: Frame, decision: Decision) -> None:
         """Book the frame at the base that the quantiser step taken stands for."""
-        if self._is_left:
+        if self.is_left:
             return
         position = frame.group_position
         moved = LOG2_STEP[decision.q_index] - LOG2_STEP[self._q_at(position)]

@@ -23,7 +23,8 @@ _STATISTICS = ("coded_error", "intra_error", "sr_coded_error", "frame_noise_ener
 class RateParameters:
     """The constants of the rate model.
 
-    They are fitted on training clips by ``python -m benchmarks.fit_rate_model``.
+    The weights were fitted by ``python -m benchmarks.fit_rate_model``, on an earlier form of the
+    policy; docs/constant-quality.md says on which clips, and how the rest was chosen.
 
     Attributes:
         slope: Bits fall by ``2 ** -slope`` when the quantiser step doubles.
@@ -197,6 +198,13 @@ class RateModel:
         """Whether a frame was coded that is no key frame."""
         self.account()
         return self._seen_other + self._group.seen > 0
+
+    @property
+    def other_ratio(self) -> float:
+        """log2 of the bits of all frames but key frames over the probe's so far; NaN without."""
+        self.account()
+        paid, seen = self._paid_other + self._group.paid, self._seen_other + self._group.seen
+        return float(np.log2(paid / seen)) if paid > 0 and seen > 0 else float("nan")
 
     def wanted(self, base: float) -> float:
         """Return the base that is nearest to the current one and meets the target.
