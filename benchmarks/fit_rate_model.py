@@ -73,7 +73,8 @@ def fit(seen: NDArray[np.float64], ratio: NDArray[np.float64]) -> NDArray[np.flo
     """
     penalty = RIDGE * np.eye(seen.shape[1])
     penalty[0, 0] = 0.0
-    weights, trust = np.zeros(seen.shape[1]), np.ones(len(ratio))
+    weights: NDArray[np.float64] = np.zeros(seen.shape[1])
+    trust: NDArray[np.float64] = np.ones(len(ratio))
     for _ in range(5):
         weights = np.linalg.solve(
             seen.T @ (seen * trust[:, None]) + penalty, seen.T @ (trust * ratio)

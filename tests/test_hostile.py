@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import make_video
+from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
@@ -50,7 +51,7 @@ def complaint(*arguments) -> str:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("clip") / "clip.y4m"
+    path: Path = tmp_path_factory.mktemp("clip") / "clip.y4m"
     write_y4m(make_video(num_frames=6), path)
     return path
 
@@ -58,7 +59,7 @@ def clip(tmp_path_factory) -> Path:
 # Checkpoints
 
 
-def muzero(path: Path, base: object, **tensors: object) -> Path:
+def muzero(path: Path, base: object, **tensors: NDArray[np.float32]) -> Path:
     """Write a checkpoint that is in order but for its base policy and the given tensors."""
     config = ResidualConfig("layered", "frame", ((0, 0), (0.4, 0)))
     rng = np.random.default_rng(0)
@@ -179,16 +180,16 @@ def test_weights_that_are_not_finite(tmp_path, value):
         "rllib 1", ResidualConfig("layered"), (), algorithm="ppo", activation="tanh", reach="0.5"
     )
     path = tmp_path / "rllib.safetensors"
-    for name in (None, *linear):
+    for spoiled in (None, *linear):
         tensors = {key: array.astype(np.float32) for key, array in linear.items()}
-        if name is None:
+        if spoiled is None:
             path.write_bytes(tensor_bytes(tensors, about))
             Rllib(path)
             continue
-        tensors[name].flat[0] = value
-        bad = tmp_path / f"rllib-{name}.safetensors"
+        tensors[spoiled].flat[0] = value
+        bad = tmp_path / f"rllib-{spoiled}.safetensors"
         bad.write_bytes(tensor_bytes(tensors, about))
-        with pytest.raises(InputError, match=f"{name} has values that are not finite"):
+        with pytest.raises(InputError, match=f"{spoiled} has values that are not finite"):
             Rllib(bad)
 
 

@@ -108,7 +108,7 @@ def probe(video: Video, options: EncoderOptions, base: float) -> Probe:
     return Probe(
         base=found,
         key_bits=key_bits,
-        other_bits=np.bincount(shown, bits * ~is_key, video.num_frames),
+        other_bits=np.bincount(shown, bits * ~is_key, video.num_frames).astype(np.float64),
         error=log.shown["sse_y"] / pixels,
         pixels=pixels,
         first_pass=log.first_pass,
@@ -131,6 +131,5 @@ def _intra_bits(
     )
     with asked.open(alone, observe=True) as session:
         records = session.log().records
-    return records["bits"][: len(keys)] * 2.0 ** (
-        INTRA_SLOPE * (LEVEL_LOG2_STEP[asked.cq_level] - step)
-    )
+    moved = LEVEL_LOG2_STEP[asked.cq_level] - step
+    return np.asarray(records["bits"][: len(keys)] * 2.0 ** (INTRA_SLOPE * moved))
