@@ -76,10 +76,10 @@ def fit(seen: NDArray[np.float64], ratio: NDArray[np.float64]) -> NDArray[np.flo
     weights: NDArray[np.float64] = np.zeros(seen.shape[1])
     trust: NDArray[np.float64] = np.ones(len(ratio))
     for _ in range(5):
-        weights = np.linalg.solve(
+        weights = np.linalg.solve(  # type: ignore[assignment]
             seen.T @ (seen * trust[:, None]) + penalty, seen.T @ (trust * ratio)
         )
-        trust = 1.0 / np.maximum(1.0, np.abs(ratio - seen @ weights) / USUAL_ERROR)
+        trust = np.asarray(1.0 / np.maximum(1.0, np.abs(ratio - seen @ weights) / USUAL_ERROR))
     return np.asarray(weights)
 
 

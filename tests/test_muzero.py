@@ -386,7 +386,7 @@ def test_a_checkpoint_of_another_kind(network, tmp_path):
         (OBSERVATION[0].encode(), b"x" * len(OBSERVATION[0]), "another agent or version"),
         (b'\\"hidden\\": 8', b'\\"hidden\\": 9', "of another form"),
         (b'\\"hidden\\"', b'\\"hiddem\\"', "of another form"),
-        (bias.tobytes(), (bias * np.nan).tobytes(), "policy.bias has a value that is not a finite"),
+        (bias.tobytes(), (bias * np.nan).tobytes(), "policy.bias has values that are not finite"),
     ):
         assert old in data
         path.write_bytes(data.replace(old, new))

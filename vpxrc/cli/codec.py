@@ -14,7 +14,15 @@ from vpxrc.cli.common import CORES, Jobs, Json, progress_bar, watched
 from vpxrc.errors import InputError, MissingDependencyError
 from vpxrc.storage import atomic_write, check_writable
 
-app = typer.Typer(help="Learned image codecs: code pictures, train codecs, compare them.")
+app = typer.Typer(
+    help="""Learned image codecs: code pictures, train codecs, compare them.
+
+    \b
+    Examples:
+      vpxrc codec zoo
+      vpxrc codec encode photo.png -o photo.vlc --codec checkpoint.safetensors
+    """
+)
 
 Checkpoint = Annotated[
     str,

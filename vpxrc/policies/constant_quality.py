@@ -42,8 +42,10 @@ _START = 9.0  # base of the first probe, log2 step
 _GROUP_MOVE, _KEY_MOVE, _FIRST_MOVE = 0.3, 0.6, 0.4
 _UP, _DOWN = 0.05, 0.03
 # Where the base lies outside of these, log2 step, the clip is left to libvpx: nearly lossless, or
-# at a bitrate that even the coarsest step exceeds.
+# at a bitrate that even the coarsest step exceeds. At the faster speeds libvpx does not code frames
+# again, and misses the target itself.
 _TRUSTED = (4.6, LOG2_STEP[255] + 0.1)
+_LAST_WITH_RECODES = 3  # speed up to which libvpx codes frames again that miss their bits
 _LONG = 8  # frames from which a first group without an alternate reference frame is unusual
 
 
@@ -180,6 +182,8 @@ class ConstantQuality(Policy):
 
     def _is_trusted(self) -> bool:
         """Whether the clip is of a kind that the policy was made on, once its base is known."""
+        if self._episode.options.cpu_used > _LAST_WITH_RECODES:
+            return True
         types = self._episode.group.update_type
         has_arf = bool((types == UpdateType.ARF).any())
         low, high = _TRUSTED

@@ -215,8 +215,7 @@ def transcode(
         starts = _starts(video, options, chunk)
         # libvpx's own modes run through without a stop: there is nothing to count but chunks.
         counted = _counted(progress, not observes or len(starts) > 1)
-        encode = encode or functools.partial(encode_by, policy)
-        jobs = jobs or os.cpu_count() or 1
+        encode, jobs = encode or functools.partial(encode_by, policy), jobs or os.cpu_count() or 1
         tries: tuple[Try, ...] = ()
         with ChunkedEncode(video, options, encode, starts, jobs, progress=counted) as job:
             job.run()
