@@ -154,7 +154,7 @@ def grain(width: int, height: int) -> Frames:
 
 
 def long(width: int, height: int) -> Frames:
-    """120 frames to and fro, four times."""
+    """120 frames forwards and backwards, four times."""
     frames = sample("carphone", width, height)[:120]
     return np.concatenate([frames, frames[::-1]] * 4)
 

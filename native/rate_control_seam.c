@@ -369,8 +369,8 @@ static void take_superblock_scale(VP9_COMP *cpi, seam_state *state) {
   gf->layer_depth[gf->index] = 1;
 }
 
-/* Whether libvpx is to choose q by itself, recode loop included. A frame lambda and a superblock map
- * are set for one q only, so they need a q that stays. */
+/* Whether libvpx is to choose q by itself, recode loop included. A frame lambda and a superblock
+ * map are set for one q only, so they need a q that stays. */
 static int is_left_to_libvpx(const vpxrc_decision *answer) {
   return answer->q_index == VPXRC_LIBVPX_Q && answer->lambda_scale == 1.0 &&
          answer->superblock_scale == NULL && answer->recode_trace == NULL &&

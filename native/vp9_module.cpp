@@ -316,13 +316,13 @@ Position 0 is its key, golden or overlay frame. Arrays are int32 [size], in codi
                     "Display index of position 0.")
       .def_readonly("max_layer_depth", &vpxrc_group::max_layer_depth,
                     "Depth of the group's deepest layer.")
-      .def_readonly("key_boost", &vpxrc_group::key_boost,
-                    "libvpx's boost for the last key frame.")
+      .def_readonly("key_boost", &vpxrc_group::key_boost, "libvpx's boost for the last key frame.")
       .def_property_readonly(
           "is_key_forced", [](const vpxrc_group &g) { return g.is_key_forced != 0; },
           "Whether the last key frame is there because of the greatest distance, without a cut.")
-      .def_readonly("zero_motion_share", &vpxrc_group::zero_motion_share,
-                    "Percentage of samples without motion from the last key frame to the next one.");
+      .def_readonly(
+          "zero_motion_share", &vpxrc_group::zero_motion_share,
+          "Percentage of samples without motion from the last key frame to the next one.");
   using Column = int32_t (vpxrc_group::*)[VPXRC_MAX_GROUP];
   const auto column = [&group](const char *name, Column values, const char *doc) {
     group.def_property_readonly(
