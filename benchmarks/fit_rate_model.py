@@ -73,14 +73,13 @@ def fit(seen: NDArray[np.float64], ratio: NDArray[np.float64]) -> NDArray[np.flo
     """
     penalty = RIDGE * np.eye(seen.shape[1])
     penalty[0, 0] = 0.0
-    weights: NDArray[np.float64] = np.zeros(seen.shape[1])
-    trust: NDArray[np.float64] = np.ones(len(ratio))
+    trust = np.ones(len(ratio))
     for _ in range(5):
-        weights = np.linalg.solve(  # type: ignore[assignment]
-            seen.T @ (seen * trust[:, None]) + penalty, seen.T @ (trust * ratio)
-        )
-        trust = np.asarray(1.0 / np.maximum(1.0, np.abs(ratio - seen @ weights) / USUAL_ERROR))
-    return np.asarray(weights)
+        normal = seen.T @ (seen * trust[:, None]) + penalty
+        weights = np.asarray(np.linalg.solve(normal, seen.T @ (trust * ratio)), dtype=np.float64)
+        error = np.abs(ratio - seen @ weights)
+        trust = np.asarray(1.0 / np.maximum(1.0, error / USUAL_ERROR), dtype=np.float64)
+    return weights
 
 
 def left_out_error(

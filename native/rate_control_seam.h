@@ -85,7 +85,7 @@ typedef struct vpxrc_frame {
 
 typedef struct vpxrc_decision {
   /* 0..255 or VPXRC_LIBVPX_Q. libvpx codes a frame that is left to it as often as it does without a
-   * controller, unless the decision has a lambda_scale or a superblock_scale. */
+   * controller, unless another field of the decision differs from its default. */
   int32_t q_index;
   int32_t delta_q_uv;            /* chroma q delta, -15..15 */
   const int32_t *recode_trace;   /* a logged result's, for an exact replay; else NULL */

@@ -1,4 +1,4 @@
-"""The benchmarks of quality as the target and of hard inputs."""
+"""The benchmarks of quality as the target, of hard inputs and of the rate model."""
 
 import math
 import sys
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks import fit_target, hard_inputs, quality_target
+from benchmarks import fit_rate_model, fit_target, hard_inputs, quality_target
 from vpxrc import EncoderOptions, QualityTarget, encode, make_policy
 from vpxrc.media.frames import frame_bytes
 
@@ -124,3 +124,19 @@ def test_the_table_has_the_worst_clip_first(tmp_path, monkeypatch, capsys):
     hard_inputs.main()  # goes on where it was: at the end
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(before) == 16
+
+
+# The rate model
+
+
+def test_the_fit_of_the_rate_model_finds_the_weights_and_ignores_what_is_far_off():
+    rng = np.random.default_rng(0)
+    seen = np.column_stack([np.ones(400), rng.normal(0, 5, (400, 2))])
+    ratio = seen @ [1.5, 0.3, -0.2]
+    names = np.repeat([f"clip {number}" for number in range(40)], 10)
+    assert fit_rate_model.fit(seen, ratio) == pytest.approx([1.5, 0.3, -0.2], abs=1e-3)
+    assert fit_rate_model.left_out_error(seen, ratio, names) < 1e-3
+    ratio[::40] += 8.0
+    least_squares = np.linalg.lstsq(seen, ratio)[0]
+    robust = fit_rate_model.fit(seen, ratio)
+    assert abs(robust[0] - 1.5) < 0.3 * abs(least_squares[0] - 1.5)

@@ -108,7 +108,7 @@ def test_the_size_of_the_small_picture(width, height, small):
 def test_a_probe_has_the_bits_of_an_encode_of_the_small_picture():
     clip = sample("bikes", 40)
     options = EncoderOptions(target_bitrate=100, cpu_used=2)
-    found = probe(clip, options, 9.0)
+    found = probe(clip, small_picture(clip), options, 9.0)
     level = int(np.abs(LEVEL_LOG2_STEP - 9.0).argmin())
     constant = EncoderOptions(rate_control="q", cq_level=level, tpl=False, cpu_used=5)
     with constant.open(small_picture(clip), observe=True) as session:
@@ -122,7 +122,7 @@ def test_a_probe_has_the_bits_of_an_encode_of_the_small_picture():
 def test_a_probe_has_the_bits_of_key_frames_at_full_size():
     clip = sample("bikes", 40)
     options = EncoderOptions(target_bitrate=100, cpu_used=2)
-    found = probe(clip, options, 9.0)
+    found = probe(clip, small_picture(clip), options, 9.0)
     # A clip's first frame does not depend on those that follow, but for libvpx's choice of q.
     step = found.base - KEY_STEP
     q_index = int(np.abs(LOG2_STEP - step).argmin())
@@ -206,6 +206,22 @@ def test_a_still_spends_its_bits_on_the_key_frame():
     own = encode(clip, options, make_policy("libvpx-vbr-mlarf"))
     assert log.overshoot < 0.05
     assert log.psnr > own.psnr - 0.5
+
+
+@pytest.mark.parametrize("target", [1, 20_000], ids=["starved", "nearly lossless"])
+def test_unusual_clips_are_left_to_libvpx(video, target):
+    """Never worse: the stream is libvpx's own where the policy does not know the kind of clip."""
+    options = EncoderOptions(target_bitrate=target, cpu_used=2)
+    policy = constant_quality()
+    log = encode(video, options, policy)
+    assert policy.is_left
+    assert log.stream == encode(video, options, make_policy("libvpx-vbr-mlarf")).stream
+
+
+def test_usual_clips_are_not_left():
+    policy = constant_quality()
+    encode(sample("carphone", 60), EncoderOptions(target_bitrate=60, cpu_used=2), policy)
+    assert not policy.is_left
 
 
 def test_a_tuning_is_named():

@@ -261,6 +261,17 @@ def test_a_still_and_an_animation(tmp_path):
     assert "images or another format that is not read" in words
 
 
+def test_a_tuning_is_part_of_the_policy(tmp_path):
+    source = tmp_path / "clip.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=96x80:d=1", "-pix_fmt", "yuv420p", source)
+    common = (source, "-b", 60, "-o", tmp_path / "out.webm", "--cpu-used", 8)
+    assert facts(*common, "--tune", "ssim")["policy"] == "constant-quality:ssim"
+    words = complaint(*common, "--tune", "film")
+    assert "constant-quality is tuned for balanced, psnr, ssim, vmaf, not 'film'" in words
+    words = complaint(*common, "--tune", "ssim", "--policy", "layered")
+    assert "--tune goes with the policy constant-quality, not with layered" in words
+
+
 def test_what_is_left_of_the_target_is_pointed_out(tmp_path):
     still, output = tmp_path / "still.mkv", tmp_path / "out.webm"
     source = ("-f", "lavfi", "-i", "mandelbrot=s=352x288:start_scale=0.05")

@@ -208,8 +208,7 @@ class Decision:
     Attributes:
         q_index: Quantizer index 0..255, or -1 to leave it to libvpx's own rate control. libvpx then
             may code the frame several times, as it does without a policy. It codes the frame once,
-            at its first estimate, where the decision also sets ``lambda_scale``,
-            ``superblock_scale`` or ``delta_q_uv``.
+            at its first estimate, where the decision sets anything else.
         lambda_scale: Factor on the frame's lambda (rdmult), in (0, 64]; 1 = libvpx's own.
         superblock_scale: Factors on lambda per 64x64 superblock, ``[rows, cols]``, in (0, 64], in
             steps of 1/256; None = libvpx's own TPL scale. Read by libvpx only where

@@ -6,7 +6,6 @@ picture of the clip foresees where the bits will go, so that the base hardly has
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from vpxrc.encoder.types import Decision, Frame, UpdateType
 from vpxrc.errors import InputError
 from vpxrc.policies.base import Episode, Policy
 from vpxrc.policies.libvpx_steps import libvpx_steps
-from vpxrc.policies.probe import Probe, probe
+from vpxrc.policies.probe import Probe, probe, small_picture
 from vpxrc.policies.rate_model import RateModel, RateParameters
 from vpxrc.policies.step_models import (
     DependencyParameters,
@@ -27,9 +26,6 @@ from vpxrc.policies.step_models import (
     StepModel,
     Steps,
 )
-
-Tune = Literal["balanced", "psnr", "ssim", "vmaf"]
-TUNES: tuple[Tune, ...] = get_args(Tune)
 
 # libvpx codes the key frame of a still 2 log2 steps finer than one of a clip that hardly moves, and
 # the model has no bound. Neither is worth it beyond these steps.
@@ -148,9 +144,9 @@ class ConstantQuality(Policy):
         self._episode = episode
         self._model.begin(episode)
         self._complexity = log_complexity(episode.first_pass)
-        self._base = _START
+        self._base, small = _START, small_picture(episode.video)
         for _ in range(_PROBES):
-            self.probe = probe(episode.video, episode.options, self._base)
+            self.probe = probe(episode.video, small, episode.options, self._base)
             self.budget = RateModel(self._rate, episode, self.probe)
             self._base = self.budget.start()
             if abs(self._base - self.probe.base) < _FAR:

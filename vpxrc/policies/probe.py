@@ -10,9 +10,12 @@ from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.quantizer import LOG2_STEP
 from vpxrc.media.frames import Video, split_planes, video_from_frames
 
-_PIXELS = 160 * 90 * 4  # of the small picture, at most
+_PIXELS = 320 * 180  # of the small picture, at most
 _SMALLEST = 32  # least width and height of the small picture
 KEY_STEP = 2.4  # how far key frames are coded below the base, log2 step
+# Nearly lossless frames may not fit libvpx's buffer for a frame, and lossless ones are coded in
+# another way: nothing finer is probed.
+_FINEST_BASE, _FINEST_KEY_LEVEL = 4.6, 1
 _CPU_USED = 5  # libvpx's fastest speed for files
 
 INTRA_SLOPE = 0.8  # bits of a key frame fall by 2 ** -this when the quantiser step doubles
@@ -78,19 +81,20 @@ def _means(plane: NDArray[np.uint8], factor: int, rows: int, columns: int) -> ND
     return ((sums + factor * factor // 2) // (factor * factor)).astype(np.uint8)
 
 
-def probe(video: Video, options: EncoderOptions, base: float) -> Probe:
+def probe(video: Video, small: Video, options: EncoderOptions, base: float) -> Probe:
     """Encode a small picture of a clip at constant quality, without a policy.
 
     Args:
         video: The clip, at its own size.
+        small: Its :func:`small_picture`.
         options: The options of the encode that is prepared; its key frames and lookahead are kept.
-        base: log2 of the quantiser step to code at. The nearest of libvpx's 64 levels is taken.
+        base: log2 of the quantiser step to code at. The nearest of libvpx's 64 levels is taken, but
+            none that is nearly lossless.
 
     Raises:
         EncoderError: libvpx failed.
     """
-    small = small_picture(video)
-    level = int(np.abs(LEVEL_LOG2_STEP - base).argmin())
+    level = int(np.abs(LEVEL_LOG2_STEP - max(base, _FINEST_BASE)).argmin())
     asked = dataclasses.replace(
         options, rate_control="q", cq_level=level, auto_alt_ref=1, tpl=False, cpu_used=_CPU_USED
     )
@@ -121,15 +125,16 @@ def _intra_bits(
     """Return the bits of some frames of a clip as key frames, float64 ``[len(keys)]``."""
     frames = video.frames[np.append(keys, keys[-1])]  # a clip has two frames at least
     alone = video_from_frames(frames, video.width, video.height, video.fps, f"{video.name}, keys")
+    level = max(int(np.abs(LEVEL_LOG2_STEP - step).argmin()), _FINEST_KEY_LEVEL)
     asked = dataclasses.replace(
         options,
         rate_control="q",
-        cq_level=int(np.abs(LEVEL_LOG2_STEP - step).argmin()),
+        cq_level=level,
         key_frame_max_distance=0,
         auto_alt_ref=0,
         tpl=False,
     )
     with asked.open(alone, observe=True) as session:
         records = session.log().records
-    moved = LEVEL_LOG2_STEP[asked.cq_level] - step
+    moved = LEVEL_LOG2_STEP[level] - step
     return np.asarray(records["bits"][: len(keys)] * 2.0 ** (INTRA_SLOPE * moved))

@@ -16,7 +16,7 @@ _NEAR = 24  # frames by which a key frame of the probe may be elsewhere
 # How far the base may go beyond the coarsest step: frames that are finer still follow it.
 _BEYOND = 2.5
 _LIMITS = (0.5, 2.6)  # of log2 of the ratios that are foreseen, for four times the samples
-_STATISTICS = ("coded_error", "intra_error", "sr_coded_error", "frame_noise_energy")
+_STATISTICS = ("coded_error", "intra_error", "sr_coded_error")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def features(
             np.log2(max(probe.key_bits.max(), 1.0) / pixels),
             np.log2(max(probe.other_bits.sum() / frames, 1.0) / probe.pixels),
             np.log2(max(probe.error.mean(), 1e-2)),
-            *(big - little for big, little in zip(full[:3], small[:3], strict=True)),
+            *(big - little for big, little in zip(full, small, strict=True)),
         ]
     )
 
@@ -109,10 +109,9 @@ class RateModel:
         self._key, self._other = _as_followed(probe, p)
         self._all_key = self._key.sum()
         self._key_scale = 1.0
-        seen = features(probe, episode.first_pass, video.width * video.height, float(video.fps))
-        scale = (
-            np.log2(video.width * video.height / probe.pixels) / 2
-        )  # 1 at four times the samples
+        pixels = video.width * video.height
+        seen = features(probe, episode.first_pass, pixels, float(video.fps))
+        scale = np.log2(pixels / probe.pixels) / 2  # 1 at four times the samples
         self._other_prior = float(scale * np.clip(seen @ np.array(p.other), *_LIMITS))
         self._rows = 0
         self.spent = 0.0
