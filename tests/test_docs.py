@@ -1,6 +1,7 @@
 """The documentation: commands that exist, code that runs, and a site that builds by itself."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -212,3 +213,6 @@ def test_pages_name_no_machine():
     for path in (*PAGES, ROOT / "mkdocs.yml", *sorted((ROOT / "notebooks").glob("*.ipynb"))):
         text = path.read_text()
         assert not [word for word in paths if word in text], path
+    for path in sorted((ROOT / "docs" / "results").rglob("summary.json")):
+        command = json.loads(path.read_text()).get("command", "")  # older ones have none
+        assert not [word for word in command.split() if word.startswith("/")], path
