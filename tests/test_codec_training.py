@@ -15,6 +15,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 pytest.importorskip("constriction")
 
+# These import torch and constriction.
 from test_cli import complaint, run  # noqa: E402
 
 from vpxrc.codecs import training  # noqa: E402
