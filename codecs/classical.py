@@ -8,13 +8,12 @@ from typing import Any
 
 import ffmpeg
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from vpxrc.codecs.pictures import Pixels
 from vpxrc.errors import EncoderError, InputError
 from vpxrc.media.ffmpeg import run_ffmpeg
 
-Pixels = NDArray[np.uint8]  # [height, width, 3], RGB
 # A setting of a codec makes bytes of a picture, and bytes make pixels again.
 Encode = Callable[[Pixels, float], bytes]
 Decode = Callable[[bytes], Pixels]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -25,13 +24,12 @@ from vpxrc.codecs.bitstream import (
 )
 from vpxrc.codecs.model import Model
 from vpxrc.codecs.papers import build
+from vpxrc.codecs.pictures import Pixels
 from vpxrc.errors import InputError
 from vpxrc.storage import atomic_write
 
 FORMAT = "vpxrc.codec 1"
 TRIALS = 11  # of a bisection: the last ones are 1/1024 of the range of qualities apart
-
-Picture = NDArray[np.uint8]  # [height, width, 3], RGB
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Compressed:
     """
 
     data: bytes
-    picture: Picture
+    picture: Pixels
 
 
 class Codec:
@@ -62,7 +60,7 @@ class Codec:
         self._coder = model.coder()
 
     @torch.no_grad()
-    def compress(self, picture: Picture, quality: float | None = None) -> Compressed:
+    def compress(self, picture: Pixels, quality: float | None = None) -> Compressed:
         """Return the bytes of a picture, and its reconstruction.
 
         Args:
@@ -89,7 +87,7 @@ class Codec:
         return Compressed(data, _cropped(decoded, height, width))
 
     @torch.no_grad()
-    def decompress(self, data: bytes) -> Picture:
+    def decompress(self, data: bytes) -> Pixels:
         """Return a picture ``[height, width, 3]``, uint8, RGB.
 
         Args:
@@ -122,7 +120,7 @@ class Codec:
 
 
 def compress_to_size(
-    codec: Codec, picture: Picture, most: int, progress: Callable[[int, int], None]
+    codec: Codec, picture: Pixels, most: int, progress: Callable[[int, int], None]
 ) -> Compressed:
     """Return the best compression with at most a number of bytes.
 
@@ -164,7 +162,7 @@ def replicate(pixels: Tensor, multiple: int) -> Tensor:
     return functional.pad(pixels[None].float(), padding, mode="replicate")[0].to(torch.uint8)
 
 
-def _cropped(pixels: Tensor, height: int, width: int) -> Picture:
+def _cropped(pixels: Tensor, height: int, width: int) -> Pixels:
     return np.ascontiguousarray(pixels[:, :height, :width].numpy().transpose(1, 2, 0))
 
 

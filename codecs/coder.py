@@ -48,6 +48,16 @@ class Indexed:
                 yield places, table
 
 
+def by_channel(tables: Sequence[Table], cells: int) -> Indexed:
+    """Return the distributions of a latent ``[C, h, w]`` with a table for each channel.
+
+    Args:
+        tables: C of them.
+        cells: ``h w``.
+    """
+    return Indexed(torch.arange(len(tables)).repeat_interleave(cells), tables)
+
+
 @dataclass(frozen=True)
 class PerSymbol:
     """Symbols with a distribution each.

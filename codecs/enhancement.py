@@ -14,13 +14,11 @@ from torch import Tensor, nn
 
 from vpxrc.codecs.coder import Decoder, Encoder, Indexed
 from vpxrc.codecs.frequencies import (
-    LOG_SCALE_STEP,
-    MIN_SCALE,
-    NUM_SCALES,
     Table,
     fixed,
     frequencies,
     laplace_cdf,
+    scale_index,
     scale_tables,
 )
 
@@ -157,8 +155,7 @@ class EnhancementCoder:
         mean = model.magnitudes.double().clamp(min=1e-6)
         # A rounded Laplace variable of scale b has the mean magnitude 1 / (2 sinh(1 / (2 b))).
         scale = 0.5 / torch.asinh(0.5 / mean) * _FINER
-        index = ((scale / MIN_SCALE).log() / LOG_SCALE_STEP).round().clamp(0, NUM_SCALES - 1)
-        self._index = index.long().flatten(1)
+        self._index = scale_index(scale.log()).flatten(1)
         self._classes = _class_tables(model.counts)
 
     def encode(self, residual: Tensor, step: float) -> tuple[bytes, Tensor]:

@@ -5,13 +5,14 @@ that it has then: exact copies of the networks, and tables of frequencies. So no
 ready to code.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from vpxrc.codecs.coder import Decoder, Encoder, Indexed, Tables
+from vpxrc.codecs.coder import Decoder, Encoder, Tables, by_channel
 from vpxrc.codecs.contexts import Context, all_cells
 from vpxrc.codecs.entropy import FactorizedPrior, Family, bits
 from vpxrc.codecs.exact import exact, snap
@@ -42,12 +43,12 @@ class LatentCoder(Protocol[Latent]):
         """
 
 
-class LatentModel(nn.Module, Generic[Latent]):
+class LatentModel(nn.Module, ABC, Generic[Latent]):
     """Latents and their probabilities."""
 
+    @abstractmethod
     def coder(self) -> LatentCoder[Latent]:
         """Return a coder with the weights as they are now."""
-        raise NotImplementedError
 
 
 def check_streams(streams: Sequence[bytes], count: int) -> None:
@@ -91,15 +92,11 @@ class FactorizedCoder:
     def __init__(self, prior: FactorizedPrior) -> None:
         self._tables = prior.tables()
 
-    def _indexed(self, cells: int) -> Indexed:
-        channels = torch.arange(len(self._tables))
-        return Indexed(channels.repeat_interleave(cells), self._tables)
-
     def encode(self, y: Tensor) -> tuple[list[bytes], Tensor]:
         """Return one stream, and the rounded latent ``[1, C, h, w]``, float64."""
         rounded = y.double().round()
         encoder = Encoder()
-        encoder.add(rounded.flatten().long(), self._indexed(y.shape[2] * y.shape[3]))
+        encoder.add(rounded.flatten().long(), by_channel(self._tables, y[0, 0].numel()))
         return [encoder.finish()], rounded
 
     def decode(self, streams: Sequence[bytes], height: int, width: int) -> Tensor:
@@ -107,7 +104,7 @@ class FactorizedCoder:
         check_streams(streams, 1)
         decoder = Decoder(streams[0])
         channels = len(self._tables)
-        values = decoder.take(channels * height * width, self._indexed(height * width))
+        values = decoder.take(channels * height * width, by_channel(self._tables, height * width))
         decoder.finish()
         return values.double().view(1, channels, height, width)
 

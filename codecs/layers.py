@@ -1,5 +1,7 @@
 """Layers that the codecs share: normalisation, residual blocks, attention, masked convolutions."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,20 +14,21 @@ class _LowerBound(torch.autograd.Function):
     """``max(x, bound)`` whose gradient passes where it leads back above the bound."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, bound: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.bound = bound  # type: ignore[attr-defined]
+        ctx.bound = bound
         return x.clamp(min=bound)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        passes = (x >= ctx.bound) | (grads[0] < 0)  # type: ignore[attr-defined]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        passes = (x >= ctx.bound) | (grads[0] < 0)
         return grads[0] * passes, None
 
 
 def lower_bound(x: Tensor, bound: float) -> Tensor:
     """Return ``max(x, bound)``; the gradient passes above the bound, and where it points up."""
+    # PyTorch has no types for what is called through autograd.Function.
     result: Tensor = _LowerBound.apply(x, bound)  # type: ignore[no-untyped-call]
     return result
 
@@ -54,6 +57,11 @@ class GDN(nn.Module):
         gamma = lower_bound(self.gamma_root, _PEDESTAL**0.5) ** 2 - _PEDESTAL
         norm = functional.conv2d(x * x, gamma[:, :, None, None], beta)
         return x * norm.sqrt() if self.inverse else x * norm.rsqrt()
+
+
+def igdn(channels: int) -> GDN:
+    """Return an inverse :class:`GDN`."""
+    return GDN(channels, inverse=True)
 
 
 def conv(inputs: int, outputs: int, kernel: int = 5, stride: int = 2) -> nn.Conv2d:
@@ -122,7 +130,7 @@ def up_block(channels: int) -> nn.Module:
             leaky(),
             nn.PixelShuffle(2),
             conv(channels, channels, 3, 1),
-            GDN(channels, inverse=True),
+            igdn(channels),
         ),
         nn.Sequential(conv(channels, 4 * channels, 1, 1), nn.PixelShuffle(2)),
     )

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from vpxrc.errors import InputError
+from vpxrc.cache import Entry, open_entry, write_entry
+from vpxrc.errors import InputError, OutputError
 from vpxrc.storage import atomic_write, cache_dir, digest
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".avif")
@@ -39,6 +40,11 @@ def read_picture(path: str | Path) -> Pixels:
         raise InputError(f"cannot read {path}: {error.strerror or 'not a picture'}") from error
     except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
+
+
+def to_unit(picture: Pixels) -> Tensor:
+    """Return ``[1, 3, height, width]`` in 0..1, float64, as figures of quality take it."""
+    return torch.from_numpy(picture.transpose(2, 0, 1).copy())[None].double() / 255
 
 
 def write_png(path: Path, picture: Pixels) -> None:
@@ -79,19 +85,16 @@ class PictureStore:
 
     Raises:
         InputError: One cannot be read.
+        OutputError: The cache cannot be written.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         facts = [
             [str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths
         ]
-        folder = cache_dir() / "pictures"
-        name = digest(facts)[:16]
-        table, pixels = folder / f"{name}.npy", folder / f"{name}.rgb"
-        if not table.exists():
-            self._decode(paths, table, pixels)
-        shapes = np.load(table)
-        data = np.memmap(pixels, np.uint8, "r")
+        with self._entry(paths, cache_dir() / "pictures" / f"{digest(facts)[:16]}.rgb") as entry:
+            shapes = np.array(entry.about["shapes"])
+            data = np.memmap(entry.file, np.uint8, "r")
         ends = (shapes.prod(1) * 3).cumsum()
         parts = np.split(data, ends[:-1])
         self.pictures: list[Pixels] = [
@@ -100,15 +103,22 @@ class PictureStore:
         ]
 
     @staticmethod
-    def _decode(paths: Sequence[Path], table: Path, pixels: Path) -> None:
-        shapes = []
-        with atomic_write(pixels) as temporary, open(temporary, "wb") as file:
-            for path in paths:
-                picture = read_picture(path)
-                shapes.append(picture.shape[:2])
-                file.write(picture.tobytes())
-        with atomic_write(table) as temporary, open(temporary, "wb") as file:
-            np.save(file, np.array(shapes, dtype=np.int64))
+    def _entry(paths: Sequence[Path], target: Path) -> Entry:
+        """Return the file of the cache; the pictures are decoded where there is none."""
+        entry = open_entry(target)
+        if entry is None:
+            shapes = []
+            with write_entry(target) as (temporary, note):
+                with open(temporary, "wb") as file:
+                    for path in paths:
+                        picture = read_picture(path)
+                        shapes.append(picture.shape[:2])
+                        file.write(picture.tobytes())
+                note.about["shapes"] = shapes
+            entry = open_entry(target)
+        if entry is None:
+            raise OutputError(f"{target}: another process has removed it or written into it")
+        return entry
 
 
 @dataclass

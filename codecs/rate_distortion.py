@@ -16,9 +16,9 @@ import pandas as pd
 import torch
 
 from vpxrc.codecs.classical import CLASSICAL
-from vpxrc.codecs.codec import Codec, load_codec
+from vpxrc.codecs.codec import Codec, load_codec, read_checkpoint
 from vpxrc.codecs.picture_quality import MIN_SIDE, ms_ssim, psnr
-from vpxrc.codecs.pictures import read_picture
+from vpxrc.codecs.pictures import read_picture, to_unit
 from vpxrc.errors import InputError
 from vpxrc.evaluation.bd_rate import bd_rate
 from vpxrc.parallel import open_workers
@@ -82,10 +82,7 @@ def _decode(job: Job) -> dict[str, float | str]:
     else:
         decoded = learned.decompress(job.data)
     seconds = time.perf_counter() - begun
-    x, y = (
-        torch.from_numpy(one.transpose(2, 0, 1).copy())[None].double() / 255
-        for one in (picture, decoded)
-    )
+    x, y = to_unit(picture), to_unit(decoded)
     large = min(picture.shape[:2]) >= MIN_SIDE
     return {
         "codec": job.label,
@@ -110,22 +107,28 @@ def jobs_of(
     """Return the jobs of a table.
 
     Raises:
-        InputError: A codec's name is unknown, or a checkpoint cannot be read.
+        InputError: A codec's name is unknown, a checkpoint cannot be read, or two codecs have the
+            same name.
     """
     codecs: list[tuple[str, str, Sequence[float]]] = []
     for path in checkpoints:
-        variable = load_codec(path).model.variable
+        variable = read_checkpoint(path)[0].variable
         codecs.append((str(path), path.stem, qualities if variable else (float("nan"),)))
     for name in classical:
         if name not in CLASSICAL:
             raise InputError(f"unknown codec {name!r}: choose from {', '.join(CLASSICAL)}")
         codecs.append((name, CLASSICAL[name].title, CLASSICAL[name].settings))
+    labels = [label for _, label, _ in codecs]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise InputError(f"two codecs are called {label}; their names have to differ")
+    contents = {picture: sha256_file(picture) for picture in pictures}
     jobs = []
     for codec, label, settings in codecs:
         weights = codec if codec in CLASSICAL else sha256_file(codec)
         for setting in settings:
             for picture in pictures:
-                key = digest([weights, label, str(setting), sha256_file(picture)])[:24]
+                key = digest([weights, label, str(setting), contents[picture]])[:24]
                 jobs.append(Job(codec, label, setting, picture, key))
     return jobs
 
@@ -224,23 +227,3 @@ def bd_rates(table: pd.DataFrame, learned: Iterable[str]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(found, columns=["codec", "anchor", "percent", "status", "overlap"])
-
-
-def plot(table: pd.DataFrame, path: Path) -> None:
-    """Draw PSNR over bits per pixel into a PNG file.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    from matplotlib.figure import Figure  # takes as long to import as all else together
-
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    axes = figure.subplots()
-    for codec, rows in table.groupby("codec", sort=False):
-        axes.plot(rows["bpp"], rows["psnr"], marker="o", markersize=3, label=str(codec))
-    axes.set_xlabel("bits per pixel")
-    axes.set_ylabel("PSNR (dB), mean over the pictures")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)

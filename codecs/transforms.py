@@ -8,6 +8,7 @@ from vpxrc.codecs.layers import (
     conv,
     deconv,
     down_block,
+    igdn,
     leaky,
     residual_block,
     up_block,
@@ -27,9 +28,9 @@ def analysis(n: int, m: int) -> nn.Sequential:
 def synthesis(n: int, m: int) -> nn.Sequential:
     """Return the mirror image of :func:`analysis`."""
     return nn.Sequential(
-        *(deconv(m, n), GDN(n, inverse=True)),
-        *(deconv(n, n), GDN(n, inverse=True)),
-        *(deconv(n, n), GDN(n, inverse=True)),
+        *(deconv(m, n), igdn(n)),
+        *(deconv(n, n), igdn(n)),
+        *(deconv(n, n), igdn(n)),
         deconv(n, 3),
     )
 

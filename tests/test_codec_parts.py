@@ -12,6 +12,7 @@ import scipy.stats
 torch = pytest.importorskip("torch")
 pytest.importorskip("constriction")
 
+# These import torch and constriction.
 from torch.nn import functional  # noqa: E402
 
 from vpxrc.codecs.coder import Decoder, Encoder, Indexed, PerSymbol  # noqa: E402

@@ -12,6 +12,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 pytest.importorskip("constriction")
 
+# These import torch and constriction.
 from vpxrc.codecs.classical import CLASSICAL  # noqa: E402
 from vpxrc.codecs.codec import save_checkpoint  # noqa: E402
 from vpxrc.codecs.papers import build  # noqa: E402

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 pytest.importorskip("constriction")
 
+# These import torch and constriction.
 from test_cli import complaint, run  # noqa: E402
 
 from vpxrc.codecs import training  # noqa: E402
@@ -79,6 +81,18 @@ def test_a_batch_depends_on_its_number_alone(photos):
         found = dict(ahead)
     assert list(found) == list(range(2, 9))
     assert torch.equal(found[7], batch)
+
+
+def test_damaged_pictures_of_the_cache_are_decoded_again(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("VPXRC_CACHE", str(tmp_path))
+    paths = find_pictures([photos])
+    PictureStore(paths)
+    (kept,) = (tmp_path / "pictures").glob("*.rgb")
+    data = kept.read_bytes()
+    assert data == b"".join(read_picture(path).tobytes() for path in paths)
+    kept.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert np.array_equal(PictureStore(paths).pictures[2], read_picture(paths[2]))
+    assert kept.read_bytes() == data
 
 
 def test_crops_are_mirrored_and_scaled(photos):
@@ -309,6 +323,12 @@ def test_commands_complain_in_one_line(photos, checkpoints, tmp_path):
     table = ("codec", "table", photos, "--out", tmp_path / "table")
     assert "unknown codec" in complaint(*table, "--classical", "gif")
     assert "no codec to measure" in complaint(*table, "--classical", "")
+    (tmp_path / "other").mkdir()
+    other = shutil.copy(factorized, tmp_path / "other")
+    assert "two codecs are called factorized" in complaint(
+        *table, "--codec", factorized, "--codec", other, "--classical", ""
+    )
+    assert not (tmp_path / "table" / "rows").exists()
 
 
 def test_command_train_and_zoo(photos, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("constriction")
 
+# These import torch and constriction.
 from vpxrc.codecs.bitstream import CodedPicture, pack, unpack  # noqa: E402
 from vpxrc.codecs.codec import (  # noqa: E402
     Codec,

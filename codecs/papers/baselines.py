@@ -1,4 +1,4 @@
-"""The five codecs that every other one is compared with; each adds one thing to the one before."""
+"""The five codecs that every other one is compared with, each built on one before it."""
 
 from torch import nn
 

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from vpxrc.codecs.bitstream import QUALITY_STEPS
-from vpxrc.codecs.coder import Decoder, Encoder, Indexed
+from vpxrc.codecs.coder import Decoder, Encoder, by_channel
 from vpxrc.codecs.enhancement import Enhancement, coefficients, quantize, step_index, step_of
 from vpxrc.codecs.entropy import FactorizedPrior, between, bits
 from vpxrc.codecs.frequencies import Table, fixed, frequencies
 from vpxrc.codecs.latents import check_streams
-from vpxrc.codecs.layers import GDN
+from vpxrc.codecs.layers import GDN, igdn
 from vpxrc.codecs.model import (
     Model,
     Output,
@@ -56,10 +56,6 @@ BASES = (1.0, 0.75, 0.5)  # qualities of the base that are tried, as shares of t
 
 _PARAMETERS = struct.Struct("<HBB")
 _FAR = 40.0  # a logit beyond which nothing is left
-
-
-def _inverse(channels: int) -> nn.Module:
-    return GDN(channels, inverse=True)
 
 
 def _steps(quality: Tensor) -> Tensor:
@@ -135,16 +131,15 @@ class MultiRate(Model):
         down: list[nn.Module] = [GoConvFirst(3, inner[0], 5, 2, GDN), _residual(inner[0])]
         for before, after in pairwise(inner):
             down += [GoConv(before, after, 5, 2, GDN), _residual(after)]
-        up: list[nn.Module] = [GoTransposedConv(last, inner[-1], 3, 1, _inverse)]
+        up: list[nn.Module] = [GoTransposedConv(last, inner[-1], 3, 1, igdn)]
         for before, after in pairwise(inner[::-1]):
-            up += [_residual_up(before), GoTransposedConv(before, after, 5, 2, _inverse)]
-        up += [_residual_up(inner[0]), GoTransposedConvLast(inner[0], 3, 5, 2, _inverse)]
+            up += [_residual_up(before), GoTransposedConv(before, after, 5, 2, igdn)]
+        up += [_residual_up(inner[0]), GoTransposedConvLast(inner[0], 3, 5, 2, igdn)]
         self.analysis = nn.Sequential(*down, GoConv(inner[-1], last, 3, 1, GDN))
         self.synthesis = nn.Sequential(*up)
         self.high, self.low = BoundedLatent(last.high), BoundedLatent(last.low)
         self.enhancement = Enhancement()
         self.rate_term = rate_term
-        self.width = last
 
     def latent(self, x: Tensor) -> Octave:
         """Return the latent in 0..1."""
@@ -256,7 +251,8 @@ class MultiRateCoder:
         for part, model in ((v.low, self._model.low), (v.high, self._model.high)):
             rounded = (part.double() * steps).round().clamp(0, int(steps))
             encoder = Encoder()
-            encoder.add(rounded.flatten().long(), _indexed(model, steps, rounded[0, 0].numel()))
+            tables = by_channel(model.tables(steps), rounded[0, 0].numel())
+            encoder.add(rounded.flatten().long(), tables)
             streams.append(encoder.finish())
             levels.append(rounded / steps)
         latent = Octave(levels[1], levels[0])
@@ -276,8 +272,8 @@ class MultiRateCoder:
         ):
             rows, columns = height // cell, width // cell
             decoder, channels = Decoder(stream), model.prior.channels
-            indexed = _indexed(model, steps, rows * columns)
-            levels = decoder.take(channels * rows * columns, indexed).double()
+            tables = by_channel(model.tables(steps), rows * columns)
+            levels = decoder.take(channels * rows * columns, tables).double()
             decoder.finish()
             parts.append(levels.view(1, channels, rows, columns) / steps)
         picture = to_pixels(synthesize(self._model.synthesis, Octave(parts[1], parts[0])))
@@ -288,11 +284,6 @@ class MultiRateCoder:
 
 def _exact_steps(base: int) -> float:
     return float(_steps(torch.tensor(base / QUALITY_STEPS, dtype=torch.float64)))
-
-
-def _indexed(model: BoundedLatent, steps: float, cells: int) -> Indexed:
-    channels = torch.arange(model.prior.channels)
-    return Indexed(channels.repeat_interleave(cells), model.tables(steps))
 
 
 def _add(picture: Tensor, residual: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from vpxrc.codecs.latents import (
     LatentModel,
     check_streams,
 )
-from vpxrc.codecs.layers import GDN, conv, deconv, leaky
+from vpxrc.codecs.layers import GDN, conv, deconv, igdn, leaky
 from vpxrc.codecs.model import TransformModel
 from vpxrc.codecs.octave import (
     GoConv,
@@ -39,10 +39,6 @@ from vpxrc.codecs.octave import (
 
 def _leaky(channels: int) -> nn.Module:
     return leaky()
-
-
-def _inverse(channels: int) -> nn.Module:
-    return GDN(channels, inverse=True)
 
 
 def _conditional(width: int, side: int, context: bool) -> ConditionalLatent:
@@ -159,10 +155,10 @@ def octave(n: int, m: int, share: float = 0.5, context: bool = True) -> Transfor
         GoConv(inner, latent, 5, 2, GDN),
     )
     synthesis = nn.Sequential(
-        GoTransposedConv(latent, inner, 5, 2, _inverse),
-        GoTransposedConv(inner, inner, 5, 2, _inverse),
-        GoTransposedConv(inner, inner, 5, 2, _inverse),
-        GoTransposedConvLast(inner, 3, 5, 2, _inverse),
+        GoTransposedConv(latent, inner, 5, 2, igdn),
+        GoTransposedConv(inner, inner, 5, 2, igdn),
+        GoTransposedConv(inner, inner, 5, 2, igdn),
+        GoTransposedConvLast(inner, 3, 5, 2, igdn),
     )
     return TransformModel(
         analysis, synthesis, OctaveHyperprior(inner, latent, context), multiple=128

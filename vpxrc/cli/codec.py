@@ -1,6 +1,5 @@
 """The commands ``codec``: learned image codecs."""
 
-import importlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,10 +46,9 @@ def _needing() -> Iterator[None]:
 
 def _load(spec: str) -> Any:
     with _needing():
-        codec = importlib.import_module("vpxrc.codecs.codec")
-    from vpxrc.codecs.zoo import checkpoint
-
-    return codec.load_codec(checkpoint(spec))
+        from vpxrc.codecs.codec import load_codec
+        from vpxrc.codecs.zoo import checkpoint
+    return load_codec(checkpoint(spec))
 
 
 @app.command()
@@ -118,12 +116,10 @@ def encode(
 
 
 def _psnr(a: Any, b: Any) -> float:
-    import torch
-
     from vpxrc.codecs.picture_quality import psnr
+    from vpxrc.codecs.pictures import to_unit
 
-    x, y = (torch.from_numpy(one.copy())[None].double() / 255 for one in (a, b))
-    return float(psnr(x, y))
+    return float(psnr(to_unit(a), to_unit(b)))
 
 
 @app.command()
@@ -137,7 +133,7 @@ def decode(
 
     \b
     Example:
-      vpxrc codec decode photo.vlc -o photo.png --codec codec.safetensors
+      vpxrc codec decode photo.vlc -o decoded.png --codec codec.safetensors
     """  # noqa: D301 - typer wants the \b as it is
     if out.suffix.lower() != ".png":
         raise InputError(f"{out}: the decoded picture's name ends in .png")
@@ -254,9 +250,10 @@ def table(
       vpxrc codec table kodak/ --codec multirate.safetensors --classical jpeg,webp --out table
     """  # noqa: D301 - typer wants the \b as it is
     with _needing():
-        rd = importlib.import_module("vpxrc.codecs.rate_distortion")
-    from vpxrc.codecs.pictures import find_pictures
-    from vpxrc.codecs.zoo import checkpoint
+        from vpxrc.codecs import rate_distortion as rd
+        from vpxrc.codecs.pictures import find_pictures
+        from vpxrc.codecs.zoo import checkpoint
+    from vpxrc.reports.codecs import write_curves
 
     check_writable(out)
     checkpoints = [checkpoint(spec) for spec in codec or []]
@@ -276,11 +273,12 @@ def table(
             ),
         )
     means = rd.curves(rows)
-    differences = rd.bd_rates(means, [path.stem for path in checkpoints])
+    learned = [path.stem for path in checkpoints]
+    differences = rd.bd_rates(means, learned)
     for name, frame in (("rows", rows), ("curves", means), ("bd_rates", differences)):
         with atomic_write(out / f"{name}.csv") as temporary:
             frame.to_csv(temporary, index=False)
-    rd.plot(means, out / "rd.png")
+    write_curves(means, learned, out / "rd.png")
     if as_json:
         found = {"curves": means, "bd_rates": differences}
         print(
