@@ -9,11 +9,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from vpxrc.agents.tensors import read_weights
 from vpxrc.envs.residual.config import ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.errors import InputError
 from vpxrc.policies.registry import policy_names
+from vpxrc.tensors import read_weights
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,6 +26,7 @@ from vpxrc.codecs.papers import build
 from vpxrc.codecs.pictures import Pixels
 from vpxrc.errors import InputError
 from vpxrc.storage import atomic_write
+from vpxrc.tensors import read_weights, tensor_bytes
 
 FORMAT = "vpxrc.codec 1"
 TRIALS = 11  # of a bisection: the last ones are 1/1024 of the range of qualities apart
@@ -193,11 +193,12 @@ def save_checkpoint(
         OutputError: It cannot be written.
     """
     tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+        name: tensor.detach().cpu().contiguous().numpy()
+        for name, tensor in model.state_dict().items()
     }
     metadata = {**settings, "format": FORMAT, "codec": spec}
     with atomic_write(Path(path)) as temporary:
-        temporary.write_bytes(save(tensors, metadata))
+        temporary.write_bytes(tensor_bytes(tensors, metadata))
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, dict[str, str]]:
@@ -206,22 +207,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, dict[str, str]
     Raises:
         InputError: It cannot be read, or is no checkpoint of a codec.
     """
-    try:
-        with open(path, "rb"):  # its errors say more than those of safe_open
-            pass
-        with safe_open(path, "pt") as file:
-            settings = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise InputError(f"{path}: not a checkpoint of a codec") from error
+    weights, settings = read_weights(path)
     if settings.get("format") != FORMAT:
         raise InputError(f"{path}: not a checkpoint of a codec, or of another version")
+    tensors = {name: torch.from_numpy(values) for name, values in weights.items()}
     if not all(tensor.is_floating_point() for tensor in tensors.values()):
         raise InputError(f"{path}: the weights are no numbers")
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise InputError(f"{path}: the weights are not finite")
     model = build(settings.get("codec", ""))
     try:
         model.load_state_dict(tensors)

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from vpxrc.codecs.papers import build
 from vpxrc.codecs.pictures import Crops, PictureStore, Prefetch
 from vpxrc.errors import InputError
 from vpxrc.storage import atomic_write, check_writable, digest, sha256_file
+from vpxrc.tensors import DAMAGED
 
 STATE_EVERY = 60.0  # seconds between two states
 CURVE_EVERY = 100  # steps of a row of the curve
@@ -27,16 +27,6 @@ FINAL_RATE = 0.02  # share of the learning rate that is left at the end
 FIT_BATCHES = 16  # of which a model takes its statistics at the end
 
 Progress = Callable[[int, int | None, str, Mapping[str, float] | None], None]
-
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    KeyError,
-    TypeError,
-    pickle.UnpicklingError,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +146,7 @@ class Learner:
             self._optimizer.load_state_dict(state["optimizer"])
             self.step, self.skipped = state["step"], state["skipped"]
             self.seconds, self.rows, self._sums = state["seconds"], state["rows"], state["sums"]
-        except _UNREADABLE as error:
+        except DAMAGED as error:
             raise InputError(f"{path}: not a state of a training; remove it") from error
 
 

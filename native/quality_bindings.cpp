@@ -25,7 +25,7 @@ py::array_t<double> run_ssim(const py::array_t<uint8_t> &frames,
                           std::to_string(reference.shape(0)) + " of the reference");
   std::vector<double> values(size_t(frames.shape(0)));
   {
-    const py::gil_scoped_release release;
+    const WithoutGil release;
     for (size_t i = 0; i < values.size(); ++i)
       values[i] = structural_similarity(frames.data() + py::ssize_t(i) * frames.strides(0),
                                         reference.data() + py::ssize_t(i) * reference.strides(0),

@@ -167,9 +167,6 @@ class Session {
   vpxrc_group group() const {
     return at_rest([](const auto &session) { return session.group(); });
   }
-  size_t num_records() const {
-    return at_rest([](const auto &session) { return session.records().size(); });
-  }
   py::list packets() const {
     return at_rest([](const auto &session) { return packet_list(session.packets()); });
   }
@@ -483,8 +480,6 @@ They are those after propagation: float64 [size, rows, cols, 8] in 32x32 blocks,
 NaN for frames without. None before group position 1 and where libvpx runs no TPL pass.)")
       .def("records", &Session::records, "start"_a = 0,
            "Return the encode log from row start, as records of FRAME_RECORD.")
-      .def_property_readonly("num_records", &Session::num_records,
-                             "Number of rows of the encode log.")
       .def_property_readonly("packets", &Session::packets,
                              "The stream so far, as (bytes, pts) per packet.")
       .def_property_readonly(

@@ -1,5 +1,6 @@
 """Learned codecs: pictures to bytes and back, in another process, and with damage."""
 
+import os
 import subprocess
 import sys
 import zlib
@@ -266,6 +267,9 @@ def test_what_is_no_checkpoint_is_an_error(tmp_path):
     path = tmp_path / "x.safetensors"
     with pytest.raises(InputError, match="cannot read"):
         read_checkpoint(path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="not a file"):
+        read_checkpoint(tmp_path / "pipe")
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match="not a checkpoint"):
         read_checkpoint(path)

@@ -27,7 +27,6 @@ from vpxrc.agents.muzero.network import Network, Trained, shapes
 from vpxrc.agents.rllib.policy import Rllib
 from vpxrc.agents.teacher.lessons import results
 from vpxrc.agents.teacher.trajectory import Trajectory
-from vpxrc.agents.tensors import read_tensors, tensor_bytes
 from vpxrc.datasets import load_clips
 from vpxrc.envs.residual.config import ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
@@ -37,6 +36,7 @@ from vpxrc.media import open_video
 from vpxrc.media.ffmpeg import NOT_READ, ffmpeg_program
 from vpxrc.media.frames import write_y4m
 from vpxrc.media.probing import probe
+from vpxrc.tensors import read_tensors, tensor_bytes
 
 SMALL = MuZeroConfig(hidden=8, width=8)
 

@@ -20,7 +20,7 @@ policies
 dependency quality
 encoder datasets
 media
-parallel cache
+parallel cache tensors
 storage
 errors
 """

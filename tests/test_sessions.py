@@ -165,7 +165,7 @@ DAEMONS = """
     import sys, threading, time
     sys.path.insert(0, {tests!r})
     from conftest import make_video
-    from vpxrc import Decision, EncoderOptions, EncodeSession, SessionPool
+    from vpxrc import Decision, EncoderOptions, EncodeSession, SessionPool, _native
 
     video = make_video(48, 32, 12)
     options = EncoderOptions(target_bitrate=60, cpu_used=4)
@@ -186,8 +186,14 @@ DAEMONS = """
             pool.next()
             pool.close_session(number)
 
-    for target in (step, step, wait, wait):
-        threading.Thread(target=target, daemon=True).start()
+    def measure():
+        while True:
+            begun.release()
+            _native.ssim(video.frames, video.frames, video.width, video.height)
+
+    threads = [threading.Thread(target=one, daemon=True) for one in ({targets})]
+    for thread in threads:
+        thread.start()
     for _ in range(8):
         begun.acquire()
     time.sleep({pause})
@@ -197,10 +203,11 @@ DAEMONS = """
 
 
 @pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise KeyError('on purpose')"])
-def test_a_program_ends_while_daemon_threads_use_sessions(end):
+@pytest.mark.parametrize("targets", ["step, step, wait, wait", "measure, measure"])
+def test_a_program_ends_while_daemon_threads_use_sessions(targets, end):
     for pause in (0.0, 0.003, 0.011):
         program = textwrap.dedent(DAEMONS).format(
-            tests=os.path.dirname(__file__), pause=pause, end=end
+            tests=os.path.dirname(__file__), targets=targets, pause=pause, end=end
         )
         run = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE

@@ -171,10 +171,8 @@ def _facts(file: BinaryIO) -> list[int]:
 
 
 def _checksum(file: BinaryIO, prefix: str) -> str:
-    digest = hashlib.sha256(prefix.encode())
     file.seek(0)
-    while block := file.read(1 << 20):
-        digest.update(block)
+    digest = hashlib.file_digest(file, lambda: hashlib.sha256(prefix.encode()))
     file.seek(0)
     return digest.hexdigest()
 

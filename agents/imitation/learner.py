@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,9 @@ from vpxrc.agents.imitation.network import (
     LIMITS,
     inputs,
 )
-from vpxrc.agents.tensors import tensor_bytes
 from vpxrc.errors import InputError
 from vpxrc.storage import atomic_write
-
-_UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError)
+from vpxrc.tensors import DAMAGED, tensor_bytes
 
 
 class TorchNetwork(nn.Module):
@@ -255,14 +252,15 @@ class Learner:
         """
         try:
             state = torch.load(path, weights_only=True)
-            same = state["config"] == dataclasses.asdict(self.config)
-        except (*_UNREADABLE, KeyError, TypeError) as error:
+            if state["config"] != dataclasses.asdict(self.config):
+                raise InputError(
+                    f"{path}: a state of another configuration; remove it to start anew"
+                )
+            self.members.load_state_dict(state["members"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self.epoch = state["epoch"]
+        except DAMAGED as error:
             raise InputError(f"{path}: not a state of this training") from error
-        if not same:
-            raise InputError(f"{path}: a state of another configuration; remove it to start anew")
-        self.members.load_state_dict(state["members"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.epoch = state["epoch"]
 
     def save(self, path: Path, **settings: str) -> None:
         """Write the checkpoint that the policy loads, by atomic rename."""

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpxrc.agents.imitation.features import FIRST_PASS, FRAME, GROUP, Features
-from vpxrc.agents.tensors import read_weights
 from vpxrc.errors import InputError
+from vpxrc.tensors import read_weights
 
 Array = NDArray[np.float32]
 FORMAT = 1

@@ -21,10 +21,11 @@ from vpxrc.agents.teacher.lessons import (
     stored_trajectory,
 )
 from vpxrc.agents.teacher.trajectory import Trajectory
-from vpxrc.agents.tensors import from_tensors, read_tensors, to_tensors
+from vpxrc.agents.tensors import from_tensors, to_tensors
 from vpxrc.cache import open_entry, write_entry
 from vpxrc.datasets import Clip
 from vpxrc.storage import cache_dir, digest
+from vpxrc.tensors import read_tensors
 
 _NAME = "lessons"  # of the value in the file
 

@@ -24,12 +24,12 @@ from vpxrc.agents.muzero.search import (
     Step,
     gumbel_muzero_search,
 )
-from vpxrc.agents.tensors import tensor_bytes
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.envs.residual.config import ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.errors import InputError
 from vpxrc.storage import atomic_write
+from vpxrc.tensors import tensor_bytes
 
 Array = NDArray[np.float32]
 FORMAT = "muzero-1"

@@ -1,7 +1,6 @@
 """What a training goes on from: in memory, and in a folder beside its checkpoint."""
 
 import json
-import pickle
 import shutil
 from collections import deque
 from dataclasses import dataclass, field
@@ -10,7 +9,6 @@ from typing import Any, cast
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
@@ -21,21 +19,9 @@ from vpxrc.agents.muzero.purpose import MuZeroReward
 from vpxrc.agents.muzero.replay import Replay
 from vpxrc.errors import InputError
 from vpxrc.storage import atomic_write, sync
+from vpxrc.tensors import DAMAGED
 
 FORMAT = 2
-
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    KeyError,
-    TypeError,
-    IndexError,
-    pickle.UnpicklingError,
-    SafetensorError,
-    InputError,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +132,7 @@ class StateFolder:
             state = json.loads((folder / "state.json").read_text())
             there = state["settings"]
             other = [name for name in settings if there.get(name) != settings[name]]
-        except _UNREADABLE as error:
+        except DAMAGED as error:
             raise InputError(f"{self._path}: not a state of a training; remove it") from error
         if other:
             raise InputError(
@@ -166,7 +152,7 @@ class StateFolder:
             memory.wins.extend(state["wins"])
             memory.seconds = float(state["seconds"])
             self._generation = int(folder.name)
-        except _UNREADABLE as error:
+        except (*DAMAGED, InputError) as error:
             raise InputError(f"{self._path}: not a state of a training; remove it") from error
         self._remove_others(folder.name)
 

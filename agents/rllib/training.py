@@ -32,7 +32,6 @@ from vpxrc.agents.rllib.offline import (
 from vpxrc.agents.rllib.policy import FORMAT, exported, problem
 from vpxrc.agents.rllib.state import TrainingState
 from vpxrc.agents.teacher.lessons import find_clip, results
-from vpxrc.agents.tensors import tensor_bytes
 from vpxrc.cache import has_entry
 from vpxrc.datasets import Clip
 from vpxrc.envs.gain import GainReward
@@ -43,6 +42,7 @@ from vpxrc.errors import EncoderError, InputError, MissingDependencyError, Vpxrc
 from vpxrc.media.frames import Video
 from vpxrc.parallel import Workers, open_workers
 from vpxrc.storage import atomic_write, digest
+from vpxrc.tensors import tensor_bytes
 
 COMPONENTS = "vpxrc.agents.rllib.components"  # imports Ray
 STATE_EVERY = 120.0  # seconds between two states of a training

@@ -1,4 +1,4 @@
-// The native code under AddressSanitizer and UBSan: `make sanitize`. Python's tests compare with
+// The native code under sanitizers: `make sanitize`. Python's tests compare with
 // libvpx's own programs; these walk every path of the C and C++ code on small, odd-sized clips.
 #include <sys/wait.h>
 #include <unistd.h>

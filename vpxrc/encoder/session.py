@@ -224,9 +224,9 @@ class EncodeSession:
                 f"{self.video.name}: the encoder took more than {self.timeout:g} s for a frame"
             )
         if state == State.FAILED:
-            frame, words = self._native.num_records, self._native.error
+            words = self._native.error
             self.close()
-            raise EncoderError(f"{self.video.name}: coded frame {frame}: {words}")
+            raise EncoderError(f"{self._where()}: {words}")
         return state
 
     def step(self, decision: Decision) -> State:
@@ -237,12 +237,8 @@ class EncodeSession:
             EncoderError: libvpx failed, or no frame is pending.
             EncoderTimeoutError: See ``wait``.
         """
-        try:
+        with self._refusals():
             state = self._native.step(decision, self._wait)
-        except (ValueError, TypeError) as error:
-            raise PolicyError(f"{self._where()}: {error}") from error
-        except RuntimeError as error:
-            raise EncoderError(f"{self._where()}: {error}") from error
         return self._enter(state)
 
     def step_group(self, plan: ArrayLike | None) -> State:
@@ -256,20 +252,18 @@ class EncodeSession:
             PolicyError: The plan is out of range or of another length.
             EncoderError: libvpx failed, or no group is pending.
         """
-        try:
+        with self._refusals():
             values = None if plan is None else np.asarray(plan, dtype=np.int64).tolist()
             state = self._native.step_group(values, self._wait)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise PolicyError(f"{self._where()}: {error}") from error
-        except RuntimeError as error:
-            raise EncoderError(f"{self._where()}: {error}") from error
         return self._enter(state)
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
-        """Say which clip and frame the native session's complaint is about."""
+        """Say which clip and frame a complaint is about: an answer's, or the native session's."""
         try:
             yield
+        except (ValueError, TypeError, OverflowError) as error:
+            raise PolicyError(f"{self._where()}: {error}") from error
         except RuntimeError as error:
             raise EncoderError(f"{self._where()}: {error}") from error
 
