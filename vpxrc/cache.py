@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from vpxrc.errors import InputError, OutputError
 from vpxrc.storage import atomic_write, sweep
@@ -96,7 +97,7 @@ class Entry:
         about: The words of who made it.
     """
 
-    file: BinaryIO
+    file: BufferedReader
     about: dict[str, Any]
 
     def __enter__(self) -> Self:
@@ -158,26 +159,26 @@ def _note_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _lock(file: BinaryIO) -> None:
+def _lock(file: BufferedReader) -> None:
     """Keep others from removing the file as long as it is open."""
     with suppress(OSError):  # a file system without locks
         fcntl.flock(file, fcntl.LOCK_SH)
 
 
-def _facts(file: BinaryIO) -> list[int]:
+def _facts(file: BufferedReader) -> list[int]:
     """Return what changes when anything writes to the file."""
     status = os.fstat(file.fileno())
     return [status.st_ino, status.st_size, status.st_mtime_ns]
 
 
-def _checksum(file: BinaryIO, prefix: str) -> str:
+def _checksum(file: BufferedReader, prefix: str) -> str:
     file.seek(0)
     digest = hashlib.file_digest(file, lambda: hashlib.sha256(prefix.encode()))
     file.seek(0)
     return digest.hexdigest()
 
 
-def _is_whole(file: BinaryIO, note: dict[str, Any], note_path: Path, always: bool) -> bool:
+def _is_whole(file: BufferedReader, note: dict[str, Any], note_path: Path, always: bool) -> bool:
     facts = _facts(file)
     if os.fstat(file.fileno()).st_nlink == 0 or facts[1] != note["size"]:
         return False
