@@ -24,6 +24,9 @@ STUDIES = (
     "muzero/eval-augmented",
     "muzero/eval-mixed",
 )
+# The same at cpu-used 1, where libvpx-q was not run; and the sample clips at cpu-used 2.
+STUDIES_CPU1 = ("constant-quality-eval-cpu1", "imitation-eval-cpu1")
+STUDIES_SAMPLES = ("constant-quality-samples",)
 LABELS = [quality.label for quality in QUALITIES.values()]
 BASELINES = ("libvpx-vbr", "libvpx-vbr-mlarf", "libvpx-q", "libvpx-q-mlarf")
 # The names of the policies in the studies, and in the tables.
@@ -46,9 +49,9 @@ RLLIB = {
 }
 
 
-def encodes() -> pd.DataFrame:
-    """Return the encodes of all studies, each once."""
-    stored = pd.concat(pd.read_parquet(RESULTS / study / "encodes.parquet") for study in STUDIES)
+def encodes(studies: Sequence[str] = STUDIES) -> pd.DataFrame:
+    """Return the encodes of some studies, each once."""
+    stored = pd.concat(pd.read_parquet(RESULTS / study / "encodes.parquet") for study in studies)
     return stored.drop_duplicates(["policy", "clip", "target_bitrate"])
 
 
@@ -108,12 +111,15 @@ def ablation() -> str:
 def tables() -> dict[str, list[str]]:
     """Return the tables of every page, by the page's path in the repository."""
     stored = encodes()
+    at_cpu1 = [name for name in (*BASELINES, "imitation") if name != "libvpx-q"]
     return {
         "README.md": [against_baselines(stored, "constant-quality")],
         "docs/constant-quality.md": [
             against_baselines(stored, "constant-quality", (*BASELINES, "imitation")),
             by_clip(stored, "constant-quality", "libvpx-vbr-mlarf"),
             constraint(stored, ("constant-quality", *BASELINES, "imitation")),
+            against_baselines(encodes(STUDIES_CPU1), "constant-quality", at_cpu1),
+            against_baselines(encodes(STUDIES_SAMPLES), "constant-quality"),
         ],
         "agents/imitation/README.md": [against_baselines(stored, "imitation")],
         "agents/imitation/notes.md": [by_clip(stored, "imitation", "libvpx-vbr"), ablation()],
