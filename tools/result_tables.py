@@ -17,6 +17,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 # These studies have the same clips, targets and speed. Only `layered-eval` has libvpx's Q mode.
 STUDIES = (
     "constant-quality-eval",
+    "constant-quality-psnr",
     "imitation-eval",
     "layered-eval",
     "tpl-eval",
@@ -120,6 +121,7 @@ def tables() -> dict[str, list[str]]:
             constraint(stored, ("constant-quality", *BASELINES, "imitation")),
             against_baselines(encodes(STUDIES_CPU1), "constant-quality", at_cpu1),
             against_baselines(encodes(STUDIES_SAMPLES), "constant-quality"),
+            against_baselines(stored, "constant-quality:psnr", ("libvpx-vbr", "imitation")),
         ],
         "agents/imitation/README.md": [against_baselines(stored, "imitation")],
         "agents/imitation/notes.md": [by_clip(stored, "imitation", "libvpx-vbr"), ablation()],
