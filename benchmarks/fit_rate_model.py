@@ -2,10 +2,11 @@
 
 ``python -m benchmarks.fit_rate_model train train2 --every 2 --out build/rate_model.json``
 
-Each clip is encoded at two targets and two sizes. Of each encode the command keeps what the probe
-and the first pass show, and log2 of the bits that the frames really took over the probe's bits. A
-ridge regression whose large errors count less gives the weights; each clip's error is that of a fit
-without it. Killed at any point, the same command goes on.
+Each clip is encoded at two targets; every third one at a second size and every sixth one at a
+third. Of each encode the command keeps what the probe and the first pass show, and log2 of the bits
+that the frames really took over the probe's bits. A ridge regression whose large errors count less
+gives the weights; each clip's error is that of a fit without it. Killed at any point, the same
+command goes on.
 """
 
 import argparse
@@ -26,9 +27,10 @@ from vpxrc.policies.constant_quality import constant_quality
 from vpxrc.policies.rate_model import features
 from vpxrc.storage import atomic_write
 
-SIZES = (36864, 92160)  # luma samples of a frame, about
 BITS = (0.05, 0.13)  # per sample, at 30 frames per second and fewer
-LEAST_SIZE_BITS = 0.65  # factor on these at the larger size
+# Luma samples of a frame, about; the factor on the bits per sample, which is lower for larger
+# frames of equal quality; and how many of the clips, every N-th, are encoded at that size.
+SIZES = ((36864, 1.0, 1), (92160, 0.65, 3), (230400, 0.4, 6))
 RIDGE = 1.0
 USUAL_ERROR = 0.3  # log2; larger errors count less
 
@@ -102,8 +104,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file of the results, JSON")
     asked = parser.parse_args()
     clips = [clip for spec in asked.clips for clip in load_clips(spec)][:: asked.every]
-    jobs = [Job(clip, SIZES[0], bits) for clip in clips for bits in BITS]
-    jobs += [Job(clip, SIZES[1], bits * LEAST_SIZE_BITS) for clip in clips[::3] for bits in BITS]
+    jobs = [
+        Job(clip, pixels, bits * factor)
+        for pixels, factor, every in SIZES
+        for clip in clips[::every]
+        for bits in BITS
+    ]
     kept = json.loads(asked.out.read_text())["encodes"] if asked.out.exists() else {}
     missing = [job for job in jobs if job.key not in kept]
     with open_workers(asked.jobs) as workers:

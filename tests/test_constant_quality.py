@@ -148,7 +148,7 @@ def test_the_rate_model_solves_for_the_target():
     options = EncoderOptions(target_bitrate=1)
     constants = RateParameters(
         slope=1.0,
-        other=(1.0, *[0.0] * 9),
+        other=(1.0, *[0.0] * 11),
         key_growth=0.0,
         tail=1.0,
         margin=0.0,
@@ -156,6 +156,31 @@ def test_the_rate_model_solves_for_the_target():
     with options.open(clip) as session:
         model = RateModel(constants, Episode(session), flat_probe(100))
     assert model.start() == pytest.approx(9.0 + np.log2(bits / model.target))
+
+
+def test_a_later_key_frame_is_foreseen_by_its_own_step():
+    """By hand: 100 frames, key frames of 1000 bits at 0 and 80, no other bits."""
+    clip = make_video(width=32, height=24, num_frames=100)
+    keys = np.zeros(100)
+    keys[[0, 80]] = 1000.0
+    seen = Probe(9.0, keys, np.zeros(100), np.full(100, 4.0), 12 * 16, np.ones((100, 26)))
+    constants = RateParameters(slope=1.0, key_growth=0.5, margin=0.0, slack=0.0)
+
+    def base_of(bits):
+        return pytest.approx(9.0 + np.log2(bits / model.target))
+
+    with EncoderOptions(target_bitrate=1).open(clip) as session:
+        model = RateModel(constants, Episode(session), seen)
+        growth = np.sqrt(np.array([80, 20]) / 128)  # by the frames that follow
+        assert model.wanted(9.0) == base_of(1000 * growth.sum())
+        # Known to be coded a log2 step coarser, the first one takes half; the second one follows
+        # it, and takes less still by its fewer followers.
+        model.expect_key(KEY_STEP - 1.0, 0)
+        assert model.wanted(9.0) == base_of(500 * (1 + growth[1] / growth[0]))
+        model.open(0, 79, np.ones(80), np.arange(80) == 0)
+        # Once the second one's own step is known, the number of its followers says nothing more.
+        model.expect_key(KEY_STEP, 80)
+        assert model.wanted(9.0) == base_of(500 + 1000)
 
 
 @pytest.mark.parametrize("name", ["carphone", "bikes", "bigbuckbunny"])
@@ -227,3 +252,40 @@ def test_usual_clips_are_not_left():
 def test_a_tuning_is_named():
     with pytest.raises(InputError, match="balanced, psnr, ssim, vmaf, not 'film'"):
         make_policy("constant-quality:film")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("film=1", "has no 'film'"),
+        ("dependency=2", r"dependency must be in 0\.\.1"),
+        ("dependency=x", r"dependency must be in 0\.\.1"),
+        ("probes=1.5", r"probes must be in 1\.\.4"),
+        ("moves=nan", r"moves must be in 0\.\.1"),
+    ],
+)
+def test_a_parameter_out_of_range_is_refused(spec, message):
+    with pytest.raises(InputError, match=message):
+        make_policy(f"constant-quality:{spec}")
+
+
+def test_a_base_that_does_not_move_stays_as_the_probe_foresaw_it():
+    clip = sample("carphone", 40)
+    policy = make_policy("constant-quality:moves=0,dependency=0")
+    log = encode(clip, EncoderOptions(target_bitrate=60), policy)
+    leaves = log.records[log.records["update_type"] == UpdateType.LEAF]
+    assert np.ptp(LOG2_STEP[leaves["q_index"]]) < 0.45  # groups that cost more are coded coarser
+    moving = encode(clip, EncoderOptions(target_bitrate=60), make_policy("constant-quality"))
+    assert moving.stream != log.stream
+
+
+def test_a_clip_is_not_left_to_libvpx_where_that_is_switched_off():
+    flat = make_video(width=32, height=32, num_frames=20)
+    options = EncoderOptions(target_bitrate=2000)
+    asked, libvpx = (
+        encode(flat, options, make_policy(spec))
+        for spec in ("constant-quality:falls_back=0", "libvpx-vbr-mlarf")
+    )
+    usual = encode(flat, options, make_policy("constant-quality"))
+    assert usual.stream == libvpx.stream
+    assert asked.stream != libvpx.stream

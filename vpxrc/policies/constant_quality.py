@@ -30,8 +30,7 @@ from vpxrc.policies.step_models import (
 # libvpx codes the key frame of a still 2 log2 steps finer than one of a clip that hardly moves, and
 # the model has no bound. Neither is worth it beyond these steps.
 _FINEST, _APART = 3.0, 1.2
-_PROBES = 2  # at most; the second one follows where the first was far from the base that it gave
-_FAR = 0.8  # log2 step
+_FAR = 0.8  # log2 step from the probe's base to the one that it gives, where it is not near
 _START = 9.0  # base of the first probe, log2 step
 # The most that the base moves, log2 step: at the start of a group, at a key frame, once the first
 # key frame is coded; and per frame within a group, up and down.
@@ -55,10 +54,51 @@ class QualityParameters:
         dependency: Weight of the temporal dependency model's steps against libvpx's, 0..1.
         complexity: Exponent of the first pass's error in the quantiser step of a group. Above 0,
             groups that cost more are coded coarser.
+        probes: How many probes at most. Each after the first follows where the base that the one
+            before gives is far from its own.
+        moves: Whether the base moves with the bits that are spent; else it stays as the probe
+            foresaw it, and the target is missed.
+        falls_back: Whether clips of a kind that the policy was not made on are left to libvpx.
     """
 
     dependency: float
     complexity: float
+    probes: int = 2
+    moves: bool = True
+    falls_back: bool = True
+
+    def with_values(self, text: str) -> "QualityParameters":
+        """Return the parameters with some replaced.
+
+        Args:
+            text: ``NAME=VALUE,NAME=VALUE``; switches are 0 or 1.
+
+        Raises:
+            InputError: There is no such parameter, or its value is out of range.
+        """
+        values: dict[str, float | int | bool] = {}
+        for part in text.split(","):
+            name, _, value = part.partition("=")
+            low, high, kind = _RANGES.get(name, (0.0, 0.0, float))
+            try:
+                number = float(value)
+            except ValueError:
+                number = float("nan")
+            if name not in _RANGES:
+                raise InputError(f"constant-quality has no {name!r}: {', '.join(_RANGES)}")
+            if not low <= number <= high or kind(number) != number:
+                raise InputError(f"constant-quality: {name} must be in {low:g}..{high:g}")
+            values[name] = kind(number)
+        return dataclasses.replace(self, **values)  # type: ignore[arg-type]
+
+
+_RANGES: dict[str, tuple[float, float, type]] = {
+    "dependency": (0.0, 1.0, float),
+    "complexity": (-1.0, 1.0, float),
+    "probes": (1, 4, int),
+    "moves": (0, 1, bool),
+    "falls_back": (0, 1, bool),
+}
 
 
 #: The parameters by what they are tuned for.
@@ -114,6 +154,7 @@ class ConstantQuality(Policy):
     Args:
         steps: The step model.
         parameters: The parameters of the views that it is given.
+        quality: The policy's own parameters.
         rate: The constants of the rate model.
 
     Attributes:
@@ -129,9 +170,10 @@ class ConstantQuality(Policy):
         self,
         steps: StepModel,
         parameters: DependencyParameters,
+        quality: QualityParameters,
         rate: RateParameters | None = None,
     ) -> None:
-        self._model, self._parameters = steps, parameters
+        self._model, self._parameters, self._quality = steps, parameters, quality
         self._rate = rate or RateParameters()
         self.training_clips = steps.training_clips
 
@@ -145,7 +187,7 @@ class ConstantQuality(Policy):
         self._model.begin(episode)
         self._complexity = log_complexity(episode.first_pass)
         self._base, small = _START, small_picture(episode.video)
-        for _ in range(_PROBES):
+        for _ in range(self._quality.probes):
             self.probe = probe(episode.video, small, episode.options, self._base)
             self.budget = RateModel(self._rate, episode, self.probe)
             self._base = self.budget.start()
@@ -167,7 +209,7 @@ class ConstantQuality(Policy):
         else:
             self._move(_UP, _DOWN)
         if frame.coding_index == 0:
-            self.is_left = not self._is_trusted()
+            self.is_left = self._quality.falls_back and not self._is_trusted()
             if self.is_left:
                 return Decision(-1)
         q_index = self._q_at(position)
@@ -202,13 +244,14 @@ class ConstantQuality(Policy):
 
     def _start_group(self, frame: Frame) -> None:
         """Move the base, and find the group's steps and bits."""
-        if frame.coding_index:
+        if frame.is_key:
+            self._ask(frame)  # its step says what it takes
+        if frame.coding_index == 0:
+            self._base = self.budget.start()
+        else:
             most = _KEY_MOVE if frame.is_key else _GROUP_MOVE
             self._move(most, most)
         self._ask(frame)
-        if frame.coding_index == 0:
-            self._base = self.budget.start()
-            self._ask(frame)
         group = self._group
         bits = np.zeros(len(group.places))
         bits[group.coded] = 1.0 if self._steps is None else self._steps.bits
@@ -227,25 +270,31 @@ class ConstantQuality(Policy):
         )
         self._steps = self._model.steps(group) if group.has_model else None
         if frame.is_key and self._steps is not None:
-            self.budget.expect_key(float(self._steps.step[0]))
+            self.budget.expect_key(float(self._steps.step[0]), frame.show_index)
 
     def _move(self, up: float, down: float) -> None:
         """Move the base towards the one that the budget wants."""
+        if not self._quality.moves:
+            return
         self._base += float(np.clip(self.budget.wanted(self._base) - self._base, -down, up))
 
 
-def constant_quality(tune: str = "balanced") -> ConstantQuality:
+def constant_quality(spec: str = "balanced") -> ConstantQuality:
     """Return the policy, tuned for a measure.
 
     Args:
-        tune: ``balanced`` (the mean of mean PSNR, overall PSNR, SSIM and VMAF), ``psnr``, ``ssim``
-            or ``vmaf``.
+        spec: ``balanced`` (the mean of mean PSNR, overall PSNR, SSIM and VMAF), ``psnr``, ``ssim``
+            or ``vmaf``; or ``NAME=VALUE,...``, which are :class:`QualityParameters` that differ
+            from the balanced ones.
 
     Raises:
         InputError: It is none of these.
     """
-    if tune not in PARAMETERS:
-        raise InputError(f"constant-quality is tuned for {', '.join(PARAMETERS)}, not {tune!r}")
-    wanted = PARAMETERS[tune]
-    parameters = DependencyParameters(complexity=wanted.complexity, superblock_strength=0.0)
-    return ConstantQuality(BlendedSteps(parameters, wanted.dependency), parameters)
+    if "=" in spec:
+        quality = PARAMETERS["balanced"].with_values(spec)
+    elif spec in PARAMETERS:
+        quality = PARAMETERS[spec]
+    else:
+        raise InputError(f"constant-quality is tuned for {', '.join(PARAMETERS)}, not {spec!r}")
+    parameters = DependencyParameters(complexity=quality.complexity, superblock_strength=0.0)
+    return ConstantQuality(BlendedSteps(parameters, quality.dependency), parameters, quality)

@@ -40,11 +40,11 @@ class RateParameters:
 
     slope: float = 0.7
     other: tuple[float, ...] = (
-        -1.139, -0.004, -0.062, -0.539, 0.04, -0.329, 0.328, 0.315, -0.179, -0.201,
+        -1.139, -0.004, -0.062, -0.539, 0.04, -0.329, 0.328, 0.315, -0.179, -0.201, 0.0, 0.0,
     )  # fmt: skip
     doubt: float = 0.2
     key_growth: float = 0.2
-    tail: float = 0.6
+    tail: float = 0.75
     margin: float = 0.01
     slack: float = 0.015
 
@@ -61,7 +61,8 @@ def features(
         fps: Frames per second.
 
     Returns:
-        float64 ``[10]``; all but the first are logarithms.
+        float64 ``[12]``; all but the first and the last two are logarithms. The last two are shares
+        of the samples: those that do not move, and those that are cheapest to predict.
     """
     full, small = (
         [
@@ -81,8 +82,14 @@ def features(
             np.log2(max(probe.other_bits.sum() / frames, 1.0) / probe.pixels),
             np.log2(max(probe.error.mean(), 1e-2)),
             *(big - little for big, little in zip(full, small, strict=True)),
+            _mean(first_pass, "pcnt_inter") - _mean(first_pass, "pcnt_motion"),
+            _mean(first_pass, "intra_skip_pct"),
         ]
     )
+
+
+def _mean(first_pass: NDArray[np.float64], name: str) -> float:
+    return float(first_pass[1:, FIRST_PASS_FIELDS.index(name)].mean())
 
 
 class RateModel:
@@ -106,8 +113,9 @@ class RateModel:
         p = self._parameters = parameters
         video = episode.video
         self._episode, self._base = episode, probe.base
-        self._key, self._other = _as_followed(probe, p)
-        self._all_key = self._key.sum()
+        self._key = probe.key_bits.copy()
+        self._growth, self._other = _as_followed(probe, p)
+        self._all_key = float((self._key * self._growth).sum())
         self._key_scale = 1.0
         pixels = video.width * video.height
         seen = features(probe, episode.first_pass, pixels, float(video.fps))
@@ -127,9 +135,18 @@ class RateModel:
         """Return the base for a clip of which nothing is coded."""
         return self._solve(self.target, *self._left())
 
-    def expect_key(self, step: float) -> None:
-        """Note how far the next key frames are coded below the base, log2 step."""
-        self._key_scale = 2.0 ** (self._parameters.slope * (step - KEY_STEP))
+    def expect_key(self, step: float, frame: int) -> None:
+        """Note how far a key frame is coded below the base.
+
+        Later key frames are foreseen by it, and by how many frames follow them.
+
+        Args:
+            step: log2 step below the base.
+            frame: Its display index.
+        """
+        nearest = self._nearest_key(frame)
+        growth = 1.0 if nearest < 0 else float(self._growth[nearest])
+        self._key_scale = 2.0 ** (self._parameters.slope * (step - KEY_STEP)) / growth
 
     def open(
         self, index: int, last: int, bits: NDArray[np.float64], is_key: NDArray[np.bool_]
@@ -151,12 +168,11 @@ class RateModel:
         share = others / max(others.sum(), 1e-9)
         keys = np.flatnonzero(self._key)
         strays = bool(((keys >= first + 1) & (keys < end)).any())
-        key_bits, has_key = 0.0, bool(is_key.any())
-        if has_key and len(keys):
-            nearest = keys[np.abs(keys - first).argmin()]
-            if abs(int(nearest) - first) <= _NEAR:
-                key_bits, self._key[nearest] = float(self._key[nearest]) * self._key_scale, 0.0
-                strays = strays and first < nearest < end and len(keys) > 1
+        key_bits, has_key, nearest = 0.0, bool(is_key.any()), self._nearest_key(first)
+        if has_key and nearest >= 0:
+            key_bits = float(self._key[nearest] * self._growth[nearest] * self._key_scale)
+            self._key[nearest] = 0.0
+            strays = strays and first < nearest < end and len(keys) > 1
         self._key[: max(end - _NEAR, 0)] = 0.0
         self._group = _Group(
             index,
@@ -217,6 +233,14 @@ class RateModel:
         finest = self._solve(self.target * (1 + slack) - self.spent, *left)
         return float(np.clip(base, finest, coarsest))
 
+    def _nearest_key(self, frame: int) -> int:
+        """Return the probe's key frame near a frame that no group has yet; -1 = none is near."""
+        keys = np.flatnonzero(self._key)
+        if not len(keys):
+            return -1
+        nearest = int(keys[np.abs(keys - frame).argmin()])
+        return nearest if abs(nearest - frame) <= _NEAR else -1
+
     def _falls(self, base: float) -> float:
         """Return the factor on bits from the probe's base to another."""
         return float(2.0 ** (-self._parameters.slope * (base - self._base)))
@@ -224,7 +248,7 @@ class RateModel:
     def _left(self) -> tuple[float, float]:
         """Return the probe's bits that are left, of key frames and of others."""
         group = self._group
-        key = group.key_bits + self._key.sum() * self._key_scale
+        key = group.key_bits + (self._key * self._growth).sum() * self._key_scale
         other = group.bits * group.share.sum() + self._other[self._next :].sum()
         return float(key), float(other)
 
@@ -268,11 +292,13 @@ class _Group:
 def _as_followed(
     probe: Probe, parameters: RateParameters
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the probe's bits, with less where few frames follow that depend on a frame."""
-    key, other = probe.key_bits.copy(), probe.other_bits.copy()
-    starts = np.flatnonzero(key > 0)
-    for start, end in zip(starts, np.append(starts[1:], len(key)), strict=True):
-        reach = min(end - start, _KEY_REACH) / _KEY_REACH
-        key[start] *= reach**parameters.key_growth
+    """Return factors on the probe's key frames, and its other bits.
+
+    Both have less where few frames follow that depend on a frame.
+    """
+    growth, other = np.ones(len(probe.key_bits)), probe.other_bits.copy()
+    starts = np.flatnonzero(probe.key_bits)
+    for start, end in zip(starts, np.append(starts[1:], len(growth)), strict=True):
+        growth[start] = (min(end - start, _KEY_REACH) / _KEY_REACH) ** parameters.key_growth
         other[max(start + 1, end - _TAIL) : end] *= parameters.tail
-    return key, other
+    return growth, other
