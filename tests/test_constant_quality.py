@@ -148,7 +148,7 @@ def test_the_rate_model_solves_for_the_target():
     options = EncoderOptions(target_bitrate=1)
     constants = RateParameters(
         slope=1.0,
-        other=(1.0, *[0.0] * 11),
+        other=(1.0, *[0.0] * 9),
         key_growth=0.0,
         tail=1.0,
         margin=0.0,

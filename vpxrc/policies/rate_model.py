@@ -40,7 +40,7 @@ class RateParameters:
 
     slope: float = 0.7
     other: tuple[float, ...] = (
-        -1.139, -0.004, -0.062, -0.539, 0.04, -0.329, 0.328, 0.315, -0.179, -0.201, 0.0, 0.0,
+        -0.953, -0.02, -0.124, -0.362, 0.108, -0.262, 0.247, 0.153, -0.243, -0.071,
     )  # fmt: skip
     doubt: float = 0.2
     key_growth: float = 0.2
@@ -61,8 +61,7 @@ def features(
         fps: Frames per second.
 
     Returns:
-        float64 ``[12]``; all but the first and the last two are logarithms. The last two are shares
-        of the samples: those that do not move, and those that are cheapest to predict.
+        float64 ``[10]``; all but the first are logarithms.
     """
     full, small = (
         [
@@ -82,14 +81,8 @@ def features(
             np.log2(max(probe.other_bits.sum() / frames, 1.0) / probe.pixels),
             np.log2(max(probe.error.mean(), 1e-2)),
             *(big - little for big, little in zip(full, small, strict=True)),
-            _mean(first_pass, "pcnt_inter") - _mean(first_pass, "pcnt_motion"),
-            _mean(first_pass, "intra_skip_pct"),
         ]
     )
-
-
-def _mean(first_pass: NDArray[np.float64], name: str) -> float:
-    return float(first_pass[1:, FIRST_PASS_FIELDS.index(name)].mean())
 
 
 class RateModel:
