@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from vpxrc.cli.common import Json, gather_clips
+from vpxrc.cli.common import Json, gather_clips, progress_bar
 from vpxrc.datasets import CLIPS_VARIABLE, Clip, clip_sets, load_clips
 from vpxrc.errors import InputError
+from vpxrc.evaluation.axes import clip_axes, counts_table, describe
 
 
 def datasets(
@@ -126,15 +127,12 @@ def _show_axes(spec: str, clips: Sequence[Clip], as_json: bool) -> None:
             f"counted: {', '.join(missing)}",
             err=True,
         )
-    rows = []
     with progress_bar(as_json) as bar:
-        for clip in bar.track(here, description="measuring"):
-            video = clip.open()
-            rows.append(measure_clip(video))
+        rows = describe(clip.open() for clip in bar.track(here, description="measuring"))
     if as_json:
-        print(json.dumps(rows))
+        print(json.dumps(rows.to_dict("records")))
     else:
-        print(counts_table(clip_axes(pd.DataFrame(rows))))
+        print(counts_table(clip_axes(rows)))
 
 
 def _source(clip: Clip) -> str:

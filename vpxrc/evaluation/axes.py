@@ -2,15 +2,19 @@
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from vpxrc.encoder.first_pass import first_pass_stats, first_pass_table
 from vpxrc.encoder.key_frames import key_frames
+from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.types import FIRST_PASS_FIELDS
 from vpxrc.evaluation.markdown import markdown_table
+from vpxrc.media.frames import Video
 from vpxrc.quality import BALANCED, LABELS
 
 MACROBLOCK = 16  # luma samples each side
@@ -81,6 +85,34 @@ def first_pass_axes(first_pass: NDArray[np.float64], width: int, height: int) ->
         "cuts": len(key_frames(first_pass, max_distance=len(first_pass))) - 1,
         "complexity": math.sqrt(max(squared, 0.0)),
     }
+
+
+def describe(videos: Iterable[Video]) -> pd.DataFrame:
+    """Return a row for each video, as :func:`clip_axes` takes it.
+
+    Args:
+        videos: The videos, which are read one after the other.
+
+    Raises:
+        EncoderError: libvpx's first pass failed.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "clip": video.name,
+                "width": video.width,
+                "height": video.height,
+                "fps": float(video.fps),
+                "num_frames": video.num_frames,
+                **first_pass_axes(
+                    first_pass_table(first_pass_stats(video, EncoderOptions())),
+                    video.width,
+                    video.height,
+                ),
+            }
+            for video in videos
+        ]
+    )
 
 
 def clip_axes(rows: pd.DataFrame) -> pd.DataFrame:
