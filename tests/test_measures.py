@@ -165,11 +165,6 @@ def test_the_first_pass_tells_clips_apart():
     assert figures(np.repeat(scenes, 20, axis=0))["cuts"] == 2
 
 
-def test_a_clip_of_one_frame_is_still():
-    found = figures(np.full((1, HEIGHT, WIDTH), 90.0))
-    assert found == {"still_share": 1.0, "cuts": 0, "complexity": 0.0}
-
-
 def test_a_bound_belongs_to_the_range_above_it():
     axis = Axis("fps", "frames per second", (20, 40.5))
     assert axis.ranges == ["below 20", "20 to 40.5", "40.5 or more"]

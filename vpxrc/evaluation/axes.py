@@ -62,7 +62,8 @@ def first_pass_axes(first_pass: NDArray[np.float64], width: int, height: int) ->
     """Return what libvpx's first pass says of a clip.
 
     Args:
-        first_pass: First-pass statistics, ``[num_frames, 26]`` (``FIRST_PASS_FIELDS``).
+        first_pass: First-pass statistics, float64 ``[num_frames, 26]`` (``FIRST_PASS_FIELDS``), of
+            at least two frames.
         width: Luma width in pixels.
         height: Luma height in pixels.
 
@@ -72,10 +73,8 @@ def first_pass_axes(first_pass: NDArray[np.float64], width: int, height: int) ->
         which libvpx sees a new scene. ``complexity``: root of the mean squared error per luma
         sample of the first pass's predictions of the same frames. libvpx's error per macroblock
         (``vp9_firstpass.c``) is that mean square, with ``200 / sqrt(macroblocks)`` added to it,
-        which is subtracted here. A clip of one frame has no motion: 1, 0 and 0.
+        which is subtracted here.
     """
-    if len(first_pass) < 2:
-        return {"still_share": 1.0, "cuts": 0, "complexity": 0.0}
     names = ("pcnt_inter", "pcnt_motion", "coded_error")
     inter, motion, error = (first_pass[1:, FIRST_PASS_FIELDS.index(name)] for name in names)
     macroblocks = math.ceil(width / MACROBLOCK) * math.ceil(height / MACROBLOCK)
