@@ -37,9 +37,9 @@ class Axis:
     @property
     def ranges(self) -> list[str]:
         """The ranges in words, from the lowest."""
-        low, *_, high = words = [f"{edge:g}" for edge in self.edges]
+        words = [f"{edge:g}" for edge in self.edges]
         between = [f"{a} to {b}" for a, b in itertools.pairwise(words)]
-        return [f"below {low}", *between, f"{high} or more"]
+        return [f"below {words[0]}", *between, f"{words[-1]} or more"]
 
     def range_of(self, values: "pd.Series[float]") -> "pd.Series[str]":
         """Return the range that each value is in."""
@@ -186,7 +186,7 @@ def results_by_axis(encodes: pd.DataFrame, comparisons: pd.DataFrame) -> str:
     """
     axes = clip_axes(encodes)
     pairs = _percents(comparisons)
-    rows = [["axis", "range", "clips", *(_pair(pair) for pair in pairs.columns)]]
+    rows = [["axis", "range", "clips", *pairs.columns]]
     for axis in AXES:
         if axis.name not in axes:
             continue
@@ -204,13 +204,10 @@ def results_by_clip(encodes: pd.DataFrame, comparisons: pd.DataFrame) -> str:
     axes = clip_axes(encodes)
     pairs = _percents(comparisons)
     known = [axis for axis in AXES if axis.name in axes]
-    rows = [["clip", *(axis.label for axis in known), *(_pair(pair) for pair in pairs.columns)]]
-    for clip, row in axes.iterrows():
-        figures = [
-            f"{row[axis.name]:.4g}" if axis.edges[0] < 1e3 else f"{row[axis.name]:.0f}"
-            for axis in known
-        ]
-        percents = pairs.loc[clip].to_numpy(np.float64)
+    rows = [["clip", *(axis.label for axis in known), *pairs.columns]]
+    for clip, row in axes.to_dict("index").items():
+        figures = [_number(row[axis.name]) for axis in known]
+        percents = pairs.loc[str(clip)].to_numpy(np.float64)
         cells = ["none" if math.isnan(value) else f"{value:+.1f}" for value in percents]
         rows.append([str(clip), *figures, *cells])
     return markdown_table(rows)
@@ -222,18 +219,20 @@ def title(comparisons: pd.DataFrame) -> str:
 
 
 def _percents(comparisons: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per clip and a column per pair; NaN where there is no BD-rate."""
+    """Return a row per clip and a column per pair, by its name; NaN where there is no BD-rate."""
     quality = shown_quality(comparisons)
     shown = comparisons[comparisons["metric"] == quality]
     percents = shown["percent"].where(shown["status"] == "ok").astype(float)
-    table = shown.assign(percent=percents).pivot(
-        index="clip", columns=["test", "anchor"], values="percent"
+    pairs = shown["test"] + " against " + shown["anchor"]
+    table = shown.assign(percent=percents, pair=pairs).pivot(
+        index="clip", columns="pair", values="percent"
     )
-    return table[list(dict.fromkeys(zip(shown["test"], shown["anchor"], strict=True)))]
+    return table[list(dict.fromkeys(pairs))]
 
 
-def _pair(pair: tuple[str, str]) -> str:
-    return f"{pair[0]} against {pair[1]}"
+def _number(value: float) -> str:
+    """Return a number with three digits, or as many as its whole part has."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _mean_and_worst(percents: "pd.Series[float]") -> str:

@@ -37,8 +37,8 @@ def table(evaluation: Evaluation) -> str:
 
 def of_agent(evaluation: Evaluation) -> pd.DataFrame:
     """Return the comparisons in which a study's agent is tested."""
-    comparisons = evaluation.comparisons
-    return comparisons[comparisons["test"] == evaluation.summary["agent"]]
+    agent: str = evaluation.summary["agent"]
+    return evaluation.comparisons[evaluation.comparisons["test"] == agent]
 
 
 def tables(encodes: pd.DataFrame, comparisons: pd.DataFrame, by_axis: pd.DataFrame) -> list[str]:
@@ -199,12 +199,11 @@ def bd_rate_figures(comparisons: pd.DataFrame) -> dict[str, Any]:
         ``worst``, the highest of them, and ``worst_clip``, its clip. Both are None without any.
     """
     usable = comparisons[comparisons["status"] == "ok"]
-    percents = usable["percent"].astype(float)
-    worst = usable.loc[percents.idxmax()] if len(usable) else {"percent": None, "clip": None}
+    worst = max(usable.to_dict("records"), key=lambda row: float(row["percent"]), default={})
     return {
-        **dataclasses.asdict(mean_ci95(percents)),
-        "worst": worst["percent"],
-        "worst_clip": worst["clip"],
+        **dataclasses.asdict(mean_ci95(usable["percent"].astype(float))),
+        "worst": worst.get("percent"),
+        "worst_clip": worst.get("clip"),
     }
 
 
