@@ -1,4 +1,4 @@
-"""Print the tables of results that stand in README.md and in the model cards.
+"""Print the tables of results that stand in README.md, in docs/ and in the model cards.
 
 ``python tools/result_tables.py [PAGE]`` prints the tables of one page, or of all. A test compares
 the pages with them, so that no figure there is a copy that can age.
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from vpxrc.evaluation.axes import clip_axes, counts_by_axis
 from vpxrc.evaluation.tables import bd_rate_figures, compare_curves
 from vpxrc.quality import BALANCED, LABELS, QUALITIES
 
@@ -100,6 +101,19 @@ def constraint(stored: pd.DataFrame, policies: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def kinds_of_clips(names: Sequence[str] = ("train", "train2")) -> str:
+    """Return how many clips of some sets are of each kind, as `vpxrc datasets --axes` counts."""
+    counts = [
+        counts_by_axis(clip_axes(pd.read_json(RESULTS / "datasets" / f"{name}.json")))
+        for name in names
+    ]
+    lines = _head("axis", "range", *(f"`{name}`" for name in names))
+    for row, *others in zip(*(one.to_dict("records") for one in counts), strict=True):
+        each = (str(one["clips"]) for one in (row, *others))
+        lines.append(_row(row["axis"], row["range"], *each))
+    return "\n".join(lines)
+
+
 def ablation() -> str:
     """Return the stored table of the imitation agent's ablation, by the present names."""
     stored = (RESULTS / "imitation-ablation" / "table.md").read_text()
@@ -122,6 +136,7 @@ def tables() -> dict[str, list[str]]:
             against_baselines(encodes(STUDIES_SAMPLES), "constant-quality"),
             against_baselines(stored, "constant-quality:psnr", ("libvpx-vbr", "imitation")),
         ],
+        "docs/reproducing.md": [kinds_of_clips()],
         "agents/imitation/README.md": [against_baselines(stored, "imitation")],
         "agents/imitation/notes.md": [by_clip(stored, "imitation", "libvpx-vbr"), ablation()],
         "agents/muzero/README.md": [

@@ -48,13 +48,13 @@ class Axis:
 
 
 AXES = (
-    Axis("pixels", "luma samples per frame", (50e3, 90e3, 200e3)),
+    Axis("pixels", "luma samples per frame", (50e3, 120e3, 240e3)),
     Axis("fps", "frames per second", (20, 40)),
     Axis("num_frames", "frames", (60, 120, 240)),
     Axis("bits_per_pixel", "target in bits per pixel", (0.02, 0.05, 0.1, 0.2)),
     Axis("still_share", "share without motion", (0.3, 0.6, 0.9)),
     Axis("cuts_per_minute", "cuts per minute", (1, 20)),
-    Axis("complexity", "error of the first pass", (4, 8, 16)),
+    Axis("complexity", "error of the first pass", (2, 4, 8)),
 )
 
 
