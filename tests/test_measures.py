@@ -86,7 +86,7 @@ def test_the_worst_clip_stands_beside_the_mean(stored, comparisons):
     text = table(Evaluation(Path(), stored.summary, stored.encodes, pd.DataFrame(), comparisons))
     line = next(line for line in text.splitlines() if line.startswith(f"| {AGENT} | {BASELINE}"))
     cells = [cell.strip() for cell in line.strip("| ").split(" | ")]
-    for cell, quality in zip(cells[2:], [*QUALITIES, BALANCED], strict=False):
+    for cell, quality in zip(cells[2:], [BALANCED, *QUALITIES], strict=False):
         percents = comparisons[comparisons["metric"] == quality]["percent"]
         assert cell.startswith(f"{percents.mean():+.2f} ({percents.max():+.2f}) [")
     balanced = comparisons[comparisons["metric"] == BALANCED]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from vpxrc.evaluation.axes import results_by_axis, title
+from vpxrc.evaluation.axes import results_by_axis, shown_quality, title
 from vpxrc.evaluation.bd_rate import bd_rate, mean_bd_rate, mean_ci95
 from vpxrc.evaluation.markdown import markdown_table
 from vpxrc.evaluation.result import Evaluation
@@ -53,7 +53,7 @@ def tables(encodes: pd.DataFrame, comparisons: pd.DataFrame, by_axis: pd.DataFra
     if lines := excluded(comparisons):
         parts.append("\n".join(["Not in these means:", "", *lines]))
     parts += [
-        "How well the targets were met, in percent of the encodes:",
+        "How well the targets were met:",
         constraint_table(encodes),
     ]
     if len(even := evenness_means(encodes)):
@@ -73,18 +73,19 @@ def tables(encodes: pd.DataFrame, comparisons: pd.DataFrame, by_axis: pd.DataFra
 def bd_rate_table(comparisons: pd.DataFrame) -> str:
     """Return the mean BD-rate over clips of each pair of policies, in Markdown.
 
+    The quality that sums up the others comes first, and the last column names its worst clip.
+
     Args:
         comparisons: As :attr:`Evaluation.comparisons`.
     """
-    metrics = list(dict.fromkeys(comparisons["metric"]))
-    named = f"worst clip, {LABELS[metrics[-1]]}"
+    first = shown_quality(comparisons)
+    metrics = list(dict.fromkeys([first, *comparisons["metric"]]))
+    named = f"worst clip, {LABELS[first]}"
     rows = [["policy", "against", *(LABELS[metric] for metric in metrics), named]]
     for (test, anchor), pair in comparisons.groupby(["test", "anchor"], sort=False):
-        cells = [f"{test}", f"{anchor}"]
-        for metric in metrics:
-            figures = bd_rate_figures(pair[pair["metric"] == metric])
-            cells.append(_interval(figures, pair["clip"].nunique()))
-        rows.append([*cells, figures["worst_clip"] or "none"])
+        figures = [bd_rate_figures(pair[pair["metric"] == metric]) for metric in metrics]
+        cells = [_interval(one, pair["clip"].nunique()) for one in figures]
+        rows.append([f"{test}", f"{anchor}", *cells, figures[0]["worst_clip"] or "none"])
     return markdown_table(rows)
 
 
