@@ -164,8 +164,8 @@ def test_datasets(clip):
 
 def test_the_kinds_of_clips(tmp_path):
     """Two frame rates, one still, and a file that is not there."""
-    for name, source, rate in (("still", "color=c=gray", 10), ("moving", "testsrc2", 50)):
-        source = f"{source}=s=64x48:r={rate}:d=0.4"
+    for name, source, rate in (("still", "color=c=gray:s", 10), ("moving", "testsrc2=s", 50)):
+        source = f"{source}=64x48:r={rate}:d=0.4"
         write_video(tmp_path / f"{name}.y4m", "-pix_fmt", "yuv420p", source=source)
     names = ("still", "moving", "gone")
     clips = "".join(f'[[clips]]\nname = "{one}"\nsource = "{one}.y4m"\n' for one in names)
