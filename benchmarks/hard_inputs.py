@@ -224,6 +224,7 @@ def compared(evaluation: Evaluation, agent: str, baseline: str) -> dict[str, Any
     bits = float(100 * np.expm1(np.log(mine["bitrate"] / theirs["bitrate"]).mean()))
     rows = evaluation.comparisons
     rows = rows[(rows["test"] == agent) & (rows["anchor"] == baseline)]
+    rows = rows[rows["metric"].isin(QUALITIES)]  # their mean is formed below
     qualities: dict[str, dict[str, Any]] = {}
     for row in rows.to_dict("records"):
         name = row["metric"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import PchipInterpolator
 
 from vpxrc.errors import InputError
-from vpxrc.evaluation.bd_rate import bd_rate, mean_ci95
+from vpxrc.evaluation.bd_rate import BdRate, bd_rate, mean_bd_rate, mean_ci95
 
 RATES = [100.0, 200.0, 400.0, 800.0]
 QUALITY = [30.0, 33.0, 36.0, 38.0]
@@ -88,6 +88,14 @@ def test_bd_rate_does_not_depend_on_the_unit(factor, unit):
     rates = np.array(RATES)
     result = bd_rate(rates * unit, QUALITY, rates * factor * unit, QUALITY)
     assert result.percent == pytest.approx(100 * (factor - 1), abs=1e-6)
+
+
+def test_the_mean_of_bd_rates_needs_all_of_them():
+    found = [BdRate(-10.0, "ok", 0.9), BdRate(4.0, "ok", 0.5), BdRate(-3.0, "ok", 1.0)]
+    assert mean_bd_rate(found) == BdRate(-3.0, "ok", 0.5)
+    missing = BdRate(None, "not-monotonic", 0.3)
+    assert mean_bd_rate([*found, missing]) == missing
+    assert mean_bd_rate([missing, BdRate(None, "no-overlap", 0.0)]).status == "not-monotonic"
 
 
 # Means over clips

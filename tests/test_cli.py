@@ -155,10 +155,36 @@ def test_datasets(clip):
     assert "needs the name of a set" in complaint("datasets", "--download")
     rows = json.loads(run("datasets", "samples", "--json").stdout)
     assert [row["name"] for row in rows] == [one.name for one in load_clips("samples")]
+    assert "--axes needs the name of a set" in complaint("datasets", "--axes")
     result = run("datasets", clip.parent)
     assert result.exit_code == 0
     assert "1 clip(s); the sets are: eval, samples, train, train2" in result.stdout
     assert str(clip) in result.stdout
+
+
+def test_the_kinds_of_clips(tmp_path):
+    """Two frame rates, one still, and a file that is not there."""
+    for name, source, rate in (("still", "color=c=gray:s", 10), ("moving", "testsrc2=s", 50)):
+        source = f"{source}=64x48:r={rate}:d=0.4"
+        write_video(tmp_path / f"{name}.y4m", "-pix_fmt", "yuv420p", source=source)
+    names = ("still", "moving", "gone")
+    clips = "".join(f'[[clips]]\nname = "{one}"\nsource = "{one}.y4m"\n' for one in names)
+    (tmp_path / "set.toml").write_text(clips)
+    result = run("datasets", tmp_path / "set.toml", "--axes", "--json")
+    assert "1 of 3 clips are not on this machine and not counted: gone" in result.stderr
+    rows = {row["clip"]: row for row in json.loads(result.stdout)}
+    assert [rows[name]["num_frames"] for name in ("still", "moving")] == [4, 12]
+    assert rows["still"]["still_share"] == 1
+    assert rows["moving"]["complexity"] > rows["still"]["complexity"] == 0
+    lines = run("datasets", tmp_path / "set.toml", "--axes").stdout.splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert ["frames per second", "below 20", "1"] in cells
+    assert ["frames per second", "40 or more", "1"] in cells
+    assert ["frames", "below 60", "2"] in cells
+    (tmp_path / "set.toml").write_text('[[clips]]\nname = "gone"\nsource = "gone.y4m"\n')
+    assert "none of its clips is on this machine" in complaint(
+        "datasets", tmp_path / "set.toml", "--axes"
+    )
 
 
 # What does not

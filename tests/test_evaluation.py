@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from vpxrc.datasets import load_clips
 from vpxrc.errors import EncoderError, InputError, OutputError, PolicyError
 from vpxrc.evaluation import study as evaluation
 from vpxrc.media.decoding import decode_vp9
+from vpxrc.quality import measure
 from vpxrc.reports import write_html, write_pictures
 
 AGENT, BASELINE = "libvpx-vbr-mlarf", "libvpx-vbr"
@@ -88,6 +90,9 @@ def test_rows_are_what_an_encode_by_hand_gives(folder, result):
         luma = np.square(decoded[:, : 96 * 80].astype(float) - video.frames[:, : 96 * 80])
         by_hand = np.mean(10 * np.log10(255**2 / luma.mean(axis=1)))
         assert row["psnr"] == pytest.approx(by_hand, rel=1e-12)
+        of_frames = sorted(measure(decoded, video, ["ssim"])["ssim"])
+        assert row["ssim_std"] == pytest.approx(statistics.pstdev(of_frames), rel=1e-9)
+        assert row["ssim_worst"] == pytest.approx(sum(of_frames[:2]) / 2, rel=1e-12)  # of 24
         assert row["content_hash"] == video.content_hash
         assert row["auto_alt_ref"] == (6 if policy == AGENT else 1)
         frames = result.frames.query(
@@ -118,6 +123,9 @@ def test_bd_rates_are_the_bjontegaard_packages(result):
     assert summary["n"] == 2
     assert summary["mean"] == pytest.approx(np.mean(figures), rel=1e-9)
     assert summary["median"] == pytest.approx(np.median(figures), rel=1e-9)
+    assert summary["worst"] == pytest.approx(max(figures), rel=1e-9)
+    worst = result.summary["clips"][int(np.argmax(figures))]["clip"]
+    assert summary["worst_clip"] == worst
     assert min(figures) - 1e-9 <= summary["ci95"][0] <= summary["ci95"][1] <= max(figures) + 1e-9
 
 
@@ -130,6 +138,7 @@ def test_summary_follows_the_contract(result):
         "bitrates",
         "baselines",
         "constraint",
+        "evenness",
         "encode_seconds",
         "encodes",
         "clips",
@@ -144,7 +153,8 @@ def test_summary_follows_the_contract(result):
     assert summary["bitrates"] == BITRATES
     figures = summary["baselines"][BASELINE]["bd_rate"]
     assert list(figures) == ["psnr", "psnr_overall", "ssim"]
-    assert all(list(some) == ["mean", "median", "ci95", "n"] for some in figures.values())
+    names = ["mean", "median", "ci95", "n", "worst", "worst_clip"]
+    assert all(list(some) == names for some in figures.values())
     for policy in (AGENT, BASELINE):
         overshoot = result.encodes.loc[result.encodes["policy"] == policy, "overshoot"]
         assert summary["constraint"][policy] == {
@@ -154,7 +164,14 @@ def test_summary_follows_the_contract(result):
         }
         assert summary["encode_seconds"][policy] > 0
         assert summary["encodes"][policy] == 8
+        mine = result.encodes[result.encodes["policy"] == policy]
+        for name in ("ssim", "ssim_std", "ssim_worst"):
+            assert summary["evenness"][policy][name] == pytest.approx(sum(mine[name]) / 8)
     assert [clip["clip"] for clip in summary["clips"]] == ["mandel", "test"]
+    for clip in summary["clips"]:
+        assert clip["axes"]["pixels"] == 96 * 80
+        assert clip["axes"]["bits_per_pixel"] == pytest.approx(40 * 2**0.5 * 40 / (96 * 80))
+        assert list(clip["axes"])[4:] == ["still_share", "cuts_per_minute", "complexity"]
 
 
 def test_all_files_are_there_and_stand_alone(result):
@@ -265,7 +282,8 @@ def test_curves_without_a_bd_rate_are_listed(folder, tmp_path):
     """A constant q has one rate for all targets, which is no curve."""
     result = run(folder, tmp_path, "constant-q:100", jobs=2, metrics=["psnr"])
     figures = result.summary["baselines"][BASELINE]["bd_rate"]["psnr"]
-    assert figures == {"mean": None, "median": None, "ci95": None, "n": 0}
+    nothing = dict.fromkeys(("mean", "median", "ci95", "worst", "worst_clip"))
+    assert figures == {**nothing, "n": 0}
     for clip in result.summary["clips"]:
         found = clip["bd_rate"][BASELINE]["psnr"]
         assert (found["percent"], found["status"]) == (None, "not-monotonic")

@@ -134,6 +134,24 @@ def test_the_plots_are_the_data(study):
         assert sorted(box["y"]) == sorted(1 + mine["overshoot"])
 
 
+def test_every_clip_is_listed_with_its_kind(study):
+    evaluation = read(study)
+    page = (study / "report.html").read_text()
+    listed = page.partition("<summary>Table</summary>")[2].partition("</details>")[0]
+    rows = re.findall(r"<tr><td>(.*?)</td></tr>", listed)
+    cells = {row[0]: row[1:] for row in (row.split("</td><td>") for row in rows)}
+    psnr_only = evaluation.comparisons.query("metric == 'psnr'").set_index("clip")["percent"]
+    assert {clip: row[-1] for clip, row in cells.items()} == {
+        clip: f"{percent:+.1f}" for clip, percent in psnr_only.items()
+    }
+    assert all(row[:3] == [str(96 * 80), "25", "12"] for row in cells.values())
+    text = (study / "table.md").read_text()
+    assert "BD-rate in percent (PSNR) by the kind of clip: mean (worst clip)." in text
+    line = next(line for line in text.splitlines() if line.startswith("| luma samples per frame "))
+    mean, worst = psnr_only.mean(), psnr_only.max()
+    assert f"below 50000 | 2     | {mean:+.1f} ({worst:+.1f})" in line
+
+
 def test_every_coded_frame_is_drawn(study):
     evaluation, data = read(study), data_of(study / "report.html")
     for clip in ("mandel", "test"):

@@ -1,4 +1,4 @@
-"""Print the tables of results that stand in README.md and in the model cards.
+"""Print the tables of results that stand in README.md, in docs/ and in the model cards.
 
 ``python tools/result_tables.py [PAGE]`` prints the tables of one page, or of all. A test compares
 the pages with them, so that no figure there is a copy that can age.
@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from vpxrc.evaluation.tables import compare_curves
-from vpxrc.quality import QUALITIES
+from vpxrc.evaluation.axes import clip_axes, counts_by_axis
+from vpxrc.evaluation.tables import bd_rate_figures, compare_curves
+from vpxrc.quality import BALANCED, LABELS, QUALITIES
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 # These studies have the same clips, targets and speed. Only `layered-eval` has libvpx's Q mode.
@@ -28,7 +29,8 @@ STUDIES = (
 # The same at cpu-used 1, where libvpx-q was not run; and the sample clips at cpu-used 2.
 STUDIES_CPU1 = ("constant-quality-eval-cpu1", "imitation-eval-cpu1")
 STUDIES_SAMPLES = ("constant-quality-samples",)
-LABELS = [quality.label for quality in QUALITIES.values()]
+MEASURES = (*QUALITIES, BALANCED)
+HEADINGS = [LABELS[measure] for measure in MEASURES]
 BASELINES = ("libvpx-vbr", "libvpx-vbr-mlarf", "libvpx-q", "libvpx-q-mlarf")
 # The names of the policies in the studies, and in the tables.
 MUZERO = {
@@ -61,20 +63,18 @@ def against_baselines(
 ) -> str:
     """Return the BD-rates of a policy against others: mean over clips, and the worst clip."""
     rates = _rates(stored, [(policy, baseline) for baseline in baselines])
-    lines = _head(f"`{policy}` against", "encodes", *LABELS, "mean of the four")
+    lines = _head(f"`{policy}` against", "encodes", *HEADINGS)
     for baseline in baselines:
         spent = stored.loc[stored["policy"] == baseline, "encodes"].mean()
         of_one = rates[rates["anchor"] == baseline]
-        four = of_one.pivot(index="clip", columns="metric", values="percent").mean(axis=1)
-        cells = [*_cells(of_one), f"{four.mean():+.1f} ({four.max():+.1f})"]
-        lines.append(_row(f"`{baseline}`", f"1 against {spent:.0f}", *cells))
+        lines.append(_row(f"`{baseline}`", f"1 against {spent:.0f}", *_cells(of_one)))
     return "\n".join(lines)
 
 
 def of_policies(stored: pd.DataFrame, names: dict[str, str], baseline: str) -> str:
     """Return the BD-rates of several policies against one: mean over clips, and the worst clip."""
     rates = _rates(stored, [(policy, baseline) for policy in names if policy != baseline])
-    lines = _head(f"against `{baseline}`", *LABELS)
+    lines = _head(f"against `{baseline}`", *HEADINGS)
     for policy, name in names.items():
         if policy != baseline:
             lines.append(_row(name, *_cells(rates[rates["test"] == policy])))
@@ -84,10 +84,10 @@ def of_policies(stored: pd.DataFrame, names: dict[str, str], baseline: str) -> s
 def by_clip(stored: pd.DataFrame, policy: str, baseline: str) -> str:
     """Return the BD-rate of a policy against another on every clip."""
     rates = _rates(stored, [(policy, baseline)])
-    lines = _head("clip", *LABELS)
+    lines = _head("clip", *HEADINGS)
     for clip in sorted(rates["clip"].unique()):
         of_clip = rates[rates["clip"] == clip].set_index("metric")["percent"]
-        lines.append(_row(clip, *(f"{of_clip[quality]:+.1f}" for quality in QUALITIES)))
+        lines.append(_row(clip, *(f"{of_clip[measure]:+.1f}" for measure in MEASURES)))
     return "\n".join(lines)
 
 
@@ -98,6 +98,19 @@ def constraint(stored: pd.DataFrame, policies: Sequence[str]) -> str:
         over = stored.loc[stored["policy"] == policy, "overshoot"]
         shares = (over > 0, over > 0.05, over.abs() <= 0.05)
         lines.append(_row(f"`{policy}`", *(f"{100 * share.mean():.0f} %" for share in shares)))
+    return "\n".join(lines)
+
+
+def kinds_of_clips(names: Sequence[str] = ("train", "train2")) -> str:
+    """Return how many clips of some sets are of each kind, as `vpxrc datasets --axes` counts."""
+    counts = [
+        counts_by_axis(clip_axes(pd.read_json(RESULTS / "datasets" / f"{name}.json")))
+        for name in names
+    ]
+    lines = _head("axis", "range", *(f"`{name}`" for name in names))
+    for row, *others in zip(*(one.to_dict("records") for one in counts), strict=True):
+        each = (str(one["clips"]) for one in (row, *others))
+        lines.append(_row(row["axis"], row["range"], *each))
     return "\n".join(lines)
 
 
@@ -123,6 +136,7 @@ def tables() -> dict[str, list[str]]:
             against_baselines(encodes(STUDIES_SAMPLES), "constant-quality"),
             against_baselines(stored, "constant-quality:psnr", ("libvpx-vbr", "imitation")),
         ],
+        "docs/reproducing.md": [kinds_of_clips()],
         "agents/imitation/README.md": [against_baselines(stored, "imitation")],
         "agents/imitation/notes.md": [by_clip(stored, "imitation", "libvpx-vbr"), ablation()],
         "agents/muzero/README.md": [
@@ -143,9 +157,9 @@ def _rates(stored: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFra
 
 def _cells(rates: pd.DataFrame) -> list[str]:
     cells = []
-    for quality in QUALITIES:
-        percent = rates[rates["metric"] == quality]["percent"]
-        cells.append(f"{percent.mean():+.1f} ({percent.max():+.1f})")
+    for measure in MEASURES:
+        figures = bd_rate_figures(rates[rates["metric"] == measure])
+        cells.append(f"{figures['mean']:+.1f} ({figures['worst']:+.1f})")
     return cells
 
 

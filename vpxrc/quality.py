@@ -206,6 +206,27 @@ def summarize(frames: pd.DataFrame, width: int, height: int) -> dict[str, float]
     return summary
 
 
+EVENNESS = ("ssim_std", "ssim_worst")  # the names that evenness() gives
+
+
+def evenness(frames: pd.DataFrame) -> dict[str, float]:
+    """Return how even the quality of an encode is over its frames.
+
+    Args:
+        frames: The table that :func:`measure` returned.
+
+    Returns:
+        ``ssim_std``, the standard deviation of the frames' SSIM (that of all frames: the divisor is
+        their number), and ``ssim_worst``, the mean SSIM of the worst twentieth of the frames,
+        rounded up to whole frames. Empty if SSIM was not measured.
+    """
+    if "ssim" not in frames:
+        return {}
+    values = np.sort(frames["ssim"].to_numpy(np.float64))
+    worst = values[: -(-len(values) // 20)]
+    return {"ssim_std": float(values.std()), "ssim_worst": float(worst.mean())}
+
+
 def _mean_squared_errors(decoded: NDArray[np.uint8], video: Video) -> NDArray[np.float64]:
     """Return the mean squared error of each frame's Y, U and V, ``[num_frames, 3]``."""
     errors = np.empty((video.num_frames, 3))

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from vpxrc.cli.common import Json, gather_clips
+from vpxrc.cli.common import Json, gather_clips, progress_bar
 from vpxrc.datasets import CLIPS_VARIABLE, Clip, clip_sets, load_clips
 from vpxrc.errors import InputError
+from vpxrc.evaluation.axes import clip_axes, counts_table, describe
 
 
 def datasets(
@@ -25,25 +26,38 @@ def datasets(
         bool,
         typer.Option("--download", help="Make the clips that are missing from their originals."),
     ] = False,
+    axes: Annotated[
+        bool,
+        typer.Option(
+            "--axes",
+            help="Count the clips by size, frame rate, length, motion, cuts and error of the first "
+            "pass. This decodes every clip.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the sets of clips, or the clips of one of them.
 
     Instead of a set it may be a folder or a catalogue, a .toml or .csv file. The clips themselves
-    are not opened.
+    are opened for --axes only.
 
     \b
     Examples:
       vpxrc datasets
       vpxrc datasets eval --download
       vpxrc datasets ~/videos
+      vpxrc datasets train --axes
       vpxrc datasets catalogue.toml --json
     """  # noqa: D301 - typer wants the \b as it is
     if spec is not None:
         clips = gather_clips(spec, as_json)[0] if download else load_clips(spec)
-        _list_clips(clips, as_json)
-    elif download:
-        raise InputError("--download needs the name of a set, or a catalogue")
+        if axes:
+            _show_axes(spec, clips, as_json)
+        else:
+            _list_clips(clips, as_json)
+    elif download or axes:
+        option = "--download" if download else "--axes"
+        raise InputError(f"{option} needs the name of a set, or a catalogue")
     else:
         _list_sets(as_json)
 
@@ -100,6 +114,25 @@ def _list_clips(clips: Sequence[Clip], as_json: bool) -> None:
         listing.append([clip.name, size, fps, start, frames, _source(clip), clip.licence])
     _print_table(listing)
     print(f"{len(clips)} clip(s); the sets are: {', '.join(clip_sets())}")
+
+
+def _show_axes(spec: str, clips: Sequence[Clip], as_json: bool) -> None:
+    """Print what is measured of the clips that are here, or how many there are of each kind."""
+    here = [clip for clip in clips if clip.find() is not None]
+    if not here:
+        raise InputError(f"{spec}: none of its clips is on this machine; --download makes them")
+    if missing := [clip.name for clip in clips if clip not in here]:
+        typer.echo(
+            f"{spec}: {len(missing)} of {len(clips)} clips are not on this machine and not "
+            f"counted: {', '.join(missing)}",
+            err=True,
+        )
+    with progress_bar(as_json) as bar:
+        rows = describe(clip.open() for clip in bar.track(here, description="measuring"))
+    if as_json:
+        print(json.dumps(rows.to_dict("records")))
+    else:
+        print(counts_table(clip_axes(rows)))
 
 
 def _source(clip: Clip) -> str:

@@ -1,5 +1,6 @@
 """Bjøntegaard's BD-rate, and means with bootstrap intervals."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,6 +71,25 @@ def bd_rate(
         *anchor, *test, method="pchip", require_matching_points=False, min_overlap=0
     )
     return BdRate(float(percent), "ok", overlap)
+
+
+def mean_bd_rate(rates: Sequence[BdRate]) -> BdRate:
+    """Return the mean of a clip's BD-rates in several qualities.
+
+    Args:
+        rates: A BD-rate for each quality, at least one.
+
+    Returns:
+        The mean of the percentages and the smallest overlap. Where one of the qualities has no
+        BD-rate the mean has none either, for the reason of the first such quality.
+    """
+    overlap = min(rate.overlap for rate in rates)
+    percents = []
+    for rate in rates:
+        if rate.percent is None:
+            return BdRate(None, rate.status, overlap)
+        percents.append(rate.percent)
+    return BdRate(float(np.mean(percents)), "ok", overlap)
 
 
 def more_bits(

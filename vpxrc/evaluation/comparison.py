@@ -10,12 +10,12 @@ import pandas as pd
 
 from vpxrc.errors import InputError
 from vpxrc.evaluation.tables import (
+    CELL_WORDS,
     bd_rate_figures,
-    bd_rate_table,
     compare_curves,
     constraint,
-    constraint_table,
-    excluded,
+    evenness_means,
+    tables,
 )
 from vpxrc.quality import measured_qualities
 
@@ -94,6 +94,7 @@ class Comparison:
                 policy: {**constraint(rows["overshoot"]), "encodes": float(rows["encodes"].mean())}
                 for policy, rows in self.encodes.groupby("policy", sort=False)
             },
+            "evenness": evenness_means(self.encodes).to_dict("index"),
             "notes": self.notes,
         }
 
@@ -185,13 +186,10 @@ def compare(folders: Sequence[str | Path]) -> Comparison:
 def table(comparison: Comparison) -> str:
     """Return the comparison in Markdown, aligned so that it reads well as plain text."""
     parts = [
-        f"BD-rate in percent over the {len(comparison.clips)} clip(s) of all studies: mean "
-        "(median) [95 % interval of the mean]; negative means fewer bits at equal quality.",
-        bd_rate_table(comparison.comparisons),
-        constraint_table(comparison.encodes),
+        f"BD-rate in percent over the {len(comparison.clips)} clip(s) of all studies: "
+        f"{CELL_WORDS}.",
+        *tables(comparison.encodes, comparison.comparisons, comparison.comparisons),
     ]
-    if lines := excluded(comparison.comparisons):
-        parts.insert(2, "\n".join(["Not in these means:", "", *lines]))
     if comparison.notes:
         parts.append("\n".join(["To keep in mind:", "", *(f"- {n}" for n in comparison.notes)]))
     return "\n\n".join(parts) + "\n"

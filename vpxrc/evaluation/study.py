@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from vpxrc.encoder.first_pass import first_pass_stats
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import EncoderError, InputError, PolicyError, VpxrcError
+from vpxrc.evaluation.axes import first_pass_axes
 from vpxrc.evaluation.bd_rate import MIN_RATES
 from vpxrc.evaluation.result import Clip, Evaluation
 from vpxrc.evaluation.summary import summarize_study
@@ -28,7 +29,7 @@ from vpxrc.parallel import Workers, open_workers
 from vpxrc.policies.base import Policy, encode
 from vpxrc.policies.registry import make_policy
 from vpxrc.provenance import causes
-from vpxrc.quality import METRICS, check_metrics, measure, qualities_of, summarize
+from vpxrc.quality import METRICS, check_metrics, evenness, measure, qualities_of, summarize
 from vpxrc.storage import atomic_write, check_writable, digest, sha256_file
 
 
@@ -255,6 +256,7 @@ def _run(job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
         "bitrate": log.bitrate,
         "overshoot": log.bitrate / job.options.target_bitrate - 1,
         **summarize(quality, video.width, video.height),
+        **evenness(quality),
         "encodes": log.encodes,
         "encode_seconds": wall,
         "cpu_seconds": cpu,
@@ -262,6 +264,7 @@ def _run(job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
         "height": video.height,
         "fps": float(video.fps),
         "num_frames": video.num_frames,
+        **first_pass_axes(log.first_pass, video.width, video.height),
         "content_hash": video.content_hash,
         "stream_sha256": hashlib.sha256(log.stream).hexdigest(),
     }

@@ -7,7 +7,8 @@ import pandas as pd
 
 from vpxrc import _native
 from vpxrc.encoder.options import EncoderOptions
-from vpxrc.evaluation.tables import bd_rate_figures, constraint
+from vpxrc.evaluation.axes import clip_axes
+from vpxrc.evaluation.tables import bd_rate_figures, constraint, evenness_means
 from vpxrc.provenance import versions
 
 CLIP_COLUMNS = ("clip", "width", "height", "fps", "num_frames", "content_hash")
@@ -37,6 +38,8 @@ def summarize_study(
     judged = comparisons[comparisons["test"] == agent]
     metrics = list(dict.fromkeys(judged["metric"]))
     overshoot = {policy: rows["overshoot"] for policy, rows in encodes.groupby("policy")}
+    even = evenness_means(encodes).to_dict("index")
+    axes = clip_axes(encodes)
     return {
         "agent": agent,
         "libvpx": _native.LIBVPX_VERSION,
@@ -54,6 +57,7 @@ def summarize_study(
             for baseline in baselines
         },
         "constraint": {policy: constraint(overshoot[policy]) for policy in policies},
+        **({"evenness": even} if even else {}),
         "encode_seconds": {
             policy: float(encodes.loc[encodes["policy"] == policy, "encode_seconds"].sum())
             for policy in policies
@@ -65,6 +69,7 @@ def summarize_study(
         "clips": [
             {
                 **{name: row[name] for name in CLIP_COLUMNS},
+                "axes": axes.loc[row["clip"]].to_dict(),
                 "bd_rate": {
                     baseline: _bd_rates(
                         judged[(judged["anchor"] == baseline) & (judged["clip"] == row["clip"])]

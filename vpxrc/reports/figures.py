@@ -8,7 +8,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from vpxrc.evaluation.result import Evaluation
-from vpxrc.quality import QUALITIES, measured_qualities
+from vpxrc.quality import LABELS, QUALITIES, measured_qualities
 from vpxrc.reports.style import LEAF, coded_frames, layers_of, middle_target, policy_colours
 from vpxrc.storage import atomic_write
 
@@ -117,7 +117,7 @@ def _bd_rate_picture(evaluation: Evaluation) -> Figure:
     colours, baselines = policy_colours(evaluation.encodes), evaluation.summary["baselines"]
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     panel = figure.subplots()
-    metrics = measured_qualities(evaluation.encodes)
+    metrics = list(next(iter(baselines.values()))["bd_rate"])
     width = 0.8 / len(baselines)
     for number, (baseline, figures) in enumerate(baselines.items()):
         for place, metric in enumerate(metrics):
@@ -134,7 +134,7 @@ def _bd_rate_picture(evaluation: Evaluation) -> Figure:
                     capsize=3,
                 )
         panel.bar(0, 0, color=colours[baseline], label=f"against {baseline}")
-    panel.set_xticks(range(len(metrics)), [QUALITIES[metric].label for metric in metrics])
+    panel.set_xticks(range(len(metrics)), [LABELS[metric] for metric in metrics])
     panel.axhline(0, color="black", lw=0.8)
     panel.set_ylabel(f"BD-rate of {evaluation.summary['agent']} (%)")
     panel.grid(alpha=0.3, axis="y")

@@ -7,9 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from vpxrc.evaluation import comparison as comparisons
+from vpxrc.evaluation.axes import results_by_clip, title
 from vpxrc.evaluation.comparison import Comparison
 from vpxrc.evaluation.result import Clip, Evaluation
-from vpxrc.evaluation.tables import table
+from vpxrc.evaluation.tables import of_agent, table
 from vpxrc.reports import html
 from vpxrc.reports.html import Page
 from vpxrc.reports.plots import MAX_CHOICES, bd_rate_plot, constraint_plot, frames_plots, rd_plots
@@ -38,8 +39,9 @@ def write_html(evaluation: Evaluation, clips: Sequence[Clip] = ()) -> None:
     agent, baseline = summary["agent"], next(iter(summary["baselines"]))
     page = Page(f"{agent} against {', '.join(summary['baselines'])}")
     page.section("Result", html.markdown(table(evaluation)))
+    judged = of_agent(evaluation)
+    _add_clips(page, encodes, judged)
     _add_curves(page, encodes, evaluation.comparisons)
-    judged = evaluation.comparisons[evaluation.comparisons["test"] == agent]
     page.plots(
         f"BD-rate of {agent}",
         "",
@@ -75,6 +77,7 @@ def write_comparison(comparison: "Comparison", path: Path, command: Sequence[str
     """
     page = Page(", ".join(study.name for study in comparison.studies))
     page.section("Result", html.markdown(comparisons.table(comparison)))
+    _add_clips(page, comparison.encodes, comparison.comparisons)
     _add_curves(page, comparison.encodes, comparison.comparisons)
     colours = policy_colours(comparison.encodes)
     by_anchor = comparison.comparisons.groupby("anchor", sort=False)
@@ -109,6 +112,14 @@ def write_comparison(comparison: "Comparison", path: Path, command: Sequence[str
 
 
 # Sections of both pages
+
+
+def _add_clips(page: Page, encodes: pd.DataFrame, comparisons: pd.DataFrame) -> None:
+    page.section(
+        "Every clip",
+        html.paragraph(f"The kind of each clip, and its {title(comparisons)}."),
+        html.details("Table", html.markdown(results_by_clip(encodes, comparisons))),
+    )
 
 
 def _add_curves(page: Page, encodes: pd.DataFrame, comparisons: pd.DataFrame) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from vpxrc.evaluation.bd_rate import mean_ci95
 from vpxrc.evaluation.result import Evaluation
-from vpxrc.quality import QUALITIES, measured_qualities
+from vpxrc.quality import LABELS, QUALITIES, measured_qualities
 from vpxrc.reports.html import Plot
 from vpxrc.reports.style import LAYERS, LEAF, coded_frames, layers_of, policy_colours
 
@@ -78,7 +78,7 @@ def bd_rate_plot(
     for policy, pair in comparisons.groupby(by, sort=False):
         usable = pair[pair["status"] == "ok"]
         figures = {
-            QUALITIES[str(metric)].label: mean_ci95(rows["percent"].astype(float))
+            LABELS[str(metric)]: mean_ci95(rows["percent"].astype(float))
             for metric, rows in usable.groupby("metric", sort=False)
         }
         name = f"against {policy}" if by == "anchor" else policy
@@ -110,7 +110,7 @@ def bd_rate_plot(
                 "type": "scatter",
                 **common,
                 "mode": "markers",
-                "x": [QUALITIES[metric].label for metric in usable["metric"]],
+                "x": [LABELS[metric] for metric in usable["metric"]],
                 "y": usable["percent"].astype(float).tolist(),
                 "text": usable["clip"].tolist(),
                 "marker": {
