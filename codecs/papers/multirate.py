@@ -174,6 +174,10 @@ class MultiRate(Model):
             loss = (error / 255**2 + 1 - ms_ssim(output.x_hat, x) + bpp).mean()
         return loss, figures(loss, error, bpp)
 
+    def trade_off(self, quality: float) -> float:
+        """Return lambda of the objective at a quality 0..1."""
+        return float(trade_offs(torch.tensor(quality)))
+
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Take the statistics of the residuals at several qualities."""
         self.enhancement.fit(self._residuals(batches))
@@ -183,7 +187,7 @@ class MultiRate(Model):
         for pixels in (picture for batch in batches for picture in batch):
             v = self.latent(from_pixels(pixels))
             for quality in (0.4, 0.7, 1.0):
-                step = step_of(step_index(float(trade_offs(torch.tensor(quality)))))
+                step = step_of(step_index(self.trade_off(quality)))
                 for share in BASES:
                     _, picture = coder.encode_base(v, round(quality * share * QUALITY_STEPS))
                     residual = pixels.double() - picture.double()
@@ -219,7 +223,7 @@ class MultiRateCoder:
 
     def encode(self, pixels: Tensor, quality: float) -> tuple[list[bytes], Tensor]:
         """Return the best streams for a quality, and the decoded picture."""
-        weight = float(trade_offs(torch.tensor(quality)))
+        weight = self._model.trade_off(quality)
         index = step_index(weight)
         v = self._model.latent(from_pixels(pixels))
         best: tuple[float, list[bytes], Tensor] | None = None

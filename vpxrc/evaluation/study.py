@@ -251,6 +251,7 @@ def _run(job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
         raise PolicyError(f"{job}: {error!r}") from error
     row = {
         "policy": job.policy,
+        "encoder": log.options.encoder,
         "target_bitrate": job.options.target_bitrate,
         "bitrate": log.bitrate,
         "overshoot": log.bitrate / job.options.target_bitrate - 1,
