@@ -17,6 +17,7 @@ from vpxrc.codecs.model import Model
 from vpxrc.codecs.papers import build
 from vpxrc.codecs.pictures import Crops, PictureStore, Prefetch
 from vpxrc.errors import InputError
+from vpxrc.parallel import open_workers
 from vpxrc.storage import atomic_write, check_writable, digest, sha256_file
 from vpxrc.tensors import DAMAGED
 
@@ -148,6 +149,66 @@ class Learner:
             self.seconds, self.rows, self._sums = state["seconds"], state["rows"], state["sums"]
         except DAMAGED as error:
             raise InputError(f"{path}: not a state of a training; remove it") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingJob:
+    """One training of several.
+
+    Attributes:
+        pictures: The files to take crops from.
+        out: The checkpoint.
+        config: How the codec is trained.
+        start: A checkpoint to start from.
+    """
+
+    pictures: tuple[Path, ...]
+    out: Path
+    config: TrainingConfig
+    start: Path | None = None
+
+    def __str__(self) -> str:
+        """What errors call it."""
+        return str(self.out)
+
+
+def train_job(job: TrainingJob) -> dict[str, Any]:
+    """Do a training, in a process or on a machine of its own; see :func:`train`."""
+    return train(job.pictures, job.out, job.config, start=job.start)
+
+
+def train_all(
+    work: Sequence[TrainingJob], count: int, ray: str | None, progress: Progress
+) -> list[dict[str, Any]]:
+    """Do several trainings, some of them at the same time.
+
+    A single one without Ray runs in this process, and ``progress`` is told of its steps.
+
+    Args:
+        work: The trainings.
+        count: How many run at the same time.
+        ray: An address of Ray, as :func:`vpxrc.parallel.open_workers` takes it.
+        progress: Told whenever a training is over.
+
+    Returns:
+        What :func:`train` returns, in the order of the trainings.
+
+    Raises:
+        InputError: See :func:`train`; or there is no Ray at the address.
+        MissingDependencyError: Ray is not installed.
+        OutputError: See :func:`train`.
+        EncoderError: A worker was killed.
+    """
+    if len(work) == 1 and ray is None:
+        job = work[0]
+        return [train(job.pictures, job.out, job.config, start=job.start, progress=progress)]
+    progress(0, len(work), "training", None)
+    found = {}
+    with open_workers(min(count, len(work)), ray) as workers:
+        for job, result in workers.unordered(train_job, work):
+            found[job] = result
+            progress(len(found), len(work), str(job), None)
+    return [found[job] for job in work]
 
 
 def train(

@@ -184,9 +184,8 @@ def test_environments_run_on_them(small, encoder, kind):
         observation, reward, terminated, _, info = env.step(action)
         assert env.observation_space.contains(observation)
     assert reward == pytest.approx(info["psnr"])
-    assert (
-        info["log"].options == make_options(encoder, target_bitrate=400, cpu_used=4).for_control()
-    )
+    asked = make_options(encoder, target_bitrate=400, cpu_used=4)
+    assert info["log"].options in (asked, asked.for_control())
     assert env.render().shape == (34, 48, 3)
     env.close()
     vector = gymnasium.make_vec(
