@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,12 +161,14 @@ class TrainingJob:
         out: The checkpoint.
         config: How the codec is trained.
         start: A checkpoint to start from.
+        until: Step to stop at.
     """
 
     pictures: tuple[Path, ...]
     out: Path
     config: TrainingConfig
     start: Path | None = None
+    until: int | None = None
 
     def __str__(self) -> str:
         """What errors call it."""
@@ -174,7 +177,7 @@ class TrainingJob:
 
 def train_job(job: TrainingJob) -> dict[str, Any]:
     """Do a training, in a process or on a machine of its own; see :func:`train`."""
-    return train(job.pictures, job.out, job.config, start=job.start)
+    return train(job.pictures, job.out, job.config, start=job.start, until=job.until)
 
 
 def train_all(
@@ -201,7 +204,8 @@ def train_all(
     """
     if len(work) == 1 and ray is None:
         job = work[0]
-        return [train(job.pictures, job.out, job.config, start=job.start, progress=progress)]
+        call = partial(train, job.pictures, job.out, job.config, start=job.start, until=job.until)
+        return [call(progress=progress)]
     progress(0, len(work), "training", None)
     found = {}
     with open_workers(min(count, len(work)), ray) as workers:
@@ -217,6 +221,7 @@ def train(
     config: TrainingConfig,
     *,
     start: Path | None = None,
+    until: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train a codec and write its checkpoint.
@@ -230,6 +235,9 @@ def train(
         out: The checkpoint, a safetensors file; the curve is written beside it as JSON.
         config: How the codec is trained.
         start: A checkpoint of the same codec to start from.
+        until: Step to stop at before the last one, with a checkpoint of the weights so far; the
+            state is kept, and the same call without it goes on. At a step that the state has
+            passed, the checkpoint is that of the state.
         progress: Told after every step.
 
     Returns:
@@ -258,9 +266,12 @@ def train(
     state = out.with_name(f"{out.name}.state")
     if state.is_file():
         learner.load_state(state, key)
+    stop = config.steps if until is None else min(max(until, learner.step), config.steps)
+    if stop < CURVE_EVERY and stop < config.steps:
+        raise InputError(f"the curve begins at step {CURVE_EVERY}: there is nothing to keep before")
     before, begun = learner.seconds, time.monotonic()
     kept = begun
-    with Prefetch(crops, learner.step, config.steps) as batches:
+    with Prefetch(crops, learner.step, stop) as batches:
         for _, batch in batches:
             learner.run(batch)
             learner.seconds = before + time.monotonic() - begun
@@ -272,6 +283,8 @@ def train(
                 learner.save_state(state, key)
                 kept = time.monotonic()
         waiting = batches.waited / max(time.monotonic() - begun, 1e-9)
+    if stop < config.steps:
+        learner.save_state(state, key)
     model = learner.model.cpu().eval()
     with torch.no_grad():
         model.fit(crops(config.steps + number) for number in range(FIT_BATCHES))
@@ -288,6 +301,7 @@ def train(
     with atomic_write(out.with_suffix(".curve.json")) as temporary:
         temporary.write_text(json.dumps(learner.rows) + "\n")
     save_checkpoint(out, model, config.codec, {**settings, "steps": str(learner.step)})
-    with contextlib.suppress(OSError):
-        state.unlink(missing_ok=True)
+    if stop == config.steps:
+        with contextlib.suppress(OSError):
+            state.unlink(missing_ok=True)
     return summary

@@ -191,6 +191,27 @@ def test_a_killed_training_goes_on_to_the_same_curve(photos, tmp_path, monkeypat
     assert load_codec(straight).identity == load_codec(killed).identity
 
 
+def test_a_training_that_stops_early_leaves_a_checkpoint_and_goes_on(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CURVE_EVERY", 2)
+    pictures = find_pictures([photos])
+    straight, out = tmp_path / "straight.safetensors", tmp_path / "x.safetensors"
+    train(pictures, straight, tiny_config())
+    early = train(pictures, out, tiny_config(), until=4)
+    assert early["steps"] == early["last"]["step"] == 4
+    assert read_checkpoint(out)[1]["steps"] == "4"
+    first = load_codec(out).identity
+    assert train(pictures, out, tiny_config(), until=3)["steps"] == 4  # the state has passed it
+    assert load_codec(out).identity == first != load_codec(straight).identity
+    assert train(pictures, out, tiny_config())["steps"] == 6
+    assert load_codec(out).identity == load_codec(straight).identity
+    curves = [(tmp_path / f"{one}.curve.json").read_bytes() for one in ("straight", "x")]
+    assert curves[0] == curves[1]
+    assert not (tmp_path / "x.safetensors.state").exists()
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="begins at step 100"):
+        train(pictures, out, tiny_config(), until=4)
+
+
 def test_a_state_of_another_training_is_refused(photos, tmp_path):
     out = tmp_path / "x.safetensors"
     state = tmp_path / "x.safetensors.state"

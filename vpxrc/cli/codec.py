@@ -176,6 +176,15 @@ def train(
         ),
     ] = "0.0125",
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Batches.")] = 50_000,
+    until: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Stop at this step with a checkpoint of the weights so far. Without the option, "
+            "the same command goes on.",
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Crops of a batch.")] = 8,
     crop: Annotated[int, typer.Option(metavar="N", min=32, help="Side of a crop.")] = 128,
     rate: Annotated[float, typer.Option(metavar="R", help="Learning rate of Adam.")] = 5e-4,
@@ -225,6 +234,7 @@ def train(
             out if len(weights) == 1 else out.with_name(f"{out.stem}-{weight:g}{out.suffix}"),
             TrainingConfig(spec, weight, steps, batch, crop, rate, seed, device),
             start,
+            until,
         )
         for weight in weights
     ]
