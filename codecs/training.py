@@ -215,6 +215,16 @@ def train_all(
     return [found[job] for job in work]
 
 
+def _write(learner: Learner, crops: Crops, out: Path, settings: Mapping[str, str]) -> None:
+    """Write a checkpoint with the weights so far, and the curve."""
+    config, model = learner.config, learner.model.cpu().eval()
+    with torch.no_grad():
+        model.fit(crops(config.steps + number) for number in range(FIT_BATCHES))
+    with atomic_write(out.with_suffix(".curve.json")) as temporary:
+        temporary.write_text(json.dumps(learner.rows) + "\n")
+    save_checkpoint(out, model, config.codec, {**settings, "steps": str(learner.step)})
+
+
 def train(
     pictures: Sequence[Path],
     out: Path,
@@ -285,9 +295,6 @@ def train(
         waiting = batches.waited / max(time.monotonic() - begun, 1e-9)
     if stop < config.steps:
         learner.save_state(state, key)
-    model = learner.model.cpu().eval()
-    with torch.no_grad():
-        model.fit(crops(config.steps + number) for number in range(FIT_BATCHES))
     summary = {
         "output": str(out),
         "codec": config.codec,
@@ -298,9 +305,7 @@ def train(
         "skipped": learner.skipped,
         "last": learner.rows[-1],
     }
-    with atomic_write(out.with_suffix(".curve.json")) as temporary:
-        temporary.write_text(json.dumps(learner.rows) + "\n")
-    save_checkpoint(out, model, config.codec, {**settings, "steps": str(learner.step)})
+    _write(learner, crops, out, settings)
     if stop == config.steps:
         with contextlib.suppress(OSError):
             state.unlink(missing_ok=True)
