@@ -215,6 +215,17 @@ def train_all(
     return [found[job] for job in work]
 
 
+def _settings(
+    config: TrainingConfig, pictures: Sequence[Path], start: Path | None
+) -> dict[str, str]:
+    """Return all that a training depends on, as its checkpoint has it."""
+    return {
+        "config": json.dumps(dataclasses.asdict(config)),
+        "pictures": digest(sorted(map(sha256_file, pictures))),
+        "start": "" if start is None else sha256_file(start),
+    }
+
+
 def _write(learner: Learner, crops: Crops, out: Path, settings: Mapping[str, str]) -> None:
     """Write a checkpoint with the weights so far, and the curve."""
     config, model = learner.config, learner.model.cpu().eval()
@@ -266,12 +277,7 @@ def train(
     if config.crop % learner.model.multiple:
         raise InputError(f"the crops of {config.codec} are multiples of {learner.model.multiple}")
     crops = Crops(PictureStore(pictures), config.crop, config.batch, config.seed)
-    data = digest(sorted(map(sha256_file, pictures)))
-    settings = {
-        "config": json.dumps(dataclasses.asdict(config)),
-        "pictures": data,
-        "start": "" if start is None else sha256_file(start),
-    }
+    settings = _settings(config, pictures, start)
     key = digest(settings)
     state = out.with_name(f"{out.name}.state")
     if state.is_file():
