@@ -53,8 +53,6 @@ class CodecFrame:
     is_shown: bool = True
     tpl_q_index: int = -1
     reference_coding_index: tuple[int, int, int] = (-1, -1, -1)
-    libvpx_q_low: int = 0
-    libvpx_q_high: int = NUM_Q - 1
     gfu_boost: int = 0
     has_tpl: bool = False
     takes_superblock_scale: bool = False
@@ -64,6 +62,16 @@ class CodecFrame:
     def show_index(self) -> int:
         """Display index of its source frame: pictures are coded in order."""
         return self.coding_index
+
+    @property
+    def libvpx_q_low(self) -> int:
+        """The rate model's choice: it has no range."""
+        return self.libvpx_q_index
+
+    @property
+    def libvpx_q_high(self) -> int:
+        """The rate model's choice: it has no range."""
+        return self.libvpx_q_index
 
 
 @dataclass(frozen=True, eq=False)
