@@ -40,6 +40,7 @@ def _classic(make: Callable[[int, int], Model]) -> dict[str, Callable[[], Model]
 def _multirate(rate_term: bool) -> dict[str, Callable[[], Model]]:
     """Return the width that is recalled of the paper, and a small one."""
     return {
+        "slim": partial(multirate, (32, 64, 96, 96), 32, rate_term, slim=True),
         "small": partial(multirate, (48, 64, 96, 96), 32, rate_term),
         "paper": partial(multirate, (120, 240, 480, 960), 8, rate_term),
     }
@@ -75,7 +76,7 @@ def quality_of_bits(count: float) -> float:
     return (count - MIN_BITS) / (MAX_BITS - MIN_BITS)
 
 
-_SMALL = (48, 64, 96, 96), 32, True
+_slim = partial(multirate, (32, 64, 96, 96), 32, True, slim=True)
 #: The other arms of the papers' claims; benchmarks/codec_claims.py compares them.
 ABLATION = Paper(
     "a codec with one part changed, for comparisons",
@@ -83,10 +84,12 @@ ABLATION = Paper(
         "octave-quarter": partial(octave, 64, 96, 0.25, context=False),
         "octave-three-quarters": partial(octave, 64, 96, 0.75, context=False),
         "octave-plain": partial(plain_octave, 64, 96),
-        "multirate-noise": partial(multirate, *_SMALL, add_noise),
-        "multirate-straight-through": partial(multirate, *_SMALL, straight_through),
+        "multirate-noise": partial(_slim, add_noise),
+        "multirate-straight-through": partial(_slim, straight_through),
         **{
-            f"multirate-only-{count}": partial(multirate, *_SMALL, only=quality_of_bits(count))
+            f"multirate-only-{count}": partial(
+                multirate, *_SLIM, only=quality_of_bits(count), slim=True
+            )
             for count in (2, 4, 8)
         },
     },

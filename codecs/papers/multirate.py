@@ -126,6 +126,8 @@ class MultiRate(Model):
         rate_term: Whether the objective has a term of rate.
         rounding: What stands for rounding in training.
         only: The one quality that is trained; None for all.
+        slim: Whether there are no residual blocks at 1/2 of the picture's size; they take two
+            fifths of a step's time.
     """
 
     multiple = 32
@@ -138,16 +140,21 @@ class MultiRate(Model):
         rate_term: bool,
         rounding: Rounding = stochastic_round,
         only: float | None = None,
+        slim: bool = False,
     ) -> None:
         super().__init__()
         inner, last = [split_width(width) for width in widths], split_width(latent)
-        down: list[nn.Module] = [GoConvFirst(3, inner[0], 5, 2, GDN), _residual(inner[0])]
+        down: list[nn.Module] = [GoConvFirst(3, inner[0], 5, 2, GDN)]
+        if not slim:
+            down.append(_residual(inner[0]))
         for before, after in pairwise(inner):
             down += [GoConv(before, after, 5, 2, GDN), _residual(after)]
         up: list[nn.Module] = [GoTransposedConv(last, inner[-1], 3, 1, igdn)]
         for before, after in pairwise(inner[::-1]):
             up += [_residual_up(before), GoTransposedConv(before, after, 5, 2, igdn)]
-        up += [_residual_up(inner[0]), GoTransposedConvLast(inner[0], 3, 5, 2, igdn)]
+        if not slim:
+            up.append(_residual_up(inner[0]))
+        up.append(GoTransposedConvLast(inner[0], 3, 5, 2, igdn))
         self.analysis = nn.Sequential(*down, GoConv(inner[-1], last, 3, 1, GDN))
         self.synthesis = nn.Sequential(*up)
         self.high = BoundedLatent(last.high, rounding)
@@ -316,6 +323,7 @@ def multirate(
     rate_term: bool = True,
     rounding: Rounding = stochastic_round,
     only: float | None = None,
+    slim: bool = False,
 ) -> MultiRate:
     """Return the codec; see :class:`MultiRate`."""
-    return MultiRate(widths, latent, rate_term, rounding, only)
+    return MultiRate(widths, latent, rate_term, rounding, only, slim)
