@@ -87,9 +87,7 @@ ABLATION = Paper(
         "multirate-noise": partial(_slim, add_noise),
         "multirate-straight-through": partial(_slim, straight_through),
         **{
-            f"multirate-only-{count}": partial(
-                multirate, *_SLIM, only=quality_of_bits(count), slim=True
-            )
+            f"multirate-only-{count}": partial(_slim, only=quality_of_bits(count))
             for count in (2, 4, 8)
         },
     },
