@@ -210,10 +210,10 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
 def verdict(mean: float, low: float, high: float, floor: float, margin: float) -> str:
     """Return ``holds``, ``does not`` or ``not resolved``; negative differences favour the claim."""
     if margin:
-        if abs(mean - margin) <= floor or low <= margin <= high:
+        if not abs(mean - margin) > floor or low <= margin <= high:
             return "not resolved"
         return "holds" if mean < margin else "does not"
-    if abs(mean) <= floor or low <= 0 <= high:
+    if not abs(mean) > floor or low <= 0 <= high:  # one seed has no floor, but NaN
         return "not resolved"
     return "holds" if mean < 0 else "does not"
 
