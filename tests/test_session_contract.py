@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import make_video
 
+import vpxrc.envs  # noqa: F401 - registers the environments
 from vpxrc import Decision, EncoderError, PolicyError, SessionPool, encode, make_policy
 from vpxrc.encoder.registry import make_options
 from vpxrc.encoder.types import RECORD_DTYPE, State
