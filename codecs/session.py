@@ -198,6 +198,8 @@ class CodecSession:
         self._group = self._next_group()
         self._state = self._rest = State.GROUP if plan_groups else State.FRAME
         for decision in script or ():
+            if self._rest == State.DONE:
+                break
             if self._rest == State.GROUP:
                 self._rest = State.FRAME
             self._code(self._checked(decision))

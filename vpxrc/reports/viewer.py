@@ -148,7 +148,9 @@ def _view(
             streams.append(ViewedStream("source", "", pictures, []))
     for policy, path in paths.items():
         row = _row(evaluation, clip, policy, target)
-        frames = make_options(row["encoder"]).decode(path, _format(row))[numbers]
+        # Studies that are older than the column are libvpx's.
+        encoder = row.get("encoder", "vp9")
+        frames = make_options(encoder).decode(path, _format(row))[numbers]
         notes = []
         if original is not None:
             luma = slice(width * height)
