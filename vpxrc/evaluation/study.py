@@ -251,7 +251,6 @@ def _run(job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
         raise PolicyError(f"{job}: {error!r}") from error
     row = {
         "policy": job.policy,
-        "encoder": log.options.encoder,
         "target_bitrate": job.options.target_bitrate,
         "bitrate": log.bitrate,
         "overshoot": log.bitrate / job.options.target_bitrate - 1,
@@ -266,6 +265,8 @@ def _run(job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
         "content_hash": video.content_hash,
         "stream_sha256": hashlib.sha256(log.stream).hexdigest(),
     }
+    if log.options.encoder != "vp9":
+        row["encoder"] = log.options.encoder
     row = {**dataclasses.asdict(log.options), **row}
     frames = io.BytesIO()
     log.to_pandas().to_parquet(frames)

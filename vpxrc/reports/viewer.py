@@ -148,7 +148,7 @@ def _view(
             streams.append(ViewedStream("source", "", pictures, []))
     for policy, path in paths.items():
         row = _row(evaluation, clip, policy, target)
-        # Studies that are older than the column are libvpx's.
+        # Studies of libvpx do not have the column.
         encoder = row.get("encoder", "vp9")
         frames = make_options(encoder).decode(path, _format(row))[numbers]
         notes = []
