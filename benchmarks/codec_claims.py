@@ -15,10 +15,10 @@ trainings and the cost of the arms.
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,6 +116,8 @@ CLAIMS = {
 }
 
 
+Row = dict[str, Any]  # what JSON takes
+
 # Measuring: in the workers
 
 
@@ -138,11 +140,11 @@ class Measurement:
         return str(self.checkpoint)
 
 
-def measure(job: Measurement) -> list[dict[str, object]]:
+def measure(job: Measurement) -> list[Row]:
     """Return a row for each picture and setting: bpp, mse, and the bytes of the streams."""
     torch.set_num_threads(1)
     codec = load_codec(job.checkpoint)
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     for path in job.pictures:
         picture = read_picture(path)
         found = _multi_rate(codec, picture) if codec.model.variable else _single(codec, picture)
@@ -150,21 +152,21 @@ def measure(job: Measurement) -> list[dict[str, object]]:
     return rows
 
 
-def _row(setting: str, picture: Pixels, decoded: Pixels, streams: Sequence[bytes]) -> dict:
+def _row(setting: str, picture: Pixels, decoded: Pixels, streams: Sequence[bytes]) -> Row:
     error = float(np.square(picture.astype(np.float64) - decoded).mean())
     sizes = [len(stream) for stream in streams]
     bpp = 8 * sum(sizes) / (picture.shape[0] * picture.shape[1])
     return {"setting": setting, "bpp": bpp, "mse": error, "streams": sizes}
 
 
-def _single(codec: Codec, picture: Pixels) -> list[dict]:
+def _single(codec: Codec, picture: Pixels) -> list[Row]:
     coded = codec.compress(picture)
     assert np.array_equal(codec.decompress(coded.data), coded.picture)
     return [_row("", picture, coded.picture, unpack(coded.data).streams)]
 
 
 @torch.no_grad()
-def _multi_rate(codec: Codec, picture: Pixels) -> list[dict]:
+def _multi_rate(codec: Codec, picture: Pixels) -> list[Row]:
     """Return the base alone at each B, and base and enhancement at each quality."""
     model = codec.model
     assert isinstance(model, MultiRate)
@@ -180,21 +182,21 @@ def _multi_rate(codec: Codec, picture: Pixels) -> list[dict]:
         rows.append(_row(name, cut, decoded.numpy().transpose(1, 2, 0), streams))
     for quality in QUALITIES:
         coded = codec.compress(cut, quality)
-        streams = unpack(coded.data).streams
-        rows.append(_row(f"enhanced {quality:g}", cut, coded.picture, streams))
+        parts = unpack(coded.data).streams
+        rows.append(_row(f"enhanced {quality:g}", cut, coded.picture, parts))
     return rows
 
 
 # Comparing
 
 
-def costs(rows: list[dict], setting: str, weight: float) -> NDArray[np.float64]:
+def costs(rows: list[Row], setting: str, weight: float) -> NDArray[np.float64]:
     """Return J of each picture at a setting."""
     found = [weight * row["mse"] + row["bpp"] for row in rows if row["setting"] == setting]
     return np.array(found)
 
 
-def psnrs(rows: list[dict], setting: str) -> NDArray[np.float64]:
+def psnrs(rows: list[Row], setting: str) -> NDArray[np.float64]:
     """Return the PSNR of each picture at a setting, in dB."""
     found = [10 * np.log10(255**2 / row["mse"]) for row in rows if row["setting"] == setting]
     return np.array(found)
@@ -218,10 +220,10 @@ def verdict(mean: float, low: float, high: float, floor: float, margin: float) -
     return "holds" if mean < 0 else "does not"
 
 
-Rows = dict[tuple[str, float, int], list[dict]]  # by arm, lambda and seed
+Rows = dict[tuple[str, float, int], list[Row]]  # by arm, lambda and seed
 
 
-def compare(claim: Claim, rows: Rows, weights: Sequence[float], seeds: Sequence[int]) -> dict:
+def compare(claim: Claim, rows: Rows, weights: Sequence[float], seeds: Sequence[int]) -> Row:
     """Return the figures of a claim."""
     setting = f"B={claim.bits}" if claim.bits else ""
     if claim.bits:
@@ -298,7 +300,7 @@ def shares(rows: Rows, weights: Sequence[float], seeds: Sequence[int]) -> dict[s
     return found
 
 
-def crossing(rows: Rows, seeds: Sequence[int]) -> list[dict]:
+def crossing(rows: Rows, seeds: Sequence[int]) -> list[Row]:
     """Return rate and PSNR of the base alone and with its enhancement, by quality (S9-c)."""
     found = []
     for quality in QUALITIES:
@@ -404,14 +406,14 @@ def _measured(
     for key, job in work.items():
         name = digest([sha256_file(job.out), [sha256_file(path) for path in pictures]])[:24]
         jobs[key] = Measurement(job.out, pictures, given.out / "rows" / f"{name}.json")
-    missing = [job for job in jobs.values() if not job.path.exists()]
+    missing = [one for one in jobs.values() if not one.path.exists()]
     if missing:
         with open_workers(min(given.jobs, len(missing)), given.ray) as workers:
-            for job, rows in workers.unordered(measure, missing):
-                with atomic_write(job.path) as temporary:
+            for done, rows in workers.unordered(measure, missing):
+                with atomic_write(done.path) as temporary:
                     temporary.write_text(json.dumps(rows))
-    return {key: json.loads(job.path.read_text()) for key, job in jobs.items()}
+    return {key: json.loads(one.path.read_text()) for key, one in jobs.items()}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
