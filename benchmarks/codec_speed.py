@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ def timed(work: Callable[[], object], repeats: int) -> float:
     return statistics.median(found)
 
 
-def measure(spec: str, picture_path: str, repeats: int) -> dict[str, object]:
+def measure(spec: str, picture_path: str, repeats: int) -> dict[str, Any]:
     """Return the figures of one codec."""
     torch.set_num_threads(1)
     picture = read_picture(picture_path)
@@ -83,7 +84,7 @@ def measure(spec: str, picture_path: str, repeats: int) -> dict[str, object]:
             return codec.decompress(data)
 
     megapixels = picture.shape[0] * picture.shape[1] / 1e6
-    result: dict[str, object] = {"codec": spec}
+    result: dict[str, Any] = {"codec": spec}
     for name, work in (("encode", encode), ("decode", decode)):
         result[f"{name}_seconds_per_megapixel"] = timed(work, repeats) / megapixels
         if not spec.startswith("compressai:"):
