@@ -11,6 +11,7 @@ from conftest import make_video
 
 import vpxrc.envs  # noqa: F401 - registers the environments
 from vpxrc import Decision, EncoderError, PolicyError, SessionPool, encode, make_policy
+from vpxrc.codecs.options import learned
 from vpxrc.encoder.registry import make_options
 from vpxrc.encoder.types import RECORD_DTYPE, State
 from vpxrc.errors import EncoderTimeoutError, InputError
@@ -187,7 +188,7 @@ def test_environments_run_on_them(small, encoder, kind):
     assert reward == pytest.approx(info["psnr"])
     asked = make_options(encoder, target_bitrate=400, cpu_used=4)
     assert info["log"].options in (asked, asked.for_control())
-    assert env.render().shape == (34, 48, 3)
+    assert np.shape(env.render()) == (34, 48, 3)
     env.close()
     vector = gymnasium.make_vec(
         f"vpxrc/{kind}",
@@ -234,7 +235,7 @@ def test_layered_spends_what_it_may(small, checkpoint):
 
 @needs_torch
 def test_what_a_learned_session_refuses(small, checkpoint, tmp_path):
-    options = make_options(f"learned:{checkpoint}", target_bitrate=400)
+    options = learned(str(checkpoint), target_bitrate=400)
     for name in ("dependency", "imitation", "constant-quality"):
         with pytest.raises(InputError, match="predicts no picture"):
             encode(small, options, make_policy(name))
