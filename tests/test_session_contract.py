@@ -188,7 +188,7 @@ def test_environments_run_on_them(small, encoder, kind):
     assert reward == pytest.approx(info["psnr"])
     asked = make_options(encoder, target_bitrate=400, cpu_used=4)
     assert info["log"].options in (asked, asked.for_control())
-    assert np.shape(env.render()) == (34, 48, 3)
+    assert np.asarray(env.render()).shape == (34, 48, 3)
     env.close()
     vector = gymnasium.make_vec(
         f"vpxrc/{kind}",

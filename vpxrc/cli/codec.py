@@ -27,6 +27,33 @@ Checkpoint = Annotated[
     str,
     typer.Option("--codec", metavar="NAME_OR_FILE", help="A codec of the zoo, or a checkpoint."),
 ]
+TradeOffs = Annotated[
+    str,
+    typer.Option(
+        "--lambda",
+        metavar="L,...",
+        help="Weight of the mean squared error against bits per pixel; a codec of variable quality "
+        "has its own weights. Several weights are several trainings, and each checkpoint has its "
+        "weight in its name.",
+    ),
+]
+Until = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Stop at this step with a checkpoint of the weights so far. Without the option, the "
+        "same command goes on.",
+    ),
+]
+TrainingRay = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Train on a Ray cluster, --jobs trainings at once: local, auto or HOST:PORT. Its "
+        "machines need the pictures and the folder of --out under the same paths.",
+    ),
+]
 Ray = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="Code on a Ray cluster: local, auto or HOST:PORT."),
@@ -165,26 +192,9 @@ def train(
         list[Path], typer.Argument(metavar="PICTURES", help="Files and folders to train on.")
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The checkpoint, .safetensors.")],
-    trade_offs: Annotated[
-        str,
-        typer.Option(
-            "--lambda",
-            metavar="L,...",
-            help="Weight of the mean squared error against bits per pixel; a codec of variable "
-            "quality has its own weights. Several weights are several trainings, and each "
-            "checkpoint has its weight in its name.",
-        ),
-    ] = "0.0125",
+    trade_offs: TradeOffs = "0.0125",
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Batches.")] = 50_000,
-    until: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Stop at this step with a checkpoint of the weights so far. Without the option, "
-            "the same command goes on.",
-        ),
-    ] = None,
+    until: Until = None,
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Crops of a batch.")] = 8,
     crop: Annotated[int, typer.Option(metavar="N", min=32, help="Side of a crop.")] = 128,
     rate: Annotated[float, typer.Option(metavar="R", help="Learning rate of Adam.")] = 5e-4,
@@ -194,14 +204,7 @@ def train(
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")] = 0,
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu or cuda.")] = "cpu",
     jobs: Jobs = 1,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Train on a Ray cluster, --jobs trainings at once: local, auto or HOST:PORT. Its "
-            "machines need the pictures and the folder of --out under the same paths.",
-        ),
-    ] = None,
+    ray: TrainingRay = None,
     tensorboard: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder for TensorBoard.")
     ] = None,
