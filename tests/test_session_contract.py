@@ -2,12 +2,15 @@
 
 import dataclasses
 import importlib.util
+import json
 import pickle
 
 import gymnasium
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import make_video
+from test_cli import complaint, run
 
 import vpxrc.envs  # noqa: F401 - registers the environments
 from vpxrc import Decision, EncoderError, PolicyError, SessionPool, encode, make_policy
@@ -15,6 +18,7 @@ from vpxrc.codecs.options import learned
 from vpxrc.encoder.registry import make_options
 from vpxrc.encoder.types import RECORD_DTYPE, State
 from vpxrc.errors import EncoderTimeoutError, InputError
+from vpxrc.media.frames import write_y4m
 from vpxrc.policies.replay import Replay
 from vpxrc.quality import measure
 
@@ -286,3 +290,27 @@ def test_encoders_by_name():
         make_options("learned:nothing")
     with pytest.raises(InputError, match="unexpected keyword"):
         make_options("vp9", colour=1)
+
+
+@needs_torch
+def test_a_study_of_a_learned_codec(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("VPXRC_CACHE", str(tmp_path / "cache"))
+    clip, out = tmp_path / "clip.y4m", tmp_path / "out"
+    write_y4m(make_video(48, 32, 6), clip)
+    arguments = ["--encoder", f"learned:{checkpoint}", "--agent", "equal-slope", "--clips", clip]
+    arguments += ["--baseline", "constant-q:128", "--bitrates", "320,380,450,540"]
+    arguments += ["--metrics", "psnr", "--jobs", 1, "--out", out, "--json"]
+    result = run("evaluate", *arguments)
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    encodes = pd.read_parquet(out / "encodes.parquet")
+    assert set(encodes["encoder"]) == {f"learned:{checkpoint}"}
+    assert encodes["overshoot"].where(encodes["policy"] == "equal-slope").abs().max() < 0.05
+    # The curve of constant-q is a point: there is nothing to compare.
+    assert summary["constraint"].keys() == {"equal-slope", "constant-q:128"}
+    page = (out / "report.html").read_text()
+    assert "Decoded frames at the same target" in page
+    before = {path: path.stat().st_mtime_ns for path in (out / "encodes").iterdir()}
+    assert run("evaluate", *arguments).exit_code == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (out / "encodes").iterdir()}
+    assert "unknown encoder" in complaint("evaluate", *arguments, "--encoder", "av1")
