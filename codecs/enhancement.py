@@ -52,8 +52,8 @@ def step_of(index: int) -> float:
     return MIN_STEP * 2 ** (index / STEPS_PER_OCTAVE)
 
 
-def step_index(trade_off: float) -> int:
-    """Return the step that suits a Lagrangian, 0..255.
+def ideal_step(trade_off: float) -> float:
+    """Return the step that suits a Lagrangian, in levels of 8 bits.
 
     At high rate a step d gives a squared error of ``d^2 / 12`` in each of the three samples of a
     pixel and ``-3 log2(d)`` bits: ``lambda d^2 / 12 - 3 log2(d)`` is least at
@@ -62,7 +62,12 @@ def step_index(trade_off: float) -> int:
     Args:
         trade_off: lambda in ``lambda * MSE + bits per pixel``, MSE in levels of 8 bits.
     """
-    step = math.sqrt(18 / (trade_off * math.log(2)))
+    return math.sqrt(18 / (trade_off * math.log(2)))
+
+
+def step_index(trade_off: float) -> int:
+    """Return the place of :func:`ideal_step` among the quantiser's steps, 0..255."""
+    step = ideal_step(trade_off)
     return min(max(round(math.log2(step / MIN_STEP) * STEPS_PER_OCTAVE), 0), 255)
 
 

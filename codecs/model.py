@@ -85,6 +85,14 @@ class Model(nn.Module, ABC):
         loss = (trade_off * error + bpp).mean()
         return loss, figures(loss, error, bpp)
 
+    def trade_off(self, quality: float) -> float:
+        """Return lambda of the objective at a quality 0..1; of a codec of variable quality alone.
+
+        Args:
+            quality: 0..1.
+        """
+        raise NotImplementedError
+
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Take statistics that no gradient gives, at the end of a training.
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vpxrc.codecs.layers import conv, deconv
 
@@ -150,3 +151,47 @@ class OctaveResidual(nn.Module):
         """Return the sums, of the shapes of ``x``."""
         change: Octave = self.body(x)
         return Octave(x.high + change.high, x.low + change.low)
+
+
+class OctaveConv(nn.Module):
+    """The plain octave convolution, for comparison (Chen et al., ICCV 2019).
+
+    ``high = f(H) + nearest(f(L)); low = f(L) + f(mean(H))``, each f with weights of its own. The
+    exchange starts from the inputs, its resampling is fixed, and an activation follows outside.
+
+    Args:
+        inputs: Channels of the input; a low part of 0 for a picture.
+        outputs: Channels of the output; a low part of 0 for a picture.
+        layer: Makes f for numbers of channels.
+        activation: Makes the activation outside for a number of channels; None for none.
+    """
+
+    def __init__(
+        self,
+        inputs: Width,
+        outputs: Width,
+        layer: Callable[[int, int], nn.Module],
+        activation: Activation | None,
+    ) -> None:
+        super().__init__()
+        act = activation or (lambda channels: nn.Identity())
+        self.high_to_high = layer(inputs.high, outputs.high)
+        self.low_to_high = layer(inputs.low, outputs.high) if inputs.low else None
+        self.high_to_low = layer(inputs.high, outputs.low) if outputs.low else None
+        self.low_to_low = layer(inputs.low, outputs.low) if inputs.low and outputs.low else None
+        self.act_high = act(outputs.high)
+        self.act_low = act(outputs.low) if outputs.low else None
+
+    def forward(self, x: Octave | Tensor) -> Octave | Tensor:
+        """Return both parts, or a picture where the output has no low part."""
+        high = x if isinstance(x, Tensor) else x.high
+        result: Tensor = self.high_to_high(high)
+        if self.low_to_high is not None and isinstance(x, Octave):
+            result = result + functional.interpolate(self.low_to_high(x.low), scale_factor=2.0)
+        result = self.act_high(result)
+        if self.high_to_low is None or self.act_low is None:
+            return result
+        low: Tensor = self.high_to_low(functional.avg_pool2d(high, 2))
+        if self.low_to_low is not None and isinstance(x, Octave):
+            low = low + self.low_to_low(x.low)
+        return Octave(result, self.act_low(low))

@@ -1,11 +1,13 @@
 """Training of codecs: ``lambda * distortion + rate`` over random crops."""
 
 import contextlib
+import ctypes
 import dataclasses
 import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from vpxrc.codecs.model import Model
 from vpxrc.codecs.papers import build
 from vpxrc.codecs.pictures import Crops, PictureStore, Prefetch
 from vpxrc.errors import InputError
+from vpxrc.parallel import open_workers
 from vpxrc.storage import atomic_write, check_writable, digest, sha256_file
 from vpxrc.tensors import DAMAGED
 
@@ -24,6 +27,7 @@ STATE_EVERY = 60.0  # seconds between two states
 CURVE_EVERY = 100  # steps of a row of the curve
 DECAY = 0.3  # last share of the steps, in which the learning rate falls
 FINAL_RATE = 0.02  # share of the learning rate that is left at the end
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 FIT_BATCHES = 16  # of which a model takes its statistics at the end
 
 Progress = Callable[[int, int | None, str, Mapping[str, float] | None], None]
@@ -150,12 +154,110 @@ class Learner:
             raise InputError(f"{path}: not a state of a training; remove it") from error
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainingJob:
+    """One training of several.
+
+    Attributes:
+        pictures: The files to take crops from.
+        out: The checkpoint.
+        config: How the codec is trained.
+        start: A checkpoint to start from.
+        until: Step to stop at.
+    """
+
+    pictures: tuple[Path, ...]
+    out: Path
+    config: TrainingConfig
+    start: Path | None = None
+    until: int | None = None
+
+    def __str__(self) -> str:
+        """What errors call it."""
+        return str(self.out)
+
+
+def train_job(job: TrainingJob) -> dict[str, Any]:
+    """Do a training, in a process or on a machine of its own; see :func:`train`."""
+    return train(job.pictures, job.out, job.config, start=job.start, until=job.until)
+
+
+def train_all(
+    work: Sequence[TrainingJob], count: int, ray: str | None, progress: Progress
+) -> list[dict[str, Any]]:
+    """Do several trainings, some of them at the same time.
+
+    A single one without Ray runs in this process, and ``progress`` is told of its steps.
+
+    Args:
+        work: The trainings.
+        count: How many run at the same time.
+        ray: An address of Ray, as :func:`vpxrc.parallel.open_workers` takes it.
+        progress: Told whenever a training is over.
+
+    Returns:
+        What :func:`train` returns, in the order of the trainings.
+
+    Raises:
+        InputError: See :func:`train`; or there is no Ray at the address.
+        MissingDependencyError: Ray is not installed.
+        OutputError: See :func:`train`.
+        EncoderError: A worker was killed.
+    """
+    if len(work) == 1 and ray is None:
+        job = work[0]
+        call = partial(train, job.pictures, job.out, job.config, start=job.start, until=job.until)
+        return [call(progress=progress)]
+    progress(0, len(work), "training", None)
+    found = {}
+    with open_workers(min(count, len(work)), ray) as workers:
+        for job, result in workers.unordered(train_job, work):
+            found[job] = result
+            progress(len(found), len(work), str(job), None)
+    return [found[job] for job in work]
+
+
+def prepare_processor() -> None:
+    """Let PyTorch use one thread, and the C library keep the memory of tensors that are freed.
+
+    glibc returns it to the system at once, so each step would get its memory page by page again.
+    On 2 cores that took a tenth of a step of ``mean-scale/small``.
+    """
+    torch.set_num_threads(1)
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, 2**31 - 1)):
+            mallopt(parameter, value)
+
+
+def _settings(
+    config: TrainingConfig, pictures: Sequence[Path], start: Path | None
+) -> dict[str, str]:
+    """Return all that a training depends on, as its checkpoint has it."""
+    return {
+        "config": json.dumps(dataclasses.asdict(config)),
+        "pictures": digest(sorted(map(sha256_file, pictures))),
+        "start": "" if start is None else sha256_file(start),
+    }
+
+
+def _write(learner: Learner, crops: Crops, out: Path, settings: Mapping[str, str]) -> None:
+    """Write a checkpoint with the weights so far, and the curve."""
+    config, model = learner.config, learner.model.cpu().eval()
+    with torch.no_grad():
+        model.fit(crops(config.steps + number) for number in range(FIT_BATCHES))
+    with atomic_write(out.with_suffix(".curve.json")) as temporary:
+        temporary.write_text(json.dumps(learner.rows) + "\n")
+    save_checkpoint(out, model, config.codec, {**settings, "steps": str(learner.step)})
+
+
 def train(
     pictures: Sequence[Path],
     out: Path,
     config: TrainingConfig,
     *,
     start: Path | None = None,
+    until: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train a codec and write its checkpoint.
@@ -169,6 +271,9 @@ def train(
         out: The checkpoint, a safetensors file; the curve is written beside it as JSON.
         config: How the codec is trained.
         start: A checkpoint of the same codec to start from.
+        until: Step to stop at before the last one, with a checkpoint of the weights so far; the
+            state is kept, and the same call without it goes on. At a step that the state has
+            passed, the checkpoint is that of the state.
         progress: Told after every step.
 
     Returns:
@@ -181,25 +286,23 @@ def train(
         OutputError: The checkpoint's folder cannot be written.
     """
     if config.device == "cpu":
-        torch.set_num_threads(1)
+        prepare_processor()
     check_writable(out.parent)
     learner = Learner(config, start)
     if config.crop % learner.model.multiple:
         raise InputError(f"the crops of {config.codec} are multiples of {learner.model.multiple}")
     crops = Crops(PictureStore(pictures), config.crop, config.batch, config.seed)
-    data = digest(sorted(map(sha256_file, pictures)))
-    settings = {
-        "config": json.dumps(dataclasses.asdict(config)),
-        "pictures": data,
-        "start": "" if start is None else sha256_file(start),
-    }
+    settings = _settings(config, pictures, start)
     key = digest(settings)
     state = out.with_name(f"{out.name}.state")
     if state.is_file():
         learner.load_state(state, key)
+    stop = config.steps if until is None else min(max(until, learner.step), config.steps)
+    if stop < CURVE_EVERY and stop < config.steps:
+        raise InputError(f"the curve begins at step {CURVE_EVERY}: there is nothing to keep before")
     before, begun = learner.seconds, time.monotonic()
     kept = begun
-    with Prefetch(crops, learner.step, config.steps) as batches:
+    with Prefetch(crops, learner.step, stop) as batches:
         for _, batch in batches:
             learner.run(batch)
             learner.seconds = before + time.monotonic() - begun
@@ -211,9 +314,8 @@ def train(
                 learner.save_state(state, key)
                 kept = time.monotonic()
         waiting = batches.waited / max(time.monotonic() - begun, 1e-9)
-    model = learner.model.cpu().eval()
-    with torch.no_grad():
-        model.fit(crops(config.steps + number) for number in range(FIT_BATCHES))
+    if stop < config.steps:
+        learner.save_state(state, key)
     summary = {
         "output": str(out),
         "codec": config.codec,
@@ -224,9 +326,8 @@ def train(
         "skipped": learner.skipped,
         "last": learner.rows[-1],
     }
-    with atomic_write(out.with_suffix(".curve.json")) as temporary:
-        temporary.write_text(json.dumps(learner.rows) + "\n")
-    save_checkpoint(out, model, config.codec, {**settings, "steps": str(learner.step)})
-    with contextlib.suppress(OSError):
-        state.unlink(missing_ok=True)
+    _write(learner, crops, out, settings)
+    if stop == config.steps:
+        with contextlib.suppress(OSError):
+            state.unlink(missing_ok=True)
     return summary

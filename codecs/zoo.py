@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from vpxrc.codecs.codec import read_checkpoint
 from vpxrc.errors import InputError
 
 FOLDER = Path(__file__).parent / "weights"
@@ -35,6 +34,8 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: It cannot be read.
     """
+    from vpxrc.codecs.codec import read_checkpoint  # a path alone needs no PyTorch
+
     _, settings = read_checkpoint(path)
     return {
         "name": path.stem,

@@ -303,6 +303,8 @@ class RateControlEnv(EncodeEnv[Arrays]):
     | `render_mode`    | `str`               | `None`      | `"rgb_array"`: the frame coded last,  |
     |                  |                     |             | as decoded, ARFs too; black at first  |
     | `timeout`        | `float`             | `600`       | seconds for a frame                   |
+    | `encoder`        | `str`               | `"vp9"`     | or `"learned:CODEC"`, which codes     |
+    |                  |                     |             | picture by picture                    |
     | others           |                     |             | `vpxrc.EncoderOptions`: `cpu_used`,   |
     |                  |                     |             | `auto_alt_ref`, `rate_control`, ...   |
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from vpxrc.datasets import Clip, load_clips
 from vpxrc.encoder.options import EncoderOptions
+from vpxrc.encoder.registry import make_options
 from vpxrc.errors import InputError
 from vpxrc.media.frames import Video
 
@@ -23,7 +24,8 @@ class Tasks:
         clips: See ``RateControlEnv``.
         target_bitrate: See ``RateControlEnv``.
         max_frames: The most frames of a clip.
-        options: Further fields of :class:`vpxrc.EncoderOptions`.
+        options: Further fields of :class:`vpxrc.EncoderOptions`, and ``encoder``, as
+            :func:`vpxrc.encoder.registry.make_options` takes them.
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class Tasks:
             )
         self._targets, self._is_range = targets, is_range
         for target in targets:  # complain now, not at the first reset that draws it
-            EncoderOptions(target_bitrate=target, **options)
+            make_options(target_bitrate=target, **options)
 
     def draw(
         self, rng: np.random.Generator, choice: dict[str, Any] | None
@@ -67,7 +69,7 @@ class Tasks:
             target = self._targets[rng.integers(len(self._targets))]
         video = self._open(choice.get("clip", name))
         target = choice.get("target_bitrate", target)
-        return video, EncoderOptions(target_bitrate=target, **self._options)
+        return video, make_options(target_bitrate=target, **self._options)
 
     def _open(self, name: str) -> Video:
         if name not in self._clips:

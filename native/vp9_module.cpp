@@ -430,7 +430,8 @@ void bind_session(py::module_ &m) {
       m, "ReadyQueue", "Ids of sessions that need an answer, in the order in which they came.")
       .def(py::init<>(), "Make an empty queue.")
       .def("pop", &vpxrc::ReadyQueue::pop, "timeout_s"_a, py::call_guard<vpxrc::WithoutGil>(),
-           "Return the next id, or None after timeout_s seconds.");
+           "Return the next id, or None after timeout_s seconds.")
+      .def("push", &vpxrc::ReadyQueue::push, "id"_a, "Add the id of a session that is at rest.");
 
   m.def("num_running", &vpxrc::EncodeSession::num_running,
         "Return the number of this process's sessions whose encoder has not ended.");

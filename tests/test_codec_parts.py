@@ -76,6 +76,32 @@ def test_gdn_is_its_formula():
     np.testing.assert_allclose(inverse(x).detach(), x.numpy() * norm, rtol=1e-5)
 
 
+@pytest.mark.parametrize("inverse", [False, True])
+def test_gradients_of_gdn_are_those_of_finite_differences_and_of_autograd(inverse):
+    torch.manual_seed(0)
+    gdn = GDN(3, inverse).double()
+    with torch.no_grad():
+        gdn.gamma_root.add_(0.1 * torch.rand(3, 3))
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+
+    def whole(x, beta_root, gamma_root):
+        weights = {"beta_root": beta_root, "gamma_root": gamma_root}
+        return torch.func.functional_call(gdn, weights, (x,))
+
+    weights = gdn.beta_root, gdn.gamma_root
+    assert torch.autograd.gradcheck(whole, (x, *weights))
+
+    def plain(x):
+        beta, gamma = (one.square() for one in weights)
+        norm = torch.einsum("ij,bjhw->bihw", gamma, x * x) + beta[:, None, None]
+        return x * norm.sqrt() if inverse else x / norm.sqrt()
+
+    grad = torch.randn_like(x)
+    ours, theirs = (torch.autograd.grad(f(x), (x, *weights), grad) for f in (gdn, plain))
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, rtol=1e-9)
+
+
 def test_a_bound_lets_gradients_back_in():
     x = torch.tensor([0.0, 0.0, 2.0], requires_grad=True)
     (lower_bound(x, 1.0) * torch.tensor([-1.0, 1.0, 1.0])).sum().backward()

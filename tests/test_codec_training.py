@@ -25,7 +25,7 @@ from vpxrc.codecs.codec import load_codec, read_checkpoint, save_checkpoint  # n
 from vpxrc.codecs.papers import build  # noqa: E402
 from vpxrc.codecs.papers.multirate import multirate  # noqa: E402
 from vpxrc.codecs.pictures import Crops, PictureStore, Prefetch, find_pictures, read_picture  # noqa: E402
-from vpxrc.codecs.training import TrainingConfig, train  # noqa: E402
+from vpxrc.codecs.training import TrainingConfig, TrainingJob, train, train_all  # noqa: E402
 from vpxrc.errors import InputError  # noqa: E402
 
 SHARED_IMAGES = Path(__file__).parents[2] / "shared" / "images"
@@ -191,6 +191,27 @@ def test_a_killed_training_goes_on_to_the_same_curve(photos, tmp_path, monkeypat
     assert load_codec(straight).identity == load_codec(killed).identity
 
 
+def test_a_training_that_stops_early_leaves_a_checkpoint_and_goes_on(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CURVE_EVERY", 2)
+    pictures = find_pictures([photos])
+    straight, out = tmp_path / "straight.safetensors", tmp_path / "x.safetensors"
+    train(pictures, straight, tiny_config())
+    early = train(pictures, out, tiny_config(), until=4)
+    assert early["steps"] == early["last"]["step"] == 4
+    assert read_checkpoint(out)[1]["steps"] == "4"
+    first = load_codec(out).identity
+    assert train(pictures, out, tiny_config(), until=3)["steps"] == 4  # the state has passed it
+    assert load_codec(out).identity == first != load_codec(straight).identity
+    assert train(pictures, out, tiny_config())["steps"] == 6
+    assert load_codec(out).identity == load_codec(straight).identity
+    curves = [(tmp_path / f"{one}.curve.json").read_bytes() for one in ("straight", "x")]
+    assert curves[0] == curves[1]
+    assert not (tmp_path / "x.safetensors.state").exists()
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="begins at step 100"):
+        train(pictures, out, tiny_config(), until=4)
+
+
 def test_a_state_of_another_training_is_refused(photos, tmp_path):
     out = tmp_path / "x.safetensors"
     state = tmp_path / "x.safetensors.state"
@@ -319,7 +340,8 @@ def test_commands_complain_in_one_line(photos, checkpoints, tmp_path):
     assert not out.exists()
     train = ("codec", "train", "factorized/small", photos, "--out")
     assert "ends in .safetensors" in complaint(*train, out)
-    assert "--lambda" in complaint(*train, tmp_path / "x.safetensors", "--lambda", 0)
+    for text in (0, "x", "1,", "0.5,0.50", "inf", "nan"):
+        assert "--lambda" in complaint(*train, tmp_path / "x.safetensors", "--lambda", text)
     table = ("codec", "table", photos, "--out", tmp_path / "table")
     assert "unknown codec" in complaint(*table, "--classical", "gif")
     assert "no codec to measure" in complaint(*table, "--classical", "")
@@ -340,6 +362,35 @@ def test_command_train_and_zoo(photos, tmp_path):
     assert load_codec(out).spec == "factorized/small"
     listed = json.loads(run("codec", "zoo", "--json").stdout)
     assert "octave/high" in [row["codec"] for row in listed["codecs"]]
+
+
+def test_several_trainings_are_those_that_run_alone(photos, tmp_path):
+    options = ("--steps", 2, "--batch", 1, "--crop", 64, "--json", "--lambda")
+    train = ("codec", "train", "factorized/small", photos, "--out")
+    result = run(*train, tmp_path / "c.safetensors", *options, "0.01,0.002", "--jobs", 2)
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    names = ["c-0.01", "c-0.002"]
+    assert [row["output"] for row in rows] == [
+        str(tmp_path / f"{name}.safetensors") for name in names
+    ]
+    assert run(*train, tmp_path / "alone.safetensors", *options, 0.002).exit_code == 0
+    alone = load_codec(tmp_path / "alone.safetensors")
+    assert load_codec(tmp_path / "c-0.002.safetensors").identity == alone.identity
+    assert load_codec(tmp_path / "c-0.01.safetensors").identity != alone.identity
+
+
+def test_a_training_on_ray_is_the_same(photos, tmp_path, local_ray):
+    pictures = tuple(find_pictures([photos]))
+    jobs = [
+        TrainingJob(pictures, tmp_path / f"{seed}.safetensors", tiny_config(steps=2, seed=seed))
+        for seed in range(2)
+    ]
+    results = train_all(jobs, 2, "local", lambda *_: None)
+    assert [row["output"] for row in results] == [str(job.out) for job in jobs]
+    train(pictures, tmp_path / "alone.safetensors", jobs[1].config)
+    alone = load_codec(tmp_path / "alone.safetensors")
+    assert load_codec(jobs[1].out).identity == alone.identity
 
 
 @pytest.mark.skipif(not (SHARED_IMAGES / "train").is_dir(), reason="no training pictures beside it")

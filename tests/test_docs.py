@@ -107,8 +107,9 @@ def test_the_code_of_extending_runs(tmp_path, capsys):
     source = ["-f", "lavfi", "-i", "testsrc2=s=160x96:r=25:d=1.6", "-pix_fmt", "yuv420p"]
     clip, catalogue = tmp_path / "clip.mp4", tmp_path / "catalogue.toml"
     subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *source, clip], check=True)
-    entry_points, clips = fenced(page, "toml")
+    entry_points, encoders, clips = fenced(page, "toml")
     assert "vpxrc.policies" in entry_points
+    assert "vpxrc.encoders" in encoders
     catalogue.write_text(clips)
     names = {"clip": clip, "catalogue": catalogue}
     for code in fenced(page, "python"):

@@ -8,7 +8,7 @@ import imageio_ffmpeg
 import pytest
 
 from vpxrc.errors import InputError, OutputError
-from vpxrc.media.muxing import ivf_bytes, write_webm
+from vpxrc.media.muxing import ivf_bytes, ivf_packets, write_webm
 
 FPS = Fraction(30000, 1001)
 
@@ -115,3 +115,14 @@ def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path, ffmpegs_ivf
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="Not a directory"):
         write_webm(tmp_path / "file" / "clip.webm", ffmpegs_ivf)
+
+
+def test_the_packets_of_an_ivf_file_come_back():
+    packets = [(b"one", 0), (b"", 1), (bytes(300), 2)]
+    stream = ivf_bytes(packets, 30, 20, Fraction(25), "ABCD")
+    assert ivf_packets(stream, "ABCD") == [data for data, _ in packets]
+    for damaged in (stream[:-1], stream[:-305], stream[:20], b"", b"RIFF" + stream[4:]):
+        with pytest.raises(InputError, match="IVF"):
+            ivf_packets(damaged, "ABCD")
+    with pytest.raises(InputError, match="not an IVF file of VP90"):
+        ivf_packets(stream, "VP90")

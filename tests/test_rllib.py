@@ -591,3 +591,54 @@ def test_a_checkpoint_of_rllibs_leaves_ray_on_loopback(tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.usefixtures("rllib", "cached")
+def test_ppo_acts_on_a_learned_codec(tmp_path):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("constriction")
+    from vpxrc.codecs.codec import save_checkpoint
+    from vpxrc.codecs.papers import build
+    from vpxrc.encoder.registry import make_options
+
+    torch.manual_seed(0)
+    codec, out = tmp_path / "codec.safetensors", tmp_path / "ppo.safetensors"
+    save_checkpoint(codec, build("multirate/slim"), "multirate/slim", {})
+    clip = make_video(48, 32, 6)
+    config = ResidualConfig("equal-slope", "frame", ((0, 0), (-0.3, 0), (0.3, 0)))
+    encoder = f"learned:{codec}"
+    told = train(
+        "ppo",
+        out,
+        config=config,
+        clips=[clip],
+        target_bitrates=[350, 450],
+        options={"encoder": encoder, "batch": 12, "minibatch": 12, "epochs": 1, "hidden": [8]},
+        iterations=2,
+        runners=0,
+        seed=0,
+        ray=None,
+        lessons=(),
+        device="cpu",
+    )
+    assert told["left_out"] == {}
+    assert math.isfinite(told["figures"]["return"])
+    options = make_options(encoder, target_bitrate=400)
+    log = encode(clip, options, Rllib(out))
+    assert abs(log.overshoot) < 0.5
+    assert log.options.decode(log.stream, log.clip).shape == clip.frames.shape
+    with pytest.raises(InputError, match="predicts no picture"):
+        train(
+            "ppo",
+            tmp_path / "other.safetensors",
+            config=dataclasses.replace(config, base="dependency"),
+            clips=[clip],
+            target_bitrates=[350, 450],
+            options={"encoder": encoder},
+            iterations=1,
+            runners=0,
+            seed=0,
+            ray=None,
+            lessons=(),
+            device="cpu",
+        )

@@ -121,7 +121,7 @@ def split_options(options: dict[str, Any]) -> tuple[RllibConfig, dict[str, Any]]
     """
     own = {field.name for field in dataclasses.fields(RllibConfig)}
     encoder = {field.name for field in dataclasses.fields(EncoderOptions)}
-    encoder -= {"target_bitrate"}
+    encoder = encoder - {"target_bitrate"} | {"encoder"}
     if unknown := options.keys() - own - encoder:
         raise InputError(f"unknown option {min(unknown)!r}")
     config = RllibConfig(**{name: options[name] for name in options.keys() & own})

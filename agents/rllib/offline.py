@@ -19,6 +19,7 @@ from vpxrc.cache import write_entry
 from vpxrc.datasets import Clip
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
+from vpxrc.encoder.registry import make_options
 from vpxrc.encoder.types import Decision, Frame, UpdateType
 from vpxrc.envs.gain import GainReward
 from vpxrc.envs.residual.config import REFERENCES, ResidualConfig, make_base, own_q
@@ -111,7 +112,7 @@ class Survey:
         clip: The clip.
         content: Its content hash.
         targets: Target bitrates, kbit/s.
-        options: Fields of :class:`vpxrc.EncoderOptions`, but for the target.
+        options: Arguments of :func:`vpxrc.encoder.registry.make_options`, but for the target.
         config: The problem.
         reference: Spec of the policy that a gain is counted from; None: the base policy.
         gain: Whether gains are to be counted at all.
@@ -181,7 +182,7 @@ def survey(job: Survey) -> Surveyed:
         EncoderError: libvpx failed.
     """
     video = job.clip if isinstance(job.clip, Video) else job.clip.open()
-    asked = [EncoderOptions(target_bitrate=target, **job.options) for target in job.targets]
+    asked = [make_options(target_bitrate=target, **job.options) for target in job.targets]
     played = [run(video, options, job.config, no_offset) for options in asked]
     observations = np.concatenate([episode.observations[:-1] for episode, _ in played])
     logs = [log for _, log in played]

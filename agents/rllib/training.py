@@ -34,6 +34,7 @@ from vpxrc.agents.rllib.state import TrainingState
 from vpxrc.agents.teacher.lessons import find_clip, results
 from vpxrc.cache import has_entry
 from vpxrc.datasets import Clip
+from vpxrc.encoder.registry import make_options
 from vpxrc.envs.gain import GainReward
 from vpxrc.envs.residual.config import ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
@@ -80,8 +81,8 @@ def train(
         clips: What ppo and sac train on; for bc and marwil where the lessons' clips are, none for
             where they were.
         target_bitrates: Targets in kbit/s, for ppo and sac.
-        options: Fields of :class:`RllibConfig`, and of :class:`vpxrc.EncoderOptions` for ppo and
-            sac; lessons have their own.
+        options: Fields of :class:`RllibConfig`, and arguments of
+            :func:`vpxrc.encoder.registry.make_options` for ppo and sac; lessons have their own.
         iterations: How many; one is a batch of steps and its updates for ppo, ``steps`` steps and
             their updates for sac, and an update for bc and marwil.
         runners: Processes that encode; 0: this one, for ppo and sac.
@@ -213,6 +214,8 @@ class _Course:
         if len({clip.name for clip in clips}) < len(clips):
             raise InputError("the names of the clips must differ")
         hashes = dict(workers.unordered(contents, clips))
+        # A learned codec's options have the hash of its weights.
+        self.code = digest([self.code, dataclasses.asdict(make_options(**options))])
         facts = (options, config, own.reference, own.reward == "gain", self.code)
         jobs = [Survey(clip, hashes[clip][0], tuple(targets), *facts) for clip in clips]
         missing = [job for job in jobs if not has_entry(job.path)]

@@ -8,8 +8,9 @@ import torch
 
 from vpxrc.codecs.model import Model, macs_per_pixel
 from vpxrc.codecs.papers import baselines
-from vpxrc.codecs.papers.multirate import multirate
-from vpxrc.codecs.papers.octave import octave
+from vpxrc.codecs.papers.multirate import MAX_BITS, MIN_BITS, multirate
+from vpxrc.codecs.papers.octave import octave, plain_octave
+from vpxrc.codecs.quantizers import add_noise, straight_through
 from vpxrc.errors import InputError
 
 
@@ -30,6 +31,7 @@ def _classic(make: Callable[[int, int], Model]) -> dict[str, Callable[[], Model]
     """Return the widths of Ballé et al. (ICLR 2018), and a small one."""
     return {
         "small": partial(make, 64, 96),
+        "medium": partial(make, 96, 144),
         "low": partial(make, 128, 192),
         "high": partial(make, 192, 320),
     }
@@ -38,6 +40,7 @@ def _classic(make: Callable[[int, int], Model]) -> dict[str, Callable[[], Model]
 def _multirate(rate_term: bool) -> dict[str, Callable[[], Model]]:
     """Return the width that is recalled of the paper, and a small one."""
     return {
+        "slim": partial(multirate, (32, 64, 96, 96), 32, rate_term, slim=True),
         "small": partial(multirate, (48, 64, 96, 96), 32, rate_term),
         "paper": partial(multirate, (120, 240, 480, 960), 8, rate_term),
     }
@@ -66,6 +69,29 @@ PAPERS: Mapping[str, Paper] = {
         _multirate(False),
     ),
 }
+
+
+def quality_of_bits(count: float) -> float:
+    """Return the quality 0..1 at which a latent of :func:`multirate` has ``2^count`` levels."""
+    return (count - MIN_BITS) / (MAX_BITS - MIN_BITS)
+
+
+_slim = partial(multirate, (32, 64, 96, 96), 32, True, slim=True)
+#: The other arms of the papers' claims; benchmarks/codec_claims.py compares them.
+ABLATION = Paper(
+    "a codec with one part changed, for comparisons",
+    {
+        "octave-quarter": partial(octave, 64, 96, 0.25, context=False),
+        "octave-three-quarters": partial(octave, 64, 96, 0.75, context=False),
+        "octave-plain": partial(plain_octave, 64, 96),
+        "multirate-noise": partial(_slim, add_noise),
+        "multirate-straight-through": partial(_slim, straight_through),
+        **{
+            f"multirate-only-{count}": partial(_slim, only=quality_of_bits(count))
+            for count in (2, 4, 8)
+        },
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +124,7 @@ def describe(spec: str) -> Description:
         latent = model.analysis(x)
     return Description(
         spec,
-        PAPERS[spec.partition("/")[0]].title,
+        _paper(spec.partition("/")[0]).title,
         sum(4 * one.numel() for one in model.state_dict().values()) / 1e6,
         macs_per_pixel(model.analysis, [x], side**2) / 1000,
         macs_per_pixel(model.synthesis, [latent], side**2) / 1000,
@@ -115,10 +141,16 @@ def build(spec: str) -> Model:
         InputError: There is no such codec.
     """
     name, _, width = spec.partition("/")
-    if name not in PAPERS:
-        raise InputError(f"unknown codec {name!r}: choose from {', '.join(PAPERS)}")
-    widths = PAPERS[name].widths
+    widths = _paper(name).widths
     if width not in widths:
         choices = ", ".join(f"{name}/{one}" for one in widths)
         raise InputError(f"unknown width of {name}, {width!r}: choose from {choices}")
     return widths[width]()
+
+
+def _paper(name: str) -> Paper:
+    if name == "ablation":
+        return ABLATION
+    if name not in PAPERS:
+        raise InputError(f"unknown codec {name!r}: choose from {', '.join(PAPERS)}")
+    return PAPERS[name]

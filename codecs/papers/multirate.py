@@ -12,7 +12,7 @@ between 1 and 8, so the quality is continuous, and a term of rate is the default
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -54,6 +54,8 @@ MIN_LAMBDA, MAX_LAMBDA = 0.0018, 0.18  # of the objective there
 PAPER_BITS = (2.0, 4.0, 8.0)
 BASES = (1.0, 0.75, 0.5)  # qualities of the base that are tried, as shares of the one asked for
 
+Rounding = Callable[[Tensor], Tensor]
+
 _PARAMETERS = struct.Struct("<HBB")
 _FAR = 40.0  # a logit beyond which nothing is left
 
@@ -73,11 +75,13 @@ class BoundedLatent(nn.Module):
 
     Args:
         channels: C.
+        rounding: What stands for rounding in training.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, rounding: Rounding = stochastic_round) -> None:
         super().__init__()
         self.prior = FactorizedPrior(channels, init_scale=1.0)
+        self._rounding = rounding
 
     def forward(self, v: Tensor, steps: Tensor, learn_rate: bool) -> tuple[Tensor, Tensor]:
         """Return the rounded latent, and its bits ``[B]``.
@@ -88,7 +92,7 @@ class BoundedLatent(nn.Module):
             learn_rate: Whether the gradient of the bits reaches ``v``.
         """
         count = steps[:, None, None, None]
-        levels = torch.minimum(stochastic_round(v * count), count.floor())
+        levels = torch.minimum(self._rounding(v * count).clamp(min=0), count.floor())
         counted = levels if learn_rate else levels.detach()
         return levels / count, bits(self._likelihood(counted, count))
 
@@ -120,26 +124,43 @@ class MultiRate(Model):
         widths: Channels at 1/2, 1/4, 1/8 and 1/16 of the picture's size, both parts together.
         latent: Channels of the latent, both parts together.
         rate_term: Whether the objective has a term of rate.
+        rounding: What stands for rounding in training.
+        only: The one quality that is trained; None for all.
+        slim: Whether there are no residual blocks at 1/2 of the picture's size; they take two
+            fifths of a step's time.
     """
 
     multiple = 32
     variable = True
 
-    def __init__(self, widths: Sequence[int], latent: int, rate_term: bool) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int],
+        latent: int,
+        rate_term: bool,
+        rounding: Rounding = stochastic_round,
+        only: float | None = None,
+        slim: bool = False,
+    ) -> None:
         super().__init__()
         inner, last = [split_width(width) for width in widths], split_width(latent)
-        down: list[nn.Module] = [GoConvFirst(3, inner[0], 5, 2, GDN), _residual(inner[0])]
+        down: list[nn.Module] = [GoConvFirst(3, inner[0], 5, 2, GDN)]
+        if not slim:
+            down.append(_residual(inner[0]))
         for before, after in pairwise(inner):
             down += [GoConv(before, after, 5, 2, GDN), _residual(after)]
         up: list[nn.Module] = [GoTransposedConv(last, inner[-1], 3, 1, igdn)]
         for before, after in pairwise(inner[::-1]):
             up += [_residual_up(before), GoTransposedConv(before, after, 5, 2, igdn)]
-        up += [_residual_up(inner[0]), GoTransposedConvLast(inner[0], 3, 5, 2, igdn)]
+        if not slim:
+            up.append(_residual_up(inner[0]))
+        up.append(GoTransposedConvLast(inner[0], 3, 5, 2, igdn))
         self.analysis = nn.Sequential(*down, GoConv(inner[-1], last, 3, 1, GDN))
         self.synthesis = nn.Sequential(*up)
-        self.high, self.low = BoundedLatent(last.high), BoundedLatent(last.low)
+        self.high = BoundedLatent(last.high, rounding)
+        self.low = BoundedLatent(last.low, rounding)
         self.enhancement = Enhancement()
-        self.rate_term = rate_term
+        self.rate_term, self.only = rate_term, only
 
     def latent(self, x: Tensor) -> Octave:
         """Return the latent in 0..1."""
@@ -163,6 +184,8 @@ class MultiRate(Model):
         """
         if self.rate_term:
             quality = torch.rand(len(x), device=x.device)
+            if self.only is not None:
+                quality = torch.full_like(quality, self.only)
             output = self(x, quality)
             error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output, x)
             loss = (trade_offs(quality) * error + bpp).mean()
@@ -174,6 +197,10 @@ class MultiRate(Model):
             loss = (error / 255**2 + 1 - ms_ssim(output.x_hat, x) + bpp).mean()
         return loss, figures(loss, error, bpp)
 
+    def trade_off(self, quality: float) -> float:
+        """Return lambda of the objective at a quality 0..1."""
+        return float(trade_offs(torch.tensor(quality)))
+
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Take the statistics of the residuals at several qualities."""
         self.enhancement.fit(self._residuals(batches))
@@ -183,7 +210,7 @@ class MultiRate(Model):
         for pixels in (picture for batch in batches for picture in batch):
             v = self.latent(from_pixels(pixels))
             for quality in (0.4, 0.7, 1.0):
-                step = step_of(step_index(float(trade_offs(torch.tensor(quality)))))
+                step = step_of(step_index(self.trade_off(quality)))
                 for share in BASES:
                     _, picture = coder.encode_base(v, round(quality * share * QUALITY_STEPS))
                     residual = pixels.double() - picture.double()
@@ -219,7 +246,7 @@ class MultiRateCoder:
 
     def encode(self, pixels: Tensor, quality: float) -> tuple[list[bytes], Tensor]:
         """Return the best streams for a quality, and the decoded picture."""
-        weight = float(trade_offs(torch.tensor(quality)))
+        weight = self._model.trade_off(quality)
         index = step_index(weight)
         v = self._model.latent(from_pixels(pixels))
         best: tuple[float, list[bytes], Tensor] | None = None
@@ -290,6 +317,13 @@ def _add(picture: Tensor, residual: Tensor) -> Tensor:
     return (picture.double() + residual).round().clamp(0, 255).to(torch.uint8)
 
 
-def multirate(widths: Sequence[int], latent: int, rate_term: bool = True) -> MultiRate:
+def multirate(
+    widths: Sequence[int],
+    latent: int,
+    rate_term: bool = True,
+    rounding: Rounding = stochastic_round,
+    only: float | None = None,
+    slim: bool = False,
+) -> MultiRate:
     """Return the codec; see :class:`MultiRate`."""
-    return MultiRate(widths, latent, rate_term)
+    return MultiRate(widths, latent, rate_term, rounding, only, slim)

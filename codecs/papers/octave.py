@@ -9,7 +9,8 @@ part, so that neither could be decoded first. Here the low part is decoded first
 high part, and the high part's parameters see all of the low part.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +28,13 @@ from vpxrc.codecs.latents import (
 from vpxrc.codecs.layers import GDN, conv, deconv, igdn, leaky
 from vpxrc.codecs.model import TransformModel
 from vpxrc.codecs.octave import (
+    Activation,
     GoConv,
     GoConvFirst,
     GoTransposedConv,
     GoTransposedConvLast,
     Octave,
+    OctaveConv,
     Width,
     split_width,
 )
@@ -162,4 +165,36 @@ def octave(n: int, m: int, share: float = 0.5, context: bool = True) -> Transfor
     )
     return TransformModel(
         analysis, synthesis, OctaveHyperprior(inner, latent, context), multiple=128
+    )
+
+
+def plain_octave(n: int, m: int) -> TransformModel:
+    """Return :func:`octave` without context, whose transforms have plain octave convolutions.
+
+    The side information is that of :func:`octave`. An activation follows each layer but the last.
+
+    Args:
+        n: Channels inside, of both parts together.
+        m: Channels of the latent, of both parts together.
+    """
+    picture = Width(3, 0)
+    inner, latent = split_width(n), split_width(m)
+    down = [picture, inner, inner, inner, latent]
+    up = [latent, inner, inner, inner, picture]
+
+    def layers(
+        widths: Sequence[Width], layer: Callable[[int, int], nn.Module], act: Activation
+    ) -> nn.Sequential:
+        return nn.Sequential(
+            *(
+                OctaveConv(before, after, layer, None if place == len(widths) - 2 else act)
+                for place, (before, after) in enumerate(pairwise(widths))
+            )
+        )
+
+    return TransformModel(
+        layers(down, conv, GDN),
+        layers(up, deconv, igdn),
+        OctaveHyperprior(inner, latent, context=False),
+        multiple=128,
     )

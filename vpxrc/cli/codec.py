@@ -27,6 +27,33 @@ Checkpoint = Annotated[
     str,
     typer.Option("--codec", metavar="NAME_OR_FILE", help="A codec of the zoo, or a checkpoint."),
 ]
+TradeOffs = Annotated[
+    str,
+    typer.Option(
+        "--lambda",
+        metavar="L,...",
+        help="Weight of the mean squared error against bits per pixel; a codec of variable quality "
+        "has its own weights. Several weights are several trainings, and each checkpoint has its "
+        "weight in its name.",
+    ),
+]
+Until = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Stop at this step with a checkpoint of the weights so far. Without the option, the "
+        "same command goes on.",
+    ),
+]
+TrainingRay = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Train on a Ray cluster, --jobs trainings at once: local, auto or HOST:PORT. Its "
+        "machines need the pictures and the folder of --out under the same paths.",
+    ),
+]
 Ray = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="Code on a Ray cluster: local, auto or HOST:PORT."),
@@ -165,16 +192,9 @@ def train(
         list[Path], typer.Argument(metavar="PICTURES", help="Files and folders to train on.")
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The checkpoint, .safetensors.")],
-    trade_off: Annotated[
-        float,
-        typer.Option(
-            "--lambda",
-            metavar="L",
-            help="Weight of the mean squared error against bits per pixel; a codec of variable "
-            "quality has its own weights.",
-        ),
-    ] = 0.0125,
+    trade_offs: TradeOffs = "0.0125",
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Batches.")] = 50_000,
+    until: Until = None,
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Crops of a batch.")] = 8,
     crop: Annotated[int, typer.Option(metavar="N", min=32, help="Side of a crop.")] = 128,
     rate: Annotated[float, typer.Option(metavar="R", help="Learning rate of Adam.")] = 5e-4,
@@ -183,6 +203,8 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")] = 0,
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu or cuda.")] = "cpu",
+    jobs: Jobs = 1,
+    ray: TrainingRay = None,
     tensorboard: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder for TensorBoard.")
     ] = None,
@@ -197,27 +219,57 @@ def train(
     Examples:
       vpxrc codec train mean-scale/small photos/ --lambda 0.0125 --out mean-scale.safetensors
       vpxrc codec train multirate/small photos/ --steps 80000 --out multirate.safetensors
+      vpxrc codec train mean-scale/small photos/ --lambda 0.0035,0.0125,0.045 --jobs 3 \\
+        --out mean-scale.safetensors
     """  # noqa: D301 - typer wants the \b as it is
     if out.suffix != ".safetensors":
         raise InputError(f"{out}: a checkpoint's name ends in .safetensors")
-    for name, value in (("lambda", trade_off), ("rate", rate)):
-        if not 0 < value < float("inf"):
-            raise InputError(f"--{name} is above 0, not {value:g}")
+    weights = _weights(trade_offs)
+    if not 0 < rate < float("inf"):
+        raise InputError(f"--rate is above 0, not {rate:g}")
     with _needing():
         from vpxrc.codecs.pictures import find_pictures
-        from vpxrc.codecs.training import TrainingConfig
-        from vpxrc.codecs.training import train as run_training
-    config = TrainingConfig(spec, trade_off, steps, batch, crop, rate, seed, device)
+        from vpxrc.codecs.training import TrainingConfig, TrainingJob, train_all
+    found = tuple(find_pictures(pictures))
+    work = [
+        TrainingJob(
+            found,
+            out if len(weights) == 1 else out.with_name(f"{out.stem}-{weight:g}{out.suffix}"),
+            TrainingConfig(spec, weight, steps, batch, crop, rate, seed, device),
+            start,
+            until,
+        )
+        for weight in weights
+    ]
     with watched(as_json, tensorboard) as progress:
-        result = run_training(find_pictures(pictures), out, config, start=start, progress=progress)
+        results = train_all(work, jobs, ray, progress)
     if as_json:
-        print(json.dumps(result))
+        print(json.dumps(results[0] if len(work) == 1 else results))
         return
-    last = result["last"]
-    print(
-        f"{out}: {result['steps']} steps in {result['seconds']:.0f} s; loss {last['loss']:.3f}, "
-        f"{last['bpp']:.3f} bpp, mean squared error {last['mse']:.1f}"
-    )
+    for result in results:
+        last = result["last"]
+        print(
+            f"{result['output']}: {result['steps']} steps in {result['seconds']:.0f} s; "
+            f"loss {last['loss']:.3f}, {last['bpp']:.3f} bpp, mean squared error {last['mse']:.1f}"
+        )
+
+
+def _weights(text: str) -> list[float]:
+    """Return the weights of ``--lambda``.
+
+    Raises:
+        InputError: One of them is no number above 0, or there are equal ones.
+    """
+    try:
+        weights = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--lambda takes numbers with commas between, not {text!r}") from None
+    for weight in weights:
+        if not 0 < weight < float("inf"):
+            raise InputError(f"--lambda is above 0, not {weight:g}")
+    if len({f"{weight:g}" for weight in weights}) < len(weights):
+        raise InputError(f"--lambda has a number twice: {text}")
+    return weights
 
 
 @app.command()

@@ -29,6 +29,15 @@ CORES = len(os.sched_getaffinity(0))
 CpuUsed = Annotated[
     int, typer.Option(help="Speed setting of libvpx, from 0 (slowest, best) to 8 (fastest).")
 ]
+EncoderSpec = Annotated[
+    str,
+    typer.Option(
+        "--encoder",
+        metavar="SPEC",
+        help="vp9; or learned:CODEC, a codec of the zoo or a checkpoint, which codes picture by "
+        "picture.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and show no progress.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Number of encodes that run at the same time.")]
 

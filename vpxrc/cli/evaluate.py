@@ -8,8 +8,18 @@ from typing import Annotated
 
 import typer
 
-from vpxrc.cli.common import CORES, CpuUsed, Jobs, Json, gather_clips, numbers, progress_bar
+from vpxrc.cli.common import (
+    CORES,
+    CpuUsed,
+    EncoderSpec,
+    Jobs,
+    Json,
+    gather_clips,
+    numbers,
+    progress_bar,
+)
 from vpxrc.encoder.options import EncoderOptions
+from vpxrc.encoder.registry import make_options
 from vpxrc.evaluation.result import Evaluation
 from vpxrc.evaluation.study import evaluate as run_evaluation
 from vpxrc.evaluation.tables import table
@@ -38,6 +48,7 @@ def evaluate(
         Path, typer.Option(help="Folder for the results. Encodes that it has are not made again.")
     ],
     more_clips: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)] = None,
+    encoder: EncoderSpec = "vp9",
     cpu_used: CpuUsed = 2,
     jobs: Jobs = CORES,
     ray: Annotated[
@@ -74,6 +85,8 @@ def evaluate(
         --bitrates 64,96,144,216 --out results
       vpxrc evaluate --agent layered --baseline libvpx-vbr --baseline libvpx-q-mlarf \\
         --clips folder/ film.mp4 --bitrates 128,192,256,384 --metrics psnr --figures --out results
+      vpxrc evaluate --encoder learned:codec.safetensors --agent equal-slope --baseline layered \\
+        --clips samples --bitrates 256,384,576,864 --out results
     """  # noqa: D301 - typer wants the \b as it is
     evaluation = run_study(
         agent,
@@ -81,7 +94,7 @@ def evaluate(
         [*clips, *(more_clips or [])],
         numbers("bitrates", bitrates),
         out,
-        EncoderOptions(cpu_used=cpu_used),
+        make_options(encoder, cpu_used=cpu_used),
         metrics.split(","),
         jobs,
         ray,

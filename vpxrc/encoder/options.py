@@ -14,7 +14,7 @@ from vpxrc.media.decoding import decode_vp9
 from vpxrc.media.frames import ClipFormat, Video
 
 if TYPE_CHECKING:
-    from vpxrc.encoder.session import EncodeSession
+    from vpxrc.encoder.session import Session
 
 BITS_PER_PIXEL = 0.06  # a middling quality
 
@@ -76,6 +76,11 @@ class EncoderOptions:
         if self.rate_control not in ("vbr", "cq", "q"):
             raise InputError(f"rate_control must be 'vbr', 'cq' or 'q', not {self.rate_control!r}")
 
+    @property
+    def encoder(self) -> str:
+        """The encoder, as :func:`vpxrc.encoder.registry.make_options` takes it."""
+        return "vp9"
+
     @classmethod
     def for_clip(
         cls, video: Video, target_bitrate: int | None = None, **options: Any
@@ -103,7 +108,15 @@ class EncoderOptions:
         """
         return dataclasses.replace(self, rate_control="vbr", auto_alt_ref=MULTI_LAYER)
 
-    def open(self, video: Video, **arguments: Any) -> "EncodeSession":
+    def for_prediction(self) -> "EncoderOptions":
+        """Return those of :meth:`for_control`, for a policy that plans by what predicts what.
+
+        Raises:
+            InputError: The encoder predicts no frame from another one.
+        """
+        return self.for_control()
+
+    def open(self, video: Video, **arguments: Any) -> "Session":
         """Start an encode with these options.
 
         Args:

@@ -268,6 +268,8 @@ def _run(job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
         "content_hash": video.content_hash,
         "stream_sha256": hashlib.sha256(log.stream).hexdigest(),
     }
+    if log.options.encoder != "vp9":
+        row["encoder"] = log.options.encoder
     row = {**dataclasses.asdict(log.options), **row}
     frames = io.BytesIO()
     log.to_pandas().to_parquet(frames)

@@ -59,6 +59,29 @@ def ivf_bytes(
     return b"".join([header, *body])
 
 
+def ivf_packets(stream: bytes, fourcc: str) -> list[bytes]:
+    """Return the packets of an IVF file in the order of decoding.
+
+    Args:
+        stream: The bytes of the file, as from :func:`ivf_bytes`.
+        fourcc: The codec that it has to be of.
+
+    Raises:
+        InputError: It is no such file.
+    """
+    if len(stream) < 32 or stream[:4] != b"DKIF" or stream[8:12] != fourcc.encode():
+        raise InputError(f"not an IVF file of {fourcc}")
+    packets, place = [], int.from_bytes(stream[6:8], "little")
+    while place < len(stream):
+        start = place + 12
+        end = start + int.from_bytes(stream[place : place + 4], "little")
+        if end > len(stream):
+            raise InputError("the IVF file ends within a packet")
+        packets.append(stream[start:end])
+        place = end
+    return packets
+
+
 def write_webm(
     path: str | Path,
     ivf: bytes,

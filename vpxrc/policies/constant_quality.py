@@ -179,7 +179,7 @@ class ConstantQuality(Policy):
 
     def options(self, options: EncoderOptions) -> EncoderOptions:
         """Return the options in VBR mode, which shapes the groups, with all layers."""
-        return options.for_control()
+        return options.for_prediction()
 
     def begin(self, episode: Episode) -> None:
         """Start a clip: probe it, and find the base."""

@@ -62,7 +62,7 @@ class DependencyPolicy(Policy):
 
     def options(self, options: EncoderOptions) -> EncoderOptions:
         """Return the options in VBR mode (for its estimate of q) with all layers."""
-        return options.for_control()
+        return options.for_prediction()
 
     def begin(self, episode: Episode) -> None:
         """Start a clip."""

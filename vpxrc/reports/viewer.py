@@ -1,6 +1,7 @@
 """The decoded frames in the viewer of a page."""
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpxrc.encoder.log import psnr
+from vpxrc.encoder.registry import make_options
 from vpxrc.evaluation.result import Clip, Evaluation
-from vpxrc.media.decoding import decode_vp9
-from vpxrc.media.frames import Colours, split_planes
+from vpxrc.media.frames import ClipFormat, Colours, split_planes
 from vpxrc.reports.html import (
     JPEG_QUALITY,
     MAX_PICTURE_WIDTH,
@@ -146,8 +147,10 @@ def _view(
             pictures = _pictures(original, width, height, colours)
             streams.append(ViewedStream("source", "", pictures, []))
     for policy, path in paths.items():
-        frames = decode_vp9(path, width, height)[numbers]
         row = _row(evaluation, clip, policy, target)
+        # Studies of libvpx do not have the column.
+        encoder = row.get("encoder", "vp9")
+        frames = make_options(encoder).decode(path, _format(row))[numbers]
         notes = []
         if original is not None:
             luma = slice(width * height)
@@ -157,6 +160,18 @@ def _view(
         pictures = _pictures(frames, width, height, colours)
         streams.append(ViewedStream(policy, caption, pictures, notes))
     return ViewedClip(clip, numbers, streams)
+
+
+def _format(row: Mapping[str, Any]) -> ClipFormat:
+    """Return the clip of an encode's row."""
+    return ClipFormat(
+        row["clip"],
+        int(row["width"]),
+        int(row["height"]),
+        Fraction(row["fps"]),
+        int(row["num_frames"]),
+        row["content_hash"],
+    )
 
 
 def _pictures(

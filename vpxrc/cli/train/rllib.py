@@ -7,7 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from vpxrc.agents.clips import size_clips
-from vpxrc.cli.common import CORES, CpuUsed, Jobs, Json, gather_clips, numbers, watched
+from vpxrc.cli.common import (
+    CORES,
+    CpuUsed,
+    EncoderSpec,
+    Jobs,
+    Json,
+    gather_clips,
+    numbers,
+    watched,
+)
 from vpxrc.cli.train.options import (
     AUTO_ALT_REF,
     BASE,
@@ -32,7 +41,7 @@ from vpxrc.cli.train.options import (
     problem,
     settings_of,
 )
-from vpxrc.encoder.options import EncoderOptions
+from vpxrc.encoder.registry import make_options
 
 Rounds = Annotated[
     int,
@@ -62,6 +71,7 @@ def ppo(
     decisions: Decisions = DECISIONS,
     offsets: Offsets = None,
     settings: Settings = None,
+    encoder: EncoderSpec = "vp9",
     cpu_used: CpuUsed = 2,
     auto_alt_ref: AutoAltRef = AUTO_ALT_REF,
     jobs: Jobs = CORES,
@@ -80,7 +90,7 @@ def ppo(
     Example:
       vpxrc train --agent ppo train/ --bitrates 40,60,85,120 --pixels 36864 --out ppo.safetensors
     """  # noqa: D301 - typer wants the \b as it is
-    own = {"reward": reward, "reference": reference, **_encoder(cpu_used, auto_alt_ref)}
+    own = {"reward": reward, "reference": reference, **_encoder(encoder, cpu_used, auto_alt_ref)}
     _by_encoding(
         "ppo",
         clips,
@@ -110,6 +120,7 @@ def sac(
     base: Base = BASE,
     decisions: Decisions = DECISIONS,
     settings: Settings = None,
+    encoder: EncoderSpec = "vp9",
     cpu_used: CpuUsed = 2,
     auto_alt_ref: AutoAltRef = AUTO_ALT_REF,
     jobs: Jobs = CORES,
@@ -128,7 +139,7 @@ def sac(
     Example:
       vpxrc train --agent sac train/ --bitrates 40,60,85,120 --pixels 36864 --out sac.safetensors
     """  # noqa: D301 - typer wants the \b as it is
-    own = {"reward": reward, "reference": reference, **_encoder(cpu_used, auto_alt_ref)}
+    own = {"reward": reward, "reference": reference, **_encoder(encoder, cpu_used, auto_alt_ref)}
     _by_encoding(
         "sac",
         clips,
@@ -231,9 +242,13 @@ def marwil(
     )
 
 
-def _encoder(cpu_used: int, auto_alt_ref: int) -> dict[str, int]:
-    options = EncoderOptions(cpu_used=cpu_used, auto_alt_ref=auto_alt_ref)
-    return {"cpu_used": options.cpu_used, "auto_alt_ref": options.auto_alt_ref}
+def _encoder(encoder: str, cpu_used: int, auto_alt_ref: int) -> dict[str, int | str]:
+    options = make_options(encoder, cpu_used=cpu_used, auto_alt_ref=auto_alt_ref)
+    return {
+        "encoder": options.encoder,
+        "cpu_used": options.cpu_used,
+        "auto_alt_ref": options.auto_alt_ref,
+    }
 
 
 def _by_encoding(

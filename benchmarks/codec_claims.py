@@ -1,0 +1,419 @@
+"""The claims of the octave and the multi-rate paper at small scale, trained and measured here.
+
+python -m benchmarks.codec_claims ../shared/images/train --test ../shared/images/kodak \\
+    --steps 20000 --jobs 2 --out build/claims
+
+Every arm is trained with the same seeds, crops and steps. The cost of a picture is
+``J = lambda * MSE + bits per pixel`` with the lambda of its training, from the bytes of real files.
+A claim's figure is the mean over pictures, lambdas and seeds of the loss of one arm against
+another: the difference of J in percent, or of PSNR in dB. It has a bootstrap interval over the
+pictures. The noise floor is the largest
+difference between the seeds of an arm. What lies below the floor, or whose interval has 0, is not
+resolved. A command that was interrupted or killed goes on where it was. `--list` shows the
+trainings and the cost of the arms.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vpxrc.cli.common import progress_bar
+from vpxrc.codecs.bitstream import QUALITY_STEPS, unpack
+from vpxrc.codecs.codec import Codec, load_codec
+from vpxrc.codecs.model import from_pixels
+from vpxrc.codecs.papers import describe, quality_of_bits
+from vpxrc.codecs.papers.multirate import MultiRate, MultiRateCoder
+from vpxrc.codecs.pictures import Pixels, find_pictures, read_picture
+from vpxrc.codecs.training import TrainingConfig, TrainingJob, train_all
+from vpxrc.evaluation.bd_rate import bd_rate
+from vpxrc.parallel import open_workers
+from vpxrc.storage import atomic_write, digest, sha256_file
+
+LAMBDAS = (0.0035, 0.0075, 0.015, 0.035)
+BITS = (2, 4, 8)  # of the multi-rate latent's levels
+QUALITIES = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)  # of the enhancement layer
+RESAMPLES = 2000
+CONVOLUTION, OCTAVE, SLIM = "mean-scale/small", "octave-mean-scale", "multirate/slim"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Two arms of which the first is said to be cheaper.
+
+    Attributes:
+        words: The claim.
+        test: The arm that is claimed to be better.
+        anchor: The other one.
+        bits: The number of levels at which multi-rate arms are compared, as a power of two; 0 for
+            arms that are trained once for each lambda.
+        margin: The loss of PSNR in dB that the claim allows; where it is not 0, PSNRs are compared
+            in place of J.
+    """
+
+    words: str
+    test: str
+    anchor: str
+    bits: int = 0
+    margin: float = 0.0
+
+
+CLAIMS = {
+    "S10-a": Claim(
+        "octave convolutions beat plain ones at equal multiplications",
+        f"{OCTAVE}/medium",
+        CONVOLUTION,
+    ),
+    "S10-b": Claim(
+        "learned exchange between the parts beats pooling and repetition",
+        f"{OCTAVE}/small",
+        "ablation/octave-plain",
+    ),
+    "S10-c, a quarter": Claim(
+        "half of the channels in the low part are better than a quarter",
+        f"{OCTAVE}/small",
+        "ablation/octave-quarter",
+    ),
+    "S10-c, three quarters": Claim(
+        "half of the channels in the low part are better than three quarters",
+        f"{OCTAVE}/small",
+        "ablation/octave-three-quarters",
+    ),
+    **{
+        f"S9-a, noise, B={bits}": Claim(
+            "stochastic rounding is at least as good as noise",
+            SLIM,
+            "ablation/multirate-noise",
+            bits,
+        )
+        for bits in BITS
+    },
+    **{
+        f"S9-a, straight-through, B={bits}": Claim(
+            "stochastic rounding is at least as good as plain rounding",
+            SLIM,
+            "ablation/multirate-straight-through",
+            bits,
+        )
+        for bits in BITS
+    },
+    **{
+        f"S9-b, B={bits}": Claim(
+            "a model for all rates loses at most 0.3 dB to one for this rate",
+            SLIM,
+            f"ablation/multirate-only-{bits}",
+            bits,
+            margin=0.3,
+        )
+        for bits in BITS
+    },
+}
+
+
+Row = dict[str, Any]  # what JSON takes
+
+# Measuring: in the workers
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A checkpoint to be measured on pictures.
+
+    Attributes:
+        checkpoint: The file.
+        pictures: The files.
+        path: Where the rows are kept.
+    """
+
+    checkpoint: Path
+    pictures: tuple[Path, ...]
+    path: Path
+
+    def __str__(self) -> str:
+        """What errors call it."""
+        return str(self.checkpoint)
+
+
+def measure(job: Measurement) -> list[Row]:
+    """Return a row for each picture and setting: bpp, mse, and the bytes of the streams."""
+    torch.set_num_threads(1)
+    codec = load_codec(job.checkpoint)
+    rows: list[Row] = []
+    for path in job.pictures:
+        picture = read_picture(path)
+        found = _multi_rate(codec, picture) if codec.model.variable else _single(codec, picture)
+        rows += [{"picture": path.name, **row} for row in found]
+    return rows
+
+
+def _row(setting: str, picture: Pixels, decoded: Pixels, streams: Sequence[bytes]) -> Row:
+    error = float(np.square(picture.astype(np.float64) - decoded).mean())
+    sizes = [len(stream) for stream in streams]
+    bpp = 8 * sum(sizes) / (picture.shape[0] * picture.shape[1])
+    return {"setting": setting, "bpp": bpp, "mse": error, "streams": sizes}
+
+
+def _single(codec: Codec, picture: Pixels) -> list[Row]:
+    coded = codec.compress(picture)
+    assert np.array_equal(codec.decompress(coded.data), coded.picture)
+    return [_row("", picture, coded.picture, unpack(coded.data).streams)]
+
+
+@torch.no_grad()
+def _multi_rate(codec: Codec, picture: Pixels) -> list[Row]:
+    """Return the base alone at each B, and base and enhancement at each quality."""
+    model = codec.model
+    assert isinstance(model, MultiRate)
+    rows = []
+    height, width = (side - side % model.multiple for side in picture.shape[:2])
+    cut = np.ascontiguousarray(picture[:height, :width])
+    pixels = torch.from_numpy(cut.transpose(2, 0, 1).copy())
+    latent, coder = model.latent(from_pixels(pixels)), MultiRateCoder(model)
+    settings = {f"B={bits}": quality_of_bits(bits) for bits in BITS}
+    settings |= {f"base {quality:g}": quality for quality in QUALITIES}
+    for name, quality in settings.items():
+        streams, decoded = coder.encode_base(latent, round(quality * QUALITY_STEPS))
+        rows.append(_row(name, cut, decoded.numpy().transpose(1, 2, 0), streams))
+    for quality in QUALITIES:
+        coded = codec.compress(cut, quality)
+        parts = unpack(coded.data).streams
+        rows.append(_row(f"enhanced {quality:g}", cut, coded.picture, parts))
+    return rows
+
+
+# Comparing
+
+
+def costs(rows: list[Row], setting: str, weight: float) -> NDArray[np.float64]:
+    """Return J of each picture at a setting."""
+    found = [weight * row["mse"] + row["bpp"] for row in rows if row["setting"] == setting]
+    return np.array(found)
+
+
+def psnrs(rows: list[Row], setting: str) -> NDArray[np.float64]:
+    """Return the PSNR of each picture at a setting, in dB."""
+    found = [10 * np.log10(255**2 / row["mse"]) for row in rows if row["setting"] == setting]
+    return np.array(found)
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the mean over pictures."""
+    draws = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
+    low, high = np.percentile(values[draws].mean(axis=1), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def verdict(mean: float, low: float, high: float, floor: float, margin: float) -> str:
+    """Return ``holds``, ``does not`` or ``not resolved``; negative differences favour the claim."""
+    if margin:
+        if not abs(mean - margin) > floor or low <= margin <= high:
+            return "not resolved"
+        return "holds" if mean < margin else "does not"
+    if not abs(mean) > floor or low <= 0 <= high:  # one seed has no floor, but NaN
+        return "not resolved"
+    return "holds" if mean < 0 else "does not"
+
+
+Rows = dict[tuple[str, float, int], list[Row]]  # by arm, lambda and seed
+
+
+def compare(claim: Claim, rows: Rows, weights: Sequence[float], seeds: Sequence[int]) -> Row:
+    """Return the figures of a claim."""
+    setting = f"B={claim.bits}" if claim.bits else ""
+    if claim.bits:
+        from vpxrc.codecs.papers.multirate import trade_offs
+
+        quality = torch.tensor(quality_of_bits(claim.bits))
+        weighted = [(0.0, float(trade_offs(quality)))]
+    else:
+        weighted = [(weight, weight) for weight in weights]
+
+    def cost(arm: str, seed: int) -> NDArray[np.float64]:
+        """Return J, or the PSNR, by lambda and picture."""
+        if claim.margin:
+            return np.array([psnrs(rows[arm, key, seed], setting) for key, _ in weighted])
+        return np.array([costs(rows[arm, key, seed], setting, weight) for key, weight in weighted])
+
+    def loss_of(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the loss of the first arm: percent of J, or dB."""
+        loss = b - a if claim.margin else 100 * (a / b - 1)
+        return np.asarray(loss.mean(axis=0))
+
+    by_seed = [loss_of(cost(claim.test, seed), cost(claim.anchor, seed)) for seed in seeds]
+    difference = np.mean(by_seed, axis=0)
+    floor = max(
+        (
+            abs(float(loss_of(cost(arm, a), cost(arm, b)).mean()))
+            for arm in (claim.test, claim.anchor)
+            for a in seeds
+            for b in seeds
+            if a < b
+        ),
+        default=float("nan"),
+    )
+    mean, (low, high) = float(difference.mean()), interval(difference)
+    return {
+        "claim": claim.words,
+        "test": claim.test,
+        "anchor": claim.anchor,
+        "unit": "dB" if claim.margin else "percent of J",
+        "loss": mean,
+        "interval": [low, high],
+        "by_seed": [float(one.mean()) for one in by_seed],
+        "noise_floor": floor,
+        "bd_rate": _bd_rates(claim, rows, weights, seeds) if not claim.bits else None,
+        "verdict": verdict(mean, low, high, floor, claim.margin),
+    }
+
+
+def _bd_rates(
+    claim: Claim, rows: Rows, weights: Sequence[float], seeds: Sequence[int]
+) -> list[float | None]:
+    """Return the BD-rate in PSNR for each seed."""
+
+    def curve(arm: str, seed: int) -> tuple[list[float], list[float]]:
+        found = [rows[arm, weight, seed] for weight in weights]
+        bpp = [float(np.mean([row["bpp"] for row in one])) for one in found]
+        psnr = [
+            float(np.mean([10 * np.log10(255**2 / row["mse"]) for row in one])) for one in found
+        ]
+        return bpp, psnr
+
+    return [bd_rate(*curve(claim.anchor, seed), *curve(claim.test, seed)).percent for seed in seeds]
+
+
+def shares(rows: Rows, weights: Sequence[float], seeds: Sequence[int]) -> dict[str, float]:
+    """Return the share of the latent's bytes that are in its low part, by arm (S10-c)."""
+    found = {}
+    for arm in (f"{OCTAVE}/small", "ablation/octave-quarter", "ablation/octave-three-quarters"):
+        streams = np.array(
+            [row["streams"] for w in weights for s in seeds for row in rows[arm, w, s]]
+        )
+        # The streams are z high, z low, y low and y high.
+        found[arm] = float(streams[:, 2].sum() / streams[:, 2:].sum())
+    return found
+
+
+def crossing(rows: Rows, seeds: Sequence[int]) -> list[Row]:
+    """Return rate and PSNR of the base alone and with its enhancement, by quality (S9-c)."""
+    found = []
+    for quality in QUALITIES:
+        row: dict[str, float] = {"quality": quality}
+        for kind in ("base", "enhanced"):
+            part = [
+                one
+                for seed in seeds
+                for one in rows[SLIM, 0.0, seed]
+                if one["setting"] == f"{kind} {quality:g}"
+            ]
+            row[f"{kind}_bpp"] = float(np.mean([one["bpp"] for one in part]))
+            row[f"{kind}_psnr"] = float(psnrs(part, f"{kind} {quality:g}").mean())
+        found.append(row)
+    return found
+
+
+def trainings(
+    given: argparse.Namespace, claims: dict[str, Claim], pictures: tuple[Path, ...]
+) -> dict[tuple[str, float, int], TrainingJob]:
+    """Return the trainings that claims need, by arm, lambda (0 for multi-rate arms) and seed."""
+    found = {}
+    for claim in claims.values():
+        for arm in (claim.test, claim.anchor):
+            for weight in (0.0,) if claim.bits else given.lambdas:
+                for seed in given.seeds:
+                    name = f"{arm.replace('/', '-')}-{weight:g}-{seed}.safetensors"
+                    config = TrainingConfig(
+                        arm, weight or 0.0125, given.steps, given.batch, given.crop, seed=seed
+                    )
+                    key = arm, weight, seed
+                    found[key] = TrainingJob(pictures, given.out / "codecs" / name, config)
+    return found
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("train", type=Path, nargs="+", help="pictures to train on")
+    parser.add_argument("--test", type=Path, nargs="+", required=True, help="pictures to measure")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--claims", default="S9,S10", help="beginnings of claims, as S10-a")
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--crop", type=int, default=128)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--lambdas", type=float, nargs="+", default=list(LAMBDAS))
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--ray", help="address of a Ray cluster")
+    parser.add_argument("--list", action="store_true", help="show the trainings and end")
+    given = parser.parse_args(arguments)
+    beginnings = tuple(given.claims.split(","))
+    claims = {name: claim for name, claim in CLAIMS.items() if name.startswith(beginnings)}
+    work = trainings(given, claims, tuple(find_pictures(given.train)))
+    if given.list:
+        for arm in dict.fromkeys(arm for arm, _, _ in work):
+            cost = describe(arm)
+            count = sum(one == arm for one, _, _ in work)
+            kmac = cost.encoder_kmac + cost.decoder_kmac
+            print(f"{arm:36} {kmac:6.1f} kMAC/pixel, {count} trainings")
+        return
+    with progress_bar(hidden=False) as bar:
+        task = bar.add_task("training", total=None)
+
+        def tell(done: int, total: int | None, words: str, figures: object) -> None:
+            bar.update(task, completed=done, total=total, description=words)
+
+        missing = [job for job in work.values() if not job.out.exists()]
+        if missing:
+            train_all(missing, given.jobs, given.ray, tell)
+        rows = _measured(given, work, tuple(find_pictures(given.test)))
+    result = {
+        "steps": given.steps,
+        "seeds": given.seeds,
+        "lambdas": given.lambdas,
+        "claims": {
+            name: compare(claim, rows, given.lambdas, given.seeds) for name, claim in claims.items()
+        },
+    }
+    if "S10-c, a quarter" in claims:
+        result["share_of_bytes_in_the_low_part"] = shares(rows, given.lambdas, given.seeds)
+    if any(name.startswith("S9") for name in claims):
+        result["enhancement"] = crossing(rows, given.seeds)
+    with atomic_write(given.out / "claims.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    for name, found in result["claims"].items():
+        low, high = found["interval"]
+        print(
+            f"{name:28} {found['loss']:+7.2f} {found['unit']} [{low:+.2f}, {high:+.2f}], noise "
+            f"floor {found['noise_floor']:.2f}: {found['verdict']}"
+        )
+
+
+def _measured(
+    given: argparse.Namespace,
+    work: dict[tuple[str, float, int], TrainingJob],
+    pictures: tuple[Path, ...],
+) -> Rows:
+    """Return the rows of all checkpoints; those in the folder are not measured again."""
+    jobs = {}
+    for key, job in work.items():
+        name = digest([sha256_file(job.out), [sha256_file(path) for path in pictures]])[:24]
+        jobs[key] = Measurement(job.out, pictures, given.out / "rows" / f"{name}.json")
+    missing = [one for one in jobs.values() if not one.path.exists()]
+    if missing:
+        with open_workers(min(given.jobs, len(missing)), given.ray) as workers:
+            for done, rows in workers.unordered(measure, missing):
+                with atomic_write(done.path) as temporary:
+                    temporary.write_text(json.dumps(rows))
+    return {key: json.loads(one.path.read_text()) for key, one in jobs.items()}
+
+
+if __name__ == "__main__":
+    main()

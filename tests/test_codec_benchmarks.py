@@ -1,0 +1,132 @@
+"""The commands that judge learned codecs: round trips, speed, and the papers' claims."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("torch")
+pytest.importorskip("constriction")
+
+# These import torch and constriction.
+from benchmarks import codec_claims, codec_roundtrip, codec_speed
+from benchmarks.codec_claims import Claim, compare, verdict
+from vpxrc.codecs.codec import load_codec
+from vpxrc.codecs.papers import ABLATION, build
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    path = tmp_path_factory.mktemp("photo") / "a.png"
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (8, 10, 3), dtype=np.uint8)
+    Image.fromarray(small).resize((160, 128), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def test_round_trips_and_damage(photo, capsys):
+    given = [str(photo), "--pictures", "0", "--sizes", "1x1,17x33", "--streams", "40"]
+    assert codec_roundtrip.main([*given, "--codec", "checkerboard/small"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["pictures"] == 2
+    assert found["different"] == []
+    assert found["errors"] + found["decoded_under_a_right_checksum"] == found["damaged"] == 40
+    assert found["errors"] > 30
+
+
+def test_a_wrong_round_trip_is_told(photo, capsys, monkeypatch):
+    wrong = codec_roundtrip.DECODE.replace("read_bytes())", "read_bytes()) ^ 1")
+    monkeypatch.setattr(codec_roundtrip, "DECODE", wrong)
+    given = [str(photo), "--pictures", "0", "--sizes", "1x1", "--streams", "1"]
+    assert codec_roundtrip.main([*given, "--codec", "factorized/small"]) == 1
+    assert json.loads(capsys.readouterr().out)["different"] == ["1x1"]
+
+
+def test_parts_of_the_time(photo):
+    found = codec_speed.measure("mean-scale/small", str(photo), repeats=1)
+    for name in ("encode", "decode"):
+        parts = found[f"{name}_shares"]
+        assert sum(parts.values()) == pytest.approx(1)
+        assert all(0 < part < 1 for part in parts.values()), parts
+        assert found[f"{name}_seconds_per_megapixel"] > 0
+    assert found["peak_megabytes"] >= found["of_these_before_the_codec"] > 0
+
+
+# The claims
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        ((-2.0, -3.0, -1.0, 0.5, 0.0), "holds"),
+        ((2.0, 1.0, 3.0, 0.5, 0.0), "does not"),
+        ((-2.0, -3.0, -1.0, 2.5, 0.0), "not resolved"),
+        ((-2.0, -4.5, 0.5, 0.5, 0.0), "not resolved"),
+        ((-2.0, -3.0, -1.0, float("nan"), 0.0), "not resolved"),
+        ((0.1, 0.05, 0.15, 0.05, 0.3), "holds"),
+        ((0.6, 0.5, 0.7, 0.05, 0.3), "does not"),
+        ((0.4, 0.25, 0.5, 0.05, 0.3), "not resolved"),
+    ],
+)
+def test_verdicts(figures, words):
+    assert verdict(*figures) == words
+
+
+def rows_of(factor):
+    """Rows of three pictures, with a cost of 1, 2 and 3 times a factor at lambda 0.01."""
+    return [
+        {"setting": setting, "bpp": 0.5 * n * factor, "mse": 50.0 * n * factor, "streams": [1]}
+        for setting in ("", "B=4")
+        for n in (1, 2, 3)
+    ]
+
+
+def test_a_claim_is_judged_by_its_costs():
+    claim = Claim("a is better than b", "a", "b")
+    factors = {("a", 0): 0.95, ("a", 1): 0.94, ("b", 0): 1.0, ("b", 1): 1.0}
+    rows = {(arm, 0.01, seed): rows_of(factor) for (arm, seed), factor in factors.items()}
+    found = compare(claim, rows, [0.01], [0, 1])
+    assert found["loss"] == pytest.approx(-5.5)
+    assert found["by_seed"] == pytest.approx([-5.0, -6.0])
+    assert found["interval"] == pytest.approx([-5.5, -5.5])
+    assert found["noise_floor"] == pytest.approx(100 * (0.95 / 0.94 - 1))
+    assert found["verdict"] == "holds"
+    assert found["unit"] == "percent of J"
+    turned = compare(Claim("b is better than a", "b", "a"), rows, [0.01], [0, 1])
+    assert turned["verdict"] == "does not"
+    # By PSNR: 5 and 6 % less squared error are 0.22 and 0.27 dB.
+    rows = {(arm, 0.0, seed): one for (arm, _, seed), one in rows.items()}
+    lost = compare(Claim("b loses little to a", "b", "a", 4, 0.3), rows, [0.01], [0, 1])
+    assert lost["loss"] == pytest.approx(-5 * np.log10(0.95 * 0.94))
+    assert lost["verdict"] == "holds"
+
+
+def test_every_arm_is_a_codec():
+    arms = {arm for claim in codec_claims.CLAIMS.values() for arm in (claim.test, claim.anchor)}
+    assert {f"ablation/{width}" for width in ABLATION.widths} <= arms
+    for arm in arms:
+        assert build(arm).multiple in (32, 64, 128)
+
+
+def test_claims_from_training_to_verdict(photo, tmp_path, capsys):
+    given = [str(photo), "--test", str(photo), "--out", str(tmp_path), "--steps", "2"]
+    given += ["--batch", "1", "--lambdas", "0.01", "--jobs", "1", "--claims"]
+    codec_claims.main([*given, "S10-b", "--seeds", "0", "1"])
+    found = json.loads((tmp_path / "claims.json").read_text())["claims"]
+    assert list(found) == ["S10-b"]
+    assert found["S10-b"]["test"] == "octave-mean-scale/small"
+    assert found["S10-b"]["noise_floor"] > 0
+    assert found["S10-b"]["verdict"] in capsys.readouterr().out
+    paths = sorted((tmp_path / "codecs").glob("*.safetensors"))
+    assert len(paths) == 4
+    times = [path.stat().st_mtime_ns for path in paths]
+    rows = json.loads(next((tmp_path / "rows").iterdir()).read_text())
+    assert rows[0]["bpp"] == 8 * sum(rows[0]["streams"]) / (160 * 128)
+    codec_claims.main([*given, "S10-b", "--seeds", "0", "1"])
+    assert [path.stat().st_mtime_ns for path in paths] == times
+    assert load_codec(paths[0]).spec == "ablation/octave-plain"
+    codec_claims.main([*given, "S9-b, B=2", "--seeds", "0"])
+    result = json.loads((tmp_path / "claims.json").read_text())
+    assert len(result["enhancement"]) == len(codec_claims.QUALITIES)
+    assert result["claims"]["S9-b, B=2"]["unit"] == "dB"

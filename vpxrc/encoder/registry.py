@@ -1,0 +1,38 @@
+"""Encoders by name."""
+
+from importlib.metadata import entry_points
+from typing import Any
+
+from vpxrc.encoder.options import EncoderOptions
+from vpxrc.errors import InputError
+
+GROUP = "vpxrc.encoders"
+
+
+def make_options(encoder: str = "vp9", **fields: Any) -> EncoderOptions:
+    """Return the options of an encoder from its name, or ``NAME:ARGUMENT`` for one that takes it.
+
+    Names come from the entry points ``vpxrc.encoders`` of all installed packages. Each names a
+    callable that takes the argument, if any, as a string, and fields of its options by name.
+
+    Args:
+        encoder: The spec: ``vp9``, or ``learned:CODEC`` with a codec of the zoo or a checkpoint.
+        **fields: Fields of :class:`vpxrc.EncoderOptions`.
+
+    Raises:
+        InputError: There is no such encoder, or it refuses the argument or a field.
+        MissingDependencyError: The encoder needs a package that is not installed.
+    """
+    name, _, argument = encoder.partition(":")
+    found = entry_points(group=GROUP, name=name)
+    if not found:
+        names = sorted(entry.name for entry in entry_points(group=GROUP))
+        raise InputError(f"unknown encoder {name!r}: choose from {', '.join(names)}")
+    factory = next(iter(found)).load()
+    try:
+        options = factory(argument, **fields) if argument else factory(**fields)
+    except TypeError as error:
+        raise InputError(f"encoder {encoder!r}: {error}") from error
+    if not isinstance(options, EncoderOptions):
+        raise InputError(f"encoder {name!r} has no vpxrc.EncoderOptions")
+    return options
