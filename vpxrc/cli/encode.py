@@ -12,16 +12,21 @@ from rich.text import Text
 from vpxrc.agents.teacher.search import check_start, improve_by
 from vpxrc.cli.common import DEFAULT_POLICY, CpuUsed, Json, progress_bar
 from vpxrc.errors import InputError
+from vpxrc.media.frames import parse_fps
 from vpxrc.policies.registry import make_policy
 from vpxrc.storage import atomic_write
 from vpxrc.transcoding.pipeline import MAX_ENCODES, MEGABYTE, Transcoded, transcode
+from vpxrc.transcoding.places import check_output
 from vpxrc.transcoding.target import QualityTarget
 
 UNSPENT_SHARE = 0.1  # A user is told if a policy leaves more than this share of the bits.
 TRANSPARENT_PSNR = 50.0  # dB; above it no eye tells the picture from the source.
 
 
-_Source = Annotated[Path, typer.Argument(metavar="IN", help="Anything that ffmpeg reads.")]
+_Source = Annotated[
+    Path,
+    typer.Argument(metavar="IN", help="Anything that ffmpeg reads; - reads standard input."),
+]
 _Output = Annotated[Path, typer.Option("-o", "--output", help="A .webm or .ivf file.")]
 _Bitrate = Annotated[
     int | None,
@@ -76,6 +81,15 @@ _Audio = Annotated[
         "else made Opus (64 kbit/s mono, 96 stereo)."
     ),
 ]
+_Deinterlace = Annotated[
+    bool, typer.Option(help="Deinterlace the frames that are marked as interlaced (bwdif).")
+]
+_Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Refuse a damaged video. Else what can be decoded of it is encoded."
+    ),
+]
 _Fps = Annotated[
     str | None,
     typer.Option(
@@ -123,6 +137,8 @@ def encode(
     cpu_used: CpuUsed = 2,
     effort: _Effort = 1,
     audio: _Audio = True,
+    deinterlace: _Deinterlace = True,
+    strict: _Strict = False,
     fps: _Fps = None,
     chunk: _Chunk = None,
     jobs: _Jobs = None,
@@ -145,7 +161,10 @@ def encode(
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm --effort 40   # slower, for fewer bits
     """  # noqa: D301 - typer wants the \b as it is
     quality = None if target is None else QualityTarget.parse(target)
-    _check_options(bitrate, size, target, chunk)
+    _check_options(bitrate, size, target, chunk, fps)
+    for written in (log, two_pass_log):
+        if written is not None:
+            check_output(written, source, output)
     policy = _tuned(policy, tune)
     chosen = make_policy(policy)
     if effort > 1:
@@ -170,6 +189,8 @@ def encode(
             cpu_used=cpu_used,
             encode=functools.partial(improve_by, policy, effort) if effort > 1 else None,
             audio=audio,
+            deinterlace=deinterlace,
+            strict=strict,
             fps=fps,
             chunk=chunk,
             jobs=jobs,
@@ -200,7 +221,11 @@ def _keep_log(log: Path | None, result: Transcoded) -> None:
 
 
 def _check_options(
-    bitrate: int | None, size: float | None, target: str | None, chunk: float | None
+    bitrate: int | None,
+    size: float | None,
+    target: str | None,
+    chunk: float | None,
+    fps: str | None,
 ) -> None:
     """Refuse what :func:`transcode` would, by the names of the options."""
     if sum(one is not None for one in (bitrate, size, target)) != 1:
@@ -209,6 +234,11 @@ def _check_options(
         raise InputError(f"--size must be above 0, not {size:g}")
     if chunk is not None and not 0 <= chunk < float("inf"):
         raise InputError(f"--chunk must be at least 0, not {chunk:g}")
+    if fps is not None:
+        try:
+            parse_fps(fps)
+        except InputError as error:
+            raise InputError(f"--{error}") from None
 
 
 def _notes(result: Transcoded, overshoot: float | None) -> list[str]:

@@ -15,13 +15,15 @@ from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError
 from vpxrc.media.audio import Audio, extract_audio
-from vpxrc.media.decoding import open_video
-from vpxrc.media.frames import Video, parse_fps
-from vpxrc.media.muxing import write_webm
+from vpxrc.media.decoding import Decoded, decode
+from vpxrc.media.frames import Video
+from vpxrc.media.muxing import Companions, write_webm
 from vpxrc.media.probing import HDR, TO_SDR, Source, probe
+from vpxrc.media.subtitles import read_subtitles
 from vpxrc.policies.registry import make_policy
-from vpxrc.storage import atomic_write, check_writable, temporary_folder
+from vpxrc.storage import atomic_write, temporary_folder
 from vpxrc.transcoding.chunks import MAX_BITRATE, Chunk, ChunkedEncode, Encode, encode_by
+from vpxrc.transcoding.places import check_output, spool
 from vpxrc.transcoding.target import QualityTarget, Try, first_bitrate, reach
 
 CONTAINERS = (".webm", ".ivf")
@@ -119,14 +121,19 @@ class _Output:
     Attributes:
         path: Where it goes.
         video: The source's frames.
-        audio: The sound that goes along; None without.
+        companions: What goes along.
         most_bytes: The size that it may have; None for any.
     """
 
     path: Path
     video: Video
-    audio: Audio | None
+    companions: Companions
     most_bytes: float | None
+
+    @property
+    def audio(self) -> Audio | None:
+        """The sound that goes along; None without."""
+        return self.companions.audio
 
     @property
     def other_bytes(self) -> float:
@@ -141,8 +148,7 @@ class _Output:
             with atomic_write(path) as temporary:
                 temporary.write_bytes(log.stream)
         else:
-            audio = None if self.audio is None else self.audio.path
-            write_webm(path, log.stream, audio, self.video.colours)
+            write_webm(path, log.stream, self.companions)
         return path.stat().st_size
 
 
@@ -158,6 +164,8 @@ def transcode(
     cpu_used: int = 2,
     encode: Encode | None = None,
     audio: bool = True,
+    deinterlace: bool = True,
+    strict: bool = False,
     fps: Fraction | int | str | None = None,
     chunk: float | None = None,
     jobs: int | None = None,
@@ -170,7 +178,7 @@ def transcode(
     started afresh: a script calls this under ``if __name__ == "__main__":``.
 
     Args:
-        source: Any file that ffmpeg reads.
+        source: Any file that ffmpeg reads, or a pipe; ``-`` is standard input.
         output: The file to write, ``.webm`` or ``.ivf``. IVF takes no audio.
         target_bitrate: Target of the video in kbit/s; this, ``size`` or ``target``.
         size: Size of the whole file in megabytes of 1,000,000 bytes, audio and container included.
@@ -184,6 +192,8 @@ def transcode(
             :func:`vpxrc.agents.teacher.search.improve_by` does with more encodes.
         audio: Whether the first audio stream goes along: Opus and Vorbis as they are, all other
             codecs made Opus.
+        deinterlace: Whether frames that are marked as interlaced are deinterlaced.
+        strict: Whether a damaged file is refused. Else what can be decoded of it is encoded.
         fps: Constant rate to resample to; by default the video's own, or a usual one if it varies.
         chunk: Seconds of a chunk, about; 0: no cut. By default 10 for more than 30 s, else 0.
         jobs: Chunks at the same time; by default one per core. The output does not depend on it.
@@ -203,12 +213,15 @@ def transcode(
     _check_arguments(output, target_bitrate, size, target, chunk, max_encodes)
     options = EncoderOptions(1 if target_bitrate is None else target_bitrate, cpu_used)
     observes = make_policy(policy).observes
-    found, video, notes = _open(source, fps)
-    check_writable(output.parent)
+    source = Path(source)
+    check_output(output, source)
     with temporary_folder() as folder:
+        found = _look(source if source.is_file() else spool(source, folder))
+        decoded = decode(found, fps=fps, strict=strict, deinterlace=deinterlace)
+        video = decoded.video
         most_bytes = None if size is None else size * MEGABYTE
-        sound, said = _sound(found, folder, output.suffix.lower(), audio, most_bytes)
-        file = _Output(output, video, sound, most_bytes)
+        companions, said = _companions(found, decoded, folder, output, audio, most_bytes)
+        file = _Output(output, video, companions, most_bytes)
         if two_pass_log is not None:
             use_first_pass_file(Path(two_pass_log), video, options)
         options = _with_first_target(options, file, target)
@@ -225,7 +238,8 @@ def transcode(
                 tries = reach(job, video, target, max_encodes, jobs, progress)
             num_bytes = file.write(job.log)
     seconds, chunks = time.perf_counter() - begin, tuple(job.chunks)
-    return Transcoded(output, num_bytes, job.log, chunks, sound, tries, (*notes, *said), seconds)
+    notes = (*decoded.notes, *found.notes, *said)
+    return Transcoded(output, num_bytes, job.log, chunks, file.audio, tries, notes, seconds)
 
 
 def _check_arguments(
@@ -249,8 +263,8 @@ def _check_arguments(
         raise InputError(f"max_encodes must be at least 1, not {max_encodes}")
 
 
-def _open(path: str | Path, fps: Fraction | int | str | None) -> tuple[Source, Video, list[str]]:
-    """Return a file's properties and its frames at a constant rate, and notes on them.
+def _look(path: Path) -> Source:
+    """Return a file's properties.
 
     Raises:
         InputError: The file cannot be read, or is HDR, which 8 bits would show wrongly.
@@ -261,30 +275,53 @@ def _open(path: str | Path, fps: Fraction | int | str | None) -> tuple[Source, V
             f"{source.path}: HDR ({HDR[source.colours.transfer]}); only SDR video is supported, "
             f"convert it first: {TO_SDR}"
         )
-    if fps is not None:
-        return source, open_video(source, fps=parse_fps(fps)), []
-    rate = source.resampling_rate
-    notes = [f"variable frame rate, made {float(rate):g} frames per second"] if rate else []
-    return source, open_video(source, fps=rate), notes
+    return source
+
+
+def _companions(
+    source: Source,
+    decoded: Decoded,
+    folder: Path,
+    output: Path,
+    audio: bool,
+    most_bytes: float | None,
+) -> tuple[Companions, list[str]]:
+    """Return what goes into the file beside the pictures, and notes on what does not."""
+    if output.suffix.lower() != ".webm":
+        left_out = {
+            "audio is": source.audio,
+            "subtitles are": source.subtitles,
+            "the title is": source.labels.title,
+            "chapters are": source.labels.chapters,
+            "the shape of the pixels is": source.labels.aspect != 1,
+            "stereo_mode is": source.labels.stereo_mode,
+        }
+        ends = f"left out: {output.suffix} has none"
+        return Companions(), [f"{name} {ends}" for name, found in left_out.items() if found]
+    sound, notes = _sound(source, folder, audio, most_bytes)
+    subtitles = read_subtitles(source)
+    pictured = [one.codec for one in source.subtitles if not one.is_text]
+    if subtitles:
+        notes.append(f"subtitles: {len(subtitles)} stream(s) made WebVTT")
+    if pictured:
+        notes.append(f"subtitles are left out: {', '.join(pictured)} are no text")
+    return Companions(decoded.start, source.labels, sound, subtitles), notes
 
 
 def _sound(
-    source: Source, folder: Path, suffix: str, wanted: bool, most_bytes: float | None
+    source: Source, folder: Path, wanted: bool, most_bytes: float | None
 ) -> tuple[Audio | None, list[str]]:
     """Return the audio that goes into the file, and notes on it and on what is left out."""
-    notes = ["subtitles are left out"] if source.num_subtitles else []
-    codecs = source.audio_codecs
-    if not codecs or not wanted:
-        notes += ["audio is left out: --no-audio"] * bool(codecs)
-        return None, notes
-    if suffix != ".webm":
-        return None, [*notes, f"audio is left out: {suffix} has none"]
+    if not source.audio or not wanted:
+        return None, ["audio is left out: --no-audio"] * bool(source.audio)
     share = None if most_bytes is None else AUDIO_SHARE * most_bytes
-    sound = extract_audio(source.path, folder / "audio.mka", codecs[0], share)
-    of = f", the first of {len(codecs)} streams" if len(codecs) > 1 else ""
-    notes.append(f"audio: {sound}{of}")
+    sound = extract_audio(source.path, folder / "audio.mka", source.audio[0], share)
+    if sound is None:
+        return None, ["audio is left out: it has no sample"]
+    of = f", the first of {len(source.audio)} streams" if len(source.audio) > 1 else ""
+    notes = [f"audio: {sound}{of}"]
     if sound.damage:
-        notes.append(f"audio: ffmpeg complained: {sound.damage}")
+        notes.append(f"audio is damaged: {sound.damage}")
     return sound, notes
 
 
