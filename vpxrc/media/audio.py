@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vpxrc.errors import InputError, OutputError
 from vpxrc.media.probing import Track
@@ -263,6 +263,7 @@ class _Encoding:
                 frame = self._graph.pull()
             except (av.BlockingIOError, av.EOFError):
                 return
+            assert isinstance(frame, av.AudioFrame)
             yield frame
 
 
@@ -286,7 +287,7 @@ class _Decoding:
         while True:
             try:
                 packet = next(packets)
-                frames = packet.decode()
+                frames: list[Any] = packet.decode()
             except StopIteration:
                 return
             except av.FFmpegError as error:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ class Decoder:
         import av
 
         name = self._reading.container.format.name
-        with _errors() if name in _SILENT_FORMATS else nullcontext([]) as errors:
+        with _errors(name in _SILENT_FORMATS) as errors:
             packets = self._reading.packets(self._video)
             while True:
                 try:
@@ -100,9 +100,13 @@ class Decoder:
 
 
 @contextmanager
-def _errors() -> Iterator[list[tuple[int, str, str]]]:
-    """Yield the errors that the libraries log in this thread: level, part and words."""
+def _errors(are_wanted: bool) -> Iterator[list[tuple[int, str, str]]]:
+    """Yield a list that gets the errors logged in this thread, if wanted: level, part, words."""
     import av.logging
+
+    if not are_wanted:
+        yield []
+        return
 
     level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)

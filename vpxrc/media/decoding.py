@@ -166,12 +166,8 @@ def decode(
     key = hashlib.sha256(json.dumps(decoding, sort_keys=True).encode()).hexdigest()
     folder = (cache_dir() if cache is None else Path(cache)) / "frames"
     frames_file = folder / f"{key}.i420"
-    # A name's bytes may be no text; those are shown as such.
-    name = (
-        path.stem.encode(errors="surrogateescape").decode(errors="replace")
-        if name is None
-        else name
-    )
+    if name is None:  # of a file, whose bytes may be no text
+        name = path.stem.encode(errors="surrogateescape").decode(errors="replace")
 
     found = _open_cached(name, frames_file, path, strict)
     if found is None:

@@ -1,6 +1,5 @@
 """Running the ffmpeg program, and reading its messages."""
 
-import os
 import re
 import subprocess
 import tempfile
@@ -46,9 +45,7 @@ def ffmpeg_program() -> str:
 
 
 @contextmanager
-def start_ffmpeg(
-    stream: Any, **options: Any
-) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+def _start(stream: Any, **options: Any) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     """Run an ffmpeg-python stream, and end the program when the block ends early.
 
     Args:
@@ -110,10 +107,10 @@ def run_ffmpeg(
         MissingDependencyError: There is no ffmpeg, or it lacks a filter.
     """
     stdin = subprocess.DEVNULL if data is None else subprocess.PIPE
-    with start_ffmpeg(stream, stdin=stdin, stdout=subprocess.PIPE, cwd=cwd) as (process, messages):
+    with _start(stream, stdin=stdin, stdout=subprocess.PIPE, cwd=cwd) as (process, messages):
         output, _ = process.communicate(data)
         if process.returncode:
-            words = first_error(messages)
+            words = _first_error(messages)
             if "No such filter" in words:
                 raise MissingDependencyError(
                     f"{doing}: this ffmpeg is not imageio-ffmpeg's ({words}): "
@@ -123,17 +120,10 @@ def run_ffmpeg(
     return output
 
 
-def message_lines(messages: IO[bytes]) -> list[str]:
-    """Return ffmpeg's messages so far, line by line, each marked with its level."""
-    # Not seek and read: the running program writes at the file's shared position.
-    size = os.fstat(messages.fileno()).st_size
-    return os.pread(messages.fileno(), size, 0).decode(errors="replace").splitlines()
-
-
-def first_error(messages: IO[bytes]) -> str:
+def _first_error(messages: IO[bytes]) -> str:
     """Return ffmpeg's first error message, which is the cause where others follow."""
-    for line in message_lines(messages):
+    messages.seek(0)
+    for line in messages.read().decode(errors="replace").splitlines():
         if match := re.search(r"\[(?:error|fatal|panic)\] (.*)", line):
-            words = match[1].strip()
-            return NOT_READ if words.startswith("Format not on whitelist") else words
+            return match[1].strip()
     return "ffmpeg says nothing about it"

@@ -1,6 +1,6 @@
 """All that a media file says beside its samples, and that WebM can say as well."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from vpxrc.media.frames import Colours
@@ -85,7 +85,7 @@ class Labels:
         chapters: In the order of the file.
     """
 
-    colours: Colours = Colours()
+    colours: Colours = field(default_factory=Colours)
     aspect: Fraction = Fraction(1)
     stereo_mode: str = ""
     title: str = ""

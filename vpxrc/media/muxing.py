@@ -4,7 +4,7 @@ import heapq
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -97,7 +97,7 @@ class Companions:
     """
 
     start: Fraction = Fraction(0)
-    labels: Labels = Labels()
+    labels: Labels = field(default_factory=Labels)
     audio: Audio | None = None
     subtitles: tuple[Subtitles, ...] = ()
 
@@ -127,7 +127,7 @@ def write_webm(path: str | Path, ivf: bytes, companions: Companions | None = Non
         made = temporary if aspect == 1 else folder / "square.webm"
         try:
             with (
-                av.open(BytesIO(ivf), format="ivf") as pictures,
+                av.open(BytesIO(ivf), "r", format="ivf") as pictures,
                 open(made, "wb") as file,
                 av.open(file, "w", format="webm", container_options=dict(_EXACT)) as output,
             ):
@@ -152,8 +152,8 @@ def _write(output: "OutputContainer", pictures: "InputContainer", companions: Co
         [
             {
                 "id": number,
-                "start": round(max(chapter.start - origin, 0) * 1000),
-                "end": round(max(chapter.end - origin, 0) * 1000),
+                "start": round(max(chapter.start - origin, Fraction(0)) * 1000),
+                "end": round((chapter.end - origin) * 1000),
                 "time_base": _MILLISECOND,
                 "metadata": {"title": chapter.title} if chapter.title else {},
             }

@@ -1,7 +1,7 @@
 """Decoded frames made rows of a video: upright, of one size, progressive, 8-bit 4:2:0."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +9,16 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from av.filter import Graph
     from av.video.frame import VideoFrame
+    from av.video.plane import VideoPlane
 
 _PLAIN = ("yuv420p", "yuvj420p", "yuva420p")  # Their planes are copied as they are.
 _PLANES = 3
+
+
+def side_data(frame: "VideoFrame", name: str) -> NDArray[np.int32] | None:
+    """Return data that goes with a frame as the integers of its C struct; None without."""
+    data: Any = frame.side_data.get(name)
+    return None if data is None else np.frombuffer(bytes(data), np.int32)
 
 
 def upright_filters(frame: "VideoFrame") -> list[str]:
@@ -20,10 +27,9 @@ def upright_filters(frame: "VideoFrame") -> list[str]:
     Args:
         frame: A frame, which has the display matrix of its stream.
     """
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
+    matrix = side_data(frame, "DISPLAYMATRIX")
+    if matrix is None:
         return []
-    matrix = np.frombuffer(bytes(data), np.int32)
     angle = -frame.rotation % 360  # clockwise
     if abs(angle - 90) < 1:
         return ["transpose=cclock_flip" if matrix[3] > 0 else "transpose=clock"]
@@ -39,8 +45,13 @@ def has_transparency(frame: "VideoFrame") -> bool:
     if not any(part.is_alpha for part in frame.format.components) and frame.format.name != "pal8":
         return False
     alpha = frame.reformat(format="yuva420p").planes[_PLANES]
-    rows = np.frombuffer(alpha, np.uint8).reshape(-1, alpha.line_size)
-    return bool(rows[: alpha.height, : alpha.width].min() < 255)
+    return bool(_samples(alpha)[: alpha.height, : alpha.width].min() < 255)
+
+
+def _samples(plane: "VideoPlane") -> NDArray[np.uint8]:
+    """Return the rows of a plane with their padding."""
+    data: Any = plane
+    return np.frombuffer(data, np.uint8).reshape(-1, plane.line_size)
 
 
 class Pictures:
@@ -134,6 +145,5 @@ class Pictures:
         for index, plane in enumerate(frame.planes[:_PLANES]):
             half = bool(index)
             width, height = (-(-side // (1 + half)) for side in self.size)
-            rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-            planes.append(rows[:height, :width])
+            planes.append(_samples(plane)[:height, :width])
         return b"".join(plane.tobytes() for plane in planes)

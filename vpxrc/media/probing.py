@@ -10,11 +10,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vpxrc.media.frames import Colours
 from vpxrc.media.labels import FULL_RANGE, MATRICES, PRIMARIES, TRANSFERS, Chapter, Labels
-from vpxrc.media.pictures import upright_filters
+from vpxrc.media.pictures import side_data, upright_filters
 from vpxrc.media.reading import Reading
 
 if TYPE_CHECKING:
@@ -37,6 +35,7 @@ _STEREO_MODES = {
     (2, True): "bottom_top",
 }
 _OTHER_STEREO = "another arrangement of two eyes' pictures"
+_TEXT_SUBTITLES = 1 << 17  # AV_CODEC_PROP_TEXT_SUB
 _NO_LANGUAGE = ("", "und")
 
 
@@ -102,7 +101,7 @@ def probe(path: str | Path) -> Source:
         frame = _first_frame(reading)
         pixels = video.codec_context.format
         stereo_mode, notes = _stereo_mode(frame, video.metadata.get("stereo_mode", ""))
-        if frame is not None and frame.side_data.get("SPHERICAL") is not None:
+        if frame is not None and side_data(frame, "SPHERICAL") is not None:
             notes.append("the projection of a spherical video is left out")
         if video.metadata.get("alpha_mode") == "1":
             notes.append("transparency is left out")
@@ -163,9 +162,9 @@ def _aspect(aspect: Fraction | None, frame: "VideoFrame | None") -> Fraction:
 
 def _stereo_mode(frame: "VideoFrame | None", tag: str) -> tuple[str, list[str]]:
     """Return the places of two eyes' pictures by the frame or by Matroska's tag, and notes."""
-    data = None if frame is None else frame.side_data.get("STEREO3D")
+    data = None if frame is None else side_data(frame, "STEREO3D")
     if data is not None:
-        kind, flags = np.frombuffer(bytes(data), np.int32)[:2].tolist()
+        kind, flags = data[:2].tolist()
         if kind == 0:
             return "", []
         mode = _STEREO_MODES.get((kind, bool(flags & 1)), _OTHER_STEREO)
@@ -199,8 +198,6 @@ def _language(metadata: dict[str, str]) -> str:
 
 def _track(stream: "AudioStream | SubtitleStream") -> Track:
     """Return a stream's codec, which is not the name of its decoder, and its labels."""
-    from av.codec.codec import Properties
-
     context = stream.codec_context
     if context is None:
         return Track("none")
@@ -208,5 +205,5 @@ def _track(stream: "AudioStream | SubtitleStream") -> Track:
         str(context.codec.canonical_name),
         _language(stream.metadata),
         _tag(stream.metadata, "title"),
-        bool(context.codec.properties & Properties.TEXT_SUB.value),
+        bool(context.codec.properties & _TEXT_SUBTITLES),
     )

@@ -10,7 +10,6 @@ from vpxrc.errors import InputError
 from vpxrc.media.ffmpeg import NOT_READ, READING
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
     from av.packet import Packet
     from av.stream import Stream
     from av.video.stream import VideoStream
@@ -65,9 +64,10 @@ class Reading:
             except OSError as error:
                 raise InputError(f"cannot read {path}: {error.strerror or error}") from error
             try:
-                self.container: InputContainer = opened.enter_context(
+                self.container = opened.enter_context(
                     av.open(
                         file,
+                        "r",
                         metadata_errors="replace",
                         container_options=dict(READING),
                         buffer_size=BUFFER_BYTES,

@@ -137,13 +137,15 @@ def find_timing(
 def _candidates(seconds: NDArray[np.float64], named: list[Fraction]) -> list[Fraction]:
     """Return rates that may be meant, without repeats: those named, standard ones, the mean."""
     mean = (len(seconds) - 1) / max(float(seconds[-1]), 1e-9)
-    near = [rate for rate in _RATES if any(_is_near(rate, one) for one in (mean, *named))]
+    near = [
+        rate for rate in _RATES if any(_is_near(rate, one) for one in (mean, *map(float, named)))
+    ]
     measured = [Fraction(mean).limit_denominator(bound) for bound in (1, 1001, 100_000)]
     return list(dict.fromkeys([*named, *near, *(rate for rate in measured if rate > 0)]))
 
 
-def _is_near(rate: Fraction, other: float | Fraction) -> bool:
-    return abs(float(rate) / float(other) - 1) < 0.01
+def _is_near(rate: Fraction, other: float) -> bool:
+    return abs(float(rate) / other - 1) < 0.01
 
 
 def _nearest(
