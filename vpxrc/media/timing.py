@@ -74,8 +74,7 @@ def at_rate(
     seconds = np.array([float(time - start) for time in (*times, times[-1] + last)])
     # A millionth: halves that floating point has missed are rounded up, too.
     slots = np.floor(seconds * float(rate) + 0.5 + 1e-6).astype(np.int64)
-    slots[-1] = max(slots[-1], slots[-2] + 1)
-    count = int(slots[-1])
+    count = max(int(slots[-1]), 1)
     if count > _MOST_REPEATS * len(times) + _SPARE:
         raise InputError(
             f"{path}: {len(times)} frame(s) are spread over {float(times[-1] - start):,.0f} s, "
