@@ -14,7 +14,8 @@ from vpxrc.cli.common import DEFAULT_POLICY, CpuUsed, Json, progress_bar
 from vpxrc.errors import InputError
 from vpxrc.media.frames import parse_fps
 from vpxrc.policies.registry import make_policy
-from vpxrc.storage import atomic_write
+from vpxrc.provenance import causes
+from vpxrc.storage import atomic_write, digest
 from vpxrc.transcoding.pipeline import MAX_ENCODES, MEGABYTE, Transcoded, transcode
 from vpxrc.transcoding.places import check_output
 from vpxrc.transcoding.target import QualityTarget
@@ -103,13 +104,20 @@ _Chunk = Annotated[
         metavar="SECONDS",
         help="Length of the chunks, about. The video is cut at key frames and the chunks are "
         "encoded at the same time, to within 2 % of the target together; 0: no cut. By default "
-        "10 for a video longer than 30 s, else 0. An interruption discards finished chunks.",
+        "10 for a video longer than 30 s, else 0.",
     ),
 ]
 _Jobs = Annotated[
     int | None,
     typer.Option(
         min=1, help="Chunks at the same time; by default one per core. The output is the same."
+    ),
+]
+_Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the same encode that was interrupted: use the chunks that it finished.",
     ),
 ]
 _TwoPassLog = Annotated[
@@ -142,6 +150,7 @@ def encode(
     fps: _Fps = None,
     chunk: _Chunk = None,
     jobs: _Jobs = None,
+    resume: _Resume = False,
     two_pass_log: _TwoPassLog = None,
     log: _Log = None,
     quiet: _Quiet = False,
@@ -149,8 +158,9 @@ def encode(
 ) -> None:
     """Encode a video to VP9 under a policy.
 
-    Phone videos are turned upright, a variable frame rate becomes a constant one, audio stays in
-    time, and .webm names the colours that the video named. 10-bit and HDR video is refused.
+    Phone videos are turned upright, a variable frame rate becomes a constant one, interlaced video
+    is deinterlaced, audio stays in time, and .webm keeps colours, the shape of the pixels, the
+    title, chapters, languages and text subtitles. 10-bit and HDR video is refused.
 
     \b
     Examples:
@@ -159,6 +169,7 @@ def encode(
       vpxrc encode holiday.mp4 --target vmaf=93 -o holiday.webm    # as few bits as have VMAF 93
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm --policy libvpx-vbr-mlarf --cpu-used 1
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm --effort 40   # slower, for fewer bits
+      vpxrc encode holiday.mp4 -b 400 -o holiday.webm --resume    # after an interruption
     """  # noqa: D301 - typer wants the \b as it is
     quality = None if target is None else QualityTarget.parse(target)
     _check_options(bitrate, size, target, chunk, fps)
@@ -195,6 +206,8 @@ def encode(
             chunk=chunk,
             jobs=jobs,
             two_pass_log=two_pass_log,
+            recipe=digest({"code": causes(policy), "effort": effort}),
+            resume=resume,
             progress=progress,
         )
     _keep_log(log, result)

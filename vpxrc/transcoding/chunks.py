@@ -30,6 +30,7 @@ from vpxrc.parallel import Workers, open_workers
 from vpxrc.policies.base import encode
 from vpxrc.policies.registry import make_policy
 from vpxrc.storage import temporary_folder
+from vpxrc.transcoding.keeping import Keeper
 
 # Exponent of the bit allocation: a frame gets bits in proportion to `error ** POWER`. libvpx uses
 # 0.5, which minimises mean squared error; 0 (equal bits) maximises mean PSNR. With this value both
@@ -88,6 +89,7 @@ class ChunkedEncode:
         power: Exponent of the bit allocation; see :func:`share`.
         progress: Called with the number of frames done since the last beginning and the number to
             be done, from another thread too.
+        keeper: Keeps finished chunks, and gives back those of an earlier encode.
 
     Raises:
         InputError: ``jobs`` is below 1.
@@ -102,6 +104,7 @@ class ChunkedEncode:
         jobs: int = 1,
         power: float = POWER,
         progress: Callable[[int, int], None] | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         if jobs < 1:
             raise InputError(f"jobs must be at least 1, not {jobs}")
@@ -112,6 +115,7 @@ class ChunkedEncode:
         self._jobs = jobs
         self._power = power
         self._progress = progress
+        self._keeper = keeper
         self._found: dict[tuple[int, int], Chunk] = {}  # by number and target
         self._tried: list[list[tuple[int, int]]] = [[] for _ in starts]  # target, bits
         self.chunks: list[Chunk] = []
@@ -258,12 +262,22 @@ class ChunkedEncode:
 
     def _encode_at(self, wanted: dict[int, int]) -> dict[int, Chunk]:
         """Encode chunks at these targets in kbit/s, by number; what is known is not done again."""
-        targets = {i: target for i, target in wanted.items() if (i, target) not in self._found}
+        targets = {i: target for i, target in wanted.items() if not self._is_known(i, target)}
         if targets:
             self._encode_new(targets)
         for index, target in wanted.items():
             self._tried[index].append((target, self._found[index, target].log.bits))
         return {index: self._found[index, target] for index, target in wanted.items()}
+
+    def _is_known(self, index: int, target: int) -> bool:
+        """Whether a chunk was coded at a target, in this encode or in one that was kept."""
+        if (index, target) not in self._found and self._keeper is not None:
+            options = dataclasses.replace(self._options, target_bitrate=target)
+            start, stop = self._bounds[index : index + 2]
+            log = self._keeper.find(start, stop, options)
+            if log is not None:
+                self._found[index, target] = Chunk(self._bounds[index], options, log)
+        return (index, target) in self._found
 
     def _encode_new(self, targets: dict[int, int]) -> None:
         total = sum(self._bounds[index + 1] - self._bounds[index] for index in targets)
@@ -281,6 +295,9 @@ class ChunkedEncode:
                 for job, log in self._coded(jobs):
                     chunk = Chunk(self._bounds[job.index], job.options, log)
                     self._found[job.index, targets[job.index]] = chunk
+                    if self._keeper is not None:
+                        start, stop = self._bounds[job.index : job.index + 2]
+                        self._keeper.keep(start, stop, job.options, log)
 
     def _coded(self, jobs: list["_Job"]) -> Iterator[tuple["_Job", EncodeLog]]:
         if min(self._jobs, len(jobs)) == 1:

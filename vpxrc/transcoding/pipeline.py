@@ -23,6 +23,7 @@ from vpxrc.media.subtitles import read_subtitles
 from vpxrc.policies.registry import make_policy
 from vpxrc.storage import atomic_write, temporary_folder
 from vpxrc.transcoding.chunks import MAX_BITRATE, Chunk, ChunkedEncode, Encode, encode_by
+from vpxrc.transcoding.keeping import Keeper
 from vpxrc.transcoding.places import check_output, spool
 from vpxrc.transcoding.target import QualityTarget, Try, first_bitrate, reach
 
@@ -170,6 +171,8 @@ def transcode(
     chunk: float | None = None,
     jobs: int | None = None,
     two_pass_log: str | Path | None = None,
+    recipe: str | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> Transcoded:
     """Encode a video file to VP9, as the command ``vpxrc encode`` does.
@@ -198,6 +201,10 @@ def transcode(
         chunk: Seconds of a chunk, about; 0: no cut. By default 10 for more than 30 s, else 0.
         jobs: Chunks at the same time; by default one per core. The output does not depend on it.
         two_pass_log: A file of libvpx's first-pass statistics, written, or read where it exists.
+        recipe: All in words that a chunk depends on but the clip and libvpx's options: the policy,
+            how it searches, and the code. With it, finished chunks of a video that is cut are kept
+            in the cache until the file is written.
+        resume: Whether chunks that an earlier encode of the same recipe has left are used.
         progress: Called with the number of frames done and the number to do; see :data:`Progress`.
 
     Raises:
@@ -230,15 +237,24 @@ def transcode(
         counted = _counted(progress, not observes or len(starts) > 1)
         encode, jobs = encode or functools.partial(encode_by, policy), jobs or os.cpu_count() or 1
         tries: tuple[Try, ...] = ()
-        with ChunkedEncode(video, options, encode, starts, jobs, progress=counted) as job:
+        keeper = None
+        if recipe is not None and len(starts) > 1:
+            keeper = Keeper(video, recipe, resume)
+        with ChunkedEncode(
+            video, options, encode, starts, jobs, progress=counted, keeper=keeper
+        ) as job:
             job.run()
             if target is None:
                 _meet(job, file, folder / "trial")
             else:
                 tries = reach(job, video, target, max_encodes, jobs, progress)
             num_bytes = file.write(job.log)
+        if keeper is not None:
+            keeper.forget()
     seconds, chunks = time.perf_counter() - begin, tuple(job.chunks)
     notes = (*decoded.notes, *found.notes, *said)
+    if keeper is not None and keeper.num_found:
+        notes += (f"{keeper.num_found} chunk(s) of an earlier encode were used",)
     return Transcoded(output, num_bytes, job.log, chunks, file.audio, tries, notes, seconds)
 
 
