@@ -68,11 +68,14 @@ def write_entry(path: Path) -> Iterator[tuple[Path, Note]]:
     """
     limit = cache_limit()
     note = Note({})
-    with atomic_write(path) as temporary:
-        yield temporary, note
-        with open(temporary, "rb") as file:
-            sha256 = note.sha256 or _checksum(file, note.prefix)
-            facts = _facts(file)
+    try:
+        with atomic_write(path) as temporary:
+            yield temporary, note
+            with open(temporary, "rb") as file:
+                sha256 = note.sha256 or _checksum(file, note.prefix)
+                facts = _facts(file)
+    except OutputError as error:
+        raise OutputError(f"{error} (VPXRC_CACHE names another folder for the cache)") from error
     text = {
         "size": path.stat().st_size,
         "sha256": sha256,

@@ -41,6 +41,8 @@ def cache(clear: _Clear = False, as_json: Json = False) -> None:
     if freed is not None:
         print(f"{freed / MEGABYTE:,.1f} MB removed")
     for one in found:
+        if not one.num_files:
+            continue
         kept = "" if one.can_be_made else ", kept"
         print(f"{one.kind}: {one.num_files} files, {one.num_bytes / MEGABYTE:,.1f} MB{kept}")
     print(

@@ -3,7 +3,7 @@
 import functools
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import ProgressColumn, Task
@@ -16,8 +16,15 @@ from vpxrc.media.frames import parse_fps
 from vpxrc.policies.registry import make_policy
 from vpxrc.provenance import causes
 from vpxrc.storage import atomic_write, digest
-from vpxrc.transcoding.pipeline import MAX_ENCODES, MEGABYTE, Transcoded, transcode
+from vpxrc.transcoding.pipeline import (
+    MAX_ENCODES,
+    MEGABYTE,
+    Transcoded,
+    preview_transcode,
+    transcode,
+)
 from vpxrc.transcoding.places import check_output
+from vpxrc.transcoding.preview import Preview
 from vpxrc.transcoding.target import QualityTarget
 
 UNSPENT_SHARE = 0.1  # A user is told if a policy leaves more than this share of the bits.
@@ -28,7 +35,7 @@ _Source = Annotated[
     Path,
     typer.Argument(metavar="IN", help="Anything that ffmpeg reads; - reads standard input."),
 ]
-_Output = Annotated[Path, typer.Option("-o", "--output", help="A .webm or .ivf file.")]
+_Output = Annotated[Path | None, typer.Option("-o", "--output", help="A .webm or .ivf file.")]
 _Bitrate = Annotated[
     int | None,
     typer.Option("-b", "--bitrate", metavar="KBIT", help="Target of the video in kbit/s."),
@@ -113,6 +120,14 @@ _Jobs = Annotated[
         min=1, help="Chunks at the same time; by default one per core. The output is the same."
     ),
 ]
+_Sample = Annotated[
+    bool,
+    typer.Option(
+        "--sample",
+        help="Write nothing: encode a few short parts, and say which size, quality and time to "
+        "expect of the whole.",
+    ),
+]
 _Resume = Annotated[
     bool,
     typer.Option(
@@ -135,7 +150,7 @@ _Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 
 def encode(
     source: _Source,
-    output: _Output,
+    output: _Output = None,
     bitrate: _Bitrate = None,
     size: _Size = None,
     target: _Target = None,
@@ -150,6 +165,7 @@ def encode(
     fps: _Fps = None,
     chunk: _Chunk = None,
     jobs: _Jobs = None,
+    sample: _Sample = False,
     resume: _Resume = False,
     two_pass_log: _TwoPassLog = None,
     log: _Log = None,
@@ -170,16 +186,36 @@ def encode(
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm --policy libvpx-vbr-mlarf --cpu-used 1
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm --effort 40   # slower, for fewer bits
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm --resume    # after an interruption
+      vpxrc encode holiday.mp4 --target vmaf=93 --sample    # what would it be?
     """  # noqa: D301 - typer wants the \b as it is
     quality = None if target is None else QualityTarget.parse(target)
     _check_options(bitrate, size, target, chunk, fps)
-    for written in (log, two_pass_log):
-        if written is not None:
-            check_output(written, source, output)
     policy = _tuned(policy, tune)
     chosen = make_policy(policy)
     if effort > 1:
         check_start(chosen)
+    common: dict[str, Any] = {
+        "target_bitrate": bitrate,
+        "size": size,
+        "target": quality,
+        "max_encodes": max_encodes,
+        "policy": policy,
+        "cpu_used": cpu_used,
+        "encode": functools.partial(improve_by, policy, effort) if effort > 1 else None,
+        "audio": audio,
+        "deinterlace": deinterlace,
+        "strict": strict,
+        "fps": fps,
+        "jobs": jobs,
+    }
+    if sample:
+        _show(preview_transcode(source, **common), quality, as_json)
+        return
+    if output is None:
+        raise InputError("give -o OUTPUT, or --sample to write nothing")
+    for written in (log, two_pass_log):
+        if written is not None:
+            check_output(written, source, output)
     with progress_bar(hidden=as_json or quiet) as bar:
         bar.columns = (*bar.columns, _Speed())
         task = bar.add_task(f"{source.stem}, {policy}", total=None)
@@ -192,19 +228,8 @@ def encode(
         result = transcode(
             source,
             output,
-            target_bitrate=bitrate,
-            size=size,
-            target=quality,
-            max_encodes=max_encodes,
-            policy=policy,
-            cpu_used=cpu_used,
-            encode=functools.partial(improve_by, policy, effort) if effort > 1 else None,
-            audio=audio,
-            deinterlace=deinterlace,
-            strict=strict,
-            fps=fps,
+            **common,
             chunk=chunk,
-            jobs=jobs,
             two_pass_log=two_pass_log,
             recipe=digest({"code": causes(policy), "effort": effort}),
             resume=resume,
@@ -225,6 +250,22 @@ def encode(
     elif not quiet:
         met = _met(result, overshoot, size, quality)
         print("\n  ".join([_summary(result, met), *_scores(result), *notes]))
+
+
+def _show(found: Preview, quality: QualityTarget | None, as_json: bool) -> None:
+    """Print what to expect of a video."""
+    if as_json:
+        print(json.dumps(found.figures()))
+        return
+    score = ""
+    if quality is not None and found.score is not None:
+        score = f", {quality.in_words(found.score)} ({quality.score:g} asked for)"
+    print(
+        f"about {found.num_bytes / MEGABYTE:.3f} MB, {found.bitrate:.1f} kbit/s{score}, "
+        f"PSNR {found.psnr:.2f} dB, in {found.seconds:.0f} s, by {found.num_frames} frames",
+        *found.notes,
+        sep="\n  ",
+    )
 
 
 def _keep_log(log: Path | None, result: Transcoded) -> None:

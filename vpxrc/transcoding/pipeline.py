@@ -14,17 +14,14 @@ from vpxrc.encoder.key_frames import cut
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError
-from vpxrc.media.audio import Audio, extract_audio
-from vpxrc.media.decoding import Decoded, decode
-from vpxrc.media.frames import Video
-from vpxrc.media.muxing import Companions, write_webm
-from vpxrc.media.probing import HDR, TO_SDR, Source, probe
-from vpxrc.media.subtitles import read_subtitles
+from vpxrc.media.audio import Audio
 from vpxrc.policies.registry import make_policy
-from vpxrc.storage import atomic_write, temporary_folder
+from vpxrc.storage import temporary_folder
+from vpxrc.transcoding.assembly import Output, Reading, assemble
 from vpxrc.transcoding.chunks import MAX_BITRATE, Chunk, ChunkedEncode, Encode, encode_by
 from vpxrc.transcoding.keeping import Keeper
-from vpxrc.transcoding.places import check_output, spool
+from vpxrc.transcoding.places import check_output
+from vpxrc.transcoding.preview import Preview, preview
 from vpxrc.transcoding.target import QualityTarget, Try, first_bitrate, reach
 
 CONTAINERS = (".webm", ".ivf")
@@ -33,12 +30,8 @@ CHUNK_SECONDS = 10.0  # the usual length of a chunk
 UNCUT_SECONDS = 30.0  # A video of this length or less is not cut unless the caller asks for it.
 BITRATE_TOLERANCE = 0.02  # All chunks together come this close to the target, as a share of it.
 FILLED_SHARE = 0.95  # A file takes at least this share of its size where the encoder can reach it.
-AUDIO_SHARE = 0.25  # Audio that is coded for a size takes at most this share of it.
 MAX_ENCODES = 8  # A quality is looked for at so many bitrates.
 SIZE_ATTEMPTS = 3  # A file is written so often to find its size. Each attempt is several encodes.
-# WebM adds about so many bytes to a file and to each frame.
-HEADER_BYTES = 1000
-FRAME_HEADER_BYTES = 9
 
 #: Called with the number of frames done, and the number to do, None where they cannot be counted.
 Progress = Callable[[int, int | None], None]
@@ -115,44 +108,6 @@ class Transcoded:
         }
 
 
-@dataclass(frozen=True)
-class _Output:
-    """The file to be written.
-
-    Attributes:
-        path: Where it goes.
-        video: The source's frames.
-        companions: What goes along.
-        most_bytes: The size that it may have; None for any.
-    """
-
-    path: Path
-    video: Video
-    companions: Companions
-    most_bytes: float | None
-
-    @property
-    def audio(self) -> Audio | None:
-        """The sound that goes along; None without."""
-        return self.companions.audio
-
-    @property
-    def other_bytes(self) -> float:
-        """The bytes that audio and container take, about."""
-        audio = 0 if self.audio is None else self.audio.num_bytes
-        return audio + HEADER_BYTES + FRAME_HEADER_BYTES * self.video.num_frames
-
-    def write(self, log: EncodeLog, path: Path | None = None) -> int:
-        """Write the file, or the same bytes to another path, and return its size in bytes."""
-        path = path or self.path
-        if self.path.suffix.lower() == ".ivf":
-            with atomic_write(path) as temporary:
-                temporary.write_bytes(log.stream)
-        else:
-            write_webm(path, log.stream, self.companions)
-        return path.stat().st_size
-
-
 def transcode(
     source: str | Path,
     output: str | Path,
@@ -222,13 +177,11 @@ def transcode(
     observes = make_policy(policy).observes
     source = Path(source)
     check_output(output, source)
+    most_bytes = None if size is None else size * MEGABYTE
     with temporary_folder() as folder:
-        found = _look(source if source.is_file() else spool(source, folder))
-        decoded = decode(found, fps=fps, strict=strict, deinterlace=deinterlace)
-        video = decoded.video
-        most_bytes = None if size is None else size * MEGABYTE
-        companions, said = _companions(found, decoded, folder, output, audio, most_bytes)
-        file = _Output(output, video, companions, most_bytes)
+        how = Reading(fps, audio, deinterlace, strict)
+        file, notes = assemble(source, output, folder, how, most_bytes)
+        video = file.video
         if two_pass_log is not None:
             use_first_pass_file(Path(two_pass_log), video, options)
         options = _with_first_target(options, file, target)
@@ -252,10 +205,69 @@ def transcode(
         if keeper is not None:
             keeper.forget()
     seconds, chunks = time.perf_counter() - begin, tuple(job.chunks)
-    notes = (*decoded.notes, *found.notes, *said)
     if keeper is not None and keeper.num_found:
         notes += (f"{keeper.num_found} chunk(s) of an earlier encode were used",)
     return Transcoded(output, num_bytes, job.log, chunks, file.audio, tries, notes, seconds)
+
+
+def preview_transcode(
+    source: str | Path,
+    *,
+    target_bitrate: int | None = None,
+    size: float | None = None,
+    target: QualityTarget | None = None,
+    max_encodes: int = MAX_ENCODES,
+    policy: str = "constant-quality",
+    cpu_used: int = 2,
+    encode: Encode | None = None,
+    audio: bool = True,
+    deinterlace: bool = True,
+    strict: bool = False,
+    fps: Fraction | int | str | None = None,
+    jobs: int | None = None,
+) -> Preview:
+    """Encode a few parts of a video, and return what :func:`transcode` would give.
+
+    Args:
+        source: As in :func:`transcode`, and so are the other arguments.
+        target_bitrate: See there.
+        size: See there.
+        target: See there.
+        max_encodes: See there.
+        policy: See there.
+        cpu_used: See there.
+        encode: See there.
+        audio: See there.
+        deinterlace: See there.
+        strict: See there.
+        fps: See there.
+        jobs: See there.
+
+    Raises:
+        VpxrcError: As :func:`transcode` does.
+    """
+    begin = time.perf_counter()
+    output = Path("preview.webm")  # which is not written
+    _check_arguments(output, target_bitrate, size, target, None, max_encodes)
+    options = EncoderOptions(1 if target_bitrate is None else target_bitrate, cpu_used)
+    make_policy(policy)
+    most_bytes = None if size is None else size * MEGABYTE
+    with temporary_folder() as folder:
+        how = Reading(fps, audio, deinterlace, strict)
+        file, notes = assemble(Path(source), output, folder, how, most_bytes)
+        options = _with_first_target(options, file, target)
+        encode, jobs = encode or functools.partial(encode_by, policy), jobs or os.cpu_count() or 1
+        return preview(
+            file.video,
+            options,
+            encode,
+            jobs,
+            target,
+            max_encodes,
+            file.other_bytes,
+            begin,
+            notes,
+        )
 
 
 def _check_arguments(
@@ -279,68 +291,6 @@ def _check_arguments(
         raise InputError(f"max_encodes must be at least 1, not {max_encodes}")
 
 
-def _look(path: Path) -> Source:
-    """Return a file's properties.
-
-    Raises:
-        InputError: The file cannot be read, or is HDR, which 8 bits would show wrongly.
-    """
-    source = probe(path)
-    if source.colours.transfer in HDR:
-        raise InputError(
-            f"{source.path}: HDR ({HDR[source.colours.transfer]}); only SDR video is supported, "
-            f"convert it first: {TO_SDR}"
-        )
-    return source
-
-
-def _companions(
-    source: Source,
-    decoded: Decoded,
-    folder: Path,
-    output: Path,
-    audio: bool,
-    most_bytes: float | None,
-) -> tuple[Companions, list[str]]:
-    """Return what goes into the file beside the pictures, and notes on what does not."""
-    if output.suffix.lower() != ".webm":
-        left_out = {
-            "audio is": source.audio,
-            "subtitles are": source.subtitles,
-            "the title is": source.labels.title,
-            "chapters are": source.labels.chapters,
-            "the shape of the pixels is": source.labels.aspect != 1,
-            "stereo_mode is": source.labels.stereo_mode,
-        }
-        ends = f"left out: {output.suffix} has none"
-        return Companions(), [f"{name} {ends}" for name, found in left_out.items() if found]
-    sound, notes = _sound(source, folder, audio, most_bytes)
-    subtitles = read_subtitles(source)
-    pictured = [one.codec for one in source.subtitles if not one.is_text]
-    if subtitles:
-        notes.append(f"subtitles: {len(subtitles)} stream(s) made WebVTT")
-    if pictured:
-        notes.append(f"subtitles are left out: {', '.join(pictured)} are no text")
-    return Companions(decoded.start, source.labels, sound, subtitles), notes
-
-
-def _sound(
-    source: Source, folder: Path, wanted: bool, most_bytes: float | None
-) -> tuple[Audio | None, list[str]]:
-    """Return the audio that goes into the file, and notes on it and on what is left out."""
-    if not source.audio or not wanted:
-        return None, ["audio is left out: --no-audio"] * bool(source.audio)
-    share = None if most_bytes is None else AUDIO_SHARE * most_bytes
-    sound = extract_audio(source.path, folder / "audio.mka", source.audio[0], share)
-    if sound is None:
-        return None, ["audio is left out: it has no sample"]
-    of = f", the first of {len(source.audio)} streams" if len(source.audio) > 1 else ""
-    notes = [f"audio: {sound}{of}"]
-    if sound.damage:
-        notes.append(f"audio is damaged: {sound.damage}")
-    return sound, notes
-
-
 def _starts(video: Video, options: EncoderOptions, seconds: float | None) -> list[int]:
     """Return the first frames of the chunks."""
     if seconds is None:
@@ -359,7 +309,7 @@ def _counted(progress: Progress | None, is_counted: bool) -> Callable[[int, int]
 
 
 def _with_first_target(
-    options: EncoderOptions, file: _Output, target: QualityTarget | None
+    options: EncoderOptions, file: Output, target: QualityTarget | None
 ) -> EncoderOptions:
     """Return options with the target of the first encode.
 
@@ -375,7 +325,7 @@ def _with_first_target(
     return replace(options, target_bitrate=bitrate)
 
 
-def _bitrate_of_size(file: _Output, most_bytes: float) -> int:
+def _bitrate_of_size(file: Output, most_bytes: float) -> int:
     """Return the target in kbit/s at which the file should have its size.
 
     Raises:
@@ -393,7 +343,7 @@ def _bitrate_of_size(file: _Output, most_bytes: float) -> int:
     return min(int(target), MAX_BITRATE)
 
 
-def _meet(job: ChunkedEncode, file: _Output, scratch: Path) -> None:
+def _meet(job: ChunkedEncode, file: Output, scratch: Path) -> None:
     """Bring an encode to its bitrate, or to its size where the file has one.
 
     Args:
@@ -408,7 +358,7 @@ def _meet(job: ChunkedEncode, file: _Output, scratch: Path) -> None:
         job.fit((1 - BITRATE_TOLERANCE) * aim, (1 + BITRATE_TOLERANCE) * aim)
 
 
-def _fit(job: ChunkedEncode, file: _Output, most_bytes: float, scratch: Path) -> None:
+def _fit(job: ChunkedEncode, file: Output, most_bytes: float, scratch: Path) -> None:
     """Encode again until the file fits.
 
     Raises:

@@ -25,8 +25,8 @@ def check_output(output: Path, *sources: Path) -> None:
     """
     for source in sources:
         with suppress(OSError):
-            if output.samefile(source):
-                raise InputError(f"{output}: the output would replace the source {source}")
+            if output.absolute() == source.absolute() or output.samefile(source):
+                raise InputError(f"{output}: it would replace {source}")
     try:
         if output.is_dir():
             raise OutputError(f"cannot write {output}: a folder")
