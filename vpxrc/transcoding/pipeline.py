@@ -15,6 +15,7 @@ from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError
 from vpxrc.media.audio import Audio
+from vpxrc.media.frames import Video
 from vpxrc.policies.registry import make_policy
 from vpxrc.storage import temporary_folder
 from vpxrc.transcoding.assembly import Output, Reading, assemble
