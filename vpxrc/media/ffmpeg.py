@@ -17,7 +17,7 @@ FORMATS = (
     "3dostr,4xm,aa,aac,ac3,act,aiff,amr,apng,asf,asf_o,au,av1,avi,avr,avs,avs2,avs3,bethsoftvid,"
     "bfi,bink,bmv,caf,cavsvideo,cdxl,cine,dirac,dnxhd,dsicin,dv,dvbsub,dxa,ea,eac3,evc,film_cpk,"
     "flac,flic,flv,frm,fwse,g722,gdv,gif,gxf,h261,h263,h264,hevc,idcin,idf,iff,ifv,ingenient,"
-    "ipmovie,ipu,iss,iv8,ivf,jv,kux,live_flv,lmlm4,lvf,m4v,matroska,webm,mgsts,mjpeg,mjpeg_2000,"
+    "ipmovie,ipu,iss,iv8,ivf,jpeg_pipe,jv,kux,live_flv,lmlm4,lvf,m4v,matroska,webm,mgsts,mjpeg,mjpeg_2000,"
     "mm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,mpegvideo,mpjpeg,mtv,mv,mvi,mxf,mxg,nc,nsv,nut,"
     "nuv,obu,ogg,pmp,psxstr,pva,pvf,r3d,rl2,rm,roq,rpl,rsd,sga,siff,smk,smush,swf,thp,tiertexseq,"
     "tmv,truehd,txd,ty,vc1,vc1test,viv,vividas,vivo,vmd,vvc,w64,wav,webp_pipe,webp,wc3movie,"

@@ -163,8 +163,9 @@ def _nearest(
 
 
 def _even(seconds: NDArray[np.float64], candidates: list[Fraction]) -> Fraction | None:
-    """Return the rate at which every frame is nearest to its own place; None without one."""
+    """Return the rate at which every frame is near its own place; None without one."""
     places = np.arange(len(seconds))
-    misses = {rate: abs(seconds * float(rate) - places).max() for rate in candidates}
+    # Half of the range: the first frame may be as wrong as others.
+    misses = {rate: np.ptp(seconds * float(rate) - places) / 2 for rate in candidates}
     best = min(misses, key=lambda rate: misses[rate])
     return best if misses[best] <= _SLOT else None
