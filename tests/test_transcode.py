@@ -163,16 +163,15 @@ def test_chunks_of_another_encode_are_not_used(scenes_file, tmp_path, cache, cha
 
 def test_a_preview_is_close_to_the_whole(tmp_path, cache):
     source = tmp_path / "long.mkv"
-    pictures = "testsrc2=s=64x48:r=25:d=20,noise=alls=8:allf=t"
+    pictures = "testsrc2=s=96x80:r=25:d=20,noise=alls=10:allf=t"
     ffmpeg("-f", "lavfi", "-i", pictures, "-f", "lavfi", "-i", "sine=d=20", "-c:v", "ffv1", source)
-    common: dict[str, Any] = {"target": QualityTarget("psnr", 34), "jobs": 1, **FAST}
+    common: dict[str, Any] = {"target_bitrate": 80, "jobs": 1, **FAST}
     expected = preview_transcode(source, **common)
     assert 50 <= expected.num_frames <= 260
     found = vpxrc.transcode(source, tmp_path / "out.webm", **common)
     assert expected.bitrate == pytest.approx(found.log.bitrate, rel=0.2)
     assert expected.num_bytes == pytest.approx(found.num_bytes, rel=0.2)
-    assert expected.psnr == pytest.approx(found.log.psnr, abs=0.5)
-    assert expected.score is not None and expected.score >= 33.9
+    assert expected.psnr == pytest.approx(found.log.psnr, abs=1)
     assert expected.seconds > 0
     assert json.loads(json.dumps(expected.figures()))["notes"] == list(expected.notes)
 

@@ -2,6 +2,8 @@
 
 import functools
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -216,39 +218,58 @@ def encode(
     for written in (log, two_pass_log):
         if written is not None:
             check_output(written, source, output)
-    with progress_bar(hidden=as_json or quiet) as bar:
+    more: dict[str, Any] = {
+        "chunk": chunk,
+        "two_pass_log": two_pass_log,
+        "recipe": digest({"code": causes(policy), "effort": effort}),
+        "resume": resume,
+    }
+    with _progress(f"{source.stem}, {policy}", hidden=as_json or quiet) as progress:
+        result = transcode(source, output, **common, **more, progress=progress)
+    _keep_log(log, result)
+    asked = {
+        "policy": policy,
+        "target_bitrate": bitrate,
+        "target_size": None if size is None else size * MEGABYTE,
+        "target": target,
+        "overshoot": None if bitrate is None else result.log.bitrate / bitrate - 1,
+    }
+    _report(result, asked, chosen.observes, None if quiet and not as_json else as_json)
+
+
+@contextmanager
+def _progress(title: str, hidden: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """Yield a callback that moves a bar of frames."""
+    with progress_bar(hidden) as bar:
         bar.columns = (*bar.columns, _Speed())
-        task = bar.add_task(f"{source.stem}, {policy}", total=None)
+        task = bar.add_task(title, total=None)
 
         def progress(done: int, total: int | None) -> None:
             if done == 0:
                 bar.reset(task, total=total)
             bar.update(task, completed=done)
 
-        result = transcode(
-            source,
-            output,
-            **common,
-            chunk=chunk,
-            two_pass_log=two_pass_log,
-            recipe=digest({"code": causes(policy), "effort": effort}),
-            resume=resume,
-            progress=progress,
-        )
-    _keep_log(log, result)
-    overshoot = None if bitrate is None else result.log.bitrate / bitrate - 1
-    notes = _notes(result, None if chosen.observes else overshoot)
+        yield progress
+
+
+def _report(
+    result: Transcoded, asked: dict[str, Any], observes: bool, as_json: bool | None
+) -> None:
+    """Print a result.
+
+    Args:
+        result: The result.
+        asked: What was asked for, by the names that it has in JSON.
+        observes: Whether the policy leaves all decisions to libvpx.
+        as_json: Whether it is printed as JSON; None to print nothing.
+    """
+    overshoot, target = asked["overshoot"], asked["target"]
+    notes = _notes(result, None if observes else overshoot)
     if as_json:
-        asked = {
-            "policy": policy,
-            "target_bitrate": bitrate,
-            "target_size": None if size is None else size * MEGABYTE,
-            "target": target,
-            "overshoot": overshoot,
-        }
         print(json.dumps({**result.figures(), **asked, "notes": notes}))
-    elif not quiet:
-        met = _met(result, overshoot, size, quality)
+    elif as_json is not None:
+        quality = None if target is None else QualityTarget.parse(target)
+        met = _met(result, overshoot, asked["target_size"], quality)
         print("\n  ".join([_summary(result, met), *_scores(result), *notes]))
 
 
@@ -323,7 +344,7 @@ def _met(
         return f", {quality.in_words(result.score)} ({quality.score:g} asked for)"
     if overshoot is not None:
         return f" ({100 * overshoot:+.1f} % of the target)"
-    return f", {result.num_bytes / MEGABYTE / (size or 1):.1%} of the size asked for"
+    return f", {result.num_bytes / (size or 1):.1%} of the size asked for"
 
 
 def _summary(result: Transcoded, met: str) -> str:

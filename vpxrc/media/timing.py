@@ -124,13 +124,14 @@ def find_timing(
         if gaps.min() == gaps.max():
             return Timing(best, np.arange(len(times)), True)
         if best <= USUAL_RATES[-1] or float(best) <= 1.1 / steps.mean():
-            return at_rate(path, times, best, last, times[0])
+            return at_rate(path, times, best, max(last, 1 / best), times[0])
     even = _even(seconds, candidates)
     if even is not None:
         return Timing(even, np.arange(len(times)), True)
     quick = float(np.quantile(steps, 0.25))
     fast = (rate for rate in USUAL_RATES if float(rate) >= 0.97 / max(quick, 1e-3))
-    return at_rate(path, times, next(fast, USUAL_RATES[-1]), last, times[0])
+    rate = next(fast, USUAL_RATES[-1])
+    return at_rate(path, times, rate, max(last, 1 / rate), times[0])
 
 
 def _candidates(seconds: NDArray[np.float64], named: list[Fraction]) -> list[Fraction]:

@@ -102,9 +102,9 @@ class ChunkedEncode:
         encode: Encode,
         starts: Sequence[int] = (0,),
         jobs: int = 1,
-        power: float = POWER,
         progress: Callable[[int, int], None] | None = None,
         keeper: Keeper | None = None,
+        power: float = POWER,
     ) -> None:
         if jobs < 1:
             raise InputError(f"jobs must be at least 1, not {jobs}")
@@ -112,7 +112,7 @@ class ChunkedEncode:
         self._options = options
         self._encode = encode
         self._bounds = [*starts, video.num_frames]
-        self._jobs = jobs
+        self.jobs = jobs
         self._power = power
         self._progress = progress
         self._keeper = keeper
@@ -300,13 +300,13 @@ class ChunkedEncode:
                         self._keeper.keep(start, stop, job.options, log)
 
     def _coded(self, jobs: list["_Job"]) -> Iterator[tuple["_Job", EncodeLog]]:
-        if min(self._jobs, len(jobs)) == 1:
+        if min(self.jobs, len(jobs)) == 1:
             yield from ((job, _run(job)) for job in jobs)
             return
         # The longest first, that none is left over at the end.
         jobs.sort(key=lambda job: self._bounds[job.index] - self._bounds[job.index + 1])
         if self._workers is None:
-            count = min(self._jobs, len(self._bounds) - 1)
+            count = min(self.jobs, len(self._bounds) - 1)
             self._workers = self._open.enter_context(open_workers(count))
         yield from self._workers.unordered(_run, jobs)
 

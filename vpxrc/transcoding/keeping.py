@@ -26,9 +26,6 @@ class Keeper:
         recipe: All that a chunk depends on but the clip and the encoder's options: the policy, how
             it searches, and the code.
         reads: Whether chunks of an earlier encode are used; else they are only written.
-
-    Attributes:
-        num_found: Number of chunks of an earlier encode that were used.
     """
 
     def __init__(self, video: Video, recipe: str, reads: bool) -> None:
@@ -37,7 +34,7 @@ class Keeper:
         self._reads = reads
         self._folder = cache_dir() / "chunks"
         self._kept: set[Path] = set()
-        self.num_found = 0
+        self._num_found = 0
 
     def find(self, start: int, stop: int, options: EncoderOptions) -> EncodeLog | None:
         """Return the encode of a part of the clip at these options; None without one.
@@ -54,7 +51,7 @@ class Keeper:
         with entry, suppress(ValueError, KeyError, TypeError, OSError):
             log = _load(entry.file.read(), entry.about)
             self._kept.add(path)
-            self.num_found += 1
+            self._num_found += 1
             return log
         return None
 
@@ -83,10 +80,12 @@ class Keeper:
             }
         self._kept.add(path)
 
-    def forget(self) -> None:
-        """Remove the chunks once the whole is written."""
+    def finish(self) -> tuple[str, ...]:
+        """Remove the chunks once the whole is written, and return a note on what was used."""
         for path in self._kept:
             drop_entry(path)
+        used = f"{self._num_found} chunk(s) of an earlier encode were used"
+        return (used,) if self._num_found else ()
 
     def _path(self, start: int, stop: int, options: EncoderOptions) -> Path:
         key = {

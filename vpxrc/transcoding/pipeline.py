@@ -27,6 +27,7 @@ from vpxrc.transcoding.target import QualityTarget, Try, first_bitrate, reach
 
 CONTAINERS = (".webm", ".ivf")
 MEGABYTE = 1_000_000  # bytes
+_CORES = os.cpu_count() or 1
 CHUNK_SECONDS = 10.0  # the usual length of a chunk
 UNCUT_SECONDS = 30.0  # A video of this length or less is not cut unless the caller asks for it.
 BITRATE_TOLERANCE = 0.02  # All chunks together come this close to the target, as a share of it.
@@ -133,33 +134,29 @@ def transcode(
 ) -> Transcoded:
     """Encode a video file to VP9, as the command ``vpxrc encode`` does.
 
-    Long videos are cut into chunks, which are encoded in processes of their own. Processes are
-    started afresh: a script calls this under ``if __name__ == "__main__":``.
+    Long videos are cut into chunks for processes of their own, which are started afresh: a script
+    calls this under ``if __name__ == "__main__":``.
 
     Args:
         source: Any file that ffmpeg reads, or a pipe; ``-`` is standard input.
         output: The file to write, ``.webm`` or ``.ivf``. IVF takes no audio.
         target_bitrate: Target of the video in kbit/s; this, ``size`` or ``target``.
-        size: Size of the whole file in megabytes of 1,000,000 bytes, audio and container included.
-            The video is encoded again until the file fits.
-        target: The quality that the video is to have with few bits. It is encoded again at other
-            bitrates until its score is at least that, and hardly more.
+        size: Size of the whole file in megabytes of 1,000,000 bytes, which it is made to fit.
+        target: The quality that the video is to have, and hardly more, with few bits.
         max_encodes: The most bitrates that are tried for a ``target``.
         policy: The policy by name, as :func:`vpxrc.make_policy` takes it.
         cpu_used: libvpx's speed, 0 (slowest) to 8.
         encode: Encodes a chunk in place of one encode under ``policy``, as
             :func:`vpxrc.agents.teacher.search.improve_by` does with more encodes.
-        audio: Whether the first audio stream goes along: Opus and Vorbis as they are, all other
-            codecs made Opus.
+        audio: Whether the first audio stream goes along: Opus and Vorbis as they are, else as Opus.
         deinterlace: Whether frames that are marked as interlaced are deinterlaced.
         strict: Whether a damaged file is refused. Else what can be decoded of it is encoded.
         fps: Constant rate to resample to; by default the video's own, or a usual one if it varies.
         chunk: Seconds of a chunk, about; 0: no cut. By default 10 for more than 30 s, else 0.
-        jobs: Chunks at the same time; by default one per core. The output does not depend on it.
+        jobs: Chunks at the same time; by default one per core.
         two_pass_log: A file of libvpx's first-pass statistics, written, or read where it exists.
-        recipe: All in words that a chunk depends on but the clip and libvpx's options: the policy,
-            how it searches, and the code. With it, finished chunks of a video that is cut are kept
-            in the cache until the file is written.
+        recipe: Name of the policy, its search and the code together. With it, finished chunks of a
+            video that is cut are kept in the cache until the file is written.
         resume: Whether chunks that an earlier encode of the same recipe has left are used.
         progress: Called with the number of frames done and the number to do; see :data:`Progress`.
 
@@ -172,42 +169,28 @@ def transcode(
         MissingDependencyError: There is no ffmpeg.
     """
     begin = time.perf_counter()
-    output = Path(output)
+    source, output = Path(source), Path(output)
     _check_arguments(output, target_bitrate, size, target, chunk, max_encodes)
     options = EncoderOptions(1 if target_bitrate is None else target_bitrate, cpu_used)
+    encode = encode or functools.partial(encode_by, policy)
     observes = make_policy(policy).observes
-    source = Path(source)
     check_output(output, source)
-    most_bytes = None if size is None else size * MEGABYTE
     with temporary_folder() as folder:
         how = Reading(fps, audio, deinterlace, strict)
-        file, notes = assemble(source, output, folder, how, most_bytes)
-        video = file.video
+        file, notes = assemble(source, output, folder, how, _bytes(size))
         if two_pass_log is not None:
-            use_first_pass_file(Path(two_pass_log), video, options)
+            use_first_pass_file(Path(two_pass_log), file.video, options)
         options = _with_first_target(options, file, target)
-        starts = _starts(video, options, chunk)
-        # libvpx's own modes run through without a stop: there is nothing to count but chunks.
+        starts = _starts(file.video, options, chunk)
+        keeper = Keeper(file.video, recipe, resume) if recipe and len(starts) > 1 else None
         counted = _counted(progress, not observes or len(starts) > 1)
-        encode, jobs = encode or functools.partial(encode_by, policy), jobs or os.cpu_count() or 1
-        tries: tuple[Try, ...] = ()
-        keeper = None
-        if recipe is not None and len(starts) > 1:
-            keeper = Keeper(video, recipe, resume)
-        with ChunkedEncode(
-            video, options, encode, starts, jobs, progress=counted, keeper=keeper
-        ) as job:
+        job = ChunkedEncode(file.video, options, encode, starts, jobs or _CORES, counted, keeper)
+        with job:
             job.run()
-            if target is None:
-                _meet(job, file, folder / "trial")
-            else:
-                tries = reach(job, video, target, max_encodes, jobs, progress)
+            tries = _meet(job, file, folder / "trial", target, max_encodes, progress)
             num_bytes = file.write(job.log)
-        if keeper is not None:
-            keeper.forget()
+    notes += () if keeper is None else keeper.finish()
     seconds, chunks = time.perf_counter() - begin, tuple(job.chunks)
-    if keeper is not None and keeper.num_found:
-        notes += (f"{keeper.num_found} chunk(s) of an earlier encode were used",)
     return Transcoded(output, num_bytes, job.log, chunks, file.audio, tries, notes, seconds)
 
 
@@ -252,17 +235,15 @@ def preview_transcode(
     _check_arguments(output, target_bitrate, size, target, None, max_encodes)
     options = EncoderOptions(1 if target_bitrate is None else target_bitrate, cpu_used)
     make_policy(policy)
-    most_bytes = None if size is None else size * MEGABYTE
     with temporary_folder() as folder:
         how = Reading(fps, audio, deinterlace, strict)
-        file, notes = assemble(Path(source), output, folder, how, most_bytes)
+        file, notes = assemble(Path(source), output, folder, how, _bytes(size))
         options = _with_first_target(options, file, target)
-        encode, jobs = encode or functools.partial(encode_by, policy), jobs or os.cpu_count() or 1
         return preview(
             file.video,
             options,
-            encode,
-            jobs,
+            encode or functools.partial(encode_by, policy),
+            jobs or _CORES,
             target,
             max_encodes,
             file.other_bytes,
@@ -302,8 +283,16 @@ def _starts(video: Video, options: EncoderOptions, seconds: float | None) -> lis
     return cut(stats, seconds * float(video.fps), options.key_frame_max_distance)
 
 
+def _bytes(size: float | None) -> float | None:
+    """Return a size in megabytes as bytes."""
+    return None if size is None else size * MEGABYTE
+
+
 def _counted(progress: Progress | None, is_counted: bool) -> Callable[[int, int], None] | None:
-    """Return a callback that hides the number of frames where they are not counted."""
+    """Return a callback that hides the number of frames where they are not counted.
+
+    libvpx's own modes run through without a stop: there is nothing to count but chunks.
+    """
     if progress is None or is_counted:
         return progress
     return lambda done, total: progress(done, None)
@@ -344,19 +333,32 @@ def _bitrate_of_size(file: Output, most_bytes: float) -> int:
     return min(int(target), MAX_BITRATE)
 
 
-def _meet(job: ChunkedEncode, file: Output, scratch: Path) -> None:
-    """Bring an encode to its bitrate, or to its size where the file has one.
+def _meet(
+    job: ChunkedEncode,
+    file: Output,
+    scratch: Path,
+    target: QualityTarget | None,
+    max_encodes: int,
+    progress: Progress | None,
+) -> tuple[Try, ...]:
+    """Bring an encode to its bitrate, to its size or to its quality, and return what was tried.
 
     Args:
         job: The encode, which has run once.
         file: The file that will be written.
         scratch: A path for trials.
+        target: The quality that it is to have; None for a bitrate or a size.
+        max_encodes: The most bitrates that are tried for a quality.
+        progress: Told when measuring begins.
     """
+    if target is not None:
+        return reach(job, file.video, target, max_encodes, job.jobs, progress)
     if file.most_bytes is not None:
         _fit(job, file, file.most_bytes, scratch)
     elif len(job.chunks) > 1:
         aim = 1000 * job.log.options.target_bitrate * file.video.duration
         job.fit((1 - BITRATE_TOLERANCE) * aim, (1 + BITRATE_TOLERANCE) * aim)
+    return ()
 
 
 def _fit(job: ChunkedEncode, file: Output, most_bytes: float, scratch: Path) -> None:
