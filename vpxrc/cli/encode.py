@@ -213,11 +213,7 @@ def encode(
     if sample:
         _show(preview_transcode(source, **common), quality, as_json)
         return
-    if output is None:
-        raise InputError("give -o OUTPUT, or --sample to write nothing")
-    for written in (log, two_pass_log):
-        if written is not None:
-            check_output(written, source, output)
+    output = _checked(output, source, log, two_pass_log)
     more: dict[str, Any] = {
         "chunk": chunk,
         "two_pass_log": two_pass_log,
@@ -293,6 +289,21 @@ def _keep_log(log: Path | None, result: Transcoded) -> None:
     if log is not None:
         with atomic_write(log) as temporary:
             result.log.to_pandas().to_parquet(temporary)
+
+
+def _checked(output: Path | None, source: Path, *others: Path | None) -> Path:
+    """Return the output, after a look at the places of all that is written.
+
+    Raises:
+        InputError: There is no output, or something that is read would be replaced.
+        OutputError: A place cannot be written.
+    """
+    if output is None:
+        raise InputError("give -o OUTPUT, or --sample to write nothing")
+    for written in others:
+        if written is not None:
+            check_output(written, source, output)
+    return output
 
 
 def _check_options(

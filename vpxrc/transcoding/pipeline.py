@@ -146,8 +146,7 @@ def transcode(
         max_encodes: The most bitrates that are tried for a ``target``.
         policy: The policy by name, as :func:`vpxrc.make_policy` takes it.
         cpu_used: libvpx's speed, 0 (slowest) to 8.
-        encode: Encodes a chunk in place of one encode under ``policy``, as
-            :func:`vpxrc.agents.teacher.search.improve_by` does with more encodes.
+        encode: Encodes a chunk in place of ``policy``, as ``vpxrc.agents.teacher`` does by a search.
         audio: Whether the first audio stream goes along: Opus and Vorbis as they are, else as Opus.
         deinterlace: Whether frames that are marked as interlaced are deinterlaced.
         strict: Whether a damaged file is refused. Else what can be decoded of it is encoded.
@@ -170,11 +169,10 @@ def transcode(
     """
     begin = time.perf_counter()
     source, output = Path(source), Path(output)
-    _check_arguments(output, target_bitrate, size, target, chunk, max_encodes)
+    _check_arguments(output, target_bitrate, size, target, chunk, max_encodes, source)
     options = EncoderOptions(1 if target_bitrate is None else target_bitrate, cpu_used)
     encode = encode or functools.partial(encode_by, policy)
     observes = make_policy(policy).observes
-    check_output(output, source)
     with temporary_folder() as folder:
         how = Reading(fps, audio, deinterlace, strict)
         file, notes = assemble(source, output, folder, how, _bytes(size))
@@ -259,8 +257,9 @@ def _check_arguments(
     target: QualityTarget | None,
     chunk: float | None,
     max_encodes: int,
+    source: Path | None = None,
 ) -> None:
-    """Refuse what is wrong before anything is read."""
+    """Refuse what is wrong before anything is read; without a source nothing will be written."""
     if output.suffix.lower() not in CONTAINERS:
         raise InputError(f"{output}: the output is one of {', '.join(CONTAINERS)}")
     if sum(one is not None for one in (target_bitrate, size, target)) != 1:
@@ -271,6 +270,8 @@ def _check_arguments(
         raise InputError(f"chunk must be at least 0, not {chunk:g}")
     if max_encodes < 1:
         raise InputError(f"max_encodes must be at least 1, not {max_encodes}")
+    if source is not None:
+        check_output(output, source)
 
 
 def _starts(video: Video, options: EncoderOptions, seconds: float | None) -> list[int]:
