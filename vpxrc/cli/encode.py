@@ -211,8 +211,7 @@ def encode(
         "jobs": jobs,
     }
     if sample:
-        _show(preview_transcode(source, **common), quality, as_json)
-        return
+        return _show(preview_transcode(source, **common), quality, as_json)
     output = _checked(output, source, log, two_pass_log)
     more: dict[str, Any] = {
         "chunk": chunk,

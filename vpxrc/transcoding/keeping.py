@@ -70,7 +70,7 @@ class Keeper:
         path = self._path(start, stop, options)
         with write_entry(path) as (temporary, note):
             with open(temporary, "wb") as file:
-                np.savez(file, **_arrays(log))
+                np.savez(file, allow_pickle=False, **_arrays(log))
             clip = dataclasses.asdict(log.clip)
             names = ("encode_seconds", "cpu_seconds", "encodes")
             note.about = {

@@ -146,7 +146,7 @@ def transcode(
         max_encodes: The most bitrates that are tried for a ``target``.
         policy: The policy by name, as :func:`vpxrc.make_policy` takes it.
         cpu_used: libvpx's speed, 0 (slowest) to 8.
-        encode: Encodes a chunk in place of ``policy``, as ``vpxrc.agents.teacher`` does by a search.
+        encode: Encodes a chunk in place of ``policy``, as ``vpxrc.agents.teacher`` does.
         audio: Whether the first audio stream goes along: Opus and Vorbis as they are, else as Opus.
         deinterlace: Whether frames that are marked as interlaced are deinterlaced.
         strict: Whether a damaged file is refused. Else what can be decoded of it is encoded.
