@@ -66,7 +66,7 @@ def main() -> None:
                 continue
             starts, jobs = ((0,), 1) if kind == "whole" else (cuts, arguments.jobs)
             begin = time.perf_counter()
-            with ChunkedEncode(video, options, encode, starts, jobs, arguments.power) as job:
+            with ChunkedEncode(video, options, encode, starts, jobs, power=arguments.power) as job:
                 job.run()
                 if len(starts) > 1:
                     aim = 1000 * rate * video.duration

@@ -8,7 +8,9 @@ import imageio_ffmpeg
 import pytest
 
 from vpxrc.errors import InputError, OutputError
-from vpxrc.media.muxing import ivf_bytes, ivf_packets, write_webm
+from vpxrc.media.audio import extract_audio
+from vpxrc.media.muxing import Companions, ivf_bytes, ivf_packets, write_webm
+from vpxrc.media.probing import Track
 
 FPS = Fraction(30000, 1001)
 
@@ -91,7 +93,13 @@ def test_webm_with_audio_that_begins_later(tmp_path, ffmpegs_ivf, codec):
     sound = tmp_path / "sound.mka"
     tone = ("-itsoffset", "0.4", "-f", "lavfi", "-i", "sine=d=0.5")
     ffmpeg(*tone, "-c:a", codec, "-copyts", sound)
-    write_webm(tmp_path / "clip.webm", ffmpegs_ivf, sound)
+    film = tmp_path / "film.mkv"
+    black = ("-f", "lavfi", "-i", "color=s=96x80:d=1")
+    ffmpeg(*black, "-copyts", "-i", sound, "-c:v", "ffv1", "-c:a", "copy", "-copyts", film)
+    audio = extract_audio(film, tmp_path / "audio.mka", Track(codec.removeprefix("lib")))
+    assert audio is not None
+    assert float(audio.start) == pytest.approx(0.4, abs=4e-3)
+    write_webm(tmp_path / "clip.webm", ffmpegs_ivf, Companions(audio=audio))
     copied = ("-c", "copy", "-f", "framehash", "-hash", "sha256", "-")
     packets = [
         [row for row in ffmpeg("-copyts", "-i", path, "-map", "0:a", *copied).splitlines()]

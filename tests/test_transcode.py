@@ -5,12 +5,14 @@ import json
 from typing import Any
 
 import pytest
-from test_encode import QUICK, clip, run, scenes, scenes_file  # noqa: F401
+from test_encode import QUICK, clip, ffmpeg, run, scenes, scenes_file  # noqa: F401
 
 import vpxrc
 from vpxrc import QualityTarget
 from vpxrc.agents.teacher.search import improve_by
 from vpxrc.errors import InputError
+from vpxrc.transcoding.chunks import encode_by
+from vpxrc.transcoding.pipeline import preview_transcode
 
 FAST: dict[str, Any] = {"cpu_used": 8, "policy": "libvpx-vbr"}
 
@@ -90,3 +92,92 @@ def test_bad_arguments_leave_nothing(clip, tmp_path, arguments, words):  # noqa:
     with pytest.raises(InputError, match="no such file"):
         vpxrc.transcode(tmp_path / "none.mp4", tmp_path / "out.webm", target_bitrate=60)
     assert list(tmp_path.iterdir()) == []
+
+
+# Interruptions
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VPXRC_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def limited(video, options, progress, *, left):
+    """Encode as long as encodes are left; then the process is as good as killed."""
+    if not left:
+        raise KeyboardInterrupt
+    left.pop()
+    return encode_by("libvpx-vbr", video, options, progress)
+
+
+def test_an_interrupted_encode_goes_on(scenes_file, tmp_path, cache):  # noqa: F811
+    common: dict[str, Any] = {"target_bitrate": 60, "chunk": 0.6, "jobs": 1, **FAST}
+    whole = vpxrc.transcode(scenes_file, tmp_path / "whole.webm", **common)
+    count = len(whole.chunks)
+    assert count >= 4
+    output = tmp_path / "out.webm"
+    kept = {"recipe": "mine", **common}
+    for _ in range(2):  # killed twice, after a chunk each
+        with pytest.raises(KeyboardInterrupt):
+            vpxrc.transcode(
+                scenes_file,
+                output,
+                encode=functools.partial(limited, left=[None]),
+                resume=True,
+                **kept,
+            )
+        assert not output.exists()
+    assert len(list((cache / "chunks").glob("*.npz"))) == 2
+    resumed = vpxrc.transcode(scenes_file, output, resume=True, **kept)
+    assert output.read_bytes() == (tmp_path / "whole.webm").read_bytes()
+    assert resumed.log == whole.log
+    assert resumed.notes[-1] == "2 chunk(s) of an earlier encode were used"
+    assert not list((cache / "chunks").iterdir())  # which the file has made useless
+
+
+@pytest.mark.parametrize("change", ["recipe", "bitrate", "no resume", "damage"])
+def test_chunks_of_another_encode_are_not_used(scenes_file, tmp_path, cache, change):  # noqa: F811
+    common: dict[str, Any] = {"chunk": 0.6, "jobs": 1, **FAST}
+    half = functools.partial(limited, left=[None])
+    with pytest.raises(KeyboardInterrupt):
+        vpxrc.transcode(
+            scenes_file, tmp_path / "a.webm", target_bitrate=60, encode=half, recipe="a", **common
+        )
+    (kept,) = (cache / "chunks").glob("*.npz")
+    if change == "damage":
+        kept.write_bytes(kept.read_bytes()[:-1] + b"x")
+    found = vpxrc.transcode(
+        scenes_file,
+        tmp_path / "b.webm",
+        target_bitrate=90 if change == "bitrate" else 60,
+        recipe="b" if change == "recipe" else "a",
+        resume=change != "no resume",
+        **common,
+    )
+    assert not any("earlier encode" in note for note in found.notes)
+
+
+# A look at what will be
+
+
+def test_a_preview_is_close_to_the_whole(tmp_path, cache):
+    source = tmp_path / "long.mkv"
+    pictures = "testsrc2=s=96x80:r=25:d=20,noise=alls=10:allf=t"
+    ffmpeg("-f", "lavfi", "-i", pictures, "-f", "lavfi", "-i", "sine=d=20", "-c:v", "ffv1", source)
+    common: dict[str, Any] = {"target_bitrate": 80, "jobs": 1, **FAST}
+    expected = preview_transcode(source, **common)
+    assert 50 <= expected.num_frames <= 260
+    found = vpxrc.transcode(source, tmp_path / "out.webm", **common)
+    assert expected.bitrate == pytest.approx(found.log.bitrate, rel=0.2)
+    assert expected.num_bytes == pytest.approx(found.num_bytes, rel=0.2)
+    assert expected.psnr == pytest.approx(found.log.psnr, abs=1)
+    assert expected.seconds > 0
+    assert json.loads(json.dumps(expected.figures()))["notes"] == list(expected.notes)
+
+
+def test_a_preview_of_a_short_video_is_its_encode(scenes_file, cache):  # noqa: F811
+    printed = json.loads(run(scenes_file, "--sample", "-b", 60, *QUICK, "--json"))
+    assert printed["num_frames"] == 80
+    assert printed["bitrate"] == pytest.approx(60, rel=0.2)
+    assert "about" in run(scenes_file, "--sample", "-b", 60, *QUICK)

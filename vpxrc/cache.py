@@ -68,11 +68,14 @@ def write_entry(path: Path) -> Iterator[tuple[Path, Note]]:
     """
     limit = cache_limit()
     note = Note({})
-    with atomic_write(path) as temporary:
-        yield temporary, note
-        with open(temporary, "rb") as file:
-            sha256 = note.sha256 or _checksum(file, note.prefix)
-            facts = _facts(file)
+    try:
+        with atomic_write(path) as temporary:
+            yield temporary, note
+            with open(temporary, "rb") as file:
+                sha256 = note.sha256 or _checksum(file, note.prefix)
+                facts = _facts(file)
+    except OutputError as error:
+        raise OutputError(f"{error} (VPXRC_CACHE names another folder for the cache)") from error
     text = {
         "size": path.stat().st_size,
         "sha256": sha256,
@@ -153,6 +156,54 @@ def read_entry(path: Path) -> bytes | None:
         return None
     with entry:
         return entry.file.read()
+
+
+def drop_entry(path: Path) -> None:
+    """Remove a file of the cache unless it is in use."""
+    _remove(path)
+
+
+@dataclass(frozen=True)
+class Content:
+    """The files of one kind in the cache.
+
+    Attributes:
+        kind: The name of their folder.
+        num_files: Their number, notes left out.
+        num_bytes: What they take.
+        can_be_made: Whether they count for the limit and can be made again without a download.
+    """
+
+    kind: str
+    num_files: int
+    num_bytes: int
+    can_be_made: bool
+
+
+def cache_contents(cache: Path) -> list[Content]:
+    """Return what is in the cache, a row for each kind."""
+    found = []
+    folders = sorted(cache.iterdir()) if cache.is_dir() else []
+    for folder in folders:
+        sizes, noted = [], 0
+        for path in folder.rglob("*") if folder.is_dir() else [folder]:
+            with suppress(OSError):
+                if path.is_file() and not _is_note(path):
+                    sizes.append(path.stat().st_size)
+                    noted += _note_path(path).exists()
+        found.append(Content(folder.name, len(sizes), sum(sizes), bool(noted)))
+    return found
+
+
+def clear_cache(cache: Path) -> int:
+    """Remove the files that can be made again, except those in use, and return their bytes."""
+    freed = 0
+    for note in sorted(cache.glob("*/*.json")):
+        path = note.with_suffix("")
+        if _is_note(note) and path.is_file():
+            size = path.stat().st_size
+            freed += size if _remove(path) else 0
+    return freed
 
 
 def _note_path(path: Path) -> Path:

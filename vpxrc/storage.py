@@ -27,12 +27,20 @@ def cache_dir() -> Path:
 
     It is ``$VPXRC_CACHE``, else ``$XDG_CACHE_HOME/vpxrc``, else ``~/.cache/vpxrc``: the rule that
     the build follows for libvpx's sources too. The folder may not exist yet.
+
+    Raises:
+        InputError: The user has no home folder.
     """
     if folder := os.environ.get("VPXRC_CACHE"):
         return Path(folder)
     if folder := os.environ.get("XDG_CACHE_HOME"):
         return Path(folder) / "vpxrc"
-    return Path.home() / ".cache" / "vpxrc"
+    try:
+        return Path.home() / ".cache" / "vpxrc"
+    except RuntimeError:
+        raise InputError(
+            "this user has no home folder for the cache: set VPXRC_CACHE to a folder"
+        ) from None
 
 
 # Seconds after which temporary files are stale whose process cannot be looked for, because it ran

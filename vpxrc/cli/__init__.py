@@ -3,11 +3,13 @@
 import importlib.metadata
 import signal
 import sys
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from vpxrc.cli.cache import cache
 from vpxrc.cli.codec import app as codec
 from vpxrc.cli.compare import compare
 from vpxrc.cli.datasets import datasets
@@ -31,6 +33,7 @@ ORDER = (
     "verify",
     "inspect",
     "doctor",
+    "cache",
     "datasets",
     "demo",
 )
@@ -77,7 +80,18 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (encode, evaluate, compare, teach, verify, inspect, doctor, datasets, demo):
+for _command in (
+    encode,
+    evaluate,
+    compare,
+    teach,
+    verify,
+    inspect,
+    doctor,
+    cache,
+    datasets,
+    demo,
+):
     app.command()(_command)
 app.add_typer(train, name="train")
 app.add_typer(codec, name="codec")
@@ -111,5 +125,9 @@ def main() -> None:
     def terminate(number: int, frame: object) -> None:
         sys.exit(TERMINATED)  # unwinds, so that processes end and unfinished files go
 
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may be no text; its bytes are shown as escapes.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, terminate)
     app()

@@ -2,8 +2,10 @@
 
 import functools
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import ProgressColumn, Task
@@ -12,17 +14,30 @@ from rich.text import Text
 from vpxrc.agents.teacher.search import check_start, improve_by
 from vpxrc.cli.common import DEFAULT_POLICY, CpuUsed, Json, progress_bar
 from vpxrc.errors import InputError
+from vpxrc.media.frames import parse_fps
 from vpxrc.policies.registry import make_policy
-from vpxrc.storage import atomic_write
-from vpxrc.transcoding.pipeline import MAX_ENCODES, MEGABYTE, Transcoded, transcode
+from vpxrc.provenance import causes
+from vpxrc.storage import atomic_write, digest
+from vpxrc.transcoding.pipeline import (
+    MAX_ENCODES,
+    MEGABYTE,
+    Transcoded,
+    preview_transcode,
+    transcode,
+)
+from vpxrc.transcoding.places import check_output
+from vpxrc.transcoding.preview import Preview
 from vpxrc.transcoding.target import QualityTarget
 
 UNSPENT_SHARE = 0.1  # A user is told if a policy leaves more than this share of the bits.
 TRANSPARENT_PSNR = 50.0  # dB; above it no eye tells the picture from the source.
 
 
-_Source = Annotated[Path, typer.Argument(metavar="IN", help="Anything that ffmpeg reads.")]
-_Output = Annotated[Path, typer.Option("-o", "--output", help="A .webm or .ivf file.")]
+_Source = Annotated[
+    Path,
+    typer.Argument(metavar="IN", help="Anything that ffmpeg reads; - reads standard input."),
+]
+_Output = Annotated[Path | None, typer.Option("-o", "--output", help="A .webm or .ivf file.")]
 _Bitrate = Annotated[
     int | None,
     typer.Option("-b", "--bitrate", metavar="KBIT", help="Target of the video in kbit/s."),
@@ -76,6 +91,15 @@ _Audio = Annotated[
         "else made Opus (64 kbit/s mono, 96 stereo)."
     ),
 ]
+_Deinterlace = Annotated[
+    bool, typer.Option(help="Deinterlace the frames that are marked as interlaced (bwdif).")
+]
+_Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Refuse a damaged video. Else what can be decoded of it is encoded."
+    ),
+]
 _Fps = Annotated[
     str | None,
     typer.Option(
@@ -89,13 +113,28 @@ _Chunk = Annotated[
         metavar="SECONDS",
         help="Length of the chunks, about. The video is cut at key frames and the chunks are "
         "encoded at the same time, to within 2 % of the target together; 0: no cut. By default "
-        "10 for a video longer than 30 s, else 0. An interruption discards finished chunks.",
+        "10 for a video longer than 30 s, else 0.",
     ),
 ]
 _Jobs = Annotated[
     int | None,
     typer.Option(
         min=1, help="Chunks at the same time; by default one per core. The output is the same."
+    ),
+]
+_Sample = Annotated[
+    bool,
+    typer.Option(
+        "--sample",
+        help="Write nothing: encode a few short parts, and say which size, quality and time to "
+        "expect of the whole.",
+    ),
+]
+_Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the same encode that was interrupted: use the chunks that it finished.",
     ),
 ]
 _TwoPassLog = Annotated[
@@ -113,7 +152,7 @@ _Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 
 def encode(
     source: _Source,
-    output: _Output,
+    output: _Output = None,
     bitrate: _Bitrate = None,
     size: _Size = None,
     target: _Target = None,
@@ -123,9 +162,13 @@ def encode(
     cpu_used: CpuUsed = 2,
     effort: _Effort = 1,
     audio: _Audio = True,
+    deinterlace: _Deinterlace = True,
+    strict: _Strict = False,
     fps: _Fps = None,
     chunk: _Chunk = None,
     jobs: _Jobs = None,
+    sample: _Sample = False,
+    resume: _Resume = False,
     two_pass_log: _TwoPassLog = None,
     log: _Log = None,
     quiet: _Quiet = False,
@@ -133,8 +176,9 @@ def encode(
 ) -> None:
     """Encode a video to VP9 under a policy.
 
-    Phone videos are turned upright, a variable frame rate becomes a constant one, audio stays in
-    time, and .webm names the colours that the video named. 10-bit and HDR video is refused.
+    Phone videos are turned upright, a variable frame rate becomes a constant one, interlaced video
+    is deinterlaced, audio stays in time, and .webm keeps colours, the shape of the pixels, the
+    title, chapters, languages and text subtitles. 10-bit and HDR video is refused.
 
     \b
     Examples:
@@ -143,54 +187,101 @@ def encode(
       vpxrc encode holiday.mp4 --target vmaf=93 -o holiday.webm    # as few bits as have VMAF 93
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm --policy libvpx-vbr-mlarf --cpu-used 1
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm --effort 40   # slower, for fewer bits
+      vpxrc encode holiday.mp4 -b 400 -o holiday.webm --resume    # after an interruption
+      vpxrc encode holiday.mp4 --target vmaf=93 --sample    # what would it be?
     """  # noqa: D301 - typer wants the \b as it is
     quality = None if target is None else QualityTarget.parse(target)
-    _check_options(bitrate, size, target, chunk)
+    _check_options(bitrate, size, target, chunk, fps)
     policy = _tuned(policy, tune)
     chosen = make_policy(policy)
     if effort > 1:
         check_start(chosen)
-    with progress_bar(hidden=as_json or quiet) as bar:
+    common: dict[str, Any] = {
+        "target_bitrate": bitrate,
+        "size": size,
+        "target": quality,
+        "max_encodes": max_encodes,
+        "policy": policy,
+        "cpu_used": cpu_used,
+        "encode": functools.partial(improve_by, policy, effort) if effort > 1 else None,
+        "audio": audio,
+        "deinterlace": deinterlace,
+        "strict": strict,
+        "fps": fps,
+        "jobs": jobs,
+    }
+    if sample:
+        return _show(preview_transcode(source, **common), quality, as_json)
+    output = _checked(output, source, log, two_pass_log)
+    more: dict[str, Any] = {
+        "chunk": chunk,
+        "two_pass_log": two_pass_log,
+        "recipe": digest({"code": causes(policy), "effort": effort}),
+        "resume": resume,
+    }
+    with _progress(f"{source.stem}, {policy}", hidden=as_json or quiet) as progress:
+        result = transcode(source, output, **common, **more, progress=progress)
+    _keep_log(log, result)
+    asked = {
+        "policy": policy,
+        "target_bitrate": bitrate,
+        "target_size": None if size is None else size * MEGABYTE,
+        "target": target,
+        "overshoot": None if bitrate is None else result.log.bitrate / bitrate - 1,
+    }
+    _report(result, asked, chosen.observes, None if quiet and not as_json else as_json)
+
+
+@contextmanager
+def _progress(title: str, hidden: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """Yield a callback that moves a bar of frames."""
+    with progress_bar(hidden) as bar:
         bar.columns = (*bar.columns, _Speed())
-        task = bar.add_task(f"{source.stem}, {policy}", total=None)
+        task = bar.add_task(title, total=None)
 
         def progress(done: int, total: int | None) -> None:
             if done == 0:
                 bar.reset(task, total=total)
             bar.update(task, completed=done)
 
-        result = transcode(
-            source,
-            output,
-            target_bitrate=bitrate,
-            size=size,
-            target=quality,
-            max_encodes=max_encodes,
-            policy=policy,
-            cpu_used=cpu_used,
-            encode=functools.partial(improve_by, policy, effort) if effort > 1 else None,
-            audio=audio,
-            fps=fps,
-            chunk=chunk,
-            jobs=jobs,
-            two_pass_log=two_pass_log,
-            progress=progress,
-        )
-    _keep_log(log, result)
-    overshoot = None if bitrate is None else result.log.bitrate / bitrate - 1
-    notes = _notes(result, None if chosen.observes else overshoot)
+        yield progress
+
+
+def _report(
+    result: Transcoded, asked: dict[str, Any], observes: bool, as_json: bool | None
+) -> None:
+    """Print a result.
+
+    Args:
+        result: The result.
+        asked: What was asked for, by the names that it has in JSON.
+        observes: Whether the policy leaves all decisions to libvpx.
+        as_json: Whether it is printed as JSON; None to print nothing.
+    """
+    overshoot, target = asked["overshoot"], asked["target"]
+    notes = _notes(result, None if observes else overshoot)
     if as_json:
-        asked = {
-            "policy": policy,
-            "target_bitrate": bitrate,
-            "target_size": None if size is None else size * MEGABYTE,
-            "target": target,
-            "overshoot": overshoot,
-        }
         print(json.dumps({**result.figures(), **asked, "notes": notes}))
-    elif not quiet:
-        met = _met(result, overshoot, size, quality)
+    elif as_json is not None:
+        quality = None if target is None else QualityTarget.parse(target)
+        met = _met(result, overshoot, asked["target_size"], quality)
         print("\n  ".join([_summary(result, met), *_scores(result), *notes]))
+
+
+def _show(found: Preview, quality: QualityTarget | None, as_json: bool) -> None:
+    """Print what to expect of a video."""
+    if as_json:
+        print(json.dumps(found.figures()))
+        return
+    score = ""
+    if quality is not None and found.score is not None:
+        score = f", {quality.in_words(found.score)} ({quality.score:g} asked for)"
+    print(
+        f"about {found.num_bytes / MEGABYTE:.3f} MB, {found.bitrate:.1f} kbit/s{score}, "
+        f"PSNR {found.psnr:.2f} dB, in {found.seconds:.0f} s, by {found.num_frames} frames",
+        *found.notes,
+        sep="\n  ",
+    )
 
 
 def _keep_log(log: Path | None, result: Transcoded) -> None:
@@ -199,8 +290,27 @@ def _keep_log(log: Path | None, result: Transcoded) -> None:
             result.log.to_pandas().to_parquet(temporary)
 
 
+def _checked(output: Path | None, source: Path, *others: Path | None) -> Path:
+    """Return the output, after a look at the places of all that is written.
+
+    Raises:
+        InputError: There is no output, or something that is read would be replaced.
+        OutputError: A place cannot be written.
+    """
+    if output is None:
+        raise InputError("give -o OUTPUT, or --sample to write nothing")
+    for written in others:
+        if written is not None:
+            check_output(written, source, output)
+    return output
+
+
 def _check_options(
-    bitrate: int | None, size: float | None, target: str | None, chunk: float | None
+    bitrate: int | None,
+    size: float | None,
+    target: str | None,
+    chunk: float | None,
+    fps: str | None,
 ) -> None:
     """Refuse what :func:`transcode` would, by the names of the options."""
     if sum(one is not None for one in (bitrate, size, target)) != 1:
@@ -209,6 +319,11 @@ def _check_options(
         raise InputError(f"--size must be above 0, not {size:g}")
     if chunk is not None and not 0 <= chunk < float("inf"):
         raise InputError(f"--chunk must be at least 0, not {chunk:g}")
+    if fps is not None:
+        try:
+            parse_fps(fps)
+        except InputError as error:
+            raise InputError(f"--{error}") from None
 
 
 def _notes(result: Transcoded, overshoot: float | None) -> list[str]:
@@ -239,7 +354,7 @@ def _met(
         return f", {quality.in_words(result.score)} ({quality.score:g} asked for)"
     if overshoot is not None:
         return f" ({100 * overshoot:+.1f} % of the target)"
-    return f", {result.num_bytes / MEGABYTE / (size or 1):.1%} of the size asked for"
+    return f", {result.num_bytes / (size or 1):.1%} of the size asked for"
 
 
 def _summary(result: Transcoded, met: str) -> str:

@@ -1,20 +1,19 @@
-"""Decoding a video file with ffmpeg into a memory-mapped cache of raw frames."""
+"""Decoding a video file into a memory-mapped cache of raw frames."""
 
 import hashlib
 import json
-import re
-import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vpxrc.cache import open_entry, write_entry
 from vpxrc.errors import EncoderError, InputError
-from vpxrc.media.ffmpeg import READING, first_error, message_lines, run_ffmpeg, start_ffmpeg
+from vpxrc.media.decoder import Decoder
+from vpxrc.media.ffmpeg import run_ffmpeg
 from vpxrc.media.frames import (
     MAX_DIMENSION,
     MIN_DIMENSION,
@@ -27,24 +26,25 @@ from vpxrc.media.frames import (
     parse_fps,
     read_y4m_header,
 )
-from vpxrc.media.probing import HDR, TO_8_BITS, TO_SDR, Source, check_file, probe
+from vpxrc.media.pictures import Pictures, has_transparency
+from vpxrc.media.probing import HDR, TO_8_BITS, TO_SDR, Source, probe
+from vpxrc.media.reading import Reading, check_file
+from vpxrc.media.timing import at_rate, complete, find_timing
 from vpxrc.storage import cache_dir, sha256_file
 
-CACHE_FORMAT = 3
-# What ffmpeg says where it has repaired or left out something. Other errors may be about parts of a
-# file that are no pictures, as in MP4 a list of chapters.
-_REPAIR = re.compile(r"concealing|ended prematurely|corrupt|\[(gif|in#\d+/matroska).*\[error\]")
+CACHE_FORMAT = 4
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """The arguments of :func:`open_video` that change the frames; None for the file's own."""
+    """The arguments of :func:`decode` that change the frames; None for the file's own."""
 
     width: int | None
     height: int | None
     fps: Fraction | None
     start: float
     num_frames: int | None
+    deinterlace: bool
 
     def check(self) -> None:
         """Refuse what is out of range."""
@@ -57,6 +57,21 @@ class _Wanted:
             raise InputError(
                 f"num_frames {self.num_frames} is out of range: a clip has at least 2 frames"
             )
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The frames of a file.
+
+    Attributes:
+        video: The frames.
+        start: Time of the first frame on the file's own clock, in seconds.
+        notes: What a user should know about the frames, a line each.
+    """
+
+    video: Video
+    start: Fraction
+    notes: tuple[str, ...]
 
 
 def open_video(
@@ -74,7 +89,7 @@ def open_video(
 
     The frames are decoded once into a memory-mapped file of the cache, whose key is made of the
     source's bytes and of all arguments but ``name``. Odd dimensions are kept, the rotation that
-    phones write is applied, and pixels count as square.
+    phones write is applied, interlaced frames are deinterlaced, and pixels count as square.
 
     Args:
         source: The video file, or what :func:`vpxrc.media.probing.probe` found in it. The first
@@ -83,8 +98,8 @@ def open_video(
         width: Scale to this width in pixels (Lanczos). Where only one of width and height is given
             the other keeps the aspect ratio, rounded to an even number.
         height: Scale to this height in pixels.
-        fps: Resample to this frame rate by dropping and repeating frames; the stream's own by
-            default. A string may be a ratio, as in ``"30000/1001"``.
+        fps: Resample to this frame rate by dropping and repeating frames; by default the stream's
+            own, or a usual one if it varies. A string may be a ratio, as in ``"30000/1001"``.
         start: Skip this many seconds.
         num_frames: Stop after this many frames at most; all of them by default.
         cache: Cache folder; :func:`vpxrc.storage.cache_dir` by default.
@@ -93,12 +108,54 @@ def open_video(
         InputError: The file is missing, empty, truncated or corrupt, has no video stream, has more
             than 8 bits per sample or fewer than 2 frames, or an argument is out of range.
         OutputError: The cache cannot be written.
-        MissingDependencyError: There is no ffmpeg.
+    """
+    return decode(
+        source,
+        name=name,
+        width=width,
+        height=height,
+        fps=fps,
+        start=start,
+        num_frames=num_frames,
+        cache=cache,
+    ).video
+
+
+def decode(
+    source: str | Path | Source,
+    *,
+    name: str | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    fps: Fraction | int | str | None = None,
+    start: float = 0.0,
+    num_frames: int | None = None,
+    cache: str | Path | None = None,
+    strict: bool = True,
+    deinterlace: bool = True,
+) -> Decoded:
+    """Do the work of :func:`open_video`, and say what was done.
+
+    Args:
+        source: As in :func:`open_video`, and so are the arguments that are not listed here.
+        name: See there.
+        width: See there.
+        height: See there.
+        fps: See there.
+        start: See there.
+        num_frames: See there.
+        cache: See there.
+        strict: Whether a damaged file is refused. Else what can be decoded of it is kept.
+        deinterlace: Whether frames that are marked as interlaced are deinterlaced.
+
+    Raises:
+        InputError: As in :func:`open_video`; a damaged file only if ``strict``.
+        OutputError: The cache cannot be written.
     """
     path = source.path if isinstance(source, Source) else Path(source)
     check_file(path)
     rate = None if fps is None else parse_fps(fps)
-    wanted = _Wanted(width, height, rate, float(start), num_frames)
+    wanted = _Wanted(width, height, rate, float(start), num_frames, deinterlace)
     wanted.check()
     decoding = {
         "format": CACHE_FORMAT,
@@ -109,19 +166,20 @@ def open_video(
     key = hashlib.sha256(json.dumps(decoding, sort_keys=True).encode()).hexdigest()
     folder = (cache_dir() if cache is None else Path(cache)) / "frames"
     frames_file = folder / f"{key}.i420"
-    name = path.stem if name is None else name
+    if name is None:  # of a file, whose bytes may be no text
+        name = path.stem.encode(errors="surrogateescape").decode(errors="replace")
 
-    video = _open_cached(name, frames_file)
-    if video is None:
+    found = _open_cached(name, frames_file, path, strict)
+    if found is None:
         with write_entry(frames_file) as (temporary, note):
-            found = source if isinstance(source, Source) else probe(path)
-            note.about = about = _decode_file(found, temporary, wanted)
-            geometry = about["width"], about["height"], about["fps"]
+            source = source if isinstance(source, Source) else probe(path)
+            note.about = about = _decode_file(source, temporary, wanted, strict)
+            geometry = about["width"], about["height"], Fraction(about["fps"])
             note.prefix, note.sha256 = content_prefix(*geometry), about["content_hash"]
-        video = _open_cached(name, frames_file)
-    if video is None:
+        found = _open_cached(name, frames_file, path, strict)
+    if found is None:
         raise InputError(f"{path}: its decoded frames vanished from {folder}")
-    return video
+    return found
 
 
 def decode_vp9(stream: bytes | Path, width: int, height: int) -> NDArray[np.uint8]:
@@ -182,7 +240,7 @@ def y4m_frames(y4m: bytes, width: int, height: int) -> NDArray[np.uint8]:
     return rows.reshape(-1, marker + frame_bytes(width, height))[:, marker:]
 
 
-def _open_cached(name: str, frames_file: Path) -> Video | None:
+def _open_cached(name: str, frames_file: Path, path: Path, strict: bool) -> Decoded | None:
     """Map a decoded clip, or return None where it is not in the cache or not whole."""
     entry = open_entry(frames_file)
     if entry is None:
@@ -194,66 +252,216 @@ def _open_cached(name: str, frames_file: Path) -> Video | None:
             shape = (num_frames, frame_bytes(width, height))
             frames = np.memmap(entry.file, np.uint8, mode="r", shape=shape)
             fps, colours = Fraction(about["fps"]), Colours(**about["colours"])
-            return Video(name, frames, width, height, fps, about["content_hash"], colours)
+            video = Video(name, frames, width, height, fps, about["content_hash"], colours)
+            found = Decoded(video, Fraction(about["start"]), tuple(about["notes"]))
+            damage = str(about["damage"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
+    if not damage:
+        return found
+    _check_damage(path, damage, strict)
+    kept = f"the file is damaged ({damage}); {about['num_read']} frames could be decoded"
+    return replace(found, notes=(kept, *found.notes))
 
 
-def _decode_file(source: Source, target: Path, wanted: _Wanted) -> dict[str, Any]:
+def _check_damage(path: Path, damage: str, strict: bool) -> None:
+    if strict and damage:
+        raise InputError(f"{path}: truncated or corrupt: {damage}")
+
+
+def _decode_file(source: Source, target: Path, wanted: _Wanted, strict: bool) -> dict[str, Any]:
     """Decode a file into raw frames and return the description that goes beside them."""
-    import ffmpeg  # where it is needed: `import vpxrc` stays quick
-
     _check_depth(source)
     path = source.path
-    # "file:" keeps ffmpeg from reading a protocol or an option into the name. Errors end the
-    # program instead of being concealed: a concealed frame would be a wrong source.
-    stream = ffmpeg.input(f"file:{path}", ss=wanted.start, err_detect="explode", **READING)["V:0"]
-    if wanted.width is not None or wanted.height is not None:
-        stream = stream.filter("scale", wanted.width or -2, wanted.height or -2, flags="lanczos")
+    read = _read_file(path, target, wanted, strict)
+    after = f" after {wanted.start:g} s" if wanted.start else ""
+    if read.size is None or (len(read.times) < 2 and wanted.fps is None):
+        raise InputError(f"{path}: {len(read.times)} frame(s){after}; a clip has at least 2")
+    size = read.size
+    check_geometry(str(path), *size, Fraction(1))
+    times = complete(read.times, read.rates)
+    last = read.last or 1 / next((rate for rate in read.rates if rate), Fraction(25))
     if wanted.fps is not None:
-        stream = stream.filter("fps", str(wanted.fps))
-    options: dict[str, object] = {"pix_fmt": "yuv420p", "fps_mode": "cfr"}
-    if wanted.num_frames is not None:
-        options["frames:v"] = wanted.num_frames
-    # Y4M, because its header has the exact size and frame rate after rotation and scaling.
-    stream = stream.output("pipe:", format="yuv4mpegpipe", **options).global_args("-xerror")
-
-    frames = 0
-    with (
-        start_ffmpeg(stream, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as (process, log),
-        open(target, "wb") as file,
-    ):
-        assert process.stdout is not None
-        header, marker = process.stdout.readline(), process.stdout.readline()
-        if marker:  # without a frame the header's rate means nothing
-            geometry = read_y4m_header(header)
-            check_geometry(str(path), *geometry)
-            size = frame_bytes(geometry[0], geometry[1])
-            digest = content_digest(*geometry)
-        while marker:
-            frame = process.stdout.read(size)
-            if len(frame) < size:
-                break
-            file.write(frame)
-            digest.update(frame)
-            frames += 1
-            marker = process.stdout.readline()
-        if process.wait() or _is_damaged(log, path):
-            raise InputError(f"{path}: truncated or corrupt: {first_error(log)}")
-        # Y4M's demuxer drops a last frame that is not whole without a word.
-        if wanted.num_frames is None and _is_truncated_y4m(path):
-            raise InputError(f"{path}: truncated: the last frame is not whole")
-        if frames < 2:
-            after = f" after {wanted.start:g} s" if wanted.start else ""
-            raise InputError(f"{path}: {frames} frame(s){after}; a clip has at least 2")
+        timing = at_rate(str(path), times, wanted.fps, last, times[0])
+    else:
+        timing = find_timing(str(path), times, read.rates, read.tick, read.last)
+    shown = timing.shown[: wanted.num_frames]
+    if len(shown) < 2:
+        raise InputError(f"{path}: {len(shown)} frame(s){after}; a clip has at least 2")
+    check_geometry(str(path), *size, timing.rate)
+    digest = content_digest(*size, timing.rate)
+    frames = _arrange(target, shown, frame_bytes(*size), len(times))
+    for row in frames:
+        digest.update(row)
+    notes = []
+    if not timing.is_constant and wanted.fps is None:
+        notes.append(
+            f"variable frame rate, made {float(timing.rate):g} frames per second: "
+            f"{len(times)} frames are shown in {len(shown)}"
+        )
+    if read.num_interlaced:
+        done = "deinterlaced" if wanted.deinterlace else "left interlaced"
+        notes.append(f"{read.num_interlaced} of {len(times)} frames are interlaced, {done}")
+    if read.is_transparent:
+        notes.append("transparency is left out")
     return {
-        "width": geometry[0],
-        "height": geometry[1],
-        "fps": str(geometry[2]),
-        "num_frames": frames,
+        "width": size[0],
+        "height": size[1],
+        "fps": str(timing.rate),
+        "num_frames": len(shown),
         "content_hash": digest.hexdigest(),
         "colours": asdict(source.colours),
+        "start": str(times[0]),
+        "notes": notes,
+        "damage": read.damage,
+        "num_read": len(times),
     }
+
+
+def _arrange(
+    target: Path, shown: NDArray[np.int64], row_bytes: int, num_read: int
+) -> NDArray[np.uint8]:
+    """Repeat and drop rows of a file where they are, and return the file as a map.
+
+    Args:
+        target: The file, of ``num_read`` rows.
+        shown: The row that goes to each place, rising.
+        row_bytes: Length of a row.
+        num_read: Number of rows in the file.
+    """
+    kept, places = np.unique(shown, return_inverse=True)
+    with open(target, "r+b") as file:
+        file.truncate(max(num_read, len(shown)) * row_bytes)
+    rows = np.memmap(target, np.uint8, mode="r+", shape=(max(num_read, len(shown)), row_bytes))
+    for place, row in enumerate(kept.tolist()):
+        if place != row:
+            rows[place] = rows[row]
+    for place in range(len(shown) - 1, -1, -1):  # backward: a row moves to the right, or stays
+        if places[place] != place:
+            rows[place] = rows[places[place]]
+    rows.flush()
+    with open(target, "r+b") as file:
+        file.truncate(len(shown) * row_bytes)
+    return np.memmap(target, np.uint8, mode="r", shape=(len(shown), row_bytes))
+
+
+@dataclass
+class _Read:
+    """What was read of a file.
+
+    Attributes:
+        rates: Rates that the file names, the best one first.
+        tick: The unit of the times in seconds.
+        times: Time of every frame in seconds, as far as the file has them.
+        last: Seconds that the last frame is shown; 0 where the file does not say.
+        size: Width and height in pixels; None without a frame.
+        damage: What is wrong with the file in words; empty for a whole one.
+        num_interlaced: Number of frames that are marked as interlaced.
+        is_transparent: Whether the first frame is not opaque.
+        is_short: Whether fewer frames than packets came out, up to the end of the file.
+    """
+
+    rates: tuple[Fraction | None, ...]
+    tick: Fraction
+    times: list[Fraction | None]
+    last: Fraction = Fraction(0)
+    size: tuple[int, int] | None = None
+    damage: str = ""
+    num_interlaced: int = 0
+    is_transparent: bool = False
+    is_short: bool = False
+
+
+def _read_file(path: Path, target: Path, wanted: _Wanted, strict: bool) -> _Read:
+    """Write every frame of a file once; a damaged file is read again as well as it can be.
+
+    Raises:
+        InputError: The file cannot be read, or is damaged and ``strict``.
+    """
+    read = _read_frames(path, target, wanted, strict=True, threads=True)
+    if read.is_short and not read.damage:
+        read = _read_frames(path, target, wanted, strict=True, threads=False)
+    damage = read.damage
+    if damage:
+        _check_damage(path, damage, strict)
+        read = _read_frames(path, target, wanted, strict=False, threads=False)
+        read.damage = damage
+    return read
+
+
+def _read_frames(
+    path: Path, target: Path, wanted: _Wanted, *, strict: bool, threads: bool
+) -> _Read:
+    """Write every frame of a file once.
+
+    Args:
+        path: The file.
+        target: Where the rows go.
+        wanted: Size and part of the frames.
+        strict: Whether decoders report damage, and reading ends with it.
+        threads: Whether several frames are decoded at the same time.
+    """
+    is_sought = wanted.start > 0 and _can_seek(path, wanted.start)
+    with Reading(path) as reading, open(target, "wb") as file:
+        if is_sought:
+            reading.seek(wanted.start)
+        video = reading.video
+        pictures = Pictures(wanted.width, wanted.height, wanted.deinterlace)
+        rates = (video.guessed_rate, video.average_rate, video.base_rate)
+        read = _Read(rates, video.time_base or Fraction(1, 1000), [])
+        decoder = Decoder(reading, strict, threads)
+        before = 0  # frames before the start
+        for frame, time in decoder.frames():
+            if _is_before(wanted.start, reading, read, time, before):
+                before += 1
+                decoder.damage = ""
+                continue
+            if _is_enough(wanted, read.times, time) or (strict and decoder.damage):
+                break
+            read.is_transparent |= not read.times and has_transparency(frame)
+            read.times.append(time)
+            read.last = (frame.duration or 0) * read.tick
+            for row in pictures.push(frame):
+                file.write(row)
+        else:
+            read.is_short = decoder.num_frames < decoder.num_packets
+        for row in pictures.flush():
+            file.write(row)
+        read.size, read.num_interlaced = pictures.size, pictures.num_interlaced
+        read.damage = decoder.damage
+    return read
+
+
+def _can_seek(path: Path, start: float) -> bool:
+    """Whether a seek comes out at a frame that is not after the one asked for."""
+    with Reading(path) as reading:
+        if not reading.has_times or not reading.seek(start):
+            return False
+        for _, time in Decoder(reading, strict=False, threads=False).frames():
+            return time is not None and time <= reading.begin + Fraction(start)
+    return False
+
+
+def _is_before(
+    start: float, reading: Reading, read: _Read, time: Fraction | None, before: int
+) -> bool:
+    """Whether a frame is before the part that is wanted."""
+    if not start or read.times:
+        return False
+    if time is None:
+        time = before / next((rate for rate in read.rates if rate), Fraction(25))
+        return time < Fraction(start) - read.tick / 2
+    return time < reading.begin + Fraction(start) - read.tick / 2
+
+
+def _is_enough(wanted: _Wanted, times: list[Fraction | None], time: Fraction | None) -> bool:
+    """Whether the frames before one at a time are all that is wanted."""
+    if wanted.num_frames is None or not times:
+        return False
+    if wanted.fps is None or time is None or times[0] is None:
+        # At a higher rate than the file's they are more than needed.
+        return wanted.fps is None and len(times) >= wanted.num_frames
+    return (time - times[0]) * wanted.fps > wanted.num_frames + 1
 
 
 def _check_depth(source: Source) -> None:
@@ -264,20 +472,3 @@ def _check_depth(source: Source) -> None:
             f"{source.path}: {source.bit_depth} bits per sample ({source.pixel_format}); "
             f"only 8-bit video is supported, convert it first: {command}"
         )
-
-
-def _is_damaged(messages: IO[bytes], path: Path) -> bool:
-    """Whether ffmpeg has repaired or left out something, which does not change its exit status."""
-    lines = [line.replace(str(path), "") for line in message_lines(messages)]
-    return any(_REPAIR.search(line) for line in lines)
-
-
-def _is_truncated_y4m(path: Path) -> bool:
-    """Whether a Y4M file stops inside a frame; False for whatever is not 8-bit 4:2:0 Y4M."""
-    with open(path, "rb") as file:
-        header = file.readline(4096)
-    try:
-        width, height, _ = read_y4m_header(header)
-    except ValueError:
-        return False
-    return (path.stat().st_size - len(header)) % (len(b"FRAME\n") + frame_bytes(width, height)) != 0

@@ -1,6 +1,5 @@
 """Running the ffmpeg program, and reading its messages."""
 
-import os
 import re
 import subprocess
 import tempfile
@@ -18,7 +17,7 @@ FORMATS = (
     "3dostr,4xm,aa,aac,ac3,act,aiff,amr,apng,asf,asf_o,au,av1,avi,avr,avs,avs2,avs3,bethsoftvid,"
     "bfi,bink,bmv,caf,cavsvideo,cdxl,cine,dirac,dnxhd,dsicin,dv,dvbsub,dxa,ea,eac3,evc,film_cpk,"
     "flac,flic,flv,frm,fwse,g722,gdv,gif,gxf,h261,h263,h264,hevc,idcin,idf,iff,ifv,ingenient,"
-    "ipmovie,ipu,iss,iv8,ivf,jv,kux,live_flv,lmlm4,lvf,m4v,matroska,webm,mgsts,mjpeg,mjpeg_2000,"
+    "ipmovie,ipu,iss,iv8,ivf,jpeg_pipe,jv,kux,live_flv,lmlm4,lvf,m4v,matroska,webm,mgsts,mjpeg,mjpeg_2000,"
     "mm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,mpegvideo,mpjpeg,mtv,mv,mvi,mxf,mxg,nc,nsv,nut,"
     "nuv,obu,ogg,pmp,psxstr,pva,pvf,r3d,rl2,rm,roq,rpl,rsd,sga,siff,smk,smush,swf,thp,tiertexseq,"
     "tmv,truehd,txd,ty,vc1,vc1test,viv,vividas,vivo,vmd,vvc,w64,wav,webp_pipe,webp,wc3movie,"
@@ -46,9 +45,7 @@ def ffmpeg_program() -> str:
 
 
 @contextmanager
-def start_ffmpeg(
-    stream: Any, **options: Any
-) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+def _start(stream: Any, **options: Any) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     """Run an ffmpeg-python stream, and end the program when the block ends early.
 
     Args:
@@ -110,10 +107,10 @@ def run_ffmpeg(
         MissingDependencyError: There is no ffmpeg, or it lacks a filter.
     """
     stdin = subprocess.DEVNULL if data is None else subprocess.PIPE
-    with start_ffmpeg(stream, stdin=stdin, stdout=subprocess.PIPE, cwd=cwd) as (process, messages):
+    with _start(stream, stdin=stdin, stdout=subprocess.PIPE, cwd=cwd) as (process, messages):
         output, _ = process.communicate(data)
         if process.returncode:
-            words = first_error(messages)
+            words = _first_error(messages)
             if "No such filter" in words:
                 raise MissingDependencyError(
                     f"{doing}: this ffmpeg is not imageio-ffmpeg's ({words}): "
@@ -123,17 +120,10 @@ def run_ffmpeg(
     return output
 
 
-def message_lines(messages: IO[bytes]) -> list[str]:
-    """Return ffmpeg's messages so far, line by line, each marked with its level."""
-    # Not seek and read: the running program writes at the file's shared position.
-    size = os.fstat(messages.fileno()).st_size
-    return os.pread(messages.fileno(), size, 0).decode(errors="replace").splitlines()
-
-
-def first_error(messages: IO[bytes]) -> str:
+def _first_error(messages: IO[bytes]) -> str:
     """Return ffmpeg's first error message, which is the cause where others follow."""
-    for line in message_lines(messages):
+    messages.seek(0)
+    for line in messages.read().decode(errors="replace").splitlines():
         if match := re.search(r"\[(?:error|fatal|panic)\] (.*)", line):
-            words = match[1].strip()
-            return NOT_READ if words.startswith("Format not on whitelist") else words
+            return match[1].strip()
     return "ffmpeg says nothing about it"

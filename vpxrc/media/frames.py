@@ -33,11 +33,13 @@ class Colours:
         transfer: The transfer characteristic by ffmpeg's name, as in ``"bt709"``, or for HDR
             ``"smpte2084"`` and ``"arib-std-b67"``; ``"unknown"``.
         full_range: Whether black is 0 and white 255. In the limited range they are 16 and 235.
+        primaries: The colour primaries by ffmpeg's name, as in ``"bt709"``; ``"unknown"``.
     """
 
     matrix: str = "unknown"
     transfer: str = "unknown"
     full_range: bool = False
+    primaries: str = "unknown"
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from vpxrc.parallel import Workers, open_workers
 from vpxrc.policies.base import encode
 from vpxrc.policies.registry import make_policy
 from vpxrc.storage import temporary_folder
+from vpxrc.transcoding.keeping import Keeper
 
 # Exponent of the bit allocation: a frame gets bits in proportion to `error ** POWER`. libvpx uses
 # 0.5, which minimises mean squared error; 0 (equal bits) maximises mean PSNR. With this value both
@@ -88,6 +89,7 @@ class ChunkedEncode:
         power: Exponent of the bit allocation; see :func:`share`.
         progress: Called with the number of frames done since the last beginning and the number to
             be done, from another thread too.
+        keeper: Keeps finished chunks, and gives back those of an earlier encode.
 
     Raises:
         InputError: ``jobs`` is below 1.
@@ -100,8 +102,9 @@ class ChunkedEncode:
         encode: Encode,
         starts: Sequence[int] = (0,),
         jobs: int = 1,
-        power: float = POWER,
         progress: Callable[[int, int], None] | None = None,
+        keeper: Keeper | None = None,
+        power: float = POWER,
     ) -> None:
         if jobs < 1:
             raise InputError(f"jobs must be at least 1, not {jobs}")
@@ -109,9 +112,10 @@ class ChunkedEncode:
         self._options = options
         self._encode = encode
         self._bounds = [*starts, video.num_frames]
-        self._jobs = jobs
+        self.jobs = jobs
         self._power = power
         self._progress = progress
+        self._keeper = keeper
         self._found: dict[tuple[int, int], Chunk] = {}  # by number and target
         self._tried: list[list[tuple[int, int]]] = [[] for _ in starts]  # target, bits
         self.chunks: list[Chunk] = []
@@ -258,12 +262,22 @@ class ChunkedEncode:
 
     def _encode_at(self, wanted: dict[int, int]) -> dict[int, Chunk]:
         """Encode chunks at these targets in kbit/s, by number; what is known is not done again."""
-        targets = {i: target for i, target in wanted.items() if (i, target) not in self._found}
+        targets = {i: target for i, target in wanted.items() if not self._is_known(i, target)}
         if targets:
             self._encode_new(targets)
         for index, target in wanted.items():
             self._tried[index].append((target, self._found[index, target].log.bits))
         return {index: self._found[index, target] for index, target in wanted.items()}
+
+    def _is_known(self, index: int, target: int) -> bool:
+        """Whether a chunk was coded at a target, in this encode or in one that was kept."""
+        if (index, target) not in self._found and self._keeper is not None:
+            options = dataclasses.replace(self._options, target_bitrate=target)
+            start, stop = self._bounds[index : index + 2]
+            log = self._keeper.find(start, stop, options)
+            if log is not None:
+                self._found[index, target] = Chunk(self._bounds[index], options, log)
+        return (index, target) in self._found
 
     def _encode_new(self, targets: dict[int, int]) -> None:
         total = sum(self._bounds[index + 1] - self._bounds[index] for index in targets)
@@ -281,15 +295,18 @@ class ChunkedEncode:
                 for job, log in self._coded(jobs):
                     chunk = Chunk(self._bounds[job.index], job.options, log)
                     self._found[job.index, targets[job.index]] = chunk
+                    if self._keeper is not None:
+                        start, stop = self._bounds[job.index : job.index + 2]
+                        self._keeper.keep(start, stop, job.options, log)
 
     def _coded(self, jobs: list["_Job"]) -> Iterator[tuple["_Job", EncodeLog]]:
-        if min(self._jobs, len(jobs)) == 1:
+        if min(self.jobs, len(jobs)) == 1:
             yield from ((job, _run(job)) for job in jobs)
             return
         # The longest first, that none is left over at the end.
         jobs.sort(key=lambda job: self._bounds[job.index] - self._bounds[job.index + 1])
         if self._workers is None:
-            count = min(self._jobs, len(self._bounds) - 1)
+            count = min(self.jobs, len(self._bounds) - 1)
             self._workers = self._open.enter_context(open_workers(count))
         yield from self._workers.unordered(_run, jobs)
 

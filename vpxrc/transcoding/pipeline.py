@@ -14,28 +14,26 @@ from vpxrc.encoder.key_frames import cut
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError
-from vpxrc.media.audio import Audio, extract_audio
-from vpxrc.media.decoding import open_video
-from vpxrc.media.frames import Video, parse_fps
-from vpxrc.media.muxing import write_webm
-from vpxrc.media.probing import HDR, TO_SDR, Source, probe
+from vpxrc.media.audio import Audio
+from vpxrc.media.frames import Video
 from vpxrc.policies.registry import make_policy
-from vpxrc.storage import atomic_write, check_writable, temporary_folder
+from vpxrc.storage import temporary_folder
+from vpxrc.transcoding.assembly import Output, Reading, assemble
 from vpxrc.transcoding.chunks import MAX_BITRATE, Chunk, ChunkedEncode, Encode, encode_by
+from vpxrc.transcoding.keeping import Keeper
+from vpxrc.transcoding.places import check_output
+from vpxrc.transcoding.preview import Preview, preview
 from vpxrc.transcoding.target import QualityTarget, Try, first_bitrate, reach
 
 CONTAINERS = (".webm", ".ivf")
 MEGABYTE = 1_000_000  # bytes
+_CORES = os.cpu_count() or 1
 CHUNK_SECONDS = 10.0  # the usual length of a chunk
 UNCUT_SECONDS = 30.0  # A video of this length or less is not cut unless the caller asks for it.
 BITRATE_TOLERANCE = 0.02  # All chunks together come this close to the target, as a share of it.
 FILLED_SHARE = 0.95  # A file takes at least this share of its size where the encoder can reach it.
-AUDIO_SHARE = 0.25  # Audio that is coded for a size takes at most this share of it.
 MAX_ENCODES = 8  # A quality is looked for at so many bitrates.
 SIZE_ATTEMPTS = 3  # A file is written so often to find its size. Each attempt is several encodes.
-# WebM adds about so many bytes to a file and to each frame.
-HEADER_BYTES = 1000
-FRAME_HEADER_BYTES = 9
 
 #: Called with the number of frames done, and the number to do, None where they cannot be counted.
 Progress = Callable[[int, int | None], None]
@@ -112,40 +110,6 @@ class Transcoded:
         }
 
 
-@dataclass(frozen=True)
-class _Output:
-    """The file to be written.
-
-    Attributes:
-        path: Where it goes.
-        video: The source's frames.
-        audio: The sound that goes along; None without.
-        most_bytes: The size that it may have; None for any.
-    """
-
-    path: Path
-    video: Video
-    audio: Audio | None
-    most_bytes: float | None
-
-    @property
-    def other_bytes(self) -> float:
-        """The bytes that audio and container take, about."""
-        audio = 0 if self.audio is None else self.audio.num_bytes
-        return audio + HEADER_BYTES + FRAME_HEADER_BYTES * self.video.num_frames
-
-    def write(self, log: EncodeLog, path: Path | None = None) -> int:
-        """Write the file, or the same bytes to another path, and return its size in bytes."""
-        path = path or self.path
-        if self.path.suffix.lower() == ".ivf":
-            with atomic_write(path) as temporary:
-                temporary.write_bytes(log.stream)
-        else:
-            audio = None if self.audio is None else self.audio.path
-            write_webm(path, log.stream, audio, self.video.colours)
-        return path.stat().st_size
-
-
 def transcode(
     source: str | Path,
     output: str | Path,
@@ -158,36 +122,41 @@ def transcode(
     cpu_used: int = 2,
     encode: Encode | None = None,
     audio: bool = True,
+    deinterlace: bool = True,
+    strict: bool = False,
     fps: Fraction | int | str | None = None,
     chunk: float | None = None,
     jobs: int | None = None,
     two_pass_log: str | Path | None = None,
+    recipe: str | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> Transcoded:
     """Encode a video file to VP9, as the command ``vpxrc encode`` does.
 
-    Long videos are cut into chunks, which are encoded in processes of their own. Processes are
-    started afresh: a script calls this under ``if __name__ == "__main__":``.
+    Long videos are cut into chunks for processes of their own, which are started afresh: a script
+    calls this under ``if __name__ == "__main__":``.
 
     Args:
-        source: Any file that ffmpeg reads.
+        source: Any file that ffmpeg reads, or a pipe; ``-`` is standard input.
         output: The file to write, ``.webm`` or ``.ivf``. IVF takes no audio.
         target_bitrate: Target of the video in kbit/s; this, ``size`` or ``target``.
-        size: Size of the whole file in megabytes of 1,000,000 bytes, audio and container included.
-            The video is encoded again until the file fits.
-        target: The quality that the video is to have with few bits. It is encoded again at other
-            bitrates until its score is at least that, and hardly more.
+        size: Size of the whole file in megabytes of 1,000,000 bytes, which it is made to fit.
+        target: The quality that the video is to have, and hardly more, with few bits.
         max_encodes: The most bitrates that are tried for a ``target``.
         policy: The policy by name, as :func:`vpxrc.make_policy` takes it.
         cpu_used: libvpx's speed, 0 (slowest) to 8.
-        encode: Encodes a chunk in place of one encode under ``policy``, as
-            :func:`vpxrc.agents.teacher.search.improve_by` does with more encodes.
-        audio: Whether the first audio stream goes along: Opus and Vorbis as they are, all other
-            codecs made Opus.
+        encode: Encodes a chunk in place of ``policy``, as ``vpxrc.agents.teacher`` does.
+        audio: Whether the first audio stream goes along: Opus and Vorbis as they are, else as Opus.
+        deinterlace: Whether frames that are marked as interlaced are deinterlaced.
+        strict: Whether a damaged file is refused. Else what can be decoded of it is encoded.
         fps: Constant rate to resample to; by default the video's own, or a usual one if it varies.
         chunk: Seconds of a chunk, about; 0: no cut. By default 10 for more than 30 s, else 0.
-        jobs: Chunks at the same time; by default one per core. The output does not depend on it.
+        jobs: Chunks at the same time; by default one per core.
         two_pass_log: A file of libvpx's first-pass statistics, written, or read where it exists.
+        recipe: Name of the policy, its search and the code together. With it, finished chunks of a
+            video that is cut are kept in the cache until the file is written.
+        resume: Whether chunks that an earlier encode of the same recipe has left are used.
         progress: Called with the number of frames done and the number to do; see :data:`Progress`.
 
     Raises:
@@ -199,33 +168,86 @@ def transcode(
         MissingDependencyError: There is no ffmpeg.
     """
     begin = time.perf_counter()
-    output = Path(output)
-    _check_arguments(output, target_bitrate, size, target, chunk, max_encodes)
+    source, output = Path(source), Path(output)
+    _check_arguments(output, target_bitrate, size, target, chunk, max_encodes, source)
     options = EncoderOptions(1 if target_bitrate is None else target_bitrate, cpu_used)
+    encode = encode or functools.partial(encode_by, policy)
     observes = make_policy(policy).observes
-    found, video, notes = _open(source, fps)
-    check_writable(output.parent)
     with temporary_folder() as folder:
-        most_bytes = None if size is None else size * MEGABYTE
-        sound, said = _sound(found, folder, output.suffix.lower(), audio, most_bytes)
-        file = _Output(output, video, sound, most_bytes)
+        how = Reading(fps, audio, deinterlace, strict)
+        file, notes = assemble(source, output, folder, how, _bytes(size))
         if two_pass_log is not None:
-            use_first_pass_file(Path(two_pass_log), video, options)
+            use_first_pass_file(Path(two_pass_log), file.video, options)
         options = _with_first_target(options, file, target)
-        starts = _starts(video, options, chunk)
-        # libvpx's own modes run through without a stop: there is nothing to count but chunks.
+        starts = _starts(file.video, options, chunk)
+        keeper = Keeper(file.video, recipe, resume) if recipe and len(starts) > 1 else None
         counted = _counted(progress, not observes or len(starts) > 1)
-        encode, jobs = encode or functools.partial(encode_by, policy), jobs or os.cpu_count() or 1
-        tries: tuple[Try, ...] = ()
-        with ChunkedEncode(video, options, encode, starts, jobs, progress=counted) as job:
+        job = ChunkedEncode(file.video, options, encode, starts, jobs or _CORES, counted, keeper)
+        with job:
             job.run()
-            if target is None:
-                _meet(job, file, folder / "trial")
-            else:
-                tries = reach(job, video, target, max_encodes, jobs, progress)
+            tries = _meet(job, file, folder / "trial", target, max_encodes, progress)
             num_bytes = file.write(job.log)
+    notes += () if keeper is None else keeper.finish()
     seconds, chunks = time.perf_counter() - begin, tuple(job.chunks)
-    return Transcoded(output, num_bytes, job.log, chunks, sound, tries, (*notes, *said), seconds)
+    return Transcoded(output, num_bytes, job.log, chunks, file.audio, tries, notes, seconds)
+
+
+def preview_transcode(
+    source: str | Path,
+    *,
+    target_bitrate: int | None = None,
+    size: float | None = None,
+    target: QualityTarget | None = None,
+    max_encodes: int = MAX_ENCODES,
+    policy: str = "constant-quality",
+    cpu_used: int = 2,
+    encode: Encode | None = None,
+    audio: bool = True,
+    deinterlace: bool = True,
+    strict: bool = False,
+    fps: Fraction | int | str | None = None,
+    jobs: int | None = None,
+) -> Preview:
+    """Encode a few parts of a video, and return what :func:`transcode` would give.
+
+    Args:
+        source: As in :func:`transcode`, and so are the other arguments.
+        target_bitrate: See there.
+        size: See there.
+        target: See there.
+        max_encodes: See there.
+        policy: See there.
+        cpu_used: See there.
+        encode: See there.
+        audio: See there.
+        deinterlace: See there.
+        strict: See there.
+        fps: See there.
+        jobs: See there.
+
+    Raises:
+        VpxrcError: As :func:`transcode` does.
+    """
+    begin = time.perf_counter()
+    output = Path("preview.webm")  # which is not written
+    _check_arguments(output, target_bitrate, size, target, None, max_encodes)
+    options = EncoderOptions(1 if target_bitrate is None else target_bitrate, cpu_used)
+    make_policy(policy)
+    with temporary_folder() as folder:
+        how = Reading(fps, audio, deinterlace, strict)
+        file, notes = assemble(Path(source), output, folder, how, _bytes(size))
+        options = _with_first_target(options, file, target)
+        return preview(
+            file.video,
+            options,
+            encode or functools.partial(encode_by, policy),
+            jobs or _CORES,
+            target,
+            max_encodes,
+            file.other_bytes,
+            begin,
+            notes,
+        )
 
 
 def _check_arguments(
@@ -235,8 +257,9 @@ def _check_arguments(
     target: QualityTarget | None,
     chunk: float | None,
     max_encodes: int,
+    source: Path | None = None,
 ) -> None:
-    """Refuse what is wrong before anything is read."""
+    """Refuse what is wrong before anything is read; without a source nothing will be written."""
     if output.suffix.lower() not in CONTAINERS:
         raise InputError(f"{output}: the output is one of {', '.join(CONTAINERS)}")
     if sum(one is not None for one in (target_bitrate, size, target)) != 1:
@@ -247,45 +270,8 @@ def _check_arguments(
         raise InputError(f"chunk must be at least 0, not {chunk:g}")
     if max_encodes < 1:
         raise InputError(f"max_encodes must be at least 1, not {max_encodes}")
-
-
-def _open(path: str | Path, fps: Fraction | int | str | None) -> tuple[Source, Video, list[str]]:
-    """Return a file's properties and its frames at a constant rate, and notes on them.
-
-    Raises:
-        InputError: The file cannot be read, or is HDR, which 8 bits would show wrongly.
-    """
-    source = probe(path)
-    if source.colours.transfer in HDR:
-        raise InputError(
-            f"{source.path}: HDR ({HDR[source.colours.transfer]}); only SDR video is supported, "
-            f"convert it first: {TO_SDR}"
-        )
-    if fps is not None:
-        return source, open_video(source, fps=parse_fps(fps)), []
-    rate = source.resampling_rate
-    notes = [f"variable frame rate, made {float(rate):g} frames per second"] if rate else []
-    return source, open_video(source, fps=rate), notes
-
-
-def _sound(
-    source: Source, folder: Path, suffix: str, wanted: bool, most_bytes: float | None
-) -> tuple[Audio | None, list[str]]:
-    """Return the audio that goes into the file, and notes on it and on what is left out."""
-    notes = ["subtitles are left out"] if source.num_subtitles else []
-    codecs = source.audio_codecs
-    if not codecs or not wanted:
-        notes += ["audio is left out: --no-audio"] * bool(codecs)
-        return None, notes
-    if suffix != ".webm":
-        return None, [*notes, f"audio is left out: {suffix} has none"]
-    share = None if most_bytes is None else AUDIO_SHARE * most_bytes
-    sound = extract_audio(source.path, folder / "audio.mka", codecs[0], share)
-    of = f", the first of {len(codecs)} streams" if len(codecs) > 1 else ""
-    notes.append(f"audio: {sound}{of}")
-    if sound.damage:
-        notes.append(f"audio: ffmpeg complained: {sound.damage}")
-    return sound, notes
+    if source is not None:
+        check_output(output, source)
 
 
 def _starts(video: Video, options: EncoderOptions, seconds: float | None) -> list[int]:
@@ -298,15 +284,23 @@ def _starts(video: Video, options: EncoderOptions, seconds: float | None) -> lis
     return cut(stats, seconds * float(video.fps), options.key_frame_max_distance)
 
 
+def _bytes(size: float | None) -> float | None:
+    """Return a size in megabytes as bytes."""
+    return None if size is None else size * MEGABYTE
+
+
 def _counted(progress: Progress | None, is_counted: bool) -> Callable[[int, int], None] | None:
-    """Return a callback that hides the number of frames where they are not counted."""
+    """Return a callback that hides the number of frames where they are not counted.
+
+    libvpx's own modes run through without a stop: there is nothing to count but chunks.
+    """
     if progress is None or is_counted:
         return progress
     return lambda done, total: progress(done, None)
 
 
 def _with_first_target(
-    options: EncoderOptions, file: _Output, target: QualityTarget | None
+    options: EncoderOptions, file: Output, target: QualityTarget | None
 ) -> EncoderOptions:
     """Return options with the target of the first encode.
 
@@ -322,7 +316,7 @@ def _with_first_target(
     return replace(options, target_bitrate=bitrate)
 
 
-def _bitrate_of_size(file: _Output, most_bytes: float) -> int:
+def _bitrate_of_size(file: Output, most_bytes: float) -> int:
     """Return the target in kbit/s at which the file should have its size.
 
     Raises:
@@ -340,22 +334,35 @@ def _bitrate_of_size(file: _Output, most_bytes: float) -> int:
     return min(int(target), MAX_BITRATE)
 
 
-def _meet(job: ChunkedEncode, file: _Output, scratch: Path) -> None:
-    """Bring an encode to its bitrate, or to its size where the file has one.
+def _meet(
+    job: ChunkedEncode,
+    file: Output,
+    scratch: Path,
+    target: QualityTarget | None,
+    max_encodes: int,
+    progress: Progress | None,
+) -> tuple[Try, ...]:
+    """Bring an encode to its bitrate, to its size or to its quality, and return what was tried.
 
     Args:
         job: The encode, which has run once.
         file: The file that will be written.
         scratch: A path for trials.
+        target: The quality that it is to have; None for a bitrate or a size.
+        max_encodes: The most bitrates that are tried for a quality.
+        progress: Told when measuring begins.
     """
+    if target is not None:
+        return reach(job, file.video, target, max_encodes, job.jobs, progress)
     if file.most_bytes is not None:
         _fit(job, file, file.most_bytes, scratch)
     elif len(job.chunks) > 1:
         aim = 1000 * job.log.options.target_bitrate * file.video.duration
         job.fit((1 - BITRATE_TOLERANCE) * aim, (1 + BITRATE_TOLERANCE) * aim)
+    return ()
 
 
-def _fit(job: ChunkedEncode, file: _Output, most_bytes: float, scratch: Path) -> None:
+def _fit(job: ChunkedEncode, file: Output, most_bytes: float, scratch: Path) -> None:
     """Encode again until the file fits.
 
     Raises:

@@ -1,0 +1,622 @@
+"""Files of all kinds in, judged by what ffmpeg's own program makes of them; docs/inputs.md."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from vpxrc import cli
+from vpxrc.errors import InputError
+from vpxrc.media.decoding import decode, open_video
+from vpxrc.media.probing import probe
+from vpxrc.media.timing import at_rate, complete, find_timing
+from vpxrc.transcoding.pipeline import transcode
+
+QUICK: dict[str, Any] = {
+    "target_bitrate": 100,
+    "policy": "libvpx-vbr",
+    "cpu_used": 8,
+    "jobs": 1,
+}
+PICTURES = ("-f", "lavfi", "-i", "testsrc2=s=96x80:r=25:d=1")
+SOUND = ("-f", "lavfi", "-i", "sine=440:d=1")
+X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-x264-params", "b-adapt=0")
+# A flash and a beep at 0.6 s.
+FLASH = "color=black:s=96x80:r=25:d=1.2,drawbox=c=white:t=fill:enable='gte(t,0.6)'"
+BEEP = "sine=1000:d=1.2:r=48000,volume=0:enable='lt(t,0.6)'"
+
+
+def ffmpeg(*arguments: object) -> bytes:
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "quiet", "-y"]
+    done = subprocess.run([*command, *map(os.fsencode, map(str, arguments))], capture_output=True)
+    assert done.returncode == 0, arguments
+    return done.stdout
+
+
+def ffmpegs_frames(path: Path, *options: object) -> np.ndarray:
+    """Return what ffmpeg shows: uint8 ``[frames, bytes]``, none repeated and none dropped."""
+    width, height = (open_video(path).width, open_video(path).height)
+    raw = ffmpeg(
+        *("-i", path, "-map", "0:V:0", *options, "-fps_mode", "passthrough"),
+        *("-pix_fmt", "yuv420p", "-f", "rawvideo", "-"),
+    )
+    return np.frombuffer(raw, np.uint8).reshape(-1, width * height * 3 // 2)
+
+
+def encode(source: Path, output: Path, **options: Any) -> Any:
+    return transcode(source, output, **QUICK, **options)
+
+
+def command(*arguments: object, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    quick = ("-b", 100, "--policy", "libvpx-vbr", "--cpu-used", 8, "--jobs", 1)
+    words = [sys.executable, "-m", "vpxrc", "encode", *map(str, (*arguments, *quick))]
+    return subprocess.run([os.fsencode(one) for one in words], input=data, capture_output=True)
+
+
+def complaint(*arguments: object) -> str:
+    result = CliRunner().invoke(cli.app, ["encode", *map(str, arguments)])
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VPXRC_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    """A second of pictures and sound, H.264 and AAC."""
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    ffmpeg(*PICTURES, *SOUND, *X264, "-pix_fmt", "yuv420p", "-c:a", "aac", path)
+    return path
+
+
+# A. Every frame, without a seek first. B. Times that a format does not have. J. No frame twice.
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("bframes.flv", X264),
+        ("raw.h264", X264),
+        ("raw.hevc", ("-c:v", "libx265", "-x265-params", "log-level=none")),
+        ("b.avi", X264),
+        ("es.m4v", ("-c:v", "mpeg4", "-bf", "2", "-f", "m4v")),
+        ("raw.m2v", ("-c:v", "mpeg2video", "-bf", "2")),
+        ("raw.mjpeg", ("-c:v", "mjpeg", "-strict", "-1")),
+        ("vp8.ivf", ("-c:v", "libvpx", "-auto-alt-ref", "1", "-lag-in-frames", "9")),
+        ("pal.avi", ("-c:v", "rawvideo", "-pix_fmt", "bgr24")),
+        ("xvid.avi", ("-c:v", "mpeg4", "-bf", "2", "-vtag", "XVID")),
+        ("mpeg2.avi", ("-c:v", "mpeg2video", "-bf", "2")),
+        ("mpeg4.asf", ("-c:v", "mpeg4", "-bf", "2")),
+        ("old.wmv", ("-c:v", "wmv2")),
+        ("old.mpg", ("-c:v", "mpeg2video", "-bf", "2")),
+        ("old.nut", ("-c:v", "mpeg4", "-bf", "2")),
+        ("old.mxf", ("-c:v", "mpeg2video")),
+        ("old.ogv", ("-c:v", "libtheora")),
+        ("old.3gp", ("-c:v", "mpeg4", "-bf", "0")),
+    ],
+)
+def test_every_frame_once_at_the_rate_of_the_file(tmp_path, name, codec):
+    path = tmp_path / name
+    ffmpeg(*PICTURES, "-pix_fmt", "yuv420p", *codec, path)
+    found = decode(path)
+    assert found.video.fps == 25 and not found.notes
+    expected = ffmpegs_frames(path)
+    assert len(expected) == 25
+    close = abs(found.video.frames.astype(int) - expected).max()
+    assert close <= (1 if "bgr24" in codec else 0)  # the program may round colours otherwise
+
+
+@pytest.mark.parametrize("suffix", ["mpg", "ts", "mkv", "mov", "flv", "avi", "m2v"])
+@pytest.mark.parametrize("rate", ["24000/1001", "30000/1001"])
+def test_rates_that_are_no_integers(tmp_path, suffix, rate):
+    path = tmp_path / f"clip.{suffix}"
+    codec = ("-c:v", "mpeg2video", "-bf", "2") if suffix in ("mpg", "m2v") else X264
+    ffmpeg(
+        "-f", "lavfi", "-i", f"testsrc2=s=64x48:r={rate}:d=2", "-pix_fmt", "yuv420p", *codec, path
+    )
+    found = decode(path)
+    assert (found.video.fps, found.notes) == (Fraction(rate), ())
+    assert found.video.num_frames == len(ffmpegs_frames(path))
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "flv", "ts", "mov"])
+def test_sound_that_begins_first_repeats_no_picture(film, tmp_path, suffix):
+    """AAC begins 21 ms before the pictures where the container has no list of edits."""
+    path, output = tmp_path / f"film.{suffix}", tmp_path / "out.webm"
+    ffmpeg("-i", film, "-c", "copy", path)
+    result = encode(path, output)
+    assert result.log.clip.num_frames == 25
+    np.testing.assert_array_equal(open_video(path).frames, open_video(film).frames)
+
+
+# The grid of frames, by hand
+
+
+def times(*seconds: object) -> list[Fraction]:
+    return [Fraction(str(one)) for one in seconds]
+
+
+def test_frames_without_times_follow_the_rate():
+    assert complete([None, None, None], [None, Fraction(10)]) == times(0, 0.1, 0.2)
+    assert complete([*times(1), None, *times(1.2)], [Fraction(10)]) == times(1, 1.1, 1.2)
+    assert complete([None, *times(1)], [Fraction(10)]) == times(0.9, 1)
+    assert complete(times(0, 0.2, 0.1), [Fraction(10)]) == times(0, 0.1, 0.2)
+
+
+def test_a_frame_is_shown_until_the_next_one_comes():
+    found = at_rate("x", times(0, 0.1, 0.4), Fraction(10), Fraction(1, 5), Fraction(0))
+    assert found.shown.tolist() == [0, 1, 1, 1, 2, 2]
+    assert not found.is_constant
+    half = at_rate("x", times(0, 0.1, 0.2, 0.3), Fraction(5), Fraction(1, 10), Fraction(0))
+    assert half.shown.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "named", "rate", "num_frames"),
+    [
+        ([n / 25 for n in range(50)], [50], 25, 50),  # a field rate
+        ([round(n / 24, 3) for n in range(240)], [], 24, 240),
+        ([n / 30 + 0.008 * (-1) ** n for n in range(90)], [30], 30, 90),  # a phone's jitter
+        ([n * 0.0335 for n in range(300)], [30], Fraction(2000, 67), 300),  # a slow clock
+        ([*(n / 30 for n in range(10)), *(1 + n / 30 for n in range(10))], [30], 30, 40),
+    ],
+)
+def test_a_rate_by_the_times(seconds, named, rate, num_frames):
+    exact = [Fraction(one) for one in seconds]
+    found = find_timing("x", exact, map(Fraction, named), Fraction(1, 1000), Fraction(0))
+    assert found.rate == rate
+    assert len(found.shown) == num_frames
+    assert found.is_constant == (num_frames == len(seconds))
+
+
+# C. One clock for pictures and sound
+
+
+def flash_and_beep(path: Path) -> float:
+    """Return how long after the flash the beep comes, in seconds."""
+    with av.open(path) as container:
+        pictures = {
+            frame.time: frame.to_ndarray(format="gray").mean()
+            for frame in container.decode(video=0)
+        }
+    with av.open(path) as container:
+        loud = [
+            (frame.time or 0) + int(hot.argmax()) / frame.sample_rate
+            for frame in container.decode(audio=0)
+            if (hot := abs(np.asarray(frame.to_ndarray())).reshape(-1) > 0.05).any()
+        ]
+    return loud[0] - min(time for time, level in pictures.items() if level > 100)
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mkv", "mov", "flv", "mpg", "avi"])
+@pytest.mark.parametrize("late", ["video", "audio", "neither"])
+def test_sound_and_pictures_stay_together(tmp_path, suffix, late):
+    both, source, output = tmp_path / "both.mkv", tmp_path / f"late.{suffix}", tmp_path / "o.webm"
+    ffmpeg(
+        *("-f", "lavfi", "-i", FLASH, "-f", "lavfi", "-i", BEEP, "-pix_fmt", "yuv420p"),
+        *("-c:v", "mpeg2video", "-bf", "2", "-b:v", "2M", "-c:a", "mp2", both)
+        if suffix in ("mpg", "avi", "ts")
+        else (*X264, "-c:a", "aac", both),
+    )
+    delays = {"video": ("0.48", "0"), "audio": ("0", "0.48"), "neither": ("0", "0")}[late]
+    if suffix == "avi":  # which has no times
+        delays = ("0", "0")
+    inputs = [part for delay in delays for part in ("-itsoffset", delay, "-i", both)]
+    ffmpeg(*inputs, "-map", "0:v", "-map", "1:a", "-c", "copy", source)
+    encode(source, output)
+    expected = float(delays[1]) - float(delays[0])
+    assert flash_and_beep(output) == pytest.approx(expected, abs=1 / 25 + 0.01)
+
+
+def test_a_broadcast_whose_clock_begins_anew(film, tmp_path):
+    first, second = tmp_path / "1.ts", tmp_path / "2.ts"
+    ffmpeg("-i", film, "-c", "copy", first)
+    ffmpeg("-i", film, "-c", "copy", "-output_ts_offset", "5000", second)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(first.read_bytes() + second.read_bytes())
+    result = encode(joined, tmp_path / "out.webm")
+    assert result.log.clip.num_frames in (50, 51)
+    assert result.audio.duration == pytest.approx(2, abs=0.1)
+
+
+# D. The words of a file are no words of ffmpeg's; E. what is there now
+
+
+@pytest.mark.parametrize("words", ["concealing", "corrupt [error]", "File ended prematurely"])
+def test_titles_and_chapters_decide_nothing(film, tmp_path, words):
+    path, about = tmp_path / "titled.mkv", tmp_path / "about.txt"
+    chapter = f"[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=1000\ntitle={words}\n"
+    about.write_text(f";FFMETADATA1\ntitle={words}\ncomment={words}\n{chapter}")
+    ffmpeg("-i", film, "-i", about, "-map_metadata", 1, "-map_chapters", 1, "-c", "copy", path)
+    found = decode(path)
+    assert (found.video.num_frames, found.notes) == (25, ())
+    assert probe(path).labels.title == words
+
+
+def test_the_frames_are_those_of_the_file_as_it_is_now(tmp_path):
+    path = tmp_path / "clip.avi"
+    shown = set()
+    for colour in ("red", "blue"):
+        ffmpeg("-f", "lavfi", "-i", f"color={colour}:s=64x48:d=0.2", "-c:v", "rawvideo", path)
+        os.utime(path, (1, 1))
+        shown.add(open_video(path).content_hash)
+    assert len(shown) == 2
+
+
+# F. Nothing that is read is replaced; L. trouble is told before the work
+
+
+def test_no_source_is_replaced(film, tmp_path):
+    source = tmp_path / "film.webm"
+    ffmpeg("-i", film, "-c:v", "libvpx-vp9", "-deadline", "realtime", "-c:a", "libopus", source)
+    data = source.read_bytes()
+    (tmp_path / "link.webm").symlink_to(source)
+    os.link(source, tmp_path / "hard.webm")
+    (tmp_path / "folder").mkdir()
+    for name in ("film.webm", "link.webm", "hard.webm", "folder/../film.webm"):
+        line = complaint(source, "-o", tmp_path / name, "-b", 60)
+        assert f"{name}: it would replace {source}" in line
+    for option in ("--log", "--two-pass-log"):
+        line = complaint(source, "-o", tmp_path / "out.webm", "-b", 60, option, source)
+        assert f"it would replace {source}" in line
+    assert source.read_bytes() == data
+
+
+def test_places_that_cannot_be_written_are_told_first(film, tmp_path, monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr("vpxrc.transcoding.pipeline.assemble", never)
+    (tmp_path / "folder.webm").mkdir()
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe.webm")
+    for name, words in (
+        ("folder.webm", "a folder"),
+        (f"{'x' * 300}.webm", "File name too long"),
+        ("file/out.webm", "Not a directory"),
+        ("pipe.webm", "no file"),
+    ):
+        assert words in complaint(film, "-o", tmp_path / name, "-b", 60)
+    assert "--fps 'fast' is not" in complaint(film, "-o", "o.webm", "-b", 60, "--fps", "fast")
+    assert "give -o OUTPUT" in complaint(film, "-b", 60)
+
+
+def test_a_full_folder_for_temporary_files_is_told_as_that(film, tmp_path, monkeypatch):
+    open_video(film)  # so that only the sound is left to write
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vpxrc.media.audio._copy", full)
+    monkeypatch.setattr("vpxrc.media.audio._Encoding.run", full)
+    line = complaint(film, "-o", tmp_path / "out.webm", "-b", 60)
+    assert "cannot write" in line and "No space left on device" in line
+    assert "--no-audio" not in line
+
+
+# G. What the file says beside its pixels
+
+
+def labels_of(path: Path) -> dict[str, Any]:
+    """Return what PyAV reads of a file."""
+    with av.open(path) as container:
+        video = container.streams.video[0]
+        context = video.codec_context
+        return {
+            "aspect": video.sample_aspect_ratio or Fraction(1),
+            "colours": (
+                int(context.color_primaries),
+                int(context.color_trc),
+                int(context.colorspace),
+                int(context.color_range),
+            ),
+            "stereo": video.metadata.get("stereo_mode"),
+            "title": container.metadata.get("title"),
+            "languages": [one.metadata.get("language") for one in container.streams],
+            "chapters": [
+                (one["metadata"].get("title"), float(one["start"] * (one["time_base"] or 1)))
+                for one in container.chapters()
+            ],
+        }
+
+
+@pytest.mark.parametrize(
+    ("aspect", "degrees"), [("32/27", 0), ("12/11", 90), ("4/3", 180), ("8/9", -90)]
+)
+def test_the_shape_of_the_pixels(tmp_path, aspect, degrees):
+    flat, source, output = (tmp_path / name for name in ("flat.mp4", "source.mp4", "out.webm"))
+    ffmpeg(*PICTURES, "-vf", f"setsar={aspect}", *X264, "-pix_fmt", "yuv420p", flat)
+    ffmpeg("-display_rotation", degrees, "-i", flat, "-c", "copy", source)
+    encode(source, output)
+    theirs = tmp_path / "theirs.webm"  # by ffmpeg's own conversion
+    ffmpeg("-i", source, "-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", 8, theirs)
+    assert labels_of(output)["aspect"] == labels_of(theirs)["aspect"] != 1
+
+
+@pytest.mark.parametrize(
+    ("primaries", "transfer", "matrix", "shown"),
+    [
+        ("smpte432", "iec61966-2-1", "bt709", "tv"),
+        ("bt709", "bt709", "bt709", "pc"),
+        ("bt470bg", "bt470bg", "bt470bg", "tv"),
+        ("bt2020", "bt2020-10", "bt2020nc", "tv"),
+    ],
+)
+def test_colours_are_named_as_in_the_source(tmp_path, primaries, transfer, matrix, shown):
+    source, output = tmp_path / "source.mkv", tmp_path / "out.webm"
+    tags = f"color_primaries={primaries}:color_trc={transfer}:colorspace={matrix}:range={shown}"
+    ffmpeg(*PICTURES, "-vf", f"format=yuv420p,setparams={tags}", *X264, source)
+    encode(source, output)
+    expected = labels_of(source)["colours"]
+    assert 2 not in expected[:3]
+    assert labels_of(output)["colours"] == expected
+    with av.open(output) as container:  # in the stream itself, too
+        frame = next(container.decode(video=0))
+    assert (int(frame.colorspace), int(frame.color_range)) == expected[2:]
+
+
+@pytest.mark.parametrize("mode", ["left_right", "right_left", "top_bottom", "bottom_top"])
+def test_two_eyes(film, tmp_path, mode):
+    source, output = tmp_path / "source.mkv", tmp_path / "out.webm"
+    tag = ("-metadata:s:v:0", f"stereo_mode={mode}")
+    ffmpeg("-i", film, "-map", "0:v", "-c", "copy", *tag, source)
+    assert encode(source, output).notes == ()
+    assert labels_of(output)["stereo"] == mode
+
+
+def test_two_eyes_that_webm_cannot_say(film, tmp_path):
+    source = tmp_path / "source.mkv"
+    tag = ("-metadata:s:v:0", "stereo_mode=row_interleaved_lr")
+    ffmpeg("-i", film, "-map", "0:v", "-c", "copy", *tag, source)
+    assert "stereoscopic" in encode(source, tmp_path / "out.webm").notes[0]
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "codec"), [("argb", "qtrle"), ("rgba", "png"), ("yuva444p10le", "prores_ks")]
+)
+def test_transparency_is_left_out_with_a_note(tmp_path, pix_fmt, codec):
+    source, output = tmp_path / "source.mov", tmp_path / "out.webm"
+    ffmpeg(
+        "-f", "lavfi", "-i", f"color=red@0.5:s=64x48:d=0.4,format={pix_fmt}", "-c:v", codec, source
+    )
+    if "10" in pix_fmt:
+        with pytest.raises(InputError, match="bits per sample"):
+            encode(source, output)
+        return
+    assert "transparency is left out" in encode(source, output).notes
+
+
+def test_opaque_pictures_with_an_alpha_plane_have_no_note(tmp_path):
+    ffmpeg(*PICTURES, "-pix_fmt", "rgba", "-c:v", "png", tmp_path / "source.mov")
+    assert encode(tmp_path / "source.mov", tmp_path / "out.webm").notes == ()
+
+
+WORDS = """1
+00:00:00,200 --> 00:00:00,500
+Hello <i>you</i>
+two lines
+
+2
+00:00:00,600 --> 00:00:00,900
+and me
+"""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("mkv", "srt"), ("mkv", "ass"), ("mp4", "mov_text"), ("mkv", "webvtt")]
+)
+@pytest.mark.parametrize("sound", [True, False])
+def test_title_chapters_languages_and_subtitles(film, tmp_path, suffix, codec, sound):
+    source, output = tmp_path / f"source.{suffix}", tmp_path / "out.webm"
+    words, about = tmp_path / "words.srt", tmp_path / "about.txt"
+    words.write_text(WORDS)
+    chapters = "".join(
+        f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={at}\nEND={at + 500}\ntitle=Part {at}\n"
+        for at in (0, 500)
+    )
+    about.write_text(f";FFMETADATA1\ntitle=Größe\n{chapters}")
+    streams = ("-map", "0:v", *(("-map", "0:a") if sound else ()), "-map", "1")
+    tags = ("-metadata:s:s", "language=fra", "-metadata:s:a", "language=deu")
+    ffmpeg(
+        *("-i", film, "-i", words, "-i", about, *streams, "-map_metadata", 2),
+        *("-map_chapters", 2, "-c:v", "copy", "-c:a", "copy", "-c:s", codec, *tags, source),
+    )
+    result = encode(source, output)
+    assert "subtitles: 1 stream(s) made WebVTT" in result.notes
+    found = labels_of(output)
+    assert found["title"] == "Größe"
+    assert found["chapters"] == [("Part 0", 0), ("Part 500", 0.5)]
+    assert found["languages"][1:] == (["deu", "fra"] if sound else ["fra"])
+    with av.open(output) as container:
+        stream = container.streams.subtitles[0]
+        assert stream.codec_context.name == "webvtt"
+        cues = [(p.pts, p.duration, bytes(p)) for p in container.demux(stream) if p.size]
+    text = b"Hello <i>you</i>\ntwo lines"
+    assert cues == [(200, 300, text), (600, 300, b"and me")]
+
+
+# H. Names and surroundings; M. input that is no file
+
+
+def test_names_of_any_bytes(film, tmp_path):
+    for name in (b"caf\xe9.mp4", b"\xff\xfe.mp4", "日本 %d.mp4".encode(), b"-x.mp4"):
+        source = tmp_path / os.fsdecode(name)
+        source.write_bytes(film.read_bytes())
+        output = source.with_suffix(".webm")
+        assert encode(source, output).log.clip.num_frames == 25
+        assert len(ffmpegs_frames(output)) == 25
+    done = command(
+        tmp_path / os.fsdecode(b"caf\xe9.mp4"), "-o", tmp_path / os.fsdecode(b"\xe9.webm")
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"udce9.webm" in done.stdout
+
+
+def test_a_user_without_a_home(monkeypatch):
+    def none():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("VPXRC_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", none)
+    result = CliRunner().invoke(cli.app, ["cache"])
+    assert result.exit_code == 2
+    assert "set VPXRC_CACHE" in result.stderr
+
+
+def test_a_cache_that_cannot_be_written_names_the_variable(film, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VPXRC_CACHE", str(tmp_path / "file"))
+    line = complaint(film, "-o", tmp_path / "out.webm", "-b", 60)
+    assert "Not a directory" in line and "VPXRC_CACHE" in line
+
+
+def test_standard_input(film, tmp_path):
+    by_pipe, by_file = tmp_path / "pipe.webm", tmp_path / "file.webm"
+    done = command("-", "-o", by_pipe, data=film.read_bytes())
+    assert done.returncode == 0, done.stderr
+    encode(film, by_file)
+    assert by_pipe.read_bytes() == by_file.read_bytes()
+
+
+def test_a_named_pipe(film, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    feeder = threading.Thread(target=lambda: pipe.write_bytes(film.read_bytes()), daemon=True)
+    feeder.start()
+    assert encode(pipe, tmp_path / "out.webm").log.clip.num_frames == 25
+    assert "not a file" in complaint("/dev/null", "-o", tmp_path / "out.webm", "-b", 60)
+
+
+# I. A wrong number makes no endless work; K. what can be decoded is encoded
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov", "nut"])
+def test_one_wrong_time_stamp(film, tmp_path, cache, suffix):
+    path = tmp_path / f"gap.{suffix}"
+    late = "setts=pts=PTS+gt(N\\,20)*7200/TB:dts=DTS+gt(N\\,20)*7200/TB"
+    ffmpeg("-i", film, "-an", "-c", "copy", "-bsf:v", late, path)
+    with pytest.raises(InputError, match=r"25 frame\(s\) are spread over 7,20\d s"):
+        decode(path)
+    assert sum(file.stat().st_size for file in cache.rglob("*")) < 10_000_000
+
+
+@pytest.mark.parametrize(("times", "num_frames"), [("N*60", 5), ("N*(N+1)*15", 11)])
+def test_slides_are_no_wrong_time_stamps(tmp_path, times, num_frames):
+    path, source = tmp_path / "slides.mkv", "testsrc2=s=64x48:r=25:d=0.2"
+    slow = ("-vf", f"setpts={times}/TB", "-fps_mode", "passthrough", "-enc_time_base", "1/1000")
+    ffmpeg("-f", "lavfi", "-i", source, *slow, *X264, "-pix_fmt", "yuv420p", path)
+    result = encode(path, tmp_path / "out.webm")
+    assert result.log.clip.num_frames == num_frames
+    assert result.log.clip.duration == pytest.approx(300, abs=60)
+
+
+@pytest.fixture(scope="module")
+def broadcast(tmp_path_factory):
+    path = tmp_path_factory.mktemp("broadcast") / "full.ts"
+    ffmpeg(
+        *("-f", "lavfi", "-i", "testsrc2=s=192x108:r=25:d=3", "-f", "lavfi", "-i", "sine=440:d=3"),
+        *("-c:v", "libx264", "-g", "25", "-bf", "2", "-pix_fmt", "yuv420p", "-c:a", "aac", path),
+    )
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["begins inside a group", "lost packets", "cut", "flipped"])
+def test_a_damaged_broadcast(broadcast, tmp_path, kind):
+    path, packet = tmp_path / "damaged.ts", 188
+    half = len(broadcast) // packet // 2 * packet
+    path.write_bytes(
+        {
+            "begins inside a group": broadcast[60 * packet :],
+            "lost packets": broadcast[:half] + broadcast[half + 3 * packet :],
+            "cut": broadcast[:half],
+            "flipped": broadcast[:half] + bytes(2000) + broadcast[half + 2000 :],
+        }[kind]
+    )
+    found = decode(path, strict=False)
+    assert found.notes[0].startswith("the file is damaged (")
+    theirs = ffmpeg("-i", path, "-map", "0:v", "-fps_mode", "passthrough", "-f", "framecrc", "-")
+    expected = sum(line[:1] != b"#" for line in theirs.splitlines())
+    assert found.video.num_frames == pytest.approx(expected, abs=1)
+    with pytest.raises(InputError, match="truncated or corrupt"):
+        decode(path, strict=True)
+    assert "truncated or corrupt" in complaint(
+        path, "-o", tmp_path / "out.webm", "-b", 60, "--strict"
+    )
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "avi", "flv"])
+def test_a_file_that_ends_early(film, tmp_path, suffix):
+    whole, cut = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
+    ffmpeg("-i", film, "-an", "-c", "copy", "-movflags", "+faststart", whole)
+    data = whole.read_bytes()
+    cut.write_bytes(data[: len(data) * 6 // 10])
+    found = decode(cut, strict=False)
+    assert 10 <= found.video.num_frames < 25
+    assert found.notes[0].startswith("the file is damaged (")
+
+
+# Interlaced pictures
+
+
+@pytest.mark.parametrize("first", ["tff", "bff"])
+def test_interlaced_pictures_are_deinterlaced(tmp_path, first):
+    path = tmp_path / "interlaced.mkv"
+    fields = (
+        f"testsrc2=s=96x80:r=50:d=1,tinterlace=interleave_{'top' if first == 'tff' else 'bottom'}"
+    )
+    order = f"fieldorder={first},setfield={first}"
+    codec = ("-c:v", "mpeg2video", "-flags", "+ilme+ildct", "-q:v", "2")
+    ffmpeg("-f", "lavfi", "-i", f"{fields},{order}", "-pix_fmt", "yuv420p", *codec, path)
+    found = decode(path)
+    count = found.video.num_frames
+    assert found.notes == (f"{count} of {count} frames are interlaced, deinterlaced",)
+    expected = ffmpegs_frames(path, "-vf", "bwdif=mode=send_frame")
+    assert len(expected) == count
+    apart = abs(found.video.frames.astype(int) - expected) > 1
+    assert not apart[1:].any()
+    assert apart[0].mean() < 0.05  # versions of bwdif differ at the first frame's upper edge
+    kept = decode(path, deinterlace=False)
+    np.testing.assert_array_equal(kept.video.frames, ffmpegs_frames(path))
+    assert kept.notes == (f"{count} of {count} frames are interlaced, left interlaced",)
+
+
+# N. The cache
+
+
+def test_the_cache_is_shown_and_cleared(film, cache):
+    open_video(film)
+
+    def shown(*options):
+        result = CliRunner().invoke(cli.app, ["cache", "--json", *options])
+        assert result.exit_code == 0
+        return json.loads(result.stdout)
+
+    (frames,) = shown()["kinds"]
+    assert (frames["kind"], frames["files"], frames["bytes"]) == (
+        "frames",
+        1,
+        25 * 96 * 80 * 3 // 2,
+    )
+    (cache / "downloads").mkdir()
+    (cache / "downloads" / "original").write_bytes(b"kept")
+    assert shown("--clear")["freed"] == frames["bytes"]
+    assert (cache / "downloads" / "original").read_bytes() == b"kept"
+    assert not list((cache / "frames").iterdir())
+    words = CliRunner().invoke(cli.app, ["cache"]).stdout
+    assert "downloads: 1 files, 0.0 MB, kept" in words and "5,000 MB" in words

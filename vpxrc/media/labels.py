@@ -1,0 +1,93 @@
+"""All that a media file says beside its samples, and that WebM can say as well."""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from vpxrc.media.frames import Colours
+
+# Code points of ITU-T H.273, tables 2 to 4, and ffmpeg's names for them.
+MATRICES = {
+    1: "bt709",
+    4: "fcc",
+    5: "bt470bg",
+    6: "smpte170m",
+    7: "smpte240m",
+    8: "ycgco",
+    9: "bt2020nc",
+    10: "bt2020c",
+}
+TRANSFERS = {
+    1: "bt709",
+    4: "bt470m",
+    5: "bt470bg",
+    6: "smpte170m",
+    7: "smpte240m",
+    8: "linear",
+    9: "log100",
+    10: "log316",
+    11: "iec61966-2-4",
+    12: "bt1361e",
+    13: "iec61966-2-1",
+    14: "bt2020-10",
+    15: "bt2020-12",
+    16: "smpte2084",
+    17: "smpte428",
+    18: "arib-std-b67",
+}
+PRIMARIES = {
+    1: "bt709",
+    4: "bt470m",
+    5: "bt470bg",
+    6: "smpte170m",
+    7: "smpte240m",
+    8: "film",
+    9: "bt2020",
+    10: "smpte428",
+    11: "smpte431",
+    12: "smpte432",
+    22: "ebu3213",
+}
+UNKNOWN_CODE = 2
+LIMITED_RANGE, FULL_RANGE = 1, 2  # AVCOL_RANGE_MPEG and AVCOL_RANGE_JPEG
+
+
+def code(names: dict[int, str], name: str) -> int:
+    """Return the code point of a name in one of the tables above; 2 for an unknown one."""
+    return next((point for point, one in names.items() if one == name), UNKNOWN_CODE)
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A chapter of a video.
+
+    Attributes:
+        title: Its title; may be empty.
+        start: Its beginning in seconds, on the file's own clock.
+        end: Its end in seconds, on the same clock.
+    """
+
+    title: str
+    start: Fraction
+    end: Fraction
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What goes into a WebM file beside the packets.
+
+    Attributes:
+        colours: How the samples are to be shown.
+        aspect: Width of a pixel over its height, once the picture is upright.
+        stereo_mode: Matroska's name for the places of two eyes' pictures in a frame, as in
+            ``"left_right"``; empty for one picture.
+        title: The title of the whole; empty without.
+        language: The language of the pictures in three letters; empty without.
+        chapters: In the order of the file.
+    """
+
+    colours: Colours = field(default_factory=Colours)
+    aspect: Fraction = Fraction(1)
+    stereo_mode: str = ""
+    title: str = ""
+    language: str = ""
+    chapters: tuple[Chapter, ...] = ()

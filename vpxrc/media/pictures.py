@@ -1,0 +1,149 @@
+"""Decoded frames made rows of a video: upright, of one size, progressive, 8-bit 4:2:0."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from av.filter import Graph
+    from av.video.frame import VideoFrame
+    from av.video.plane import VideoPlane
+
+_PLAIN = ("yuv420p", "yuvj420p", "yuva420p")  # Their planes are copied as they are.
+_PLANES = 3
+
+
+def side_data(frame: "VideoFrame", name: str) -> NDArray[np.int32] | None:
+    """Return data that goes with a frame as the integers of its C struct; None without."""
+    data: Any = frame.side_data.get(name)
+    return None if data is None else np.frombuffer(bytes(data), np.int32)
+
+
+def upright_filters(frame: "VideoFrame") -> list[str]:
+    """Return the filters that turn a frame upright, by the rules of the program ffmpeg.
+
+    Args:
+        frame: A frame, which has the display matrix of its stream.
+    """
+    matrix = side_data(frame, "DISPLAYMATRIX")
+    if matrix is None:
+        return []
+    angle = -frame.rotation % 360  # clockwise
+    if abs(angle - 90) < 1:
+        return ["transpose=cclock_flip" if matrix[3] > 0 else "transpose=clock"]
+    if abs(angle - 180) < 1:
+        return ["hflip"] * bool(matrix[0] < 0) + ["vflip"] * bool(matrix[4] < 0)
+    if abs(angle - 270) < 1:
+        return ["transpose=clock_flip" if matrix[3] < 0 else "transpose=cclock"]
+    return ["vflip"] if matrix[4] < 0 and min(angle, 360 - angle) < 1 else []
+
+
+def has_transparency(frame: "VideoFrame") -> bool:
+    """Return whether any pixel of a frame is not opaque."""
+    if not any(part.is_alpha for part in frame.format.components) and frame.format.name != "pal8":
+        return False
+    alpha = frame.reformat(format="yuva420p").planes[_PLANES]
+    return bool(_samples(alpha)[: alpha.height, : alpha.width].min() < 255)
+
+
+def _samples(plane: "VideoPlane") -> NDArray[np.uint8]:
+    """Return the rows of a plane with their padding."""
+    data: Any = plane
+    return np.frombuffer(data, np.uint8).reshape(-1, plane.line_size)
+
+
+class Pictures:
+    """Makes rows of a video of decoded frames, one for each of them.
+
+    Args:
+        width: Scale to this width in pixels (Lanczos). Where only one of width and height is given
+            the other keeps the aspect ratio, rounded to an even number.
+        height: Scale to this height in pixels.
+        deinterlace: Whether frames that are marked as interlaced are deinterlaced (bwdif).
+
+    Attributes:
+        size: Width and height of all rows in pixels; None before the first row.
+        num_interlaced: Number of frames so far that were marked as interlaced.
+    """
+
+    def __init__(self, width: int | None, height: int | None, deinterlace: bool) -> None:
+        self._asked = (width, height)
+        self._deinterlace = deinterlace
+        self._graph: Graph | None = None
+        self._made_for: tuple[object, ...] | None = None  # what the graph was made for
+        self.size: tuple[int, int] | None = None
+        self.num_interlaced = 0
+
+    def push(self, frame: "VideoFrame") -> Iterator[bytes]:
+        """Take a frame, and yield the rows that are ready; deinterlacing is a frame behind."""
+        self.num_interlaced += frame.interlaced_frame
+        # From the first interlaced frame on; the filter passes progressive ones through.
+        filters = ["bwdif=mode=send_frame:deint=interlaced"] * bool(
+            self._deinterlace and self.num_interlaced
+        )
+        filters += upright_filters(frame)
+        is_scaled = self._asked != (None, None) or self.size not in (
+            None,
+            (frame.width, frame.height),
+        )
+        if not filters and not is_scaled and frame.format.name in _PLAIN:
+            yield from self.flush()
+            yield self._row(frame)
+            return
+        wanted = (frame.width, frame.height, frame.format.name, *filters)
+        if wanted != self._made_for:
+            yield from self.flush()
+            self._graph, self._made_for = self._make_graph(frame, filters), wanted
+        assert self._graph is not None
+        frame.pts = None  # Rows come in the order of the frames.
+        self._graph.push(frame)
+        yield from self._pull()
+
+    def flush(self) -> Iterator[bytes]:
+        """Yield the rows that are left."""
+        if self._graph is not None:
+            self._graph.push(None)
+            yield from self._pull()
+        self._graph = self._made_for = None
+
+    def _pull(self) -> Iterator[bytes]:
+        import av
+
+        assert self._graph is not None
+        while True:
+            try:
+                frame = self._graph.vpull()
+            except (av.BlockingIOError, av.EOFError):
+                return
+            yield self._row(frame)
+
+    def _make_graph(self, frame: "VideoFrame", filters: list[str]) -> "Graph":
+        from av.filter import Graph
+
+        graph = Graph()
+        source = (
+            f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1000:"
+            f"colorspace={int(frame.colorspace)}:range={int(frame.color_range)}"
+        )
+        width, height = self.size or self._asked
+        flags = "bicubic" if self._asked == (None, None) else "lanczos"
+        keep = (width, height) == (None, None)
+        scale = f"scale={'iw:ih' if keep else f'{width or -2}:{height or -2}'}:flags={flags}"
+        nodes = [graph.add("buffer", source)]
+        for description in [*filters, scale, "format=yuv420p", "copy"]:
+            name, _, arguments = description.partition("=")
+            nodes.append(graph.add(name, arguments or None))
+        graph.link_nodes(*nodes, graph.add("buffersink")).configure()
+        return graph
+
+    def _row(self, frame: "VideoFrame") -> bytes:
+        """Return the planes of a frame one after the other, without padding."""
+        self.size = (frame.width, frame.height)
+        planes: list[NDArray[np.uint8]] = []
+        for index, plane in enumerate(frame.planes[:_PLANES]):
+            half = bool(index)
+            width, height = (-(-side // (1 + half)) for side in self.size)
+            planes.append(_samples(plane)[:height, :width])
+        return b"".join(plane.tobytes() for plane in planes)

@@ -1,0 +1,165 @@
+"""An open media file: the streams that are used of it, and their packets on one clock."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from vpxrc.errors import InputError
+from vpxrc.media.ffmpeg import NOT_READ, READING
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.stream import Stream
+    from av.video.stream import VideoStream
+
+BUFFER_BYTES = 1 << 18  # read from the disk at a time
+# Seconds; a larger step from one packet to the next is no pause but another clock (as in ffmpeg).
+LARGEST_STEP = 10
+# Flags of formats, from libavformat/avformat.h.
+_NO_TIMES = 0x0080  # AVFMT_NOTIMESTAMPS
+_CLOCK_JUMPS = 0x0200  # AVFMT_TS_DISCONT
+
+
+def check_file(path: Path) -> None:
+    """Refuse a path that is no file with something in it.
+
+    Raises:
+        InputError: The path is a folder, does not exist or is an empty file.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: a folder, not a video file")
+    if not path.is_file():
+        raise InputError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty")
+
+
+class Reading:
+    """An open media file; a context manager.
+
+    The libraries get the file open. So no name is taken for a protocol, and any bytes may be in it.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: The file is missing, empty or no media file, or has no video stream.
+
+    Attributes:
+        path: The file.
+        container: The file as PyAV has it.
+        video: The first video stream that is not a cover picture.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import av  # loaded where it is needed: `import vpxrc` stays quick
+
+        self.path = path
+        check_file(path)
+        with ExitStack() as opened:
+            try:
+                file = opened.enter_context(open(path, "rb"))
+            except OSError as error:
+                raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+            try:
+                self.container = opened.enter_context(
+                    av.open(
+                        file,
+                        "r",
+                        metadata_errors="replace",
+                        container_options=dict(READING),
+                        buffer_size=BUFFER_BYTES,
+                    )
+                )
+            except av.ArgumentError:  # so it calls what is not among the formats
+                raise InputError(f"{path}: {NOT_READ}") from None
+            except av.FFmpegError as error:
+                raise InputError(
+                    f"{path}: not a video, truncated or corrupt: {error.strerror}"
+                ) from None
+            cover = av.stream.Disposition.attached_pic
+            videos = self.container.streams.video
+            video = next((one for one in videos if not one.disposition & cover), None)
+            if video is None:
+                raise InputError(f"{path}: no video stream")
+            self.video: VideoStream = video
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> Self:
+        """Return the open file."""
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Close the file."""
+        self._opened.close()
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the format has time stamps at all."""
+        return not self.container.format.flags & _NO_TIMES
+
+    @property
+    def begin(self) -> Fraction:
+        """The time in seconds at which the first of all streams begins, as the file says."""
+        return Fraction(self.container.start_time or 0, 1_000_000)
+
+    def seek(self, start: float) -> bool:
+        """Go to a key frame at or before a time, and return whether the format can.
+
+        Args:
+            start: Seconds from the beginning.
+        """
+        import av
+
+        try:
+            self.container.seek(round((float(self.begin) + start) * 1_000_000))
+        except av.FFmpegError:
+            return False
+        return True
+
+    def packets(self, stream: "Stream") -> "Iterator[Packet[Any]]":
+        """Yield the packets of a stream, and at last an empty one, which ends its decoder.
+
+        Where the clock of a broadcast jumps, its packets are put one after the other. For that the
+        pictures and the first sound are read together, whichever of them is asked for.
+        """
+        if not self.container.format.flags & _CLOCK_JUMPS:
+            yield from self.container.demux(stream)
+            return
+        clock = _Clock()
+        together = {
+            one.index: one for one in (stream, self.video, *self.container.streams.audio[:1])
+        }
+        for packet in self.container.demux(*together.values()):
+            clock.mend(packet)
+            if packet.stream_index == stream.index:
+                yield packet
+
+
+class _Clock:
+    """The time of a broadcast, whose own clock may begin anew in the middle."""
+
+    def __init__(self) -> None:
+        self._offset = Fraction(0)
+        self._last: Fraction | None = None
+        self._next: dict[int, Fraction] = {}
+
+    def mend(self, packet: "Packet[Any]") -> None:
+        """Move a packet to where its stream goes on, if its time is too far from there."""
+        ticks, tick = packet.dts if packet.dts is not None else packet.pts, packet.time_base
+        if ticks is None or not tick:
+            return
+        time = ticks * tick + self._offset
+        expected = self._next.get(packet.stream_index, self._last)
+        if expected is not None and abs(time - expected) > LARGEST_STEP:
+            self._offset += expected - time
+            time = expected
+        self._next[packet.stream_index] = time + (packet.duration or 0) * tick
+        self._last = time
+        moved = round(self._offset / tick)
+        if packet.dts is not None:
+            packet.dts += moved
+        if packet.pts is not None:
+            packet.pts += moved
