@@ -336,6 +336,41 @@ def test_damage_that_ffmpeg_passes_over_is_refused(tmp_path, clip, suffix):
         open_video(cut)
 
 
+@pytest.mark.parametrize("codec", ["mpeg2video", "libx264"])
+def test_a_stream_that_begins_between_key_frames_is_refused(tmp_path, clip, codec):
+    """ffmpeg shows what is left, from a picture that is not there."""
+    whole, cut, repaired = (tmp_path / f"{name}.ts" for name in ("whole", "cut", "repaired"))
+    command = [ffmpeg_program(), "-v", "error", "-i", clip, "-c:v", codec, "-g", "3", "-bf", "0"]
+    subprocess.run([*command, whole], check=True)
+    assert open_video(whole).num_frames == 6
+    packets = [whole.read_bytes()[at : at + 188] for at in range(0, whole.stat().st_size, 188)]
+    left = []
+    for first in range(3, len(packets) * 2 // 3):
+        cut.write_bytes(b"".join(packets[first:]))
+        try:
+            left.append(open_video(cut).num_frames)
+        except InputError as error:
+            if "no video stream" not in str(error) and 3 not in left:
+                assert re.search("the beginning is missing|truncated or corrupt", str(error))
+                copy = [ffmpeg_program(), "-y", "-v", "error", "-i", cut, "-map", "0", "-c", "copy"]
+                subprocess.run([*copy, repaired], check=True)
+                if repaired.stat().st_size and "the beginning" in str(error):
+                    assert open_video(repaired).num_frames == 3
+    assert set(left) == {6, 3}  # whole, or from the second key frame on
+
+
+@pytest.mark.parametrize("rest", [0.1, 0.5, 0.9, 0.99])
+def test_a_gif_that_zeros_end_early_is_refused(tmp_path, clip, rest):
+    whole, cut = tmp_path / "whole.gif", tmp_path / "cut.gif"
+    subprocess.run([ffmpeg_program(), "-v", "error", "-i", clip, whole], check=True)
+    data = whole.read_bytes()
+    assert open_video(whole).num_frames == 6
+    kept = int(len(data) * rest)
+    cut.write_bytes(data[:kept] + bytes(len(data) - kept))
+    with pytest.raises(InputError, match="truncated"):
+        open_video(cut)
+
+
 # Lessons and studies
 
 LESSON = {

@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.cache import open_entry, write_entry
+from vpxrc.cache import map_file, open_entry, write_entry
 from vpxrc.errors import EncoderError, InputError
 from vpxrc.media.ffmpeg import READING, first_error, message_lines, run_ffmpeg, start_ffmpeg
 from vpxrc.media.frames import (
@@ -27,6 +27,7 @@ from vpxrc.media.frames import (
     parse_fps,
     read_y4m_header,
 )
+from vpxrc.media.integrity import is_truncated
 from vpxrc.media.probing import HDR, TO_8_BITS, TO_SDR, Source, check_file, probe
 from vpxrc.storage import cache_dir, sha256_file
 
@@ -192,7 +193,7 @@ def _open_cached(name: str, frames_file: Path) -> Video | None:
             about = entry.about
             width, height, num_frames = about["width"], about["height"], about["num_frames"]
             shape = (num_frames, frame_bytes(width, height))
-            frames = np.memmap(entry.file, np.uint8, mode="r", shape=shape)
+            frames = map_file(entry.file, shape)
             fps, colours = Fraction(about["fps"]), Colours(**about["colours"])
             return Video(name, frames, width, height, fps, about["content_hash"], colours)
         except (OSError, ValueError, KeyError, TypeError):
@@ -240,8 +241,7 @@ def _decode_file(source: Source, target: Path, wanted: _Wanted) -> dict[str, Any
             marker = process.stdout.readline()
         if process.wait() or _is_damaged(log, path):
             raise InputError(f"{path}: truncated or corrupt: {first_error(log)}")
-        # Y4M's demuxer drops a last frame that is not whole without a word.
-        if wanted.num_frames is None and _is_truncated_y4m(path):
+        if wanted.num_frames is None and is_truncated(path):
             raise InputError(f"{path}: truncated: the last frame is not whole")
         if frames < 2:
             after = f" after {wanted.start:g} s" if wanted.start else ""
@@ -270,14 +270,3 @@ def _is_damaged(messages: IO[bytes], path: Path) -> bool:
     """Whether ffmpeg has repaired or left out something, which does not change its exit status."""
     lines = [line.replace(str(path), "") for line in message_lines(messages)]
     return any(_REPAIR.search(line) for line in lines)
-
-
-def _is_truncated_y4m(path: Path) -> bool:
-    """Whether a Y4M file stops inside a frame; False for whatever is not 8-bit 4:2:0 Y4M."""
-    with open(path, "rb") as file:
-        header = file.readline(4096)
-    try:
-        width, height, _ = read_y4m_header(header)
-    except ValueError:
-        return False
-    return (path.stat().st_size - len(header)) % (len(b"FRAME\n") + frame_bytes(width, height)) != 0

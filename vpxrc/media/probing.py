@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+# Formats without an index or a header, in which a file may begin anywhere.
+STREAMS = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc")
 # The rates to choose from where the frames lie on no grid.
 USUAL_RATES = tuple(Fraction(rate) for rate in (1, 2, 5, 10, 12, 15, 20, 24, 25, 30, 50, 60))
 TIME_STAMP_ERROR = 2e-3  # seconds; Matroska rounds to whole milliseconds
@@ -87,7 +89,8 @@ def probe(path: str | Path) -> Source:
         path: The file; its first video stream that is not a cover picture is looked at.
 
     Raises:
-        InputError: The file is missing, empty or no media file, or has no video stream.
+        InputError: The file is missing, empty or no media file, has no video stream, or begins
+            between key frames.
     """
     import av  # loaded where it is needed: `import vpxrc` stays quick
 
@@ -108,7 +111,12 @@ def probe(path: str | Path) -> Source:
         video = next((one for one in streams.video if not one.disposition & cover), None)
         if video is None:
             raise InputError(f"{path}: no video stream")
-        frame, times = _read(container, video)
+        frame, times, early = _read(container, video)
+        if early and container.format.name in STREAMS:
+            raise InputError(
+                f"{path}: the beginning is missing: {early} frame(s) come before the first key "
+                "frame; leave them out first: ffmpeg -i IN -map 0 -c copy OUT"
+            )
         pixels = video.codec_context.format
         return Source(
             path=path,
@@ -123,14 +131,17 @@ def probe(path: str | Path) -> Source:
 
 def _read(
     container: "InputContainer", video: "VideoStream"
-) -> tuple["VideoFrame | None", NDArray[np.float64]]:
+) -> tuple["VideoFrame | None", NDArray[np.float64], int]:
     """Return the first frame, None where it cannot be decoded, and all time stamps in seconds.
+
+    The third result is the number of packets before the first key frame.
 
     A damaged file is read up to the damage; decoding it says more.
     """
     import av
 
     frame: VideoFrame | None = None
+    early = 0
     shown: list[int | None] = []
     decoded: list[int | None] = []
     with suppress(av.FFmpegError):
@@ -141,12 +152,14 @@ def _read(
             if not is_end and (shown or packet.is_keyframe):
                 shown.append(packet.pts)
                 decoded.append(packet.dts)
+            elif not is_end:
+                early += 1
             if frame is None and (packet.size or is_end):
                 with suppress(av.FFmpegError):
                     frame = next(iter(packet.decode()), None)
     # AVI and other old containers have only times of decoding.
     times = [time for time in (decoded if None in shown else shown) if time is not None]
-    return frame, np.sort(np.array(times, np.float64)) * float(video.time_base or 1)
+    return frame, np.sort(np.array(times, np.float64)) * float(video.time_base or 1), early
 
 
 def _colours(frame: "VideoFrame") -> Colours:
