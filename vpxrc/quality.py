@@ -19,7 +19,7 @@ from vpxrc.errors import EncoderError, InputError
 from vpxrc.media.decoding import y4m_frames
 from vpxrc.media.ffmpeg import run_ffmpeg
 from vpxrc.media.frames import Video, frame_bytes, split_planes
-from vpxrc.storage import temporary_folder
+from vpxrc.storage import atomic_write, temporary_folder
 
 
 @dataclass(frozen=True)
@@ -330,5 +330,7 @@ def _source_file(video: Video, folder: Path) -> Path:
     except OSError:
         pass  # the cache was emptied; the map still has the frames
     path = folder / "source.i420"
-    video.frames.tofile(path)
+    check_not_cut(video.frames, video.name)
+    with atomic_write(path) as temporary:
+        video.frames.tofile(temporary)
     return path
