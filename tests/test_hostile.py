@@ -341,23 +341,16 @@ def test_a_stream_that_begins_between_key_frames_is_refused(tmp_path, clip, code
     """ffmpeg shows what is left, from a picture that is not there."""
     whole, cut, repaired = (tmp_path / f"{name}.ts" for name in ("whole", "cut", "repaired"))
     command = [ffmpeg_program(), "-v", "error", "-i", clip, "-c:v", codec, "-g", "3", "-bf", "0"]
-    command += ["-sc_threshold", "1000000000"]  # no other key frames
+    command += ["-sc_threshold", "0" if codec == "libx264" else "1000000000"]
     subprocess.run([*command, whole], check=True)
     assert open_video(whole).num_frames == 6
-    packets = [whole.read_bytes()[at : at + 188] for at in range(0, whole.stat().st_size, 188)]
-    left = []
-    for first in range(3, len(packets) * 2 // 3):
-        cut.write_bytes(b"".join(packets[first:]))
-        try:
-            left.append(open_video(cut).num_frames)
-        except InputError as error:
-            if "no video stream" not in str(error) and 3 not in left:
-                assert re.search("the beginning is missing|truncated or corrupt", str(error))
-                copy = [ffmpeg_program(), "-y", "-v", "error", "-i", cut, "-map", "0", "-c", "copy"]
-                subprocess.run([*copy, repaired], check=True)
-                if repaired.stat().st_size and "the beginning" in str(error):
-                    assert open_video(repaired).num_frames == 3
-    assert set(left) == {6, 3}  # whole, or from the second key frame on
+    for first in (4, 12):  # packets of 188 bytes; the first frame begins in packet 3
+        cut.write_bytes(whole.read_bytes()[188 * first :])
+        with pytest.raises(InputError, match="the beginning is missing"):
+            open_video(cut)
+    copy = [ffmpeg_program(), "-v", "error", "-i", cut, "-map", "0", "-c", "copy", repaired]
+    subprocess.run(copy, check=True)
+    assert open_video(repaired).num_frames == 3
 
 
 @pytest.mark.parametrize("rest", [0.1, 0.5, 0.9, 0.99])
