@@ -264,7 +264,7 @@ def _study(folder: Path) -> None:
     if folder.name != "other":
         (folder / "other").mkdir()
         _study(folder / "other")
-    clip = {"name": "a", "content_hash": "h", "width": 64, "height": 48, "num_frames": 12}
+    clip = {"clip": "a", "content_hash": "h", "width": 64, "height": 48, "num_frames": 12}
     summary = {
         "agent": "a",
         "baselines": ["b"],
@@ -272,7 +272,7 @@ def _study(folder: Path) -> None:
         "bitrates": [40, 60, 80, 100],
         "clips": [clip],
         "metrics": ["psnr"],
-        "options": {"cpu_used": 8},
+        "cpu_used": 8,
     }
     (folder / "summary.json").write_text(json.dumps(summary))
     rows = [
