@@ -3,9 +3,10 @@
 python -m benchmarks.faults --out build/faults
 
 Each point is a fresh process that runs a small job on an empty cache, while one call of the system
-fails. It must end with 0 and the right outputs, or with 2 and one line. What it leaves must be whole.
-Then the same command runs without a fault on what is there: it must end with the right outputs, and
-leave no temporary files. faults.c, which is loaded before the program, makes the calls fail.
+fails. It must end with 0 and the right outputs, or with 2 and one line. All outputs that it leaves
+must be whole. Then the same command runs without a fault on what is there: it must end with the
+right outputs, and leave no temporary files. faults.c, which is loaded before the program, makes the
+calls fail.
 """
 
 import argparse
@@ -62,6 +63,9 @@ class Job:
 
 _FAST = ("--cpu-used", "8", "--jobs", "1")
 _TEACH = ("teach", "clip.y4m", "--bitrates", "60", "--quality", "psnr", "--directions", "level")
+_EVALUATE = ("evaluate", "--agent", "constant-quality", "--baseline", "libvpx-vbr")
+_EVALUATE = (*_EVALUATE, "--clips", "clip.y4m")
+_TRAIN = ("train", "--agent", "imitation", "lessons", "--epochs", "2", "--jobs", "1")
 JOBS = (
     Job("encode", ("encode", "clip.y4m", "-b", "60", "-o", "out/out.webm", *_FAST)),
     Job(
@@ -70,14 +74,12 @@ JOBS = (
     ),
     Job(
         "evaluate",
-        ("evaluate", "--agent", "constant-quality", "--baseline", "libvpx-vbr", "--clips")
-        + ("clip.y4m", "--bitrates", "40,60,80,100", "--metrics", "psnr", "--out", "out", *_FAST),
+        (*_EVALUATE, "--bitrates", "40,60,80,100", "--metrics", "psnr", "--out", "out", *_FAST),
     ),
     Job("teach", (*_TEACH, "--out", "out", *_FAST)),
     Job(
         "train",
-        ("train", "--agent", "imitation", "lessons", "--out", "out/agent.safetensors")
-        + ("--epochs", "2", "--jobs", "1"),
+        (*_TRAIN, "--out", "out/agent.safetensors"),
         lessons=True,
     ),
 )
@@ -132,15 +134,17 @@ def _run_job(job: Job, work: Path, kind: int, n: int, in_process: bool) -> NoRet
         from vpxrc import cli
 
         library = ctypes.CDLL(None)
+        can_fail = hasattr(library, "faults_arm")  # not where nothing is to fail
         inside = mock.patch("vpxrc.parallel._open_processes", lambda _: nullcontext(_OneWorker()))
         with inside if in_process else nullcontext():
-            library.faults_arm(kind, ctypes.c_long(n))
+            if can_fail:
+                library.faults_arm(kind, ctypes.c_long(n))
             try:
                 cli.app(list(job.arguments))
             except SystemExit as end:
                 code = int(end.code or 0)
             finally:
-                calls = library.faults_disarm()
+                calls = library.faults_disarm() if can_fail else 0
         (work / "calls").write_text(str(calls))
     except BaseException:
         traceback.print_exc()
@@ -153,12 +157,17 @@ def _run_job(job: Job, work: Path, kind: int, n: int, in_process: bool) -> NoRet
 # In the process that starts them
 
 
-def run(job: Job, work: Path, kind: str, n: int = 0, *, in_process: bool = True) -> int:
-    """Run a command in a process of its own; return its exit status, negative for a signal."""
+def start(job: Job, work: Path, kind: str, n: int = 0, *, in_process: bool = True) -> int:
+    """Start a command in a process of its own; return the process."""
     child = os.fork()
     if child == 0:
         _run_job(job, work, KINDS.index(kind), n, in_process)
-    _, status = os.waitpid(child, 0)
+    return child
+
+
+def run(job: Job, work: Path, kind: str, n: int = 0, *, in_process: bool = True) -> int:
+    """Run a command in a process of its own; return its exit status, negative for a signal."""
+    _, status = os.waitpid(start(job, work, kind, n, in_process=in_process), 0)
     return os.waitstatus_to_exitcode(status)
 
 
@@ -283,10 +292,18 @@ class Campaign:
         return wrong + [f"no {name}" for name in missing]
 
 
-def prepare(template: Path) -> None:
-    """Make the inputs of all jobs."""
+def jobs_named(names: str) -> list[Job]:
+    """Return jobs by their names, comma-separated."""
+    known = {job.name: job for job in JOBS}
+    return [known[name] for name in names.split(",")]
+
+
+def prepare(template: Path, jobs: list[Job]) -> None:
+    """Make the inputs of jobs."""
     template.mkdir(parents=True, exist_ok=True)
     make_clip(template / "clip.y4m")
+    if not any(job.lessons for job in jobs):
+        return
     lessons = Job("lessons", (*_TEACH, "--out", "lessons", *_FAST))
     with workplace(template) as work:
         if run(lessons, work, "write"):
@@ -333,12 +350,11 @@ def campaign(jobs: list[Job], kinds: list[str], most: int, out: Path) -> dict[st
 
     A table and the faults are written to ``out`` after each job and kind.
     """
-    os.environ.pop("LD_PRELOAD", None)  # not for ffmpeg
-    _import_everything()
+    import_everything()
     tallies: dict[tuple[str, str], Tally] = {}
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         template = Path(folder) / "template"
-        prepare(template)
+        prepare(template, jobs)
         for job in jobs:
             points = Campaign(job, template)
             for kind in kinds:
@@ -356,8 +372,9 @@ def campaign(jobs: list[Job], kinds: list[str], most: int, out: Path) -> dict[st
     return {"points": sum(one.points for one in tallies.values()), "faults": faults}
 
 
-def _import_everything() -> None:
+def import_everything() -> None:
     """Import what jobs do, so that a forked process starts at once."""
+    os.environ.pop("LD_PRELOAD", None)  # not for ffmpeg
     import torch
 
     import vpxrc.agents.imitation.training
@@ -380,9 +397,9 @@ def main() -> None:
     if not arguments.inside:
         line, environment = command(build_library(arguments.out), *sys.argv[1:], "--inside")
         raise SystemExit(subprocess.run(line, env=environment).returncode)
-    names = arguments.jobs.split(",")
-    jobs = [job for job in JOBS if job.name in names]
-    report = campaign(jobs, arguments.kinds.split(","), arguments.most, arguments.out)
+    report = campaign(
+        jobs_named(arguments.jobs), arguments.kinds.split(","), arguments.most, arguments.out
+    )
     print((arguments.out / "table.md").read_text(), "\n".join(report["faults"]), sep="\n")
     raise SystemExit(1 if report["faults"] else 0)
 

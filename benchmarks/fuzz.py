@@ -1,9 +1,9 @@
-"""Mutated inputs for every reader: none may crash, hang, raise anything but a refusal, or lose frames.
+"""Mutated inputs for every reader: none may crash, hang, lose frames or end in a traceback.
 
 python -m benchmarks.fuzz --inputs 5000 --out build/fuzz
 
-Each reader has a small corpus of good files, which is made on the spot. The mutator is seeded by the
-reader's name and the input's number, so ``--only READER --first N --inputs 1`` repeats one input.
+Each reader has a small corpus of good files, which is made on the spot. The mutator is seeded by
+the reader's name and the input's number, so ``--only READER --first N --inputs 1`` repeats one.
 Inputs are read in forked processes, a batch in each, so a crash ends its batch alone.
 """
 
