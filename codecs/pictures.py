@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from vpxrc.cache import Entry, open_entry, write_entry
+from vpxrc.cache import Entry, check_not_cut, map_file, open_entry, write_entry
 from vpxrc.errors import InputError, OutputError
 from vpxrc.storage import atomic_write, cache_dir, digest
 
@@ -94,7 +94,7 @@ class PictureStore:
         ]
         with self._entry(paths, cache_dir() / "pictures" / f"{digest(facts)[:16]}.rgb") as entry:
             shapes = np.array(entry.about["shapes"])
-            data = np.memmap(entry.file, np.uint8, "r")
+            data = map_file(entry.file)
         ends = (shapes.prod(1) * 3).cumsum()
         parts = np.split(data, ends[:-1])
         self.pictures: list[Pixels] = [
@@ -150,6 +150,7 @@ class Crops:
         """Return batch ``number``, ``[batch, 3, size, size]``, uint8."""
         rng = np.random.default_rng([self.seed, number])
         crops = np.stack([self._crop(rng) for _ in range(self.batch)])
+        check_not_cut(self._pictures[0], "the pictures")
         return torch.from_numpy(crops.transpose(0, 3, 1, 2).copy())
 
     def _crop(self, rng: np.random.Generator) -> Pixels:

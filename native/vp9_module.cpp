@@ -18,6 +18,7 @@
 
 #include "bindings.hpp"
 #include "encode_session.hpp"
+#include "map_guard.hpp"
 #include "vpx/vpx_codec.h"
 
 namespace py = pybind11;
@@ -425,6 +426,25 @@ One plain C++ loop: the yardstick of the tests and benchmarks. Arguments as for 
 RuntimeError with libvpx's own words.)");
 }
 
+void bind_maps(py::module_ &m) {
+  m.def(
+      "watch_map",
+      [](const py::buffer &map, int descriptor) {
+        const py::buffer_info info = map.request();
+        return vpxrc::watch_map(info.ptr, size_t(info.size * info.itemsize), descriptor);
+      },
+      "map"_a, "descriptor"_a,
+      R"(Watch the memory map of a file, and return a number for forget_map().
+
+Where another program cuts the file, reading beyond its new end gives zeros and is_cut() is true.
+Without this the process would end by SIGBUS. The map begins where the file does.)");
+  m.def("forget_map", &vpxrc::forget_map, "number"_a,
+        "Watch a map no longer. Must come before it is unmapped.");
+  m.def(
+      "is_cut", [](const py::buffer &map) { return vpxrc::is_cut(map.request().ptr); }, "map"_a,
+      "Return whether the file of the watched map that an array begins in was cut.");
+}
+
 void bind_session(py::module_ &m) {
   py::class_<vpxrc::ReadyQueue, std::shared_ptr<vpxrc::ReadyQueue>>(
       m, "ReadyQueue", "Ids of sessions that need an answer, in the order in which they came.")
@@ -505,6 +525,7 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
   bind_types(m);
   bind_passes(m);
   bind_session(m);
+  bind_maps(m);
   vpxrc::bind_model(m);
   vpxrc::bind_quality(m);
   vpxrc::ExitGate::close_at_exit();

@@ -336,6 +336,35 @@ def test_damage_that_ffmpeg_passes_over_is_refused(tmp_path, clip, suffix):
         open_video(cut)
 
 
+@pytest.mark.parametrize("codec", ["mpeg2video", "libx264"])
+def test_a_stream_that_begins_between_key_frames_is_refused(tmp_path, clip, codec):
+    """ffmpeg shows what is left, from a picture that is not there."""
+    whole, cut, repaired = (tmp_path / f"{name}.ts" for name in ("whole", "cut", "repaired"))
+    command = [ffmpeg_program(), "-v", "error", "-i", clip, "-c:v", codec, "-g", "3", "-bf", "0"]
+    command += ["-sc_threshold", "0" if codec == "libx264" else "1000000000"]
+    subprocess.run([*command, whole], check=True)
+    assert open_video(whole).num_frames == 6
+    for first in (4, 12):  # packets of 188 bytes; the first frame begins in packet 3
+        cut.write_bytes(whole.read_bytes()[188 * first :])
+        with pytest.raises(InputError, match="the beginning is missing"):
+            open_video(cut)
+    copy = [ffmpeg_program(), "-v", "error", "-i", cut, "-map", "0", "-c", "copy", repaired]
+    subprocess.run(copy, check=True)
+    assert open_video(repaired).num_frames == 3
+
+
+@pytest.mark.parametrize("rest", [0.1, 0.5, 0.9, 0.99])
+def test_a_gif_that_zeros_end_early_is_refused(tmp_path, clip, rest):
+    whole, cut = tmp_path / "whole.gif", tmp_path / "cut.gif"
+    subprocess.run([ffmpeg_program(), "-v", "error", "-i", clip, whole], check=True)
+    data = whole.read_bytes()
+    assert open_video(whole).num_frames == 6
+    kept = int(len(data) * rest)
+    cut.write_bytes(data[:kept] + bytes(len(data) - kept))
+    with pytest.raises(InputError, match="truncated"):
+        open_video(cut)
+
+
 # Lessons and studies
 
 LESSON = {

@@ -11,8 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import make_video
 
-from vpxrc import storage
+from vpxrc import (
+    Decision,
+    EncoderOptions,
+    EncodeSession,
+    Video,
+    encode,
+    make_policy,
+    open_video,
+    storage,
+)
 from vpxrc.cache import (
     DEFAULT_SIZE,
     cache_limit,
@@ -21,7 +31,10 @@ from vpxrc.cache import (
     read_entry,
     write_entry,
 )
-from vpxrc.errors import InputError
+from vpxrc.encoder.first_pass import first_pass_stats
+from vpxrc.errors import InputError, VpxrcError
+from vpxrc.media.frames import write_y4m
+from vpxrc.quality import measure_stream
 from vpxrc.storage import atomic_write, sweep, temporary_folder
 
 
@@ -232,6 +245,86 @@ def test_an_entry_that_is_in_use_stays(tmp_path, monkeypatch):
     del frames
     put(path.with_name("three"), bytes(100))
     assert names(tmp_path / "frames") == ["three", "three.json"]
+
+
+CUT = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from vpxrc.cache import check_not_cut, map_file, open_entry
+from vpxrc.errors import InputError
+
+def read(path):
+    with open_entry(Path(path)) as entry:
+        return map_file(entry.file)
+
+whole, half, page, elsewhere = map(read, sys.argv[1:5])
+os.truncate(sys.argv[2], 50_000)
+os.truncate(sys.argv[3], 99_999)  # within the last page, where there is no signal
+assert (half[:50_000] == 7).all() and not half[53_248:].any()
+assert (whole == 7).all()
+for data, is_cut in ((whole, False), (half, True), (page, True)):
+    for part in (data, data[-1:], data.reshape(10, -1)[3:]):
+        try:
+            check_not_cut(part, "clip")
+        except InputError as error:
+            assert is_cut and "clip: another program has cut" in str(error)
+        else:
+            assert not is_cut
+del half, page
+again = read(sys.argv[1])
+check_not_cut(again, "clip")
+print("so far", flush=True)
+unknown = np.memmap(sys.argv[4], np.uint8, "r")  # of nobody's concern here
+os.truncate(sys.argv[4], 10)
+assert elsewhere[-1] == 0
+print(unknown[-1])
+"""
+
+
+def test_a_map_survives_when_its_file_is_cut(tmp_path):
+    """Zeros take the place of what is gone, and it is told; other maps end the process as ever."""
+    paths = [put(tmp_path / "frames" / name, b"\7" * 100_000) for name in "abcd"]
+    for option, end in ((), b""), (("-X", "faulthandler"), b"Bus error"):
+        for path in paths:
+            put(path, b"\7" * 100_000)
+        run = subprocess.run(
+            [sys.executable, *option, "-c", CUT, *map(str, paths)], capture_output=True
+        )
+        assert run.stdout == b"so far\n", run.stderr
+        assert run.returncode == -signal.SIGBUS and end in run.stderr
+    assert [has_entry(path) for path in paths] == [True, False, False, False]
+
+
+def test_no_result_comes_of_a_clip_whose_file_is_cut(tmp_path, monkeypatch):
+    monkeypatch.setenv("VPXRC_CACHE", str(tmp_path / "cache"))
+    write_y4m(make_video(64, 48, 12), tmp_path / "clip.y4m")
+    options = EncoderOptions(target_bitrate=60, cpu_used=8)
+
+    def opened() -> tuple[Video, Path]:
+        video = open_video(tmp_path / "clip.y4m")
+        return video, Path(video.frames.filename)  # type: ignore[attr-defined]
+
+    video, path = opened()
+    size = path.stat().st_size
+    stream = encode(video, options, make_policy("libvpx-vbr")).stream
+    for rest in (0, size // 2, size - 1):
+        video, path = opened()
+        with EncodeSession(video, options) as session:
+            os.truncate(path, rest)
+            while session.frame is not None:
+                session.step(Decision(120))
+            with pytest.raises(InputError, match="another program has cut"):
+                session.log()
+        video, path = opened()  # made again
+        os.truncate(path, rest)
+        with pytest.raises(InputError, match="another program has cut"):
+            first_pass_stats(video, EncoderOptions(target_bitrate=60, cpu_used=7))
+        video, path = opened()
+        os.truncate(path, rest)
+        with pytest.raises(VpxrcError, match=r"another program has cut|ffmpeg measured"):
+            measure_stream(stream, video, ("ssim", "vmaf"))
+    assert encode(opened()[0], options, make_policy("libvpx-vbr")).stream == stream
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vpxrc import _native
 from vpxrc.errors import InputError, OutputError
 from vpxrc.storage import atomic_write, sweep
 
@@ -204,6 +209,49 @@ def clear_cache(cache: Path) -> int:
             size = path.stat().st_size
             freed += size if _remove(path) else 0
     return freed
+
+
+def map_file(file: BufferedReader, shape: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
+    """Return a file as an array, a memory map that survives when another program cuts the file.
+
+    What has been cut off reads as zeros; :func:`check_not_cut` tells it.
+
+    Args:
+        file: The file.
+        shape: The array's shape; by default all bytes, ``[size]``.
+
+    Returns:
+        uint8, read-only.
+
+    Raises:
+        OSError: The file cannot be mapped.
+        ValueError: It is empty, or shorter than the shape.
+    """
+    data = np.memmap(file, np.uint8, mode="r", shape=shape)
+    try:
+        number = _native.watch_map(data, file.fileno())
+    except RuntimeError as error:  # no descriptors are left
+        raise OSError(str(error)) from error
+    # The array outlives all views of it, and comes to its end before its map does.
+    weakref.finalize(data, _native.forget_map, number).atexit = False
+    return data
+
+
+def check_not_cut(data: NDArray[np.uint8], name: str) -> None:
+    """Refuse results that come from a file which another program has cut meanwhile.
+
+    Args:
+        data: What :func:`map_file` returned, a view of it, or any other array.
+        name: What the message calls it.
+
+    Raises:
+        InputError: The file is shorter than it was.
+    """
+    if _native.is_cut(data):
+        raise InputError(
+            f"{name}: another program has cut its file in the cache; "
+            "the same command makes it again"
+        )
 
 
 def _note_path(path: Path) -> Path:

@@ -13,12 +13,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vpxrc import _native
+from vpxrc.cache import check_not_cut
 from vpxrc.encoder.log import psnr
 from vpxrc.errors import EncoderError, InputError
 from vpxrc.media.decoding import y4m_frames
 from vpxrc.media.ffmpeg import run_ffmpeg
 from vpxrc.media.frames import Video, frame_bytes, split_planes
-from vpxrc.storage import temporary_folder
+from vpxrc.storage import atomic_write, temporary_folder
 
 
 @dataclass(frozen=True)
@@ -126,11 +127,9 @@ def measure(
     filters = [metric for metric in _FILTERS if metric in metrics]
     if filters:
         for metric, values in _filter_metrics(decoded, video, filters, threads).items():
-            if len(values) != len(table):
-                raise EncoderError(
-                    f"{video.name}: ffmpeg measured {len(values)} of {len(table)} frames"
-                )
+            _check_number(len(values), video)
             table[metric] = values
+    check_not_cut(video.frames, video.name)
     return table
 
 
@@ -175,8 +174,10 @@ def measure_stream(
         _check_frames(decoded, video)
         if "vmaf" in metrics:
             values["vmaf"] = np.array(_read("vmaf", folder))
+            _check_number(len(values["vmaf"]), video)
     if "ssim" in metrics:
         values["ssim"] = _native.ssim(decoded, video.frames, video.width, video.height)
+    check_not_cut(video.frames, video.name)
     return values
 
 
@@ -250,6 +251,12 @@ def _check_frames(decoded: NDArray[np.uint8], video: Video) -> None:
         )
     if decoded.shape != video.frames.shape:
         raise EncoderError(f"{video.name}: the stream's frames are not of its source's size")
+
+
+def _check_number(measured: int, video: Video) -> None:
+    """Refuse a list of values that is not one per frame; ffmpeg stops where its input does."""
+    if measured != video.num_frames:
+        raise EncoderError(f"{video.name}: ffmpeg measured {measured} of {video.num_frames} frames")
 
 
 def _check_vmaf(video: Video) -> None:
@@ -344,5 +351,7 @@ def _source_file(video: Video, folder: Path) -> Path:
     except OSError:
         pass  # the cache was emptied; the map still has the frames
     path = folder / "source.i420"
-    video.frames.tofile(path)
+    check_not_cut(video.frames, video.name)
+    with atomic_write(path) as temporary:
+        video.frames.tofile(temporary)
     return path

@@ -57,6 +57,8 @@ class OneLineErrors(TyperGroup):
             code = INTERRUPTED
         except VpxrcError as error:
             code = _complain(str(error))
+        except MemoryError as error:
+            code = _complain(f"out of memory: {error or 'no more could be had'}")
         except Exception as error:
             # Typer keeps the base class of its usage errors to itself.
             message = getattr(error, "format_message", None)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpxrc import _native
-from vpxrc.cache import read_entry, write_entry
+from vpxrc.cache import check_not_cut, read_entry, write_entry
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.types import FIRST_PASS_FIELDS
 from vpxrc.errors import EncoderError, InputError
@@ -101,6 +101,7 @@ def first_pass_stats(video: Video, options: EncoderOptions) -> bytes:
                 stats = _native.run_first_pass(*geometry(video), options)
             except RuntimeError as error:
                 raise EncoderError(f"{video.name}: first pass: {error}") from error
+            check_not_cut(video.frames, video.name)
             with write_entry(path) as (temporary, _):
                 temporary.write_bytes(stats)
         _first_pass_memory.put(key, stats)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vpxrc import _native
+from vpxrc.cache import check_not_cut
 from vpxrc.encoder.first_pass import first_pass_stats, geometry
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
@@ -330,9 +331,11 @@ class EncodeSession:
 
         Raises:
             EncoderError: The encode is not over.
+            InputError: Another program has cut the clip's file in the cache meanwhile.
         """
         if self._state != State.DONE:
             raise EncoderError(f"{self._where()}: the encode is not over")
+        check_not_cut(self.video.frames, self.video.name)
         return EncodeLog(
             clip=self.video.format,
             options=self.options,

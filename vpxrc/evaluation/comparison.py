@@ -1,11 +1,13 @@
 """Finished studies side by side: folders that ``vpxrc evaluate`` has filled."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from vpxrc.errors import InputError
@@ -99,8 +101,9 @@ class Comparison:
         }
 
 
+_TEXTS = {"clip", "policy", "content_hash", "stream_sha256"}
 _NUMBERS = {"target_bitrate", "bitrate", "overshoot", "encodes", "encode_seconds", "cpu_seconds"}
-_COLUMNS = _NUMBERS | {"clip", "policy", "content_hash", "stream_sha256", "cpu_used"}
+_NUMBERS |= {"cpu_used"}
 
 
 def read_study(folder: str | Path, name: str | None = None) -> Study:
@@ -122,19 +125,51 @@ def read_study(folder: str | Path, name: str | None = None) -> Study:
     try:
         summary = json.loads((folder / "summary.json").read_text())
         encodes = pd.read_parquet(folder / "encodes.parquet")
+        _check_summary(summary)
+        _check_encodes(encodes)
+        policies = [summary["agent"], *summary["baselines"]]
         clips = [clip["content_hash"] for clip in summary["clips"]]
-        needed = [summary[part] for part in ("agent", "baselines", "libvpx", "bitrates")]
-        if missing := _COLUMNS - set(encodes.columns):
-            raise ValueError(f"encodes.parquet has no column {min(missing)}")
-        for column in _NUMBERS:
-            if not pd.api.types.is_numeric_dtype(encodes[column].dtype):
-                raise ValueError(f"encodes.parquet: {column} has something else than numbers")
-        whole = bool(needed and clips) and set(clips) <= set(encodes["content_hash"])
+        there = set(zip(encodes["policy"], encodes["content_hash"], strict=True))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{folder}: its study cannot be read: {error!r}") from error
-    if not whole:
-        raise InputError(f"{folder}: encodes.parquet lacks clips that summary.json has")
+    if not there.issuperset(itertools.product(policies, clips)):
+        raise InputError(f"{folder}: encodes.parquet lacks encodes that summary.json has")
     return Study(name or folder.name or str(folder), summary, encodes)
+
+
+def _check_summary(summary: Any) -> None:
+    """Refuse a summary whose parts are not of the types that all else here computes with.
+
+    Raises:
+        ValueError: A part cannot be that.
+        KeyError: A part is missing.
+        TypeError: The summary is no mapping.
+    """
+    kinds = {"agent": str, "baselines": list, "libvpx": str, "cpu_used": int, "bitrates": list}
+    for name, kind in {**kinds, "clips": list}.items():
+        if not isinstance(summary[name], kind) or (not summary[name] and kind is list):
+            raise ValueError(f"summary.json: {name} cannot be {summary[name]!r:.40}")
+    named = [clip[name] for clip in summary["clips"] for name in ("clip", "content_hash")]
+    if not all(isinstance(text, str) for text in (*named, *summary["baselines"])):
+        raise ValueError("summary.json: clips and baselines have names")
+
+
+def _check_encodes(encodes: pd.DataFrame) -> None:
+    """Refuse a table whose columns are missing or of other types.
+
+    Raises:
+        ValueError: It is so.
+    """
+    if missing := (_NUMBERS | _TEXTS) - set(encodes.columns):
+        raise ValueError(f"encodes.parquet has no column {min(missing)}")
+    for column in _NUMBERS | set(measured_qualities(encodes)):
+        if not pd.api.types.is_numeric_dtype(encodes[column].dtype):
+            raise ValueError(f"encodes.parquet: {column} has something else than numbers")
+        if not np.isfinite(encodes[column].to_numpy(np.float64)).all():
+            raise ValueError(f"encodes.parquet: {column} has something else than finite numbers")
+    for column in _TEXTS:
+        if not all(isinstance(text, str) for text in encodes[column]):
+            raise ValueError(f"encodes.parquet: {column} has something else than text")
 
 
 def compare(folders: Sequence[str | Path]) -> Comparison:

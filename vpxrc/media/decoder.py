@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from vpxrc.media.frames import frame_bytes, read_y4m_header
+from vpxrc.media.integrity import is_truncated
 from vpxrc.media.reading import Reading
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # Formats of which the libraries leave parts out and only log it. Level and part are fields of a log
 # entry; no words are looked at.
 _SILENT_FORMATS = ("matroska,webm", "gif")
+# Formats without an index or a header, in which a file may begin anywhere.
+_STREAMS = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc")
 logging.getLogger("libav").addHandler(logging.NullHandler())  # else they are printed
 
 
@@ -41,6 +43,7 @@ class Decoder:
         if strict:
             self._video.codec_context.options = {"err_detect": "explode"}
         self._tick = self._video.time_base or Fraction(1, 1000)
+        self._has_begun = reading.container.format.name not in _STREAMS
         self.damage = ""
         self.num_packets = 0
         self.num_frames = 0
@@ -68,8 +71,8 @@ class Decoder:
                     yield frame, None if frame.pts is None else frame.pts * self._tick
         if any(part == name for _, part, _ in errors):
             self._note("a part cannot be read")
-        if is_truncated_y4m(self._reading):
-            self._note("the last frame is not whole")
+        if is_truncated(self._reading.path):
+            self._note("the end is missing")
 
     def _decode(self, packet: "Packet[Any]") -> "list[VideoFrame]":
         """Return the frames that come out for a packet."""
@@ -78,6 +81,10 @@ class Decoder:
         # An empty packet repeats a frame; the last one has no time either and ends the decoder.
         if not packet.size and packet.dts is not None:
             return []
+        if not self._has_begun and not packet.is_keyframe:
+            self._note("the beginning is missing: its first frames follow no key frame")
+            return []
+        self._has_begun = True
         self.num_packets += bool(packet.size)
         if packet.is_corrupt:
             self._note(f"a packet {self._place(packet.dts)} is not whole")
@@ -117,15 +124,3 @@ def _errors(are_wanted: bool) -> Iterator[list[tuple[int, str, str]]]:
     finally:
         av.logging.set_level(level)
         av.logging.set_skip_repeated(skips)
-
-
-def is_truncated_y4m(reading: Reading) -> bool:
-    """Whether a Y4M file stops inside a frame, which its demuxer drops without a word."""
-    if reading.container.format.name != "yuv4mpegpipe":
-        return False
-    with open(reading.path, "rb") as file, suppress(ValueError):
-        header = file.readline(4096)
-        width, height, _ = read_y4m_header(header)
-        frame = len(b"FRAME\n") + frame_bytes(width, height)
-        return (reading.path.stat().st_size - len(header)) % frame != 0
-    return False

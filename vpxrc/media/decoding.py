@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.cache import open_entry, write_entry
+from vpxrc.cache import map_file, open_entry, write_entry
 from vpxrc.errors import EncoderError, InputError
 from vpxrc.media.decoder import Decoder
 from vpxrc.media.ffmpeg import run_ffmpeg
@@ -250,7 +250,7 @@ def _open_cached(name: str, frames_file: Path, path: Path, strict: bool) -> Deco
             about = entry.about
             width, height, num_frames = about["width"], about["height"], about["num_frames"]
             shape = (num_frames, frame_bytes(width, height))
-            frames = np.memmap(entry.file, np.uint8, mode="r", shape=shape)
+            frames = map_file(entry.file, shape)
             fps, colours = Fraction(about["fps"]), Colours(**about["colours"])
             video = Video(name, frames, width, height, fps, about["content_hash"], colours)
             found = Decoded(video, Fraction(about["start"]), tuple(about["notes"]))

@@ -93,7 +93,8 @@ def probe(path: str | Path) -> Source:
         path: The file; its first video stream that is not a cover picture is looked at.
 
     Raises:
-        InputError: The file is missing, empty or no media file, or has no video stream.
+        InputError: The file is missing, empty or no media file, has no video stream, or begins
+            between key frames.
     """
     path = Path(path)
     with Reading(path) as reading:

@@ -20,6 +20,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from vpxrc.cache import map_file
 from vpxrc.encoder.complexity import coded_error
 from vpxrc.encoder.first_pass import first_pass_stats, first_pass_table
 from vpxrc.encoder.log import EncodeLog
@@ -393,7 +394,8 @@ class _Part:
         if isinstance(frames, Path):
             size = frame_bytes(*self.geometry[:2])
             try:
-                whole = np.memmap(frames, np.uint8, mode="r", shape=(self.stop, size))
+                with open(str(frames), "rb") as file:
+                    whole = map_file(file, (self.stop, size))
             except (OSError, ValueError):
                 raise InputError(f"{self.clip}: its decoded frames vanished: {frames}") from None
             frames = whole[self.start : self.stop]

@@ -1,0 +1,89 @@
+"""Short forms of the campaigns in docs/reliability.md: faults, mutated inputs, sessions, kills."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import faults, fuzz
+
+
+def ran(module: str, *arguments: str) -> str:
+    """Run a campaign as its command; return its output."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def test_calls_of_the_system_fail(tmp_path):
+    """A rename, a write or a process that fails gives a line, and the next run is right."""
+    arguments = ("--jobs", "encode", "--kinds", "write,rename,process", "--most", "2")
+    written = ran("faults", "--out", str(tmp_path), *arguments)
+    row = next(line for line in written.splitlines() if line.startswith("| all"))
+    points, refused, passed, found = map(int, row.split("|")[3:7])
+    assert points == refused + passed and points >= 5 and refused >= 3 and not found
+
+
+def test_the_fault_campaign_sees_what_is_wrong(tmp_path):
+    """Half an output, a foreign one and a temporary file are told apart from the right ones."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.json").write_text('{"rate": 1, "seconds": 2}')
+    whole = faults.contents(tmp_path / "out")
+    (tmp_path / "out" / "a.json").write_text('{"rate": 1, "seconds": 3}')
+    assert faults.contents(tmp_path / "out") == whole
+    (tmp_path / "out" / "a.json").write_text('{"rate": 1, "sec')
+    assert faults.contents(tmp_path / "out") != whole
+    assert not faults.leftovers(tmp_path)
+    (tmp_path / "out" / ".vpxrc-1-2-0123abcd-0123456789ab.tmp").touch()
+    assert len(faults.leftovers(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("reader", fuzz.READERS, ids=lambda reader: reader.name)
+def test_mutated_inputs(reader, tmp_path, monkeypatch):
+    monkeypatch.setenv("VPXRC_CACHE", str(tmp_path))
+    tally = fuzz.fuzz(reader, 0, 6)
+    assert sum(tally.counts.values()) == 6
+    assert not tally.faults
+
+
+def test_the_fuzzer_sees_crashes_hangs_tracebacks_and_lost_frames(monkeypatch):
+    monkeypatch.setattr(fuzz, "PATIENCE", 1)
+    programs = {
+        "crash": "import os; os.abort()",
+        "hangs": "while True: pass",
+        "traceback": "1 / 0",
+        "lost": "frames = 11",
+    }
+    for kind, program in programs.items():
+
+        def read(path, program=program):
+            if path.read_bytes() == b"good":
+                return fuzz.FRAMES
+            place: dict[str, int] = {}
+            exec(program, place)
+            return place["frames"]
+
+        reader = fuzz.Reader(kind, lambda folder: (folder / "a").write_text("good"), read, 1)  # type: ignore[arg-type, func-returns-value]
+        tally = fuzz.fuzz(reader, 0, 3)
+        assert sum(tally.counts.values()) == 3
+        assert tally.counts[kind] >= 2, tally.faults  # a mutation may be none
+        assert len(tally.faults) == tally.counts[kind]
+
+
+def test_sessions_are_closed_at_random_points(tmp_path):
+    out = ("--sessions", "80", "--programs", "0", "--kills", "0", "--out", str(tmp_path))
+    report = json.loads(ran("soak", *out))
+    before, after = report["before"], report["after"]
+    assert set(report["actions"]) == {"alone", "together", "pooled", "forked"}
+    assert after["encoders"] == 0 and after["descriptors"] <= before["descriptors"]
+    assert after["threads"] <= before["threads"] + 1
+
+
+def test_a_killed_job_comes_to_the_same_bytes(tmp_path):
+    """Resumes that are bit-equal: `encode` in chunks."""
+    options = ("--sessions", "1", "--programs", "0", "--jobs", "encode --chunk")
+    ran("soak", *options, "--kills", "2", "--out", str(tmp_path))
+    assert json.loads((tmp_path / "soak.json").read_text())["kills"]["encode --chunk"] >= 2

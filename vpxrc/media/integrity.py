@@ -1,0 +1,58 @@
+"""Damage at the end of a file that ffmpeg passes over without a word."""
+
+from io import BufferedReader
+from pathlib import Path
+
+from vpxrc.media.frames import frame_bytes, read_y4m_header
+
+
+def is_truncated(path: Path) -> bool:
+    """Whether a Y4M file stops inside a frame, or a GIF before its end.
+
+    ffmpeg leaves out what is not whole. Files of other formats count as whole.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with open(path, "rb") as file:
+        start = file.read(6)
+        file.seek(0)
+        if start in (b"GIF87a", b"GIF89a"):
+            return not _is_whole_gif(file)
+        return not _is_whole_y4m(file, path.stat().st_size)
+
+
+def _is_whole_y4m(file: BufferedReader, size: int) -> bool:
+    """Whether the frames of 8-bit 4:2:0 Y4M are whole; True for what is not such a file."""
+    header = file.readline(4096)
+    try:
+        width, height, _ = read_y4m_header(header)
+    except ValueError:
+        return True
+    return (size - len(header)) % (len(b"FRAME\n") + frame_bytes(width, height)) == 0
+
+
+def _is_whole_gif(file: BufferedReader) -> bool:
+    """Whether blocks follow each other up to the trailer; GIF89a specification, appendix B."""
+
+    def skip_table(packed: bytes) -> None:
+        if packed and packed[0] & 0x80:
+            file.seek(3 << ((packed[0] & 7) + 1), 1)
+
+    def skip_parts() -> None:
+        while length := int.from_bytes(file.read(1)):
+            file.seek(length, 1)
+
+    skip_table(file.read(13)[10:11])
+    while True:
+        match file.read(1):
+            case b";":
+                return True
+            case b"!":  # an extension
+                file.seek(1, 1)
+            case b",":  # an image
+                skip_table(file.read(9)[8:9])
+                file.seek(1, 1)  # the number of bits that its data begin with
+            case _:
+                return False
+        skip_parts()
