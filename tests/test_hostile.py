@@ -427,6 +427,7 @@ def test_studies_without_columns_or_with_text_for_numbers(tmp_path):
         "baselines": ["y"],
         "libvpx": "1",
         "bitrates": [1, 2, 3, 4],
+        "cpu_used": 2,
     }
     numbers = ("target_bitrate", "bitrate", "overshoot", "encodes", "encode_seconds", "cpu_seconds")
     texts = ("clip", "policy", "content_hash", "stream_sha256")
