@@ -218,7 +218,8 @@ def bad(clip, tmp_path_factory):
     ],
 )
 def test_a_bad_video(bad, tmp_path, name, words):
-    assert words in complaint("encode", bad / name, "-b", 60, "-o", tmp_path / "out.webm")
+    output = ("-o", tmp_path / "out.webm")
+    assert words in complaint("encode", bad / name, "-b", 60, "--strict", *output)
     assert words in complaint("verify", bad / name)
     policies = ("--agent", "libvpx-vbr-mlarf", "--baseline", "libvpx-vbr")
     where = ("--clips", bad / name, "--bitrates", "20,40,80,160", "--out", tmp_path / "out")

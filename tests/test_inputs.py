@@ -223,14 +223,16 @@ def test_sound_and_pictures_stay_together(tmp_path, suffix, late):
     assert flash_and_beep(output) == pytest.approx(expected, abs=1 / 25 + 0.01)
 
 
-def test_a_broadcast_whose_clock_begins_anew(film, tmp_path):
+@pytest.mark.parametrize(("offsets"), [(0, 5000), (5000, 0), (0, 0), (3, 0)])
+def test_a_broadcast_whose_clock_begins_anew(film, tmp_path, offsets):
     first, second = tmp_path / "1.ts", tmp_path / "2.ts"
-    ffmpeg("-i", film, "-c", "copy", first)
-    ffmpeg("-i", film, "-c", "copy", "-output_ts_offset", "5000", second)
+    for path, offset in zip((first, second), offsets, strict=True):
+        ffmpeg("-i", film, "-c", "copy", "-output_ts_offset", offset, path)
     joined = tmp_path / "joined.ts"
     joined.write_bytes(first.read_bytes() + second.read_bytes())
     result = encode(joined, tmp_path / "out.webm")
     assert result.log.clip.num_frames in (50, 51)
+    assert result.log.clip.duration == pytest.approx(2, abs=0.05)
     assert result.audio.duration == pytest.approx(2, abs=0.1)
 
 

@@ -282,7 +282,9 @@ def _decode_file(source: Source, target: Path, wanted: _Wanted, strict: bool) ->
     times = complete(read.times, read.rates)
     last = read.last or 1 / next((rate for rate in read.rates if rate), Fraction(25))
     if wanted.fps is not None:
-        timing = at_rate(str(path), times, wanted.fps, last, times[0])
+        # From the start that was asked for, where that is known, and not from the frame after it.
+        origin = times[0] if read.origin is None or read.times[0] is None else read.origin
+        timing = at_rate(str(path), times, wanted.fps, last, origin)
     else:
         timing = find_timing(str(path), times, read.rates, read.tick, read.last)
     shown = timing.shown[: wanted.num_frames]
@@ -358,6 +360,7 @@ class _Read:
         damage: What is wrong with the file in words; empty for a whole one.
         num_interlaced: Number of frames that are marked as interlaced.
         is_transparent: Whether the first frame is not opaque.
+        origin: The time of the start that was asked for; None for the first frame's.
         is_short: Whether fewer frames than packets came out, up to the end of the file.
     """
 
@@ -370,6 +373,7 @@ class _Read:
     num_interlaced: int = 0
     is_transparent: bool = False
     is_short: bool = False
+    origin: Fraction | None = None
 
 
 def _read_file(path: Path, target: Path, wanted: _Wanted, strict: bool) -> _Read:
@@ -409,6 +413,7 @@ def _read_frames(
         pictures = Pictures(wanted.width, wanted.height, wanted.deinterlace)
         rates = (video.guessed_rate, video.average_rate, video.base_rate)
         read = _Read(rates, video.time_base or Fraction(1, 1000), [])
+        read.origin = reading.begin + Fraction(wanted.start) if wanted.start else None
         decoder = Decoder(reading, strict, threads)
         before = 0  # frames before the start
         for frame, time in decoder.frames():

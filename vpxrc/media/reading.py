@@ -145,6 +145,7 @@ class _Clock:
         self._offset = Fraction(0)
         self._last: Fraction | None = None
         self._next: dict[int, Fraction] = {}
+        self._previous: dict[int, Fraction] = {}
 
     def mend(self, packet: "Packet[Any]") -> None:
         """Move a packet to where its stream goes on, if its time is too far from there."""
@@ -153,10 +154,15 @@ class _Clock:
             return
         time = ticks * tick + self._offset
         expected = self._next.get(packet.stream_index, self._last)
-        if expected is not None and abs(time - expected) > LARGEST_STEP:
+        before = self._previous.get(packet.stream_index)
+        # Within a stream, times of decoding only rise.
+        turned_back = before is not None and packet.dts is not None and time < before
+        if expected is not None and (turned_back or abs(time - expected) > LARGEST_STEP):
             self._offset += expected - time
             time = expected
         self._next[packet.stream_index] = time + (packet.duration or 0) * tick
+        if packet.dts is not None:
+            self._previous[packet.stream_index] = time
         self._last = time
         moved = round(self._offset / tick)
         if packet.dts is not None:
