@@ -111,6 +111,8 @@ def probe(path: str | Path) -> Source:
         video = next((one for one in streams.video if not one.disposition & cover), None)
         if video is None:
             raise InputError(f"{path}: no video stream")
+        if video.codec_context is None:
+            raise InputError(f"{path}: its video has a codec that is not known")
         frame, times, early = _read(container, video)
         if early and container.format.name in STREAMS:
             raise InputError(
