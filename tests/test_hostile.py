@@ -101,6 +101,17 @@ def test_a_weights_file_runs_no_code(tmp_path, clip, monkeypatch):
     assert not mark.exists() and not (tmp_path / "out.ivf").exists()
 
 
+def test_saved_trainings_are_read_as_weights_only():
+    """PyTorch then runs no pickles, https://pytorch.org/docs/stable/generated/torch.load.html."""
+    found = 0
+    for folder in ("vpxrc", "agents", "codecs", "envs", "datasets"):
+        for path in (Path(__file__).parents[1] / folder).rglob("*.py"):
+            for call in re.findall(r"torch\.load\(([^\n]*)\)", path.read_text()):
+                found += 1
+                assert "weights_only=True" in call, path
+    assert found >= 3
+
+
 @pytest.mark.parametrize(
     "base",
     [
