@@ -29,8 +29,6 @@ import torch
 
 from benchmarks.faults import make_clip
 from vpxrc import Decision, EncoderOptions, encode, make_policy, open_video
-from vpxrc.agents.imitation.config import LearnerConfig
-from vpxrc.agents.imitation.learner import Learner
 from vpxrc.agents.imitation.policy import CHECKPOINT
 from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.network import Network, Trained, shapes
@@ -310,18 +308,6 @@ def _entries(folder: Path) -> None:
 def _entry(path: Path) -> None:
     if read_entry(path.with_name("entry")) not in (None, b"content" * 100):
         raise AssertionError("a damaged file of the cache was believed")
-
-
-def _state(folder: Path) -> None:
-    _learner().save_state(folder / "agent.state")
-
-
-def _learner() -> Learner:
-    return Learner([], LearnerConfig(epochs=1))
-
-
-def _state_read(path: Path) -> None:
-    _learner().load_state(path)
 
 
 READERS = (

@@ -1,17 +1,47 @@
 """What several test files share."""
 
+import gc
 import importlib.util
+import os
 import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vpxrc import Video, video_from_frames
+from vpxrc import Video, _native, video_from_frames
 from vpxrc.media.frames import frame_bytes
 from vpxrc.parallel import open_workers
 
 SHARED_CLIPS = Path(__file__).parents[2] / "shared" / "clips"
+
+
+def _held() -> dict[str, set[str]]:
+    """Return what this process holds: threads that it would wait for, encoders, temporaries."""
+    threads = {thread.name for thread in threading.enumerate() if not thread.daemon}
+    encoders = {f"encoder {number}" for number in range(_native.num_running())}
+    mine = Path(tempfile.gettempdir()).glob(f"vpxrc-{os.getpid()}-*")
+    return {"threads": threads, "encoders": encoders, "temporary": {path.name for path in mine}}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """Every test gives back what it takes; what fixtures of a module hold is there before it."""
+    before = _held()
+    yield
+    end = time.monotonic() + 10
+    while True:
+        left = {name: sorted(now - before[name]) for name, now in _held().items()}
+        if not any(left.values()):
+            return
+        if time.monotonic() > end:
+            pytest.fail(f"the test leaves {left}")
+        gc.collect()  # sessions in the cycles of a traceback
+        time.sleep(0.05)
 
 
 def make_video(width=64, height=48, num_frames=20, seed=0, name="made") -> Video:

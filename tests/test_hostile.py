@@ -101,6 +101,17 @@ def test_a_weights_file_runs_no_code(tmp_path, clip, monkeypatch):
     assert not mark.exists() and not (tmp_path / "out.ivf").exists()
 
 
+def test_saved_trainings_are_read_as_weights_only():
+    """PyTorch then runs no pickles, https://pytorch.org/docs/stable/generated/torch.load.html."""
+    found = 0
+    for folder in ("vpxrc", "agents", "codecs", "envs", "datasets"):
+        for path in (Path(__file__).parents[1] / folder).rglob("*.py"):
+            for call in re.findall(r"torch\.load\((.*?)\)\n", path.read_text(), re.DOTALL):
+                found += 1
+                assert "weights_only=True" in call, path
+    assert found >= 3
+
+
 @pytest.mark.parametrize(
     "base",
     [
@@ -434,8 +445,17 @@ def test_studies_without_columns_or_with_text_for_numbers(tmp_path):
     row: dict[str, object] = {**dict.fromkeys(numbers, 1.0), **dict.fromkeys(texts, "0")}
     row["cpu_used"] = 2
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    pd.DataFrame([row]).to_parquet(tmp_path / "encodes.parquet")
+    whole = [{**row, "policy": policy} for policy in "xy"]
+    pd.DataFrame(whole).to_parquet(tmp_path / "encodes.parquet")
     read_study(tmp_path)
+    for name, other in (("agent", 1), ("baselines", []), ("clips", [{"content_hash": "0"}])):
+        (tmp_path / "summary.json").write_text(json.dumps({**summary, name: other}))
+        with pytest.raises(InputError, match="cannot be read"):
+            read_study(tmp_path)
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    pd.DataFrame(whole[:1]).to_parquet(tmp_path / "encodes.parquet")
+    with pytest.raises(InputError, match="lacks encodes"):
+        read_study(tmp_path)
     for name in row:
         rest = {key: value for key, value in row.items() if key != name}
         pd.DataFrame([rest]).to_parquet(tmp_path / "encodes.parquet")

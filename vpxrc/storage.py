@@ -214,6 +214,9 @@ def check_writable(folder: Path) -> None:
         OutputError: Files cannot be made in it.
     """
     probe = folder / f".writable.{os.getpid()}"
-    with atomic_write(probe) as temporary:
-        temporary.touch()
-    probe.unlink(missing_ok=True)
+    try:
+        with atomic_write(probe) as temporary:
+            temporary.touch()
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)

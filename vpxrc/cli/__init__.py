@@ -58,8 +58,12 @@ class OneLineErrors(TyperGroup):
         except VpxrcError as error:
             code = _complain(str(error))
         except MemoryError as error:
-            code = _complain(f"out of memory: {error or 'no more could be had'}")
+            code = _complain(f"out of memory: {error}")
+        except OSError as error:  # what the system refuses where nobody expects it
+            code = _complain(str(error))
         except Exception as error:
+            if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+                raise SystemExit(_complain(f"{error}: too many of them, or no memory")) from error
             # Typer keeps the base class of its usage errors to itself.
             message = getattr(error, "format_message", None)
             if message is None:

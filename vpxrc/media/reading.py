@@ -84,6 +84,8 @@ class Reading:
             video = next((one for one in videos if not one.disposition & cover), None)
             if video is None:
                 raise InputError(f"{path}: no video stream")
+            if video.codec_context is None:
+                raise InputError(f"{path}: its video has a codec that is not known")
             self.video: VideoStream = video
             self._opened = opened.pop_all()
 
