@@ -256,6 +256,20 @@ def test_a_broadcast_whose_clock_goes_back_a_little(tmp_path, suffix):
     assert result.audio.duration == pytest.approx(2, abs=0.1)
 
 
+def test_sound_that_becomes_another_kind_and_overlaps(tmp_path):
+    parts = [tmp_path / f"{number}.ts" for number in range(2)]
+    kinds = ((), ("-ar", 32000, "-ac", 2, "-output_ts_offset", 1))
+    for part, kind in zip(parts, kinds, strict=True):
+        ffmpeg(*PICTURES, *SOUND, *X264, "-pix_fmt", "yuv420p", "-c:a", "mp2", *kind, part)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    result = encode(joined, tmp_path / "out.webm")
+    assert result.audio.duration == pytest.approx(2, abs=0.1)
+    with av.open(tmp_path / "out.webm") as container:
+        times = [packet.pts for packet in container.demux(audio=0) if packet.size]
+    assert times == sorted(set(times))
+
+
 # D. The words of a file are no words of ffmpeg's; E. what is there now
 
 
