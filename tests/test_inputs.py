@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -387,6 +388,18 @@ def test_the_shape_of_the_pixels(tmp_path, aspect, degrees):
     theirs = tmp_path / "theirs.webm"  # by ffmpeg's own conversion
     ffmpeg("-i", source, "-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", 8, theirs)
     assert labels_of(output)["aspect"] == labels_of(theirs)["aspect"] != 1
+
+
+@pytest.mark.parametrize("shape", [(1, 2000), (2000, 1)])
+def test_a_shape_that_no_pixel_has(tmp_path, shape):
+    source, output = tmp_path / "source.mov", tmp_path / "out.webm"
+    ffmpeg(*PICTURES, "-frames:v", 3, "-vf", "setsar=32/27", "-c:v", "mjpeg", source)
+    data, field = source.read_bytes(), b"pasp" + struct.pack(">II", 32, 27)
+    assert data.count(field) == 1
+    source.write_bytes(data.replace(field, b"pasp" + struct.pack(">II", *shape)))
+    encode(source, output)
+    with av.open(output) as container:
+        assert container.streams.video[0].sample_aspect_ratio == 1
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ _STEREO_MODES = {
 _OTHER_STEREO = "another arrangement of two eyes' pictures"
 _TEXT_SUBTITLES = 1 << 17  # AV_CODEC_PROP_TEXT_SUB
 UNKNOWN_CODEC = "none"  # of a stream that cannot be decoded
+_LARGEST_ASPECT = Fraction(16)  # of pixels; in use is 2 at most
 _NO_LANGUAGE = ("", "und")
 
 
@@ -155,8 +156,11 @@ def _colours(frame: "VideoFrame") -> Colours:
 
 
 def _aspect(aspect: Fraction | None, frame: "VideoFrame | None") -> Fraction:
-    """Return the width of a pixel over its height once the picture is upright."""
-    if not aspect or aspect < 0:
+    """Return the width of a pixel over its height once the picture is upright.
+
+    What no pixel has counts as square: a damaged header must not fail the end of a long encode.
+    """
+    if not aspect or not 1 / _LARGEST_ASPECT <= aspect <= _LARGEST_ASPECT:
         return Fraction(1)
     turned = frame is not None and any(
         one.startswith("transpose") for one in upright_filters(frame)
