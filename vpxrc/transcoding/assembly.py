@@ -60,7 +60,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How a source is read.
 
     Attributes:
@@ -77,7 +77,7 @@ class Reading:
 
 
 def assemble(
-    source: Path, output: Path, folder: Path, how: Reading, most_bytes: float | None
+    source: Path, output: Path, folder: Path, how: ReadOptions, most_bytes: float | None
 ) -> tuple[Output, tuple[str, ...]]:
     """Read a source, and return the file to be written and notes on what was found.
 
