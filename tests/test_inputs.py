@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -45,7 +46,11 @@ def ffmpeg(*arguments: object) -> bytes:
 
 def ffmpegs_frames(path: Path, *options: object) -> np.ndarray:
     """Return what ffmpeg shows: uint8 ``[frames, bytes]``, none repeated and none dropped."""
-    width, height = (open_video(path).width, open_video(path).height)
+    video = open_video(path)
+    return ffmpegs_frames_of(path, video.width, video.height, *options)
+
+
+def ffmpegs_frames_of(path: Path, width: int, height: int, *options: object) -> np.ndarray:
     raw = ffmpeg(
         *("-i", path, "-map", "0:V:0", *options, "-fps_mode", "passthrough"),
         *("-pix_fmt", "yuv420p", "-f", "rawvideo", "-"),
@@ -57,10 +62,10 @@ def encode(source: Path, output: Path, **options: Any) -> Any:
     return transcode(source, output, **QUICK, **options)
 
 
-def command(*arguments: object, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+def command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
     quick = ("-b", 100, "--policy", "libvpx-vbr", "--cpu-used", 8, "--jobs", 1)
     words = [sys.executable, "-m", "vpxrc", "encode", *map(str, (*arguments, *quick))]
-    return subprocess.run([os.fsencode(one) for one in words], input=data, capture_output=True)
+    return subprocess.run([os.fsencode(one) for one in words], capture_output=True, **options)
 
 
 def complaint(*arguments: object) -> str:
@@ -236,6 +241,38 @@ def test_a_broadcast_whose_clock_begins_anew(film, tmp_path, offsets):
     assert result.audio.duration == pytest.approx(2, abs=0.1)
 
 
+@pytest.mark.parametrize("suffix", ["ts", "mpg"])
+def test_a_broadcast_whose_clock_goes_back_a_little(tmp_path, suffix):
+    parts = [tmp_path / f"{number}.{suffix}" for number in range(2)]
+    for part, picture in zip(parts, ("testsrc2", "testsrc"), strict=True):
+        ffmpeg(
+            *("-f", "lavfi", "-i", f"{picture}=s=96x80:r=25:d=1", *SOUND, "-c:v", "mpeg2video"),
+            *("-bf", "2", "-c:a", "mp2", part),
+        )
+    joined = tmp_path / f"joined.{suffix}"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    found = decode(joined, strict=False)  # counters of packets begin anew: "not whole"
+    # The sound of a part is longer than its pictures, so there is a gap of less than a frame.
+    assert found.video.fps == pytest.approx(25, rel=0.02) and found.video.num_frames == 50
+    assert np.array_equal(found.video.frames, ffmpegs_frames_of(joined, 96, 80))
+    result = encode(joined, tmp_path / "out.webm")
+    assert result.audio.duration == pytest.approx(2, abs=0.1)
+
+
+def test_sound_that_becomes_another_kind_and_overlaps(tmp_path):
+    parts = [tmp_path / f"{number}.ts" for number in range(2)]
+    kinds = ((), ("-ar", 32000, "-ac", 2, "-output_ts_offset", 1))
+    for part, kind in zip(parts, kinds, strict=True):
+        ffmpeg(*PICTURES, *SOUND, *X264, "-pix_fmt", "yuv420p", "-c:a", "mp2", *kind, part)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    result = encode(joined, tmp_path / "out.webm")
+    assert result.audio.duration == pytest.approx(2, abs=0.1)
+    with av.open(tmp_path / "out.webm") as container:
+        times = [packet.pts for packet in container.demux(audio=0) if packet.size]
+    assert times == sorted(set(times))
+
+
 # D. The words of a file are no words of ffmpeg's; E. what is there now
 
 
@@ -276,7 +313,12 @@ def test_no_source_is_replaced(film, tmp_path):
     for option in ("--log", "--two-pass-log"):
         line = complaint(source, "-o", tmp_path / "out.webm", "-b", 60, option, source)
         assert f"it would replace {source}" in line
+    with open(source, "rb") as stdin:
+        done = command("-", "-o", tmp_path / "hard.webm", stdin=stdin)
+    assert done.returncode == 2 and b"it would replace -" in done.stderr
     assert source.read_bytes() == data
+    log = ("--log", tmp_path / "log", "--two-pass-log", tmp_path / "log")
+    assert "it would replace" in complaint(source, "-o", tmp_path / "out.webm", "-b", 60, *log)
 
 
 def test_places_that_cannot_be_written_are_told_first(film, tmp_path, monkeypatch):
@@ -350,6 +392,18 @@ def test_the_shape_of_the_pixels(tmp_path, aspect, degrees):
     assert labels_of(output)["aspect"] == labels_of(theirs)["aspect"] != 1
 
 
+@pytest.mark.parametrize("shape", [(1, 2000), (2000, 1)])
+def test_a_shape_that_no_pixel_has(tmp_path, shape):
+    source, output = tmp_path / "source.mov", tmp_path / "out.webm"
+    ffmpeg(*PICTURES, "-frames:v", 3, "-vf", "setsar=32/27", "-c:v", "mjpeg", source)
+    data, field = source.read_bytes(), b"pasp" + struct.pack(">II", 32, 27)
+    assert data.count(field) == 1
+    source.write_bytes(data.replace(field, b"pasp" + struct.pack(">II", *shape)))
+    encode(source, output)
+    with av.open(output) as container:
+        assert container.streams.video[0].sample_aspect_ratio == 1
+
+
 @pytest.mark.parametrize(
     ("primaries", "transfer", "matrix", "shown"),
     [
@@ -403,6 +457,35 @@ def test_transparency_is_left_out_with_a_note(tmp_path, pix_fmt, codec):
     assert "transparency is left out" in encode(source, output).notes
 
 
+def test_transparency_that_begins_later_has_a_note(tmp_path):
+    fade = "color=red:s=64x48:d=0.4,format=rgba,fade=out:5:5:alpha=1"
+    ffmpeg("-f", "lavfi", "-i", fade, "-c:v", "png", tmp_path / "fade.mov")
+    assert encode(tmp_path / "fade.mov", tmp_path / "out.webm").notes == (
+        "transparency is left out",
+    )
+
+
+def test_streams_that_are_left_out_have_a_note(film, tmp_path):
+    two, output = tmp_path / "two.mkv", tmp_path / "out.webm"
+    ffmpeg("-i", film, *PICTURES, "-map", 0, "-map", 1, *X264, "-c:a", "copy", two)
+    assert "1 more video stream(s) are left out" in encode(two, output).notes
+    data = two.read_bytes()
+    assert data.count(b"A_AAC") == 1 and data.count(b"V_MPEG4/ISO/AVC") == 2
+    two.write_bytes(data.replace(b"A_AAC", b"A_XYZ"))
+    result = encode(two, output)
+    assert result.audio is None and result.log.clip.num_frames == 25
+    assert "audio is left out: there is no decoder for it" in result.notes
+    two.write_bytes(data.replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/XYZ"))
+    assert "there is no decoder for its video" in complaint(two, "-o", output, "-b", 60)
+
+
+def test_the_colours_of_ivf_have_a_note(tmp_path):
+    source = tmp_path / "full.avi"
+    ffmpeg(*PICTURES, "-pix_fmt", "yuvj420p", "-c:v", "mjpeg", source)
+    notes = encode(source, tmp_path / "out.ivf").notes
+    assert "the colours' names are left out: .ivf has none" in notes
+
+
 def test_opaque_pictures_with_an_alpha_plane_have_no_note(tmp_path):
     ffmpeg(*PICTURES, "-pix_fmt", "rgba", "-c:v", "png", tmp_path / "source.mov")
     assert encode(tmp_path / "source.mov", tmp_path / "out.webm").notes == ()
@@ -452,6 +535,19 @@ def test_title_chapters_languages_and_subtitles(film, tmp_path, suffix, codec, s
     assert cues == [(200, 300, text), (600, 300, b"and me")]
 
 
+def test_a_subtitle_that_begins_before_the_pictures(tmp_path):
+    source, output, words = tmp_path / "late.mkv", tmp_path / "out.webm", tmp_path / "words.srt"
+    words.write_text(
+        "1\n00:00:00,000 --> 00:00:00,040\nnever seen\n\n"
+        "2\n00:00:00,000 --> 00:00:00,500\nearly\n\n3\n00:00:00,600 --> 00:00:00,900\nlater\n"
+    )
+    ffmpeg("-itsoffset", "0.08", *PICTURES, "-i", words, *X264, "-c:s", "srt", source)
+    encode(source, output)
+    with av.open(output) as container:
+        cues = [(p.pts, p.duration, bytes(p)) for p in container.demux(subtitles=0) if p.size]
+    assert cues == [(0, 420, b"early"), (520, 300, b"later")]
+
+
 # H. Names and surroundings; M. input that is no file
 
 
@@ -490,10 +586,12 @@ def test_a_cache_that_cannot_be_written_names_the_variable(film, tmp_path, monke
 
 def test_standard_input(film, tmp_path):
     by_pipe, by_file = tmp_path / "pipe.webm", tmp_path / "file.webm"
-    done = command("-", "-o", by_pipe, data=film.read_bytes())
+    done = command("-", "-o", by_pipe, input=film.read_bytes())
     assert done.returncode == 0, done.stderr
     encode(film, by_file)
     assert by_pipe.read_bytes() == by_file.read_bytes()
+    done = command("-", "-o", by_pipe, input=b"")
+    assert (done.returncode, done.stderr) == (2, b"vpxrc: -: nothing came out of it\n")
 
 
 def test_a_named_pipe(film, tmp_path):
@@ -559,6 +657,42 @@ def test_a_damaged_broadcast(broadcast, tmp_path, kind):
         decode(path, strict=True)
     assert "truncated or corrupt" in complaint(
         path, "-o", tmp_path / "out.webm", "-b", 60, "--strict"
+    )
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [
+        ("ts", "libx264"),
+        ("h264", "libx264"),
+        ("hevc", "libx265"),
+        ("mpg", "mpeg2video"),
+        ("m2v", "mpeg2video"),
+    ],
+)
+def test_a_stream_whose_beginning_is_missing(tmp_path, suffix, codec):
+    whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"rest.{suffix}"
+    ffmpeg(*PICTURES, "-pix_fmt", "yuv420p", "-c:v", codec, "-g", 10, "-bf", 2, whole)
+    path.write_bytes(whole.read_bytes()[whole.stat().st_size // 4 :])
+    found = decode(path, strict=False)
+    assert found.notes[0].startswith("the file is damaged (the beginning is missing")
+    expected = ffmpegs_frames_of(path, 96, 80)
+    assert 10 <= len(expected) < 25
+    assert np.array_equal(found.video.frames, expected)
+    with pytest.raises(InputError, match="the beginning is missing"):
+        decode(path)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5000, 11526])
+def test_y4m_whose_frames_have_parameters(tmp_path, cut):
+    path = tmp_path / "clip.y4m"
+    ffmpeg(*PICTURES, "-frames:v", 3, "-pix_fmt", "yuv420p", path)
+    data = path.read_bytes().replace(b"FRAME\n", b"FRAME Itpp\n")
+    path.write_bytes(data[: len(data) - cut])
+    found = decode(path, strict=False)
+    assert found.video.num_frames == (2 if cut else 3)
+    assert found.notes == (
+        ("the file is damaged (the end is missing); 2 frames could be decoded",) if cut else ()
     )
 
 

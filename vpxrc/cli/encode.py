@@ -299,9 +299,11 @@ def _checked(output: Path | None, source: Path, *others: Path | None) -> Path:
     """
     if output is None:
         raise InputError("give -o OUTPUT, or --sample to write nothing")
+    used = [source, output]
     for written in others:
         if written is not None:
-            check_output(written, source, output)
+            check_output(written, *used)
+            used.append(written)
     return output
 
 

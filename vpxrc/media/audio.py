@@ -203,6 +203,10 @@ class _Encoding:
                     "libopus", rate=SAMPLE_RATE, layout=layout, bit_rate=rate, format="s16"
                 )
             begin = Fraction(frame.pts, SAMPLE_RATE)
+            if end is not None and begin < end:  # what follows a change begins before what it ends
+                if end - begin > Fraction(_FRAME, 2 * SAMPLE_RATE):
+                    continue
+                begin = end
             start = begin if start is None else start
             end = begin + Fraction(frame.samples, SAMPLE_RATE)
             frame.pts = round((begin - start) * SAMPLE_RATE)

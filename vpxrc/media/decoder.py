@@ -25,7 +25,7 @@ class Decoder:
     """The frames of a file's video stream, in the order in which they are shown.
 
     Args:
-        reading: The open file, which has not been read from.
+        reading: The open file, at its beginning or where a seek has come out.
         strict: Whether decoders report damage. Else they conceal it as well as they can.
         threads: Whether several frames are decoded at the same time. Then frames after a damage may
             be missing.

@@ -359,7 +359,7 @@ class _Read:
         size: Width and height in pixels; None without a frame.
         damage: What is wrong with the file in words; empty for a whole one.
         num_interlaced: Number of frames that are marked as interlaced.
-        is_transparent: Whether the first frame is not opaque.
+        is_transparent: Whether any frame is not opaque.
         origin: The time of the start that was asked for; None for the first frame's.
         is_short: Whether fewer frames than packets came out, up to the end of the file.
     """
@@ -423,7 +423,7 @@ def _read_frames(
                 continue
             if _is_enough(wanted, read.times, time) or (strict and decoder.damage):
                 break
-            read.is_transparent |= not read.times and has_transparency(frame)
+            read.is_transparent = read.is_transparent or has_transparency(frame)
             read.times.append(time)
             read.last = (frame.duration or 0) * read.tick
             for row in pictures.push(frame):

@@ -1,5 +1,6 @@
 """Damage at the end of a file that ffmpeg passes over without a word."""
 
+import os
 from io import BufferedReader
 from pathlib import Path
 
@@ -19,17 +20,20 @@ def is_truncated(path: Path) -> bool:
         file.seek(0)
         if start in (b"GIF87a", b"GIF89a"):
             return not _is_whole_gif(file)
-        return not _is_whole_y4m(file, path.stat().st_size)
+        return not _is_whole_y4m(file)
 
 
-def _is_whole_y4m(file: BufferedReader, size: int) -> bool:
+def _is_whole_y4m(file: BufferedReader) -> bool:
     """Whether the frames of 8-bit 4:2:0 Y4M are whole; True for what is not such a file."""
-    header = file.readline(4096)
     try:
-        width, height, _ = read_y4m_header(header)
+        width, height, _ = read_y4m_header(file.readline(4096))
     except ValueError:
         return True
-    return (size - len(header)) % (len(b"FRAME\n") + frame_bytes(width, height)) == 0
+    size = os.fstat(file.fileno()).st_size
+    while header := file.readline(4096):  # each frame may have parameters, so headers differ
+        if not header.endswith(b"\n") or file.seek(frame_bytes(width, height), 1) > size:
+            return False
+    return True
 
 
 def _is_whole_gif(file: BufferedReader) -> bool:

@@ -170,7 +170,6 @@ def _write(output: "OutputContainer", pictures: "InputContainer", companions: Co
     streams = [_video_packets(pictures, video, labels.colours, companions.start - origin)]
     if labels.title:
         output.metadata["title"] = labels.title
-    end = max((chapter.end for chapter in labels.chapters), default=origin)
     output.set_chapters(
         [
             {
@@ -181,7 +180,7 @@ def _write(output: "OutputContainer", pictures: "InputContainer", companions: Co
                 "metadata": {"title": chapter.title} if chapter.title else {},
             }
             for number, chapter in enumerate(labels.chapters, 1)
-            if origin < chapter.end <= end
+            if chapter.end > origin
         ]
     )
     with ExitStack() as opened:
@@ -263,10 +262,12 @@ def _subtitle_packets(
 
     def packets() -> "Iterator[_Timed]":
         for cue in subtitles.cues:
-            time = cue.start - origin
+            # A cue may begin before pictures and sound do, and be shown when they have begun.
+            time = max(cue.start - origin, Fraction(0))
+            duration = cue.start + cue.duration - origin - time
             packet: Packet[Any] = Packet(cue.text)
-            if time >= 0:
-                yield time, _placed(packet, target, time, cue.duration)
+            if duration > 0:
+                yield time, _placed(packet, target, time, duration)
 
     return packets()
 

@@ -36,6 +36,8 @@ _STEREO_MODES = {
 }
 _OTHER_STEREO = "another arrangement of two eyes' pictures"
 _TEXT_SUBTITLES = 1 << 17  # AV_CODEC_PROP_TEXT_SUB
+UNKNOWN_CODEC = "none"  # of a stream that cannot be decoded
+_LARGEST_ASPECT = Fraction(16)  # of pixels; in use is 2 at most
 _NO_LANGUAGE = ("", "und")
 
 
@@ -44,7 +46,7 @@ class Track:
     """An audio or subtitle stream.
 
     Attributes:
-        codec: ffmpeg's name for the codec.
+        codec: ffmpeg's name for the codec; ``"none"`` where there is no decoder.
         language: Its language in three letters; empty without.
         title: Its title; empty without.
         is_text: Whether it has text; false for audio and for subtitles that are pictures.
@@ -93,8 +95,8 @@ def probe(path: str | Path) -> Source:
         path: The file; its first video stream that is not a cover picture is looked at.
 
     Raises:
-        InputError: The file is missing, empty or no media file, has no video stream, or begins
-            between key frames.
+        InputError: The file is missing, empty or no media file, or has no video stream that can be
+            decoded.
     """
     path = Path(path)
     with Reading(path) as reading:
@@ -106,6 +108,8 @@ def probe(path: str | Path) -> Source:
             notes.append("the projection of a spherical video is left out")
         if video.metadata.get("alpha_mode") == "1":
             notes.append("transparency is left out")
+        if reading.num_others:
+            notes.append(f"{reading.num_others} more video stream(s) are left out")
         if streams.data or streams.attachments:
             notes.append("data streams and attachments are left out")
         return Source(
@@ -152,8 +156,11 @@ def _colours(frame: "VideoFrame") -> Colours:
 
 
 def _aspect(aspect: Fraction | None, frame: "VideoFrame | None") -> Fraction:
-    """Return the width of a pixel over its height once the picture is upright."""
-    if not aspect or aspect < 0:
+    """Return the width of a pixel over its height once the picture is upright.
+
+    What no pixel has counts as square: a damaged header must not fail the end of a long encode.
+    """
+    if not aspect or not 1 / _LARGEST_ASPECT <= aspect <= _LARGEST_ASPECT:
         return Fraction(1)
     turned = frame is not None and any(
         one.startswith("transpose") for one in upright_filters(frame)
@@ -201,7 +208,7 @@ def _track(stream: "AudioStream | SubtitleStream") -> Track:
     """Return a stream's codec, which is not the name of its decoder, and its labels."""
     context = stream.codec_context
     if context is None:
-        return Track("none")
+        return Track(UNKNOWN_CODEC)
     return Track(
         str(context.codec.canonical_name),
         _language(stream.metadata),

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 BUFFER_BYTES = 1 << 18  # read from the disk at a time
-# Seconds; a larger step from one packet to the next is no pause but another clock (as in ffmpeg).
+# Seconds; a larger step from one packet to the next is no pause but another clock, and so is a
+# step back, because times of decoding rise (both as in ffmpeg).
 LARGEST_STEP = 10
+LARGEST_STEP_BACK = 0.1
 # Flags of formats, from libavformat/avformat.h.
 _NO_TIMES = 0x0080  # AVFMT_NOTIMESTAMPS
 _CLOCK_JUMPS = 0x0200  # AVFMT_TS_DISCONT
@@ -45,12 +47,14 @@ class Reading:
         path: The file.
 
     Raises:
-        InputError: The file is missing, empty or no media file, or has no video stream.
+        InputError: The file is missing, empty or no media file, or has no video stream that can be
+            decoded.
 
     Attributes:
         path: The file.
         container: The file as PyAV has it.
         video: The first video stream that is not a cover picture.
+        num_others: Number of the other video streams that are no cover pictures.
     """
 
     def __init__(self, path: Path) -> None:
@@ -80,13 +84,14 @@ class Reading:
                     f"{path}: not a video, truncated or corrupt: {error.strerror}"
                 ) from None
             cover = av.stream.Disposition.attached_pic
-            videos = self.container.streams.video
-            video = next((one for one in videos if not one.disposition & cover), None)
-            if video is None:
+            videos = [one for one in self.container.streams.video if not one.disposition & cover]
+            if not videos:
                 raise InputError(f"{path}: no video stream")
-            if video.codec_context is None:
-                raise InputError(f"{path}: its video has a codec that is not known")
+            video = videos[0]
+            if video.codec_context is None:  # in spite of PyAV's types
+                raise InputError(f"{path}: there is no decoder for its video")
             self.video: VideoStream = video
+            self.num_others = len(videos) - 1
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
@@ -146,8 +151,9 @@ class _Clock:
     def __init__(self) -> None:
         self._offset = Fraction(0)
         self._last: Fraction | None = None
+        # Of each stream: the time of its last packet, and the time at which that ends.
+        self._times: dict[int, Fraction] = {}
         self._next: dict[int, Fraction] = {}
-        self._previous: dict[int, Fraction] = {}
 
     def mend(self, packet: "Packet[Any]") -> None:
         """Move a packet to where its stream goes on, if its time is too far from there."""
@@ -156,18 +162,21 @@ class _Clock:
             return
         time = ticks * tick + self._offset
         expected = self._next.get(packet.stream_index, self._last)
-        before = self._previous.get(packet.stream_index)
-        # Within a stream, times of decoding only rise.
-        turned_back = before is not None and packet.dts is not None and time < before
-        if expected is not None and (turned_back or abs(time - expected) > LARGEST_STEP):
+        if expected is not None and (
+            abs(time - expected) > LARGEST_STEP or self._is_step_back(packet, time)
+        ):
             self._offset += expected - time
             time = expected
+        self._times[packet.stream_index] = time
         self._next[packet.stream_index] = time + (packet.duration or 0) * tick
-        if packet.dts is not None:
-            self._previous[packet.stream_index] = time
         self._last = time
         moved = round(self._offset / tick)
         if packet.dts is not None:
             packet.dts += moved
         if packet.pts is not None:
             packet.pts += moved
+
+    def _is_step_back(self, packet: "Packet[Any]", time: Fraction) -> bool:
+        """Whether a time of decoding is before that of the packet before; times to show may be."""
+        before = self._times.get(packet.stream_index)
+        return packet.dts is not None and before is not None and time < before - LARGEST_STEP_BACK

@@ -8,9 +8,9 @@ from vpxrc.encoder.log import EncodeLog
 from vpxrc.errors import InputError
 from vpxrc.media.audio import Audio, extract_audio
 from vpxrc.media.decoding import Decoded, decode
-from vpxrc.media.frames import Video
+from vpxrc.media.frames import Colours, Video
 from vpxrc.media.muxing import Companions, write_webm
-from vpxrc.media.probing import HDR, TO_SDR, Source, probe
+from vpxrc.media.probing import HDR, TO_SDR, UNKNOWN_CODEC, Source, probe
 from vpxrc.media.subtitles import read_subtitles
 from vpxrc.storage import atomic_write
 from vpxrc.transcoding.places import spool
@@ -60,7 +60,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How a source is read.
 
     Attributes:
@@ -77,7 +77,7 @@ class Reading:
 
 
 def assemble(
-    source: Path, output: Path, folder: Path, how: Reading, most_bytes: float | None
+    source: Path, output: Path, folder: Path, how: ReadOptions, most_bytes: float | None
 ) -> tuple[Output, tuple[str, ...]]:
     """Read a source, and return the file to be written and notes on what was found.
 
@@ -130,6 +130,7 @@ def _companions(
             "the title is": source.labels.title,
             "chapters are": source.labels.chapters,
             "the shape of the pixels is": source.labels.aspect != 1,
+            "the colours' names are": source.colours != Colours(),
             "stereo_mode is": source.labels.stereo_mode,
         }
         ends = f"left out: {output.suffix} has none"
@@ -150,6 +151,8 @@ def _sound(
     """Return the audio that goes into the file, and notes on it and on what is left out."""
     if not source.audio or not wanted:
         return None, ["audio is left out: --no-audio"] * bool(source.audio)
+    if source.audio[0].codec == UNKNOWN_CODEC:
+        return None, ["audio is left out: there is no decoder for it"]
     share = None if most_bytes is None else AUDIO_SHARE * most_bytes
     sound = extract_audio(source.path, folder / "audio.mka", source.audio[0], share)
     if sound is None:

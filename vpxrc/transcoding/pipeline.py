@@ -18,7 +18,7 @@ from vpxrc.media.audio import Audio
 from vpxrc.media.frames import Video
 from vpxrc.policies.registry import make_policy
 from vpxrc.storage import temporary_folder
-from vpxrc.transcoding.assembly import Output, Reading, assemble
+from vpxrc.transcoding.assembly import Output, ReadOptions, assemble
 from vpxrc.transcoding.chunks import MAX_BITRATE, Chunk, ChunkedEncode, Encode, encode_by
 from vpxrc.transcoding.keeping import Keeper
 from vpxrc.transcoding.places import check_output
@@ -174,7 +174,7 @@ def transcode(
     encode = encode or functools.partial(encode_by, policy)
     observes = make_policy(policy).observes
     with temporary_folder() as folder:
-        how = Reading(fps, audio, deinterlace, strict)
+        how = ReadOptions(fps, audio, deinterlace, strict)
         file, notes = assemble(source, output, folder, how, _bytes(size))
         if two_pass_log is not None:
             use_first_pass_file(Path(two_pass_log), file.video, options)
@@ -234,7 +234,7 @@ def preview_transcode(
     options = EncoderOptions(1 if target_bitrate is None else target_bitrate, cpu_used)
     make_policy(policy)
     with temporary_folder() as folder:
-        how = Reading(fps, audio, deinterlace, strict)
+        how = ReadOptions(fps, audio, deinterlace, strict)
         file, notes = assemble(Path(source), output, folder, how, _bytes(size))
         options = _with_first_target(options, file, target)
         return preview(

@@ -1,5 +1,6 @@
 """Where a video comes from and where it goes, checked before the work."""
 
+import os
 import shutil
 import stat
 import sys
@@ -17,7 +18,7 @@ def check_output(output: Path, *sources: Path) -> None:
 
     Args:
         output: The file that will be written; missing folders above it are made.
-        sources: Files that are read.
+        sources: Files that are read; ``-`` is standard input.
 
     Raises:
         InputError: The output is one of the sources.
@@ -25,7 +26,7 @@ def check_output(output: Path, *sources: Path) -> None:
     """
     for source in sources:
         with suppress(OSError):
-            if output.absolute() == source.absolute() or output.samefile(source):
+            if output.absolute() == source.absolute() or _is_file_of(output, source):
                 raise InputError(f"{output}: it would replace {source}")
     try:
         if output.is_dir():
@@ -39,6 +40,17 @@ def check_output(output: Path, *sources: Path) -> None:
     check_writable(output.parent)
 
 
+def _is_file_of(output: Path, source: Path) -> bool:
+    """Whether two names are the same file; standard input may be one, too.
+
+    Raises:
+        OSError: One of them does not exist.
+    """
+    if str(source) == STANDARD_INPUT:
+        return os.path.samestat(output.stat(), os.fstat(0))
+    return output.samefile(source)
+
+
 def spool(source: Path, folder: Path) -> Path:
     """Return a file with all that comes out of a pipe; what is no pipe is returned as it is.
 
@@ -47,6 +59,7 @@ def spool(source: Path, folder: Path) -> Path:
         folder: Where the file goes.
 
     Raises:
+        InputError: Nothing comes out of it.
         OutputError: The folder is full.
     """
     is_standard = str(source) == STANDARD_INPUT
@@ -59,4 +72,6 @@ def spool(source: Path, folder: Path) -> Path:
             shutil.copyfileobj(pipe, opened.enter_context(open(made, "wb")))
     except OSError as error:
         raise OutputError(f"cannot copy {source} to {folder}: {error.strerror or error}") from error
+    if made.stat().st_size == 0:  # told here, where the pipe's name is known
+        raise InputError(f"{source}: nothing came out of it")
     return made
