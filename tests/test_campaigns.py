@@ -73,6 +73,19 @@ def test_the_fuzzer_sees_crashes_hangs_tracebacks_and_lost_frames(monkeypatch):
         assert len(tally.faults) == tally.counts[kind]
 
 
+def test_the_fuzzer_sees_what_a_reader_leaves():
+    def read(path):
+        if path.read_bytes() != b"good":
+            (path.parent / "x.tmp").touch()
+
+    def make(folder):
+        (folder / "a").write_text("good")
+
+    tally = fuzz.fuzz(fuzz.Reader("leaves", make, read, 1), 0, 3)
+    assert sum(tally.counts.values()) == 3
+    assert sum("left x.tmp" in fault for fault in tally.faults) >= 2
+
+
 def test_sessions_are_closed_at_random_points(tmp_path):
     out = ("--sessions", "80", "--programs", "0", "--kills", "0", "--out", str(tmp_path))
     report = json.loads(ran("soak", *out))

@@ -288,6 +288,11 @@ def test_encoders_by_name():
         make_options("av1")
     with pytest.raises(InputError, match="no such checkpoint"):
         make_options("learned:nothing")
+    with pytest.raises(InputError, match="learned needs a codec"):
+        make_options("learned", target_bitrate=400)
+    for fields in ({}, {"target_bitrate": 400}):
+        with pytest.raises(InputError, match="vp9 takes no argument, such as '300'"):
+            make_options("vp9:300", **fields)
     with pytest.raises(InputError, match="unexpected keyword"):
         make_options("vp9", colour=1)
 
