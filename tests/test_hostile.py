@@ -433,9 +433,13 @@ def test_studies_without_columns_or_with_text_for_numbers(tmp_path):
     texts = ("clip", "policy", "content_hash", "stream_sha256")
     row: dict[str, object] = {**dict.fromkeys(numbers, 1.0), **dict.fromkeys(texts, "0")}
     row["cpu_used"] = 2
+    policies = [{"policy": "x"}, {"policy": "y"}]
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    pd.DataFrame([row]).to_parquet(tmp_path / "encodes.parquet")
+    pd.DataFrame([{**row, **one} for one in policies]).to_parquet(tmp_path / "encodes.parquet")
     read_study(tmp_path)
+    pd.DataFrame([{**row, "policy": "x"}]).to_parquet(tmp_path / "encodes.parquet")
+    with pytest.raises(InputError, match="lacks encodes"):
+        read_study(tmp_path)
     for name in row:
         rest = {key: value for key, value in row.items() if key != name}
         pd.DataFrame([rest]).to_parquet(tmp_path / "encodes.parquet")

@@ -315,6 +315,9 @@ def test_a_study_of_a_learned_codec(checkpoint, tmp_path, monkeypatch):
     assert summary["constraint"].keys() == {"equal-slope", "constant-q:128"}
     page = (out / "report.html").read_text()
     assert "Decoded frames at the same target" in page
+    heading = (out / "table.md").read_text().splitlines()[0]
+    assert f"encoder learned:{checkpoint}" in heading
+    assert "libvpx" not in heading
     before = {path: path.stat().st_mtime_ns for path in (out / "encodes").iterdir()}
     assert run("evaluate", *arguments).exit_code == 0
     assert before == {path: path.stat().st_mtime_ns for path in (out / "encodes").iterdir()}

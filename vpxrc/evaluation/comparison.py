@@ -16,6 +16,7 @@ from vpxrc.evaluation.tables import (
     bd_rate_figures,
     compare_curves,
     constraint,
+    encoders_of,
     evenness_means,
     tables,
 )
@@ -287,13 +288,6 @@ def _join(
     return labels, pd.concat(parts, ignore_index=True)
 
 
-def _encoders(study: Study) -> list[str]:
-    """Return the encoders of a study; studies of libvpx have no column for them."""
-    if "encoder" not in study.encodes:
-        return ["vp9"]
-    return sorted(set(study.encodes["encoder"].fillna("vp9").astype(str)))
-
-
 def _notes(studies: list[Study], clips: dict[str, str], baselines: list[str]) -> list[str]:
     notes = []
     for words, name in (
@@ -305,7 +299,7 @@ def _notes(studies: list[Study], clips: dict[str, str], baselines: list[str]) ->
         if len(set(values.values())) > 1:
             listed = "; ".join(f"{value} in {study}" for study, value in values.items())
             notes.append(f"the studies differ in {words}: {listed}")
-    encoders = {study.name: ", ".join(_encoders(study)) for study in studies}
+    encoders = {study.name: ", ".join(encoders_of(study.encodes)) for study in studies}
     if len(set(encoders.values())) > 1:
         listed = "; ".join(f"{encoder} in {study}" for study, encoder in encoders.items())
         notes.append(f"the studies differ in the encoder: {listed}")
