@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import ffmpeg
 import numpy as np
@@ -53,7 +53,7 @@ from vpxrc.storage import cache_dir
 PATIENCE = 60  # seconds for one input
 BATCH = 50
 FRAMES = 12
-VIDEOS = {  # suffix: codec
+VIDEOS: dict[str, dict[str, Any]] = {  # suffix: codec
     "mkv": {"vcodec": "ffv1"},
     "webm": {"vcodec": "libvpx-vp9"},
     "mp4": {"vcodec": "libx264"},
@@ -128,7 +128,7 @@ def mutated(data: bytes, rng: random.Random, text: bool) -> bytes:
             order = rng.choice(("little", "big"))
             out[at : at + size] = number.to_bytes(size, order)  # type: ignore[arg-type]
         else:
-            out = bytearray(_reworded(out, rng))
+            out = bytearray(_reworded(bytes(out), rng))
     return bytes(out)
 
 
@@ -185,6 +185,14 @@ def _muzero(folder: Path) -> None:
         for name, shape in shapes(len(OBSERVATION), 2, small.hidden, small.width).items()
     }
     Trained(Network(tensors), config, small, frozenset(), {}).save(folder / "agent.safetensors")
+
+
+def _imitation_read(path: Path) -> None:
+    make_policy(f"imitation:{path}")
+
+
+def _muzero_read(path: Path) -> None:
+    make_policy(f"muzero:{path}")
 
 
 def _codec(folder: Path) -> None:
@@ -328,8 +336,8 @@ READERS = (
     Reader("probe", _videos, _probed, 20),
     Reader("open_video", _videos, _decoded, 4),
     Reader("measure_stream", _stream, _measured, 2, beside=True),
-    Reader("imitation", _imitation, lambda path: make_policy(f"imitation:{path}") and None, 12),
-    Reader("muzero", _muzero, lambda path: make_policy(f"muzero:{path}") and None, 12),
+    Reader("imitation", _imitation, _imitation_read, 12),
+    Reader("muzero", _muzero, _muzero_read, 12),
     Reader("codec", _picture, _decompressed, 8, beside=True),
     Reader("catalogue", _catalogues, _catalogue, 12, beside=True, text=True),
     Reader("lessons", _lessons, _lesson, 10, beside=True, text=True),
