@@ -8,19 +8,21 @@ Inputs are read in forked processes, a batch in each, so a crash ends its batch 
 """
 
 import argparse
+import faulthandler
 import json
 import os
 import random
 import shutil
 import signal
 import tempfile
+import time
 import traceback
 import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import ffmpeg
 import numpy as np
@@ -51,7 +53,7 @@ from vpxrc.storage import cache_dir
 PATIENCE = 60  # seconds for one input
 BATCH = 50
 FRAMES = 12
-VIDEOS = {  # suffix: codec
+VIDEOS: dict[str, dict[str, Any]] = {  # suffix: codec
     "mkv": {"vcodec": "ffv1"},
     "webm": {"vcodec": "libvpx-vp9"},
     "mp4": {"vcodec": "libx264"},
@@ -126,7 +128,7 @@ def mutated(data: bytes, rng: random.Random, text: bool) -> bytes:
             order = rng.choice(("little", "big"))
             out[at : at + size] = number.to_bytes(size, order)  # type: ignore[arg-type]
         else:
-            out = bytearray(_reworded(out, rng))
+            out = bytearray(_reworded(bytes(out), rng))
     return bytes(out)
 
 
@@ -183,6 +185,14 @@ def _muzero(folder: Path) -> None:
         for name, shape in shapes(len(OBSERVATION), 2, small.hidden, small.width).items()
     }
     Trained(Network(tensors), config, small, frozenset(), {}).save(folder / "agent.safetensors")
+
+
+def _imitation_read(path: Path) -> None:
+    make_policy(f"imitation:{path}")
+
+
+def _muzero_read(path: Path) -> None:
+    make_policy(f"muzero:{path}")
 
 
 def _codec(folder: Path) -> None:
@@ -265,7 +275,7 @@ def _study(folder: Path) -> None:
     clip = {"clip": "a", "content_hash": "h", "width": 64, "height": 48, "num_frames": 12}
     summary = {
         "agent": "a",
-        "baselines": ["b"],
+        "baselines": {"b": {}},
         "libvpx": "1",
         "bitrates": [40, 60, 80, 100],
         "clips": [clip],
@@ -314,8 +324,8 @@ READERS = (
     Reader("probe", _videos, _probed, 20),
     Reader("open_video", _videos, _decoded, 4),
     Reader("measure_stream", _stream, _measured, 2, beside=True),
-    Reader("imitation", _imitation, lambda path: make_policy(f"imitation:{path}") and None, 12),
-    Reader("muzero", _muzero, lambda path: make_policy(f"muzero:{path}") and None, 12),
+    Reader("imitation", _imitation, _imitation_read, 12),
+    Reader("muzero", _muzero, _muzero_read, 12),
     Reader("codec", _picture, _decompressed, 8, beside=True),
     Reader("catalogue", _catalogues, _catalogue, 12, beside=True, text=True),
     Reader("lessons", _lessons, _lesson, 10, beside=True, text=True),
@@ -337,6 +347,7 @@ def _read_batch(reader: Reader, corpus: Path, numbers: range, notes: Path) -> No
     def hangs(number: int, frame: object) -> None:
         raise TimeoutError("hangs")
 
+    faulthandler.disable()  # it prints to a copy of the descriptor
     signal.signal(signal.SIGALRM, hangs)
     with open(notes, "w") as out:
         for number in numbers:
@@ -352,7 +363,10 @@ def _files(corpus: Path) -> list[Path]:
 
 
 def _outcome(reader: Reader, corpus: Path, number: int, scratch: Path) -> str:
-    """Return ``accepted``, ``refused``, ``lost FRAMES``, ``hangs`` or the exception's words."""
+    """Return ``accepted``, ``refused``, ``lost FRAMES``, ``hangs`` or the exception's words.
+
+    What the reader left in the folder is named behind them.
+    """
     rng = random.Random(zlib.crc32(f"{reader.name} {number}".encode()))
     original = rng.choice(_files(corpus))
     work = scratch / "work"
@@ -364,6 +378,13 @@ def _outcome(reader: Reader, corpus: Path, number: int, scratch: Path) -> str:
     path = work / original.name
     path.write_bytes(mutated(original.read_bytes(), rng, reader.text))
     before = {entry.name for entry in work.iterdir()}
+    outcome = _read(reader, path)
+    if left := {entry.name for entry in work.iterdir()} - before:
+        return f"{outcome}, and left {', '.join(sorted(left))}"
+    return outcome
+
+
+def _read(reader: Reader, path: Path) -> str:
     signal.alarm(PATIENCE)
     try:
         frames = reader.read(path)
@@ -373,14 +394,27 @@ def _outcome(reader: Reader, corpus: Path, number: int, scratch: Path) -> str:
         return "hangs"
     except BaseException as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{original.name}: {error!r:.200} at {Path(place.filename).name}:{place.lineno}"
+        return f"{path.name}: {error!r:.200} at {Path(place.filename).name}:{place.lineno}"
     finally:
         signal.alarm(0)
-        if left := {entry.name for entry in work.iterdir()} - before:
-            raise RuntimeError(f"left {left}")
     if frames is not None and frames < FRAMES:
-        return f"lost {FRAMES - frames} frames of {original.name}"
+        return f"lost {FRAMES - frames} frames of {path.name}"
     return "accepted"
+
+
+def _end_of(child: int, notes: Path) -> int:
+    """Return a batch's exit status; kill it where native code hangs, which no alarm interrupts."""
+    size, since = -1, time.monotonic()
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status
+        now = notes.stat().st_size if notes.exists() else 0
+        if now != size:
+            size, since = now, time.monotonic()
+        elif time.monotonic() - since > 2 * PATIENCE:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.02)
 
 
 def fuzz(reader: Reader, first: int, count: int) -> Tally:
@@ -399,14 +433,15 @@ def fuzz(reader: Reader, first: int, count: int) -> Tally:
             child = os.fork()
             if child == 0:
                 _read_batch(reader, corpus, numbers, notes)
-            _, status = os.waitpid(child, 0)
+            status = _end_of(child, notes)
             lines = [line.split("\t") for line in notes.read_text().splitlines()]
             for number, outcome in lines:
                 known = outcome in ("accepted", "refused", "hangs")
                 kind = outcome if known else "lost" if outcome.startswith("lost") else "traceback"
-                if not outcome:
-                    kind = "crash"
-                    outcome = f"ends the process: {os.waitstatus_to_exitcode(status)}"
+                if not outcome:  # the batch ended here
+                    code = os.waitstatus_to_exitcode(status)
+                    kind = "hangs" if code == -signal.SIGKILL else "crash"
+                    outcome = f"ends the process: {code}"
                 tally.counts[kind] += 1
                 if kind not in ("accepted", "refused"):
                     tally.faults.append(f"{reader.name} {number}: {outcome}")

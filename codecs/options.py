@@ -124,8 +124,12 @@ def learned(codec: str = "", **fields: Any) -> CodecOptions:
         **fields: Fields of :class:`CodecOptions`.
 
     Raises:
-        InputError: There is no such codec.
+        InputError: There is no such codec, or none was named.
     """
+    if not codec:
+        raise InputError(
+            "the encoder learned needs a codec of the zoo or a checkpoint: learned:CODEC"
+        )
     from vpxrc.codecs.zoo import checkpoint
 
     path = checkpoint(codec)

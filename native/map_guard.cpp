@@ -1,6 +1,7 @@
 #include "map_guard.hpp"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -35,13 +36,34 @@ std::mutex &changing() {
 }
 
 std::atomic<Watched *> first{nullptr};
-struct sigaction before{};
+// The handlers that ours took the place of: at its last installation, and at its first.
+struct sigaction before{}, oldest{};
+std::atomic<uintptr_t> passing{0};  // the thread that is in pass_on()
 const auto page_size = uintptr_t(sysconf(_SC_PAGESIZE));
 
 Watched *find(uintptr_t address) {
   for (Watched *one = first.load(); one != nullptr; one = one->next)
     if (one->holds(address)) return one;
   return nullptr;
+}
+
+// Hands over a signal that concerns no watched map.
+//
+// faulthandler raises the signal again for the handler that it found. Where it was enabled after
+// our first installation and before our last one, that is ours again, and the oldest has its turn.
+void pass_on(int signal, siginfo_t *info, void *context) {
+  const auto thread = uintptr_t(pthread_self());
+  const struct sigaction &next = passing.exchange(thread) == thread ? oldest : before;
+  const bool is_sent = info->si_code <= 0;  // by kill() or raise(), not for a read
+  if ((next.sa_flags & SA_SIGINFO) != 0) {
+    next.sa_sigaction(signal, info, context);
+  } else if (next.sa_handler != SIG_DFL && next.sa_handler != SIG_IGN) {
+    next.sa_handler(signal);
+  } else if (next.sa_handler == SIG_DFL || !is_sent) {
+    sigaction(signal, &next, nullptr);
+    if (is_sent) raise(signal);  // a read is tried again by itself; both end the process
+  }
+  passing = 0;
 }
 
 void on_missing_page(int signal, siginfo_t *info, void *context) {
@@ -54,12 +76,7 @@ void on_missing_page(int signal, siginfo_t *info, void *context) {
       return;
     }
   }
-  if ((before.sa_flags & SA_SIGINFO) != 0)
-    before.sa_sigaction(signal, info, context);
-  else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
-    before.sa_handler(signal);
-  else
-    sigaction(signal, &before, nullptr);  // the read is tried again, and ends the process
+  pass_on(signal, info, context);
 }
 
 // Again for every map, since another library (faulthandler, say) may have put itself in front.
@@ -69,8 +86,10 @@ void install() {
   if ((now.sa_flags & SA_SIGINFO) != 0 && now.sa_sigaction == on_missing_page) return;
   struct sigaction ours{};
   ours.sa_sigaction = on_missing_page;
-  ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+  ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_NODEFER;  // see pass_on()
   sigemptyset(&ours.sa_mask);
+  static const struct sigaction at_first = now;
+  oldest = at_first;
   before = now;
   sigaction(SIGBUS, &ours, nullptr);
 }

@@ -435,7 +435,7 @@ def test_studies_without_columns_or_with_text_for_numbers(tmp_path):
     summary = {
         "clips": [{"clip": "a", "content_hash": "0"}],
         "agent": "x",
-        "baselines": ["y"],
+        "baselines": {"y": {}},
         "libvpx": "1",
         "bitrates": [1, 2, 3, 4],
         "cpu_used": 2,

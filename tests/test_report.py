@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from vpxrc.datasets import load_clips
 from vpxrc.encoder.log import psnr
 from vpxrc.errors import InputError
 from vpxrc.evaluation.bd_rate import bd_rate
-from vpxrc.evaluation.comparison import compare
+from vpxrc.evaluation.comparison import compare, read_study
 from vpxrc.evaluation.result import Evaluation
 from vpxrc.evaluation.tables import compare_curves
 from vpxrc.media.decoding import decode_vp9
@@ -364,7 +365,26 @@ def test_another_encoder_is_said(study, copy):
     change(copy, lambda table: table.assign(stream_sha256="other"), libvpx="2.0")
     notes = " ".join(compare([study, copy]).notes)
     assert "libvpx: 1.17.0 in first; 2.0 in second" in notes
+    assert "differ in the encoder" not in notes
     assert f"{BASELINE} gave other streams" in notes
+
+
+def test_a_study_of_a_learned_codec_beside_one_of_libvpx(study, copy):
+    change(copy, lambda table: table.assign(encoder="learned:x.safetensors", stream_sha256="other"))
+    found = compare([study, copy])
+    words = "the studies differ in the encoder: vp9 in first; learned:x.safetensors in second"
+    assert words in found.notes
+
+
+def test_the_studies_of_the_repository_can_be_compared():
+    results = Path(__file__).parents[1] / "docs" / "results"
+    folders = sorted(path.parent for path in results.glob("**/summary.json"))
+    assert len(folders) > 8
+    for folder in folders:
+        assert read_study(folder).summary["clips"]
+    found = compare([results / "imitation-eval", results / "layered-eval"])
+    assert len(found.clips) == 9
+    assert found.agents["imitation-eval"] == "imitation"
 
 
 def test_bad_studies(study, copy, tmp_path):

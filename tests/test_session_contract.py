@@ -288,6 +288,11 @@ def test_encoders_by_name():
         make_options("av1")
     with pytest.raises(InputError, match="no such checkpoint"):
         make_options("learned:nothing")
+    with pytest.raises(InputError, match="learned needs a codec"):
+        make_options("learned", target_bitrate=400)
+    for fields in ({}, {"target_bitrate": 400}):
+        with pytest.raises(InputError, match="vp9 takes no argument, such as '300'"):
+            make_options("vp9:300", **fields)
     with pytest.raises(InputError, match="unexpected keyword"):
         make_options("vp9", colour=1)
 
@@ -310,6 +315,9 @@ def test_a_study_of_a_learned_codec(checkpoint, tmp_path, monkeypatch):
     assert summary["constraint"].keys() == {"equal-slope", "constant-q:128"}
     page = (out / "report.html").read_text()
     assert "Decoded frames at the same target" in page
+    heading = (out / "table.md").read_text().splitlines()[0]
+    assert f"encoder learned:{checkpoint}" in heading
+    assert "libvpx" not in heading
     before = {path: path.stat().st_mtime_ns for path in (out / "encodes").iterdir()}
     assert run("evaluate", *arguments).exit_code == 0
     assert before == {path: path.stat().st_mtime_ns for path in (out / "encodes").iterdir()}

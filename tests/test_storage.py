@@ -296,6 +296,56 @@ def test_a_map_survives_when_its_file_is_cut(tmp_path):
     assert [has_entry(path) for path in paths] == [True, False, False, False]
 
 
+FOREIGN = """
+import faulthandler, os, signal, sys
+import numpy as np
+from vpxrc.cache import map_file
+
+maps = []
+for step in sys.argv[2]:
+    if step == "m":
+        with open(sys.argv[1], "rb") as file:
+            maps.append(map_file(file))
+    elif step == "f":
+        faulthandler.enable()
+    else:
+        signal.signal(signal.SIGBUS, lambda *_: print("handled", flush=True))
+if sys.argv[3] == "sent":
+    os.kill(os.getpid(), signal.SIGBUS)
+    print("alive", flush=True)
+else:
+    other = np.memmap(sys.argv[4], np.uint8, "r")
+    os.truncate(sys.argv[4], 10)
+    print(other[-1])
+"""
+
+
+@pytest.mark.parametrize("way", ["read", "sent"])
+@pytest.mark.parametrize(
+    ("steps", "reports"), [("m", 0), ("fm", 1), ("mf", 1), ("mfm", 1), ("mfmfm", 1)]
+)
+def test_a_signal_of_nobodys_map_ends_the_process_once(tmp_path, steps, reports, way):
+    """In whatever order maps and faulthandler come, it reports once and does not loop."""
+    for name in ("ours", "other"):
+        (tmp_path / name).write_bytes(b"\7" * 9000)
+    arguments = [str(tmp_path / "ours"), steps, way, str(tmp_path / "other")]
+    run = subprocess.run(
+        [sys.executable, "-c", FOREIGN, *arguments], capture_output=True, timeout=60
+    )
+    assert run.returncode == -signal.SIGBUS and run.stdout == b""
+    assert run.stderr.count(b"Fatal Python error: Bus error") == reports
+
+
+@pytest.mark.parametrize("steps", ["pm", "mp", "mpm"])
+def test_a_handler_of_python_has_the_signals_that_are_sent(tmp_path, steps):
+    (tmp_path / "ours").write_bytes(b"\7" * 9000)
+    arguments = [str(tmp_path / "ours"), steps, "sent"]
+    run = subprocess.run(
+        [sys.executable, "-c", FOREIGN, *arguments], capture_output=True, timeout=60
+    )
+    assert (run.returncode, run.stdout) == (0, b"handled\nalive\n"), run.stderr
+
+
 def test_no_result_comes_of_a_clip_whose_file_is_cut(tmp_path, monkeypatch):
     monkeypatch.setenv("VPXRC_CACHE", str(tmp_path / "cache"))
     write_y4m(make_video(64, 48, 12), tmp_path / "clip.y4m")

@@ -9,6 +9,21 @@ from vpxrc.errors import InputError
 GROUP = "vpxrc.encoders"
 
 
+def vp9(argument: str = "", **fields: Any) -> EncoderOptions:
+    """Return libvpx's options.
+
+    Args:
+        argument: Refused.
+        **fields: Fields of :class:`vpxrc.EncoderOptions`.
+
+    Raises:
+        InputError: There is an argument, or a field is out of range.
+    """
+    if argument:
+        raise InputError(f"the encoder vp9 takes no argument, such as {argument!r}")
+    return EncoderOptions(**fields)
+
+
 def make_options(encoder: str = "vp9", **fields: Any) -> EncoderOptions:
     """Return the options of an encoder from its name, or ``NAME:ARGUMENT`` for one that takes it.
 

@@ -16,6 +16,7 @@ from vpxrc.evaluation.tables import (
     bd_rate_figures,
     compare_curves,
     constraint,
+    encoders_of,
     evenness_means,
     tables,
 )
@@ -145,13 +146,13 @@ def _check_summary(summary: Any) -> None:
         KeyError: A part is missing.
         TypeError: The summary is no mapping.
     """
-    kinds = {"agent": str, "baselines": list, "libvpx": str, "cpu_used": int, "bitrates": list}
+    kinds = {"agent": str, "baselines": dict, "libvpx": str, "cpu_used": int, "bitrates": list}
     for name, kind in {**kinds, "clips": list}.items():
-        if not isinstance(summary[name], kind) or (not summary[name] and kind is list):
+        if not isinstance(summary[name], kind) or (not summary[name] and kind in (list, dict)):
             raise ValueError(f"summary.json: {name} cannot be {summary[name]!r:.40}")
     named = [clip[name] for clip in summary["clips"] for name in ("clip", "content_hash")]
-    if not all(isinstance(text, str) for text in (*named, *summary["baselines"])):
-        raise ValueError("summary.json: clips and baselines have names")
+    if not all(isinstance(text, str) for text in named):
+        raise ValueError("summary.json: clips have names")
 
 
 def _check_encodes(encodes: pd.DataFrame) -> None:
@@ -298,6 +299,10 @@ def _notes(studies: list[Study], clips: dict[str, str], baselines: list[str]) ->
         if len(set(values.values())) > 1:
             listed = "; ".join(f"{value} in {study}" for study, value in values.items())
             notes.append(f"the studies differ in {words}: {listed}")
+    encoders = {study.name: ", ".join(encoders_of(study.encodes)) for study in studies}
+    if len(set(encoders.values())) > 1:
+        listed = "; ".join(f"{encoder} in {study}" for study, encoder in encoders.items())
+        notes.append(f"the studies differ in the encoder: {listed}")
     for study in studies:
         if left := len(study.summary["clips"]) - len(clips):
             notes.append(f"{left} clip(s) of {study.name} are not in all studies, and left out")

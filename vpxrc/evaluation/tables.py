@@ -24,15 +24,29 @@ def table(evaluation: Evaluation) -> str:
     count = len(summary["clips"])
     left_out = summary.get("left_out", [])
     clips = f"{count} of {count + len(left_out)}" if left_out else f"{count}"
+    encoders = encoders_of(evaluation.encodes)
+    encoder = f"cpu-used {summary['cpu_used']}, libvpx {summary['libvpx']}"
+    if encoders != ["vp9"]:
+        encoder = f"encoder {', '.join(encoders)}"
     parts = [
         f"BD-rate in percent over {clips} clips at "
-        f"{', '.join(map(str, summary['bitrates']))} kbit/s, cpu-used {summary['cpu_used']}, "
-        f"libvpx {summary['libvpx']}: {CELL_WORDS}.",
+        f"{', '.join(map(str, summary['bitrates']))} kbit/s, {encoder}: {CELL_WORDS}.",
         *tables(evaluation.encodes, comparisons, of_agent(evaluation)),
     ]
     if left_out:
         parts.insert(1, f"Clips that could not be had: {', '.join(left_out)}.")
     return "\n\n".join(parts) + "\n"
+
+
+def encoders_of(encodes: pd.DataFrame) -> list[str]:
+    """Return the encoders of a study's encodes; studies of libvpx have no column for them.
+
+    Args:
+        encodes: As :attr:`Evaluation.encodes`.
+    """
+    if "encoder" not in encodes:
+        return ["vp9"]
+    return sorted(set(encodes["encoder"].fillna("vp9")))
 
 
 def of_agent(evaluation: Evaluation) -> pd.DataFrame:
