@@ -27,14 +27,14 @@ from vpxrc.media.frames import frame_bytes
 from vpxrc.quality import BALANCED, QUALITIES, evenness
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-AGENT, BASELINE = "constant-quality", "libvpx-vbr"
+AGENT, BASELINE = "imitation", "libvpx-vbr"
 WIDTH, HEIGHT = 96, 80
 
 
 @pytest.fixture(scope="module")
 def stored():
     """A study that was made before evenness and the first pass's figures were stored."""
-    return read_study(RESULTS / "constant-quality-eval")
+    return read_study(RESULTS / "imitation-eval")
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_the_worst_clip_stands_beside_the_mean(stored, comparisons):
 
 
 def test_older_studies_are_still_compared():
-    found = compare([RESULTS / "constant-quality-eval", RESULTS / "imitation-eval"])
+    found = compare([RESULTS / "layered-eval", RESULTS / "imitation-eval"])
     words = json.loads(json.dumps(found.to_json()))
     assert words["evenness"] == {}
     four = [words["bd_rate"][0][quality]["mean"] for quality in QUALITIES]

@@ -241,6 +241,7 @@ def oracle():
     if importlib.util.find_spec("mctx") is None:
         pytest.skip("mctx is not installed: pip install 'vpxrc[oracles]'")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        pool.submit(int).result()  # its thread starts here, and not within a test
         yield pool
 
 

@@ -404,7 +404,7 @@ def test_bad_studies(study, copy, tmp_path):
     ("encodes", "summary", "words"),
     [
         (
-            lambda t: t,
+            lambda t: t.replace({"policy": {BASELINE: "dependency"}}),
             {"baselines": {"dependency": {}}},
             f"share no baseline: first has {BASELINE}; sec",
         ),
