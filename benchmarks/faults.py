@@ -63,8 +63,8 @@ class Job:
 
 _FAST = ("--cpu-used", "8", "--jobs", "1")
 _TEACH = ("teach", "clip.y4m", "--bitrates", "60", "--quality", "psnr", "--directions", "level")
-_EVALUATE = ("evaluate", "--agent", "constant-quality", "--baseline", "libvpx-vbr")
-_EVALUATE = (*_EVALUATE, "--clips", "clip.y4m")
+_POLICIES = ("--agent", "constant-quality", "--baseline", "libvpx-vbr")
+_EVALUATE = ("evaluate", *_POLICIES, "--clips", "clip.y4m")
 _TRAIN = ("train", "--agent", "imitation", "lessons", "--epochs", "2", "--jobs", "1")
 JOBS = (
     Job("encode", ("encode", "clip.y4m", "-b", "60", "-o", "out/out.webm", *_FAST)),

@@ -84,9 +84,7 @@ def together(video: Video, rng: random.Random) -> int:
     actions: list[Callable[[], None]] = [session.close]
     for _ in range(rng.choice((1, 3))):
         most = rng.randrange(12)
-        actions.append(
-            rng.choice((session.close, lambda most=most: step(session, most)))  # type: ignore[misc]
-        )
+        actions.append(rng.choice((session.close, lambda most=most: step(session, most))))
     threads = [threading.Thread(target=action) for action in actions]
     rng.shuffle(threads)
     for thread in threads:
