@@ -147,7 +147,8 @@ def measure(job: Measurement) -> list[Row]:
     rows: list[Row] = []
     for path in job.pictures:
         picture = read_picture(path)
-        found = _multi_rate(codec, picture) if codec.model.variable else _single(codec, picture)
+        is_multi_rate = isinstance(codec.model, MultiRate)
+        found = (_multi_rate if is_multi_rate else _single)(codec, picture)
         rows += [{"picture": path.name, **row} for row in found]
     return rows
 

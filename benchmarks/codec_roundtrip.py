@@ -24,6 +24,7 @@ import torch
 
 from vpxrc.codecs.bitstream import pack, unpack
 from vpxrc.codecs.codec import Codec, load_codec, read_checkpoint, save_checkpoint
+from vpxrc.codecs.model import VariableModel
 from vpxrc.codecs.papers import PAPERS, build
 from vpxrc.codecs.pictures import Pixels, find_pictures, read_picture
 from vpxrc.errors import VpxrcError
@@ -48,7 +49,7 @@ def lively(spec: str) -> Codec:
     model = build(spec)
     last = [one for one in model.analysis.modules() if isinstance(one, torch.nn.Conv2d)][-1]
     with torch.no_grad():
-        last.weight.mul_(4.0 if model.variable else 25.0)
+        last.weight.mul_(4.0 if isinstance(model, VariableModel) else 25.0)
     return Codec(model, spec)
 
 

@@ -13,7 +13,6 @@ import argparse
 import cProfile
 import importlib.util
 import json
-import pstats
 import resource
 import statistics
 import subprocess
@@ -37,17 +36,15 @@ def shares(work: Callable[[], object]) -> dict[str, float]:
     """Return the parts of a call's time."""
     profile = cProfile.Profile()
     profile.runcall(work)
-    stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    total = sum(tottime for _, _, tottime, _, _ in stats.values())
-    network = sum(
-        cumulative
-        for (_, _, name), (_, _, _, cumulative, _) in stats.items()
-        if name == "_call_impl"
-    )
+    # Functions in C have a text in place of code.
+    calls = [
+        (one.code if isinstance(one.code, str) else one.code.co_name, one)
+        for one in profile.getstats()
+    ]
+    total = sum(one.inlinetime for _, one in calls)
+    network = sum(one.totaltime for name, one in calls if name == "_call_impl")
     coder = sum(
-        tottime
-        for (_, _, name), (_, _, tottime, _, _) in stats.items()
-        if "RangeEncoder" in name or "RangeDecoder" in name
+        one.inlinetime for name, one in calls if "RangeEncoder" in name or "RangeDecoder" in name
     )
     parts = {"network": network / total, "constriction": coder / total}
     return {**parts, "other": 1 - sum(parts.values())}
@@ -104,6 +101,7 @@ def ours(spec: str) -> Codec:
 
 def foreign(name: str, picture: np.ndarray) -> tuple[Callable[[], object], Callable[[], object]]:
     """Return encoding and decoding by a model of CompressAI in its lowest width."""
+    # It is measured where somebody has installed it, and is no dependency.
     from compressai.zoo import image_models  # type: ignore[import-not-found]
 
     model = image_models[name](quality=1, pretrained=False).eval()

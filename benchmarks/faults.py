@@ -12,6 +12,7 @@ calls fail.
 import argparse
 import ctypes
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -130,6 +131,7 @@ def _run_job(job: Job, work: Path, kind: int, n: int, in_process: bool) -> NoRet
             file = os.open(work / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             os.dup2(file, number)
             os.close(file)
+        # No `with`: the process ends with them open.
         sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
         from vpxrc import cli
 
@@ -377,13 +379,10 @@ def import_everything() -> None:
     os.environ.pop("LD_PRELOAD", None)  # not for ffmpeg
     import torch
 
-    import vpxrc.agents.imitation.training
-    import vpxrc.agents.teacher.teaching
-    import vpxrc.cli
-    import vpxrc.evaluation.study
-    import vpxrc.reports.pages  # noqa: F401
-
     torch.set_num_threads(1)
+    for name in ("agents.imitation.training", "agents.teacher.teaching", "cli", "evaluation.study"):
+        importlib.import_module(f"vpxrc.{name}")
+    importlib.import_module("vpxrc.reports.pages")
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import ffmpeg
 import numpy as np
@@ -52,6 +52,7 @@ from vpxrc.storage import cache_dir
 
 PATIENCE = 60  # seconds for one input
 BATCH = 50
+ORDERS: tuple[Literal["little"], Literal["big"]] = ("little", "big")
 FRAMES = 12
 VIDEOS: dict[str, dict[str, Any]] = {  # suffix: codec
     "mkv": {"vcodec": "ffv1"},
@@ -125,8 +126,7 @@ def mutated(data: bytes, rng: random.Random, text: bool) -> bytes:
         elif kind == 6:
             size = rng.choice((1, 2, 4))
             number = rng.choice(EXTREMES) & (1 << 8 * size) - 1
-            order = rng.choice(("little", "big"))
-            out[at : at + size] = number.to_bytes(size, order)  # type: ignore[arg-type]
+            out[at : at + size] = number.to_bytes(size, rng.choice(ORDERS))
         else:
             out = bytearray(_reworded(bytes(out), rng))
     return bytes(out)

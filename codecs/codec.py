@@ -20,7 +20,7 @@ from vpxrc.codecs.bitstream import (
     pack,
     unpack,
 )
-from vpxrc.codecs.model import Model
+from vpxrc.codecs.model import Model, VariableModel
 from vpxrc.codecs.papers import build
 from vpxrc.codecs.pictures import Pixels
 from vpxrc.errors import InputError
@@ -108,7 +108,7 @@ class Codec:
         return _cropped(decoded, coded.height, coded.width)
 
     def _quality_steps(self, quality: float | None) -> int:
-        if not self.model.variable:
+        if not isinstance(self.model, VariableModel):
             if quality is not None:
                 raise InputError(f"{self.spec} has one quality: choose another checkpoint")
             return 0
@@ -134,7 +134,7 @@ def compress_to_size(
     Raises:
         InputError: The codec has one quality, or its lowest one takes more bytes.
     """
-    if not codec.model.variable:
+    if not isinstance(codec.model, VariableModel):
         raise InputError(f"{codec.spec} has one quality: it cannot be asked for a size")
     best = codec.compress(picture, 0.0)
     if len(best.data) > most:

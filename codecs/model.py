@@ -52,13 +52,11 @@ class Model(nn.Module, ABC):
         analysis: From pictures ``[B, 3, H, W]`` to latents.
         synthesis: From latents to pictures.
         multiple: Height and width of a picture have to be multiples of it.
-        variable: Whether one set of weights has many qualities.
     """
 
     analysis: nn.Module
     synthesis: nn.Module
     multiple: int
-    variable = False
 
     @abstractmethod
     def forward(self, x: Tensor, quality: Tensor) -> Output:
@@ -85,20 +83,20 @@ class Model(nn.Module, ABC):
         loss = (trade_off * error + bpp).mean()
         return loss, figures(loss, error, bpp)
 
-    def trade_off(self, quality: float) -> float:
-        """Return lambda of the objective at a quality 0..1; of a codec of variable quality alone.
-
-        Args:
-            quality: 0..1.
-        """
-        raise NotImplementedError
-
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Take statistics that no gradient gives, at the end of a training.
 
         Args:
             batches: Crops ``[B, 3, H, W]``, uint8.
         """
+
+
+class VariableModel(Model):
+    """Networks of which one set of weights has all qualities."""
+
+    @abstractmethod
+    def trade_off(self, quality: float) -> float:
+        """Return lambda of the objective at a quality 0..1."""
 
 
 def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.session import Session
-from vpxrc.errors import EncoderError, InputError, MissingDependencyError
+from vpxrc.errors import EncoderError, InputError, needing
 from vpxrc.media.frames import ClipFormat, Video
 from vpxrc.media.muxing import ivf_packets
 from vpxrc.storage import sha256_file
@@ -69,7 +69,7 @@ class CodecOptions(EncoderOptions):
             InputError: The checkpoint cannot be used, or is another one than before.
             MissingDependencyError: PyTorch or constriction is missing.
         """
-        with _Needing():
+        with needing("learned codecs need", "codecs"):
             from vpxrc.codecs.session import CodecSession
         return CodecSession(video, self, **arguments)
 
@@ -88,7 +88,7 @@ class CodecOptions(EncoderOptions):
             InputError: The checkpoint cannot be used.
             MissingDependencyError: PyTorch or constriction is missing.
         """
-        with _Needing():
+        with needing("learned codecs need", "codecs"):
             from vpxrc.codecs.frames import frame_of
             from vpxrc.codecs.session import open_codec
         codec = open_codec(self.codec, self.weights)
@@ -100,20 +100,6 @@ class CodecOptions(EncoderOptions):
         if any(picture.shape[:2] != (clip.height, clip.width) for picture in pictures):
             raise EncoderError(f"{clip.name}: the stream has pictures of another size")
         return np.stack([frame_of(picture) for picture in pictures])
-
-
-class _Needing:
-    """A block whose failing imports are those of the extra ``codecs``."""
-
-    def __enter__(self) -> None:
-        """Begin."""
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Say what to install."""
-        if isinstance(error, ImportError):
-            raise MissingDependencyError(
-                f"learned codecs need {error.name}: pip install 'vpxrc[codecs]'"
-            ) from error
 
 
 def learned(codec: str = "", **fields: Any) -> CodecOptions:

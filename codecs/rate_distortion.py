@@ -17,6 +17,7 @@ import torch
 
 from vpxrc.codecs.classical import CLASSICAL
 from vpxrc.codecs.codec import Codec, load_codec, read_checkpoint
+from vpxrc.codecs.model import VariableModel
 from vpxrc.codecs.picture_quality import MIN_SIDE, ms_ssim, psnr
 from vpxrc.codecs.pictures import read_picture, to_unit
 from vpxrc.errors import InputError
@@ -112,7 +113,7 @@ def jobs_of(
     """
     codecs: list[tuple[str, str, Sequence[float]]] = []
     for path in checkpoints:
-        variable = read_checkpoint(path)[0].variable
+        variable = isinstance(read_checkpoint(path)[0], VariableModel)
         codecs.append((str(path), path.stem, qualities if variable else (float("nan"),)))
     for name in classical:
         if name not in CLASSICAL:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from vpxrc.codecs.codec import Codec, load_codec
 from vpxrc.codecs.enhancement import ideal_step
 from vpxrc.codecs.frames import frame_of, picture_of
-from vpxrc.codecs.model import one_thread
+from vpxrc.codecs.model import VariableModel, one_thread
 from vpxrc.codecs.options import CodecOptions
 from vpxrc.codecs.rate_model import NUM_Q, RateModel, expected_bits, quality_of
 from vpxrc.encoder.first_pass import first_pass_stats, first_pass_table
@@ -127,9 +127,15 @@ def open_codec(path: str, weights: str) -> Codec:
     if sha256_file(path) != weights:
         raise InputError(f"{path} has changed since its options were made")
     codec = load_codec(path)
-    if not codec.model.variable:
+    if not isinstance(codec.model, VariableModel):
         raise InputError(f"{path}: {codec.spec} has one quality, so there is no rate to control")
     return codec
+
+
+def _trade_off(codec: Codec, q_index: int) -> float:
+    """Return lambda of the codec's objective at a q index."""
+    assert isinstance(codec.model, VariableModel)  # open_codec() refuses others
+    return codec.model.trade_off(quality_of(q_index))
 
 
 @lru_cache(2)
@@ -139,7 +145,7 @@ def step_table(codec: Codec) -> NDArray[np.float64]:
     A quality has a lambda, and at high rate one uniform step is best for it. The unit is VP9's, so
     that differences mean the same to a policy.
     """
-    steps = [ideal_step(codec.model.trade_off(quality_of(q))) for q in range(NUM_Q)]
+    steps = [ideal_step(_trade_off(codec, q)) for q in range(NUM_Q)]
     table = np.log2(np.array(steps) * _VP9_UNITS)
     table.flags.writeable = False
     return table
@@ -373,7 +379,7 @@ class CodecSession:
 
     def _rdmult(self, q_index: int) -> int:
         """Return the squared error, in levels of 8 bits, that a bit is worth per pixel."""
-        return round(1 / self._codec.model.trade_off(quality_of(q_index)))
+        return round(1 / _trade_off(self._codec, q_index))
 
     def _checked(self, decision: Decision) -> int:
         """Return the q index of a decision.

@@ -47,6 +47,10 @@ def test_mutated_inputs(tmp_path):
     assert not (tmp_path / "faults.txt").read_text()
 
 
+def write_good(folder):
+    (folder / "a").write_text("good")
+
+
 def test_the_fuzzer_sees_crashes_hangs_tracebacks_and_lost_frames(monkeypatch):
     monkeypatch.setattr(fuzz, "PATIENCE", 1)
     programs = {
@@ -66,7 +70,7 @@ def test_the_fuzzer_sees_crashes_hangs_tracebacks_and_lost_frames(monkeypatch):
             return place["frames"]
 
         kind = kind.split()[0]
-        reader = fuzz.Reader(kind, lambda folder: (folder / "a").write_text("good"), read, 1)  # type: ignore[arg-type]
+        reader = fuzz.Reader(kind, write_good, read, 1)
         tally = fuzz.fuzz(reader, 0, 3)
         assert sum(tally.counts.values()) == 3
         assert tally.counts[kind] >= 2, tally.faults  # a mutation may be none
@@ -78,10 +82,7 @@ def test_the_fuzzer_sees_what_a_reader_leaves():
         if path.read_bytes() != b"good":
             (path.parent / "x.tmp").touch()
 
-    def make(folder):
-        (folder / "a").write_text("good")
-
-    tally = fuzz.fuzz(fuzz.Reader("leaves", make, read, 1), 0, 3)
+    tally = fuzz.fuzz(fuzz.Reader("leaves", write_good, read, 1), 0, 3)
     assert sum(tally.counts.values()) == 3
     assert sum("left x.tmp" in fault for fault in tally.faults) >= 2
 

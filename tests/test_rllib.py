@@ -607,20 +607,24 @@ def test_ppo_acts_on_a_learned_codec(tmp_path):
     clip = make_video(48, 32, 6)
     config = ResidualConfig("equal-slope", "frame", ((0, 0), (-0.3, 0), (0.3, 0)))
     encoder = f"learned:{codec}"
-    told = train(
-        "ppo",
-        out,
-        config=config,
-        clips=[clip],
-        target_bitrates=[350, 450],
-        options={"encoder": encoder, "batch": 12, "minibatch": 12, "epochs": 1, "hidden": [8]},
-        iterations=2,
-        runners=0,
-        seed=0,
-        ray=None,
-        lessons=(),
-        device="cpu",
-    )
+    arguments: dict[str, Any] = {
+        "clips": [clip],
+        "target_bitrates": [350, 450],
+        "options": {
+            "encoder": encoder,
+            "batch": 12,
+            "minibatch": 12,
+            "epochs": 1,
+            "hidden": [8],
+        },
+        "iterations": 2,
+        "runners": 0,
+        "seed": 0,
+        "ray": None,
+        "lessons": (),
+        "device": "cpu",
+    }
+    told = train("ppo", out, config=config, **arguments)
     assert told["left_out"] == {}
     assert math.isfinite(told["figures"]["return"])
     options = make_options(encoder, target_bitrate=400)
@@ -628,17 +632,5 @@ def test_ppo_acts_on_a_learned_codec(tmp_path):
     assert abs(log.overshoot) < 0.5
     assert log.options.decode(log.stream, log.clip).shape == clip.frames.shape
     with pytest.raises(InputError, match="predicts no picture"):
-        train(
-            "ppo",
-            tmp_path / "other.safetensors",
-            config=dataclasses.replace(config, base="dependency"),
-            clips=[clip],
-            target_bitrates=[350, 450],
-            options={"encoder": encoder},
-            iterations=1,
-            runners=0,
-            seed=0,
-            ray=None,
-            lessons=(),
-            device="cpu",
-        )
+        other = dataclasses.replace(config, base="dependency")
+        train("ppo", tmp_path / "other.safetensors", config=other, **arguments)

@@ -353,7 +353,8 @@ def test_no_result_comes_of_a_clip_whose_file_is_cut(tmp_path, monkeypatch):
 
     def opened() -> tuple[Video, Path]:
         video = open_video(tmp_path / "clip.y4m")
-        return video, Path(video.frames.filename)  # type: ignore[attr-defined]
+        assert isinstance(video.frames, np.memmap)
+        return video, Path(str(video.frames.filename))
 
     video, path = opened()
     size = path.stat().st_size

@@ -1,5 +1,8 @@
 """The exceptions that vpxrc raises on purpose; all of them are :class:`VpxrcError`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class VpxrcError(Exception):
     """Base class: catch it to catch everything that vpxrc raises on purpose."""
@@ -27,3 +30,22 @@ class OutputError(VpxrcError):
 
 class MissingDependencyError(VpxrcError):
     """An optional package or program is missing; the message has the pip line that installs it."""
+
+
+@contextmanager
+def needing(what: str, extra: str) -> Iterator[None]:
+    """Say which extra of vpxrc is missing where an import fails.
+
+    Args:
+        what: Who needs it, with the verb, as ``training needs``.
+        extra: The extra's name.
+
+    Raises:
+        MissingDependencyError: An import failed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{what} {error.name}: pip install 'vpxrc[{extra}]'"
+        ) from error

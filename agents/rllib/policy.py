@@ -15,7 +15,7 @@ from vpxrc.agents.residual import ResidualPolicy
 from vpxrc.agents.rllib.config import ALGORITHMS
 from vpxrc.envs.residual.config import Offset, ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
-from vpxrc.errors import InputError, MissingDependencyError
+from vpxrc.errors import InputError, needing
 from vpxrc.parallel import import_ray
 
 Array = NDArray[np.float32]
@@ -106,13 +106,9 @@ class RayModule:
         if not found:
             raise InputError(f"{folder}: no checkpoint of RLlib's")
         import_ray()
-        try:
+        with needing(f"{folder} needs", "ray"):
             self._torch: Any = importlib.import_module("torch")
             rl_module: Any = importlib.import_module("ray.rllib.core.rl_module.rl_module")
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"{folder} needs {error.name}: pip install 'vpxrc[ray]'"
-            ) from error
         try:
             # RLlib keeps the module's class as a pickle.
             self._module: Any = rl_module.RLModule.from_checkpoint(str(found[0].absolute()))

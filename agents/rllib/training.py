@@ -39,7 +39,7 @@ from vpxrc.envs.gain import GainReward
 from vpxrc.envs.residual.config import ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.envs.rewards import Reward, SelfCompetition
-from vpxrc.errors import EncoderError, InputError, MissingDependencyError, VpxrcError
+from vpxrc.errors import EncoderError, InputError, VpxrcError, needing
 from vpxrc.media.frames import Video
 from vpxrc.parallel import Workers, open_workers
 from vpxrc.storage import atomic_write, digest
@@ -152,12 +152,8 @@ def _prepare_rllib() -> None:
     Raises:
         MissingDependencyError: One of them is not installed.
     """
-    try:
+    with needing("training needs", "ray"):
         importlib.import_module(COMPONENTS)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"training needs {error.name}: pip install 'vpxrc[ray]'"
-        ) from error
     # The networks are small, and the other processors encode.
     importlib.import_module("torch").set_num_threads(1)
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # it explains itself at length

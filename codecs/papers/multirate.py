@@ -26,8 +26,8 @@ from vpxrc.codecs.frequencies import Table, fixed, frequencies
 from vpxrc.codecs.latents import check_streams
 from vpxrc.codecs.layers import GDN, igdn
 from vpxrc.codecs.model import (
-    Model,
     Output,
+    VariableModel,
     bits_per_pixel,
     figures,
     from_pixels,
@@ -117,7 +117,7 @@ class BoundedLatent(nn.Module):
         return [Table(0, frequencies(row)) for row in cdf]
 
 
-class MultiRate(Model):
+class MultiRate(VariableModel):
     """The networks.
 
     Args:
@@ -131,7 +131,6 @@ class MultiRate(Model):
     """
 
     multiple = 32
-    variable = True
 
     def __init__(
         self,

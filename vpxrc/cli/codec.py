@@ -1,8 +1,6 @@
 """The commands ``codec``: learned image codecs."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vpxrc.cli.common import CORES, Jobs, Json, progress_bar, watched
-from vpxrc.errors import InputError, MissingDependencyError
+from vpxrc.errors import InputError, needing
 from vpxrc.storage import atomic_write, check_writable
 
 app = typer.Typer(
@@ -60,19 +58,8 @@ Ray = Annotated[
 ]
 
 
-@contextmanager
-def _needing() -> Iterator[None]:
-    """Say what to install where an import fails."""
-    try:
-        yield
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"learned codecs need {error.name}: pip install 'vpxrc[codecs]'"
-        ) from error
-
-
 def _load(spec: str) -> Any:
-    with _needing():
+    with needing("learned codecs need", "codecs"):
         from vpxrc.codecs.codec import load_codec
         from vpxrc.codecs.zoo import checkpoint
     return load_codec(checkpoint(spec))
@@ -227,7 +214,7 @@ def train(
     weights = _weights(trade_offs)
     if not 0 < rate < float("inf"):
         raise InputError(f"--rate is above 0, not {rate:g}")
-    with _needing():
+    with needing("learned codecs need", "codecs"):
         from vpxrc.codecs.pictures import find_pictures
         from vpxrc.codecs.training import TrainingConfig, TrainingJob, train_all
     found = tuple(find_pictures(pictures))
@@ -301,7 +288,7 @@ def table(
     Example:
       vpxrc codec table kodak/ --codec multirate.safetensors --classical jpeg,webp --out table
     """  # noqa: D301 - typer wants the \b as it is
-    with _needing():
+    with needing("learned codecs need", "codecs"):
         from vpxrc.codecs import rate_distortion as rd
         from vpxrc.codecs.pictures import find_pictures
         from vpxrc.codecs.zoo import checkpoint
@@ -354,7 +341,7 @@ def zoo(as_json: Json = False) -> None:
     Example:
       vpxrc codec zoo
     """  # noqa: D301 - typer wants the \b as it is
-    with _needing():
+    with needing("learned codecs need", "codecs"):
         from vpxrc.codecs.papers import PAPERS, describe
         from vpxrc.codecs.zoo import describe_checkpoint, shipped
     trained = [describe_checkpoint(path) for path in shipped().values()]

@@ -6,6 +6,7 @@ picture of the clip foresees where the bits will go, so that the base hardly has
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +77,7 @@ class QualityParameters:
         Raises:
             InputError: There is no such parameter, or its value is out of range.
         """
-        values: dict[str, float | int | bool] = {}
+        values: dict[str, Any] = {}
         for part in text.split(","):
             name, _, value = part.partition("=")
             low, high, kind = _RANGES.get(name, (0.0, 0.0, float))
@@ -89,7 +90,7 @@ class QualityParameters:
             if not low <= number <= high or kind(number) != number:
                 raise InputError(f"constant-quality: {name} must be in {low:g}..{high:g}")
             values[name] = kind(number)
-        return dataclasses.replace(self, **values)  # type: ignore[arg-type]
+        return dataclasses.replace(self, **values)
 
 
 _RANGES: dict[str, tuple[float, float, type]] = {

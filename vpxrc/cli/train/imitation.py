@@ -7,7 +7,8 @@ import typer
 
 from vpxrc.agents.imitation.config import LearnerConfig
 from vpxrc.cli.common import CORES, Jobs, Json, gather_clips, watched
-from vpxrc.cli.train.options import LessonClips, Lessons, Out, Seed, TensorBoard, needing
+from vpxrc.cli.train.options import LessonClips, Lessons, Out, Seed, TensorBoard
+from vpxrc.errors import needing
 
 
 def imitation(
@@ -48,7 +49,7 @@ def imitation(
       vpxrc teach train/ --bitrates 64,128 --start imitation:imitation.safetensors --out lessons2
       vpxrc train --agent imitation lessons lessons2 --out imitation2.safetensors
     """  # noqa: D301 - typer wants the \b as it is
-    with needing("agents"):
+    with needing("training needs", "agents"):
         from vpxrc.agents.imitation.training import train
     config = LearnerConfig(
         epochs=epochs,

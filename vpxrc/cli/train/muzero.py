@@ -28,11 +28,11 @@ from vpxrc.cli.train.options import (
     Seed,
     Settings,
     TensorBoard,
-    needing,
     problem,
     settings_of,
 )
 from vpxrc.encoder.options import EncoderOptions
+from vpxrc.errors import needing
 
 SIMULATIONS = MuZeroConfig().simulations
 PerClip = Annotated[
@@ -118,7 +118,7 @@ def muzero(
     """  # noqa: D301 - typer wants the \b as it is
     residual, targets = problem(base, decisions, offsets), numbers("bitrates", bitrates)
     own = {"simulations": simulations, "seed": seed, **settings_of(settings)}
-    with needing("agents"):
+    with needing("training needs", "agents"):
         from vpxrc.agents.muzero import training
         from vpxrc.agents.muzero.actor import Task
         from vpxrc.agents.muzero.purpose import Purpose, RewardName

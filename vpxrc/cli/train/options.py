@@ -1,8 +1,6 @@
 """Options and helpers that the agents of ``train`` share."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -10,7 +8,7 @@ import typer
 
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.envs.residual.config import Offset, ResidualConfig
-from vpxrc.errors import InputError, MissingDependencyError
+from vpxrc.errors import InputError
 
 
 def _checkpoint(out: Path) -> Path:
@@ -110,21 +108,6 @@ TensorBoard = Annotated[
 BASE = ResidualConfig().base
 DECISIONS = ResidualConfig().decisions
 AUTO_ALT_REF = EncoderOptions().auto_alt_ref
-
-
-@contextmanager
-def needing(extra: str) -> Iterator[None]:
-    """Say which extra of vpxrc is missing where an import fails.
-
-    Raises:
-        MissingDependencyError: One did.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"training needs {error.name}: pip install 'vpxrc[{extra}]'"
-        ) from error
 
 
 def problem(base: str, decisions: str, offsets: str | None = None) -> ResidualConfig:

@@ -37,11 +37,11 @@ from vpxrc.cli.train.options import (
     Seed,
     Settings,
     TensorBoard,
-    needing,
     problem,
     settings_of,
 )
 from vpxrc.encoder.registry import make_options
+from vpxrc.errors import needing
 
 Rounds = Annotated[
     int,
@@ -261,7 +261,7 @@ def _by_encoding(
     **arguments: Any,
 ) -> None:
     """Train on clips, and print what came of it; ``arguments`` are those of RLlib's training."""
-    with needing("ray"):
+    with needing("training needs", "ray"):
         from vpxrc.agents.rllib.training import train
     given, _ = gather_clips(clips, as_json)
     with watched(as_json, tensorboard) as progress:
@@ -281,7 +281,7 @@ def _by_lessons(
     **arguments: Any,
 ) -> None:
     """Train on lessons, and print what came of it; ``arguments`` are those of RLlib's training."""
-    with needing("ray"):
+    with needing("training needs", "ray"):
         from vpxrc.agents.rllib.training import train
     known = gather_clips(clips, as_json)[0] if clips else []
     with watched(as_json, tensorboard) as progress:
