@@ -23,7 +23,7 @@ from vpxrc.codecs import training  # noqa: E402
 from vpxrc.codecs.classical import CLASSICAL  # noqa: E402
 from vpxrc.codecs.codec import load_codec, read_checkpoint, save_checkpoint  # noqa: E402
 from vpxrc.codecs.papers import build  # noqa: E402
-from vpxrc.codecs.papers.multirate import multirate  # noqa: E402
+from vpxrc.codecs.papers.multirate import MultiRate  # noqa: E402
 from vpxrc.codecs.pictures import Crops, PictureStore, Prefetch, find_pictures, read_picture  # noqa: E402
 from vpxrc.codecs.training import TrainingConfig, TrainingJob, train, train_all  # noqa: E402
 from vpxrc.errors import InputError  # noqa: E402
@@ -245,7 +245,7 @@ def test_a_batch_that_is_not_finite_is_skipped():
 @pytest.mark.parametrize("rate_term", [True, False])
 def test_objectives_of_the_multi_rate_codec(rate_term):
     torch.manual_seed(0)
-    model = multirate((8, 8, 8, 8), 8, rate_term)
+    model = MultiRate((8, 8, 8, 8), 8, rate_term)
     loss, figures = model.objective(torch.rand(2, 3, 192, 192), 0.0125)
     torch.autograd.backward(loss)
     assert figures["loss"] > 0

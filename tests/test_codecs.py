@@ -24,7 +24,7 @@ from vpxrc.codecs.codec import (  # noqa: E402
 from vpxrc.codecs.entropy import bits  # noqa: E402
 from vpxrc.codecs.model import from_pixels  # noqa: E402
 from vpxrc.codecs.papers import PAPERS, baselines, build, describe  # noqa: E402
-from vpxrc.codecs.papers.multirate import multirate  # noqa: E402
+from vpxrc.codecs.papers.multirate import MultiRate  # noqa: E402
 from vpxrc.codecs.papers.octave import octave  # noqa: E402
 from vpxrc.errors import InputError, VpxrcError  # noqa: E402
 
@@ -36,7 +36,7 @@ TINY = {
     "raster": lambda: baselines.raster(8, 12),
     "mixture": lambda: baselines.mixture(8),
     "octave": lambda: octave(8, 12),
-    "multirate": lambda: multirate((8, 8, 12, 12), 8),
+    "multirate": lambda: MultiRate((8, 8, 12, 12), 8),
 }
 SIZES = [(1, 1), (17, 33), (64, 64), (127, 65)]
 

@@ -8,7 +8,7 @@ import torch
 
 from vpxrc.codecs.model import Model, macs_per_pixel
 from vpxrc.codecs.papers import baselines
-from vpxrc.codecs.papers.multirate import MAX_BITS, MIN_BITS, multirate
+from vpxrc.codecs.papers.multirate import MAX_BITS, MIN_BITS, MultiRate
 from vpxrc.codecs.papers.octave import octave, plain_octave
 from vpxrc.codecs.quantizers import add_noise, straight_through
 from vpxrc.errors import InputError
@@ -40,9 +40,9 @@ def _classic(make: Callable[[int, int], Model]) -> dict[str, Callable[[], Model]
 def _multirate(rate_term: bool) -> dict[str, Callable[[], Model]]:
     """Return the width that is recalled of the paper, and a small one."""
     return {
-        "slim": partial(multirate, (32, 64, 96, 96), 32, rate_term, slim=True),
-        "small": partial(multirate, (48, 64, 96, 96), 32, rate_term),
-        "paper": partial(multirate, (120, 240, 480, 960), 8, rate_term),
+        "slim": partial(MultiRate, (32, 64, 96, 96), 32, rate_term, slim=True),
+        "small": partial(MultiRate, (48, 64, 96, 96), 32, rate_term),
+        "paper": partial(MultiRate, (120, 240, 480, 960), 8, rate_term),
     }
 
 
@@ -72,11 +72,11 @@ PAPERS: Mapping[str, Paper] = {
 
 
 def quality_of_bits(count: float) -> float:
-    """Return the quality 0..1 at which a latent of :func:`multirate` has ``2^count`` levels."""
+    """Return the quality 0..1 at which a latent of :class:`MultiRate` has ``2^count`` levels."""
     return (count - MIN_BITS) / (MAX_BITS - MIN_BITS)
 
 
-_slim = partial(multirate, (32, 64, 96, 96), 32, True, slim=True)
+_slim = partial(MultiRate, (32, 64, 96, 96), 32, True, slim=True)
 #: The other arms of the papers' claims; benchmarks/codec_claims.py compares them.
 ABLATION = Paper(
     "a codec with one part changed, for comparisons",

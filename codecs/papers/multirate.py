@@ -136,7 +136,7 @@ class MultiRate(VariableModel):
         self,
         widths: Sequence[int],
         latent: int,
-        rate_term: bool,
+        rate_term: bool = True,
         rounding: Rounding = stochastic_round,
         only: float | None = None,
         slim: bool = False,
@@ -314,15 +314,3 @@ def _exact_steps(base: int) -> float:
 
 def _add(picture: Tensor, residual: Tensor) -> Tensor:
     return (picture.double() + residual).round().clamp(0, 255).to(torch.uint8)
-
-
-def multirate(
-    widths: Sequence[int],
-    latent: int,
-    rate_term: bool = True,
-    rounding: Rounding = stochastic_round,
-    only: float | None = None,
-    slim: bool = False,
-) -> MultiRate:
-    """Return the codec; see :class:`MultiRate`."""
-    return MultiRate(widths, latent, rate_term, rounding, only, slim)
