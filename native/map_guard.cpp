@@ -39,6 +39,9 @@ std::atomic<Watched *> first{nullptr};
 // The handlers that ours took the place of: at its last installation, and at its first.
 struct sigaction before{}, oldest{};
 std::atomic<uintptr_t> passing{0};  // the thread that is in pass_on()
+std::atomic<uintptr_t> last_address{0};  // of the last read that pass_on() was given
+std::atomic<int> times_in_turn{0};       // that it was given this address
+constexpr int most_times_in_turn = 16;
 const auto page_size = uintptr_t(sysconf(_SC_PAGESIZE));
 
 Watched *find(uintptr_t address) {
@@ -51,11 +54,19 @@ Watched *find(uintptr_t address) {
 //
 // faulthandler raises the signal again for the handler that it found. Where it was enabled after
 // our first installation and before our last one, that is ours again, and the oldest has its turn.
+// A handler that returns without a change, as faulthandler's does once it is disabled, would have the
+// same read fail for ever: after some times in turn the signal ends the process.
 void pass_on(int signal, siginfo_t *info, void *context) {
   const auto thread = uintptr_t(pthread_self());
   const struct sigaction &next = passing.exchange(thread) == thread ? oldest : before;
   const bool is_sent = info->si_code <= 0;  // by kill() or raise(), not for a read
-  if ((next.sa_flags & SA_SIGINFO) != 0) {
+  const auto address = uintptr_t(info->si_addr);
+  if (is_sent || last_address.exchange(address) != address) times_in_turn = 0;
+  if (times_in_turn++ >= most_times_in_turn) {
+    struct sigaction end{};
+    end.sa_handler = SIG_DFL;
+    sigaction(signal, &end, nullptr);
+  } else if ((next.sa_flags & SA_SIGINFO) != 0) {
     next.sa_sigaction(signal, info, context);
   } else if (next.sa_handler != SIG_DFL && next.sa_handler != SIG_IGN) {
     next.sa_handler(signal);

@@ -26,6 +26,7 @@ from vpxrc import (
 from vpxrc.cache import (
     DEFAULT_SIZE,
     cache_limit,
+    clear_cache,
     has_entry,
     open_entry,
     read_entry,
@@ -296,6 +297,32 @@ def test_a_map_survives_when_its_file_is_cut(tmp_path):
     assert [has_entry(path) for path in paths] == [True, False, False, False]
 
 
+def test_old_files_without_a_note_are_removed(tmp_path):
+    """As an older version and a killed process left them; what is new or no entry stays."""
+    folder, downloads = tmp_path / "frames", tmp_path / "downloads"
+    downloads.mkdir()
+    path = folder / f"{'a' * 64}.i420"
+    with write_entry(path) as (temporary, _):
+        temporary.write_bytes(b"kept")
+    names = [f"{'b' * 64}.i420", f"{'b' * 64}.json", f"{'c' * 64}.i420.json", f"{'d' * 64}.bin"]
+    others = [folder / "readme.txt", downloads / f"{'b' * 64}.i420", folder / f"{'e' * 64}.i420"]
+    for other in [*others, *(folder / name for name in names)]:
+        other.write_bytes(b"12345")
+        if other != others[-1]:
+            os.utime(other, (1, 1))
+    assert clear_cache(tmp_path) == 5 * len(names) + 4
+    assert all(other.exists() for other in others)
+    assert sorted(folder.iterdir()) == sorted([others[0], others[2]])
+    with write_entry(path) as (temporary, _):
+        temporary.write_bytes(b"again")
+    for name in names:
+        (folder / name).write_bytes(b"12345")
+        os.utime(folder / name, (1, 1))
+    with write_entry(folder / f"{'f' * 64}.i420") as (temporary, _):
+        temporary.write_bytes(b"new")
+    assert not any((folder / name).exists() for name in names) and path.exists()
+
+
 FOREIGN = """
 import faulthandler, os, signal, sys
 import numpy as np
@@ -308,6 +335,8 @@ for step in sys.argv[2]:
             maps.append(map_file(file))
     elif step == "f":
         faulthandler.enable()
+    elif step == "d":
+        faulthandler.disable()
     else:
         signal.signal(signal.SIGBUS, lambda *_: print("handled", flush=True))
 if sys.argv[3] == "sent":
@@ -334,6 +363,17 @@ def test_a_signal_of_nobodys_map_ends_the_process_once(tmp_path, steps, reports,
     )
     assert run.returncode == -signal.SIGBUS and run.stdout == b""
     assert run.stderr.count(b"Fatal Python error: Bus error") == reports
+
+
+@pytest.mark.parametrize("steps", ["fmd", "mfd", "mfmd", "mfmdm"])
+def test_a_read_of_nobodys_map_ends_the_process_after_faulthandler_was_disabled(tmp_path, steps):
+    for name in ("ours", "other"):
+        (tmp_path / name).write_bytes(b"\7" * 9000)
+    arguments = [str(tmp_path / "ours"), steps, "read", str(tmp_path / "other")]
+    run = subprocess.run(
+        [sys.executable, "-c", FOREIGN, *arguments], capture_output=True, timeout=60
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (-signal.SIGBUS, b"", b"")
 
 
 @pytest.mark.parametrize("steps", ["pm", "mp", "mpm"])

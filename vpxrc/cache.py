@@ -3,6 +3,9 @@
 Beside every file ``NAME`` is a note ``NAME.json`` with its length, its SHA-256 and the caller's
 words on it. A file without a fitting note counts as absent, so the caller makes it again. Several
 processes may use a cache at the same time.
+
+A file without a note was left by a process that was killed between the two, or by an older version
+of this package. It is removed once it is old.
 """
 
 import fcntl
@@ -10,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +31,8 @@ from vpxrc.storage import atomic_write, sweep
 
 SIZE_VARIABLE = "VPXRC_CACHE_SIZE"  # environment variable: the most bytes, as in ``5GB``
 DEFAULT_SIZE = 5 * 10**9  # bytes
+OLD = 3600  # seconds after which a file without a note is a leftover
+_ENTRY = re.compile(r"[0-9a-f]{16,}(\..*)?")  # what the package calls its files here: by a digest
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -202,7 +208,7 @@ def cache_contents(cache: Path) -> list[Content]:
 
 def clear_cache(cache: Path) -> int:
     """Remove the files that can be made again, except those in use, and return their bytes."""
-    freed = 0
+    freed = _remove_leftovers(cache)
     for note in sorted(cache.glob("*/*.json")):
         path = note.with_suffix("")
         if _is_note(note) and path.is_file():
@@ -293,6 +299,7 @@ def _is_whole(file: BufferedReader, note: dict[str, Any], note_path: Path, alway
 
 def _make_room(cache: Path, limit: int, kept: Path) -> None:
     """Remove what was used longest ago until all files take ``limit`` bytes at most."""
+    _remove_leftovers(cache)
     found = []
     for note in cache.glob("*/*.json"):
         path = note.with_suffix("")
@@ -307,6 +314,22 @@ def _make_room(cache: Path, limit: int, kept: Path) -> None:
             return
         if path != kept and _remove(path):
             total -= size
+
+
+def _remove_leftovers(cache: Path) -> int:
+    """Remove old files without a note where other files have one, and return their bytes."""
+    freed = 0
+    for folder in {note.parent for note in cache.glob("*/*.json") if _is_note(note)}:
+        names = {path.name for path in folder.iterdir()}
+        for name in names:
+            is_kept = f"{name}.json" in names or name.removesuffix(".json") in names - {name}
+            if is_kept or _ENTRY.fullmatch(name) is None:
+                continue
+            with suppress(OSError):
+                status = (folder / name).stat()
+                if time.time() - status.st_mtime > OLD and _remove(folder / name):
+                    freed += status.st_size
+    return freed
 
 
 def _is_note(path: Path) -> bool:
