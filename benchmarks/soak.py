@@ -205,9 +205,9 @@ def soak(count: int, programs: int, seed: int) -> dict[str, Any]:
         faulthandler.dump_traceback_later(PATIENCE, exit=True)
         sessions += action(video, rng)
         done[action.__name__] += 1
-    for _ in range(programs):
-        program_ends(rng)
     faulthandler.cancel_dump_traceback_later()
+    for _ in range(programs):  # each has a limit of its own
+        program_ends(rng)
     return {
         "sessions": sessions,
         "actions": dict(done),
