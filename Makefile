@@ -41,8 +41,9 @@ bench: $(INSTALLED)
 sanitize: $(INSTALLED)
 	for sanitizers in address,undefined thread; do \
 	  $(BIN)/cmake -S . -B build/sanitize-$$sanitizers -DVPXRC_SANITIZE=$$sanitizers; \
-	  $(BIN)/cmake --build build/sanitize-$$sanitizers --target native_tests; \
+	  $(BIN)/cmake --build build/sanitize-$$sanitizers --target native_tests native_tests_high; \
 	  UBSAN_OPTIONS=print_stacktrace=1 build/sanitize-$$sanitizers/native_tests; \
+	  UBSAN_OPTIONS=print_stacktrace=1 build/sanitize-$$sanitizers/native_tests_high; \
 	done
 
 clean:

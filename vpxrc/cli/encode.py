@@ -107,6 +107,13 @@ _Fps = Annotated[
         help="Constant rate, e.g. 30 or 30000/1001. By default the video's own or a usual one.",
     ),
 ]
+_BitDepth = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|8|10",
+        help="Bits per sample. With auto, a source of more than 8 bits keeps 10 of them.",
+    ),
+]
 _Chunk = Annotated[
     float | None,
     typer.Option(
@@ -165,6 +172,7 @@ def encode(
     deinterlace: _Deinterlace = True,
     strict: _Strict = False,
     fps: _Fps = None,
+    bit_depth: _BitDepth = "auto",
     chunk: _Chunk = None,
     jobs: _Jobs = None,
     sample: _Sample = False,
@@ -178,7 +186,8 @@ def encode(
 
     Phone videos are turned upright, a variable frame rate becomes a constant one, interlaced video
     is deinterlaced, audio stays in time, and .webm keeps colours, the shape of the pixels, the
-    title, chapters, languages and text subtitles. 10-bit and HDR video is refused.
+    title, chapters, languages, text subtitles and the metadata of HDR. Video of more than 8 bits
+    stays 10-bit, HDR or not.
 
     \b
     Examples:
@@ -192,6 +201,8 @@ def encode(
     """  # noqa: D301 - typer wants the \b as it is
     quality = None if target is None else QualityTarget.parse(target)
     _check_options(bitrate, size, target, chunk, fps)
+    if bit_depth not in ("auto", "8", "10"):
+        raise InputError(f"--bit-depth is auto, 8 or 10, not {bit_depth!r}")
     policy = _tuned(policy, tune)
     chosen = make_policy(policy)
     if effort > 1:
@@ -208,6 +219,7 @@ def encode(
         "deinterlace": deinterlace,
         "strict": strict,
         "fps": fps,
+        "bit_depth": None if bit_depth == "auto" else int(bit_depth),
         "jobs": jobs,
     }
     if sample:
