@@ -56,7 +56,7 @@ install: $(INSTALLED)
 $(INSTALLED): $(NATIVE) CMakeLists.txt pyproject.toml constraints.txt | system
 	[ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install -q -c constraints.txt cmake ninja pybind11 scikit-build-core
-	@echo "Installing vpxrc; the first time on a machine, libvpx is built as well (about a minute)."
+	@echo "Installing vpxrc; the first time on a machine, libvpx is built as well (about two minutes)."
 	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
 	touch $@
 

@@ -174,7 +174,7 @@ class EncodeSession:
         stats = first_pass_stats(video, options)
         _forgotten.collect()
         try:
-            self._native = library(video).Session(
+            self._native: _native.Session = library(video).Session(
                 *geometry(video),
                 options,
                 stats,

@@ -21,13 +21,13 @@ from vpxrc.media.frames import (
     Colours,
     Samples,
     Video,
+    as_samples,
     check_geometry,
     content_digest,
     content_prefix,
     frame_bytes,
     parse_fps,
     read_y4m_header,
-    sample_type,
 )
 from vpxrc.media.pictures import Pictures, has_transparency
 from vpxrc.media.probing import Source, probe
@@ -258,7 +258,7 @@ def y4m_frames(y4m: bytes, width: int, height: int, bit_depth: int = 8) -> Sampl
     marker = len(b"FRAME\n")
     rows = np.frombuffer(y4m, np.uint8, offset=len(header))
     frames = rows.reshape(-1, marker + frame_bytes(width, height, bit_depth))[:, marker:]
-    return frames if bit_depth == 8 else frames.copy().view(np.uint16)  # aligned
+    return frames if bit_depth == 8 else as_samples(frames.copy(), bit_depth)  # aligned
 
 
 def _open_cached(name: str, frames_file: Path, path: Path, strict: bool) -> Decoded | None:
@@ -271,7 +271,7 @@ def _open_cached(name: str, frames_file: Path, path: Path, strict: bool) -> Deco
             about = entry.about
             width, height, num_frames = about["width"], about["height"], about["num_frames"]
             shape = (num_frames, frame_bytes(width, height, about["bit_depth"]))
-            frames = map_file(entry.file, shape).view(sample_type(about["bit_depth"]))
+            frames = as_samples(map_file(entry.file, shape), about["bit_depth"])
             fps, colours = Fraction(about["fps"]), Colours(**about["colours"])
             video = Video(name, frames, width, height, fps, about["content_hash"], colours)
             found = Decoded(video, Fraction(about["start"]), tuple(about["notes"]))

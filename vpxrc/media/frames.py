@@ -196,16 +196,17 @@ def frame_bytes(width: int, height: int, bit_depth: int = 8) -> int:
     return frame_samples(width, height) * (1 if bit_depth == 8 else 2)
 
 
-def sample_type(bit_depth: int) -> type[np.uint8] | type[np.uint16]:
-    """Return the type of samples of so many bits."""
-    return np.uint8 if bit_depth == 8 else np.uint16
+def as_samples(data: NDArray[np.uint8], bit_depth: int) -> Samples:
+    """Return bytes as samples of so many bits, without a copy."""
+    return data if bit_depth == 8 else data.view(np.uint16)
 
 
 def to_8_bits(samples: Samples) -> NDArray[np.uint8]:
     """Return samples rounded to 8 bits; those of 8 bits are returned as they are."""
     if samples.dtype == np.uint8:
         return samples.view(np.uint8)
-    return np.minimum((samples + np.uint16(2)) >> np.uint16(2), np.uint16(255)).astype(np.uint8)
+    rounded = (samples.astype(np.uint16) + 2) >> 2
+    return np.minimum(rounded, 255).astype(np.uint8)
 
 
 def split_planes(

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.media.frames import sample_type
-
 if TYPE_CHECKING:
     from av.filter import Graph
     from av.video.frame import VideoFrame
@@ -150,7 +148,7 @@ class Pictures:
         """Return the planes of a frame one after the other, without padding."""
         self.size = (frame.width, frame.height)
         planes: list[NDArray[np.uint8]] = []
-        sample_bytes = sample_type(self._bit_depth)().itemsize
+        sample_bytes = 1 if self._bit_depth == 8 else 2
         for index, plane in enumerate(frame.planes[:_PLANES]):
             half = bool(index)
             width, height = (-(-side // (1 + half)) for side in self.size)

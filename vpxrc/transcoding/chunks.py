@@ -26,7 +26,7 @@ from vpxrc.encoder.first_pass import first_pass_stats, first_pass_table
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError
-from vpxrc.media.frames import Samples, Video, frame_bytes, sample_type, video_from_frames
+from vpxrc.media.frames import Samples, Video, as_samples, frame_bytes, video_from_frames
 from vpxrc.parallel import Workers, open_workers
 from vpxrc.policies.base import encode
 from vpxrc.policies.registry import make_policy
@@ -400,7 +400,7 @@ class _Part:
                     whole = map_file(file, (self.stop, size))
             except (OSError, ValueError):
                 raise InputError(f"{self.clip}: its decoded frames vanished: {frames}") from None
-            frames = whole.view(sample_type(self.bit_depth))[self.start : self.stop]
+            frames = as_samples(whole, self.bit_depth)[self.start : self.stop]
         return video_from_frames(frames, *self.geometry, self.name)
 
 
