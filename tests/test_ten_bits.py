@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import subprocess
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -31,7 +32,7 @@ from vpxrc.errors import EncoderError, InputError
 from vpxrc.evaluation import verify
 from vpxrc.media.decoding import decode, decode_vp9
 from vpxrc.media.frames import split_planes, to_8_bits, write_y4m
-from vpxrc.media.labels import ContentLight, MasteringDisplay
+from vpxrc.media.labels import ContentLight
 from vpxrc.media.probing import probe
 from vpxrc.quality import measure, measure_stream, summarize
 from vpxrc.transcoding import assembly
@@ -41,7 +42,7 @@ from vpxrc.transcoding.target import QualityTarget
 SIZE = (96, 80)
 SCREEN = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
-QUICK = {"cpu_used": 8, "jobs": 1}
+QUICK: dict[str, Any] = {"cpu_used": 8, "jobs": 1}
 
 
 def ffmpeg(*arguments, level="error"):
@@ -125,7 +126,8 @@ def test_frames_of_more_than_8_bits_are_ffmpegs_of_10(tmp_path, pix_fmt, codec, 
     ffmpeg(*lavfi(seconds=0.2), "-pix_fmt", pix_fmt, "-c:v", codec, source)
     decoded = decode(source)
     video = decoded.video
-    assert (video.bit_depth, video.frames.dtype, video.num_frames) == (10, np.uint16, 5)
+    assert (video.bit_depth, video.num_frames) == (10, 5)
+    assert video.frames.dtype == np.uint16
     assert video.frame_bytes == 2 * video.frame_samples == video.frames[0].nbytes
     theirs = samples(source, "-sws_flags", "bicubic")
     np.testing.assert_array_equal(video.frames, theirs)
@@ -233,13 +235,17 @@ def test_statistics_are_those_of_the_same_pictures_in_8_bits(pair):
         with EncodeSession(video, options) as session:
             while session.frame is not None and not session.frame.has_tpl:
                 session.step(Decision(120))
+            assert session.tpl is not None
             costs.append(np.nansum(session.tpl[..., :4], axis=(0, 1, 2)))
     assert costs[1] == pytest.approx(costs[0], rel=0.1)
 
 
 def test_the_dependency_model_sees_8_bits(pair):
     flat, deep = pair
-    group = {"show_index": [2, 6, 4], "references": [[-1, -1, -1], [0, -1, -1], [0, 1, -1]]}
+    group: dict[str, Any] = {
+        "show_index": [2, 6, 4],
+        "references": [[-1, -1, -1], [0, -1, -1], [0, 1, -1]],
+    }
     q = [60, 80, 100]
     there = [nearest_q(float(LOG2_STEP[one]), log2_steps(10)) for one in q]
     ours, theirs = analyse(deep, q_index=there, **group), analyse(flat, q_index=q, **group)
@@ -337,10 +343,12 @@ def test_hdr10_keeps_its_samples_and_its_metadata(hdr10, tmp_path):
     assert after.colours == before.colours
     assert dataclasses.astuple(after.colours) == ("bt2020nc", "smpte2084", False, "bt2020")
     assert after.labels.light == ContentLight(1000, 400)
-    chromaticities = (0.68, 0.32, 0.265, 0.69, 0.15, 0.06, 0.3127, 0.329)
-    assert after.labels.mastering == MasteringDisplay(
-        pytest.approx(chromaticities), pytest.approx((0.005, 1000))
+    screen = after.labels.mastering
+    assert screen is not None
+    assert screen.chromaticities == pytest.approx(
+        (0.68, 0.32, 0.265, 0.69, 0.15, 0.06, 0.3127, 0.329)
     )
+    assert screen.luminances == pytest.approx((0.005, 1000))
     said = side_data(output)
     assert len(said) == 2
     assert "MaxCLL=1000, MaxFALL=400" in said[0]

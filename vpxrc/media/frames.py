@@ -206,7 +206,7 @@ def to_8_bits(samples: Samples) -> NDArray[np.uint8]:
     if samples.dtype == np.uint8:
         return samples.view(np.uint8)
     rounded = (samples.astype(np.uint16) + 2) >> 2
-    return np.minimum(rounded, 255).astype(np.uint8)
+    return np.asarray(np.minimum(rounded, 255), dtype=np.uint8)
 
 
 def split_planes(
