@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import subprocess
+from fractions import Fraction
 from typing import Any
 
+import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -32,7 +34,8 @@ from vpxrc.errors import EncoderError, InputError
 from vpxrc.evaluation import verify
 from vpxrc.media.decoding import decode, decode_vp9
 from vpxrc.media.frames import split_planes, to_8_bits, write_y4m
-from vpxrc.media.labels import ContentLight
+from vpxrc.media.labels import ContentLight, Labels, MasteringDisplay
+from vpxrc.media.muxing import Companions, write_webm
 from vpxrc.media.probing import probe
 from vpxrc.quality import measure, measure_stream, summarize
 from vpxrc.transcoding import assembly
@@ -375,6 +378,41 @@ def test_hdr_without_metadata_keeps_its_colours(tmp_path, transfer, pix_fmt):
     assert (result.notes, probe(output).pixel_format) == ((), pix_fmt)
     assert probe(output).colours == probe(source).colours
     assert probe(output).labels.mastering is None
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        Labels(light=ContentLight(2**32 - 1, 1)),
+        Labels(mastering=MasteringDisplay((), (0.0625, 4000.0))),
+        Labels(
+            mastering=MasteringDisplay(
+                (0.6875, 0.3125, 0.25, 0.6875, 0.125, 0.0625, 0.3125, 0.325)
+            ),
+            light=ContentLight(1, 2),
+            aspect=Fraction(4, 3),
+        ),
+    ],
+)
+def test_metadata_of_hdr_that_is_not_whole(deep, tmp_path, labels):
+    log = encode(deep, EncoderOptions(target_bitrate=100, cpu_used=8), make_policy("libvpx-vbr"))
+    write_webm(tmp_path / "out.webm", log.stream, Companions(labels=labels))
+    found = probe(tmp_path / "out.webm").labels
+    assert (found.light, found.aspect) == (labels.light, labels.aspect)
+    if labels.mastering is None:
+        assert found.mastering is None
+    else:
+        assert found.mastering is not None
+        theirs, ours = found.mastering, labels.mastering
+        assert theirs.chromaticities == pytest.approx(ours.chromaticities, abs=1e-5)
+        assert theirs.luminances == pytest.approx(ours.luminances, abs=1e-4)
+    plain = tmp_path / "plain.webm"
+    write_webm(plain, log.stream)
+    with av.open(tmp_path / "out.webm") as one, av.open(plain) as other:
+        rates = [file.streams.video[0].average_rate for file in (one, other)]
+        assert rates == [25, 25]
+        assert one.duration == other.duration
+    np.testing.assert_array_equal(samples(tmp_path / "out.webm"), samples(plain))
 
 
 def test_chunks_and_a_resumed_encode(sdr, tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vpxrc.media.frames import Colours
 from vpxrc.media.labels import (
     FULL_RANGE,
@@ -175,9 +177,11 @@ def _mastering(frame: "VideoFrame") -> MasteringDisplay | None:
 
 
 def _light(frame: "VideoFrame") -> ContentLight | None:
-    """Return AVContentLightMetadata of libavutil."""
+    """Return AVContentLightMetadata of libavutil; WebM has either both of its figures or none."""
     data = side_data(frame, "CONTENT_LIGHT_LEVEL")
-    return None if data is None or not data.any() else ContentLight(*data[:2].tolist())
+    if data is None or not data[:2].all():
+        return None
+    return ContentLight(*data.view(np.uint32)[:2].tolist())
 
 
 def _aspect(aspect: Fraction | None, frame: "VideoFrame | None") -> Fraction:
