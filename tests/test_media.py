@@ -436,7 +436,7 @@ def test_small_pictures_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
-        (np.zeros((2, 384), np.uint16), "uint16, not uint8"),
+        (np.zeros((2, 384), np.int16), "int16, not uint8"),
         (np.zeros((2, 383), np.uint8), r"\(2, 383\), not \(num_frames, 384\)"),
         (np.zeros((2, 16, 24), np.uint8), r"\(2, 16, 24\), not"),
     ],
