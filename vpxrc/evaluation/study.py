@@ -264,11 +264,12 @@ def _run(job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
         "height": video.height,
         "fps": float(video.fps),
         "num_frames": video.num_frames,
-        "bit_depth": video.bit_depth,
         **first_pass_axes(log.first_pass, video.width, video.height),
         "content_hash": video.content_hash,
         "stream_sha256": hashlib.sha256(log.stream).hexdigest(),
     }
+    if video.bit_depth != 8:
+        row["bit_depth"] = video.bit_depth
     if log.options.encoder != "vp9":
         row["encoder"] = log.options.encoder
     row = {**dataclasses.asdict(log.options), **row}

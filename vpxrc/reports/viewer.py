@@ -171,7 +171,7 @@ def _format(row: Mapping[str, Any]) -> ClipFormat:
         Fraction(row["fps"]),
         int(row["num_frames"]),
         row["content_hash"],
-        int(row.get("bit_depth", 8)),  # older studies do not have the column
+        int(np.nan_to_num(row.get("bit_depth", 8), nan=8)),  # studies of 8 bits lack the column
     )
 
 

@@ -86,7 +86,6 @@ class Transcoded:
             "psnr_overall": log.psnr_overall,
             "width": log.clip.width,
             "height": log.clip.height,
-            "bit_depth": log.clip.bit_depth,
             "fps": str(log.clip.fps),
             "num_frames": log.clip.num_frames,
             "duration": log.clip.duration,
@@ -157,14 +156,12 @@ def transcode(
         chunk: Seconds of a chunk, about; 0: no cut. By default 10 for more than 30 s, else 0.
         jobs: Chunks at the same time; by default one per core.
         two_pass_log: A file of libvpx's first-pass statistics, written, or read where it exists.
-        recipe: Name of the policy, its search and the code together. With it, finished chunks of a
-            video that is cut are kept in the cache until the file is written.
+        recipe: Name of policy, search and code; with it, finished chunks are kept until the end.
         resume: Whether chunks that an earlier encode of the same recipe has left are used.
         progress: Called with the number of frames done and the number to do; see :data:`Progress`.
 
     Raises:
-        InputError: The source cannot be read, an argument is out of range, or the file cannot be
-            made to fit its size or to reach its quality.
+        InputError: The source cannot be read, or an argument, size or quality is out of reach.
         OutputError: The file cannot be written.
         PolicyError: The policy raised or answered out of range.
         EncoderError: An encode failed.
