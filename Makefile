@@ -41,8 +41,9 @@ bench: $(INSTALLED)
 sanitize: $(INSTALLED)
 	for sanitizers in address,undefined thread; do \
 	  $(BIN)/cmake -S . -B build/sanitize-$$sanitizers -DVPXRC_SANITIZE=$$sanitizers; \
-	  $(BIN)/cmake --build build/sanitize-$$sanitizers --target native_tests; \
+	  $(BIN)/cmake --build build/sanitize-$$sanitizers --target native_tests native_tests_high; \
 	  UBSAN_OPTIONS=print_stacktrace=1 build/sanitize-$$sanitizers/native_tests; \
+	  UBSAN_OPTIONS=print_stacktrace=1 build/sanitize-$$sanitizers/native_tests_high; \
 	done
 
 clean:
@@ -55,7 +56,7 @@ install: $(INSTALLED)
 $(INSTALLED): $(NATIVE) CMakeLists.txt pyproject.toml constraints.txt | system
 	[ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install -q -c constraints.txt cmake ninja pybind11 scikit-build-core
-	@echo "Installing vpxrc; the first time on a machine, libvpx is built as well (about a minute)."
+	@echo "Installing vpxrc; the first time on a machine, libvpx is built as well (about two minutes)."
 	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
 	touch $@
 

@@ -16,7 +16,7 @@ import vpxrc
 import vpxrc.agents
 import vpxrc.datasets
 import vpxrc.envs
-from vpxrc import _native
+from vpxrc import _native, _native_high
 from vpxrc.media.frames import frame_bytes
 from vpxrc.quality import measure, summarize
 
@@ -33,20 +33,24 @@ def synthetic() -> vpxrc.Video:
 
 
 def main() -> None:
-    video = synthetic()
-    for name in ("libvpx-vbr", "dependency", "imitation"):
+    flat = synthetic()
+    frames = flat.frames.astype(np.uint16) * 4
+    deep = vpxrc.video_from_frames(frames, WIDTH, HEIGHT, 25, name="10 bits")
+    for name, video in (("libvpx-vbr", flat), ("dependency", flat), ("imitation", deep)):
         options = vpxrc.EncoderOptions(target_bitrate=200, cpu_used=5)
         log = vpxrc.encode(video, options, vpxrc.make_policy(name))
-        frames = measure(log.options.decode(log.stream, log.clip), video, ["psnr"])
-        decoded = summarize(frames, WIDTH, HEIGHT)
+        table = measure(log.options.decode(log.stream, log.clip), video, ["psnr"])
+        decoded = summarize(table, WIDTH, HEIGHT, video.bit_depth)
         assert abs(decoded["psnr"] - log.psnr) < 1e-6, (decoded, log.psnr)
         print(f"{name}: {log.bitrate:.0f} kbit/s, {log.psnr:.2f} dB")
 
     files = [str(file) for file in importlib.metadata.files("vpxrc") or []]
     for licence in ("LICENSE", "THIRD_PARTY.md"):
         assert any(file.endswith(f"licenses/{licence}") for file in files), licence
-    libraries = subprocess.run(["ldd", _native.__file__], capture_output=True, text=True).stdout
-    assert "libvpx" not in libraries, libraries
+    for module in (_native, _native_high):
+        command = ["ldd", module.__file__]
+        libraries = subprocess.run(command, capture_output=True, text=True).stdout
+        assert "libvpx" not in libraries, libraries
 
     with tempfile.TemporaryDirectory() as folder:
         clip, output = Path(folder) / "in.mp4", Path(folder) / "out.webm"

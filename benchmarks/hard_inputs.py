@@ -28,7 +28,7 @@ from vpxrc.errors import EncoderError, InputError
 from vpxrc.evaluation.result import Evaluation
 from vpxrc.evaluation.study import evaluate
 from vpxrc.media.ffmpeg import run_ffmpeg
-from vpxrc.media.frames import frame_bytes
+from vpxrc.media.frames import frame_bytes, to_8_bits
 from vpxrc.quality import QUALITIES
 from vpxrc.storage import atomic_write
 
@@ -93,7 +93,7 @@ def drawn(graph: str, seconds: float, width: int, height: int) -> Frames:
 def sample(name: str, width: int, height: int) -> Frames:
     """Return the frames of a sample clip, scaled."""
     (clip,) = (clip for clip in load_clips("samples") if clip.name == name)
-    return dataclasses.replace(clip, width=width, height=height).open().frames
+    return to_8_bits(dataclasses.replace(clip, width=width, height=height).open().frames)
 
 
 def edited(name: str, filter_name: str, options: dict[str, Any], width: int, height: int) -> Frames:

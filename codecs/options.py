@@ -66,9 +66,14 @@ class CodecOptions(EncoderOptions):
             **arguments: Those of :class:`vpxrc.codecs.session.CodecSession`.
 
         Raises:
-            InputError: The checkpoint cannot be used, or is another one than before.
+            InputError: The checkpoint cannot be used, or is another one than before; or the clip
+                has more than 8 bits per sample.
             MissingDependencyError: PyTorch or constriction is missing.
         """
+        if video.bit_depth > 8:
+            raise InputError(
+                f"{video.name}: {video.bit_depth} bits per sample; a learned codec takes 8"
+            )
         with needing("learned codecs need", "codecs"):
             from vpxrc.codecs.session import CodecSession
         return CodecSession(video, self, **arguments)

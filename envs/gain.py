@@ -214,7 +214,7 @@ class GainReward:
 
 def _frame_psnr(clip: ClipFormat, rows: NDArray[np.void]) -> NDArray[np.float64]:
     """Return the luma PSNR of coded frames, in dB, as :attr:`vpxrc.EncodeLog.psnr` has it."""
-    return np.asarray(psnr(rows["sse_y"] / clip.pixels), np.float64)
+    return np.asarray(psnr(rows["sse_y"] / clip.pixels, clip.bit_depth), np.float64)
 
 
 def _share(

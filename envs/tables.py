@@ -209,7 +209,13 @@ HISTORY: Table[CodedFrame] = Table(
             "libvpx's target, ln(bits / pixel) / 10",
             lambda o: _log_bits(o.record.target_bits, o.pixels),
         ),
-        Column("psnr", 0, 2, "luma PSNR / 50 dB", lambda o: record_psnr(o.record, o.pixels) / 50),
+        Column(
+            "psnr",
+            0,
+            2,
+            "luma PSNR / 50 dB",
+            lambda o: record_psnr(o.record, o.pixels, o.bit_depth) / 50,
+        ),
     )
 )
 

@@ -30,11 +30,13 @@ class CodedFrame(NamedTuple):
         record: Its row of the log.
         num_frames: Frames of the clip.
         pixels: Luma samples of a frame.
+        bit_depth: Bits per sample.
     """
 
     record: SimpleNamespace
     num_frames: int
     pixels: int
+    bit_depth: int
 
 
 class EncodeView:
@@ -139,10 +141,10 @@ class EncodeView:
             self.bits += record.bits
             if record.is_shown:
                 self.num_shown += 1
-                self.psnr_sum += record_psnr(record, self.pixels)
+                self.psnr_sum += record_psnr(record, self.pixels, self.video.bit_depth)
             if not record.is_shown_again:
                 self.coded = self.records[record.coding_index] = record
-                coded.append(CodedFrame(record, self.num_frames, self.pixels))
+                coded.append(CodedFrame(record, self.num_frames, self.pixels, self.video.bit_depth))
         return coded
 
     def _enter_group(self) -> None:
@@ -197,7 +199,7 @@ class EncodeView:
         self._maps[coded] = np.clip(maps, 0.0, MAX_IMPORTANCE)
 
 
-def record_psnr(record: Any, pixels: int) -> float:
+def record_psnr(record: Any, pixels: int, bit_depth: int) -> float:
     """Return the luma PSNR of a coded frame in dB.
 
     As :func:`vpxrc.encoder.log.psnr`, which takes ten times as long for a single number.
@@ -205,9 +207,11 @@ def record_psnr(record: Any, pixels: int) -> float:
     Args:
         record: Its row of the log.
         pixels: Luma samples of a frame.
+        bit_depth: Bits per sample.
     """
     mse = record.sse_y / pixels
-    return min(10 * math.log10(255**2 / mse), MAX_PSNR) if mse > 0 else MAX_PSNR
+    peak = (1 << bit_depth) - 1
+    return min(10 * math.log10(peak**2 / mse), MAX_PSNR) if mse > 0 else MAX_PSNR
 
 
 def importance_map(

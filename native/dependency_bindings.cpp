@@ -14,6 +14,8 @@ using namespace pybind11::literals;
 namespace vpxrc {
 namespace {
 
+using Frames = py::array_t<uint8_t, py::array::c_style>;
+
 py::dict run_model(const Frames &frames, int width, int height, const std::vector<int> &show_index,
                    const std::vector<std::array<int, 3>> &references,
                    const std::vector<int> &q_index, const std::vector<double> &weights,

@@ -42,6 +42,11 @@ class Codec {
     cfg.g_w = unsigned(source.width);
     cfg.g_h = unsigned(source.height);
     cfg.g_timebase = {source.fps_den, source.fps_num};
+    if (source.bit_depth > 8) {
+      cfg.g_profile = 2;
+      cfg.g_bit_depth = vpx_bit_depth_t(source.bit_depth);
+      cfg.g_input_bit_depth = unsigned(source.bit_depth);
+    }
     cfg.g_threads = unsigned(options.threads);
     cfg.g_lag_in_frames = unsigned(options.lag_in_frames);
     cfg.g_pass = pass;
@@ -54,7 +59,8 @@ class Codec {
     cfg.kf_max_dist = unsigned(options.key_frame_max_distance);
     if (stats != nullptr)
       cfg.rc_twopass_stats_in = {const_cast<char *>(stats->data()), stats->size()};
-    if (vpx_codec_enc_init(&context_, iface, &cfg, 0) != VPX_CODEC_OK)
+    const vpx_codec_flags_t flags = source.bit_depth > 8 ? VPX_CODEC_USE_HIGHBITDEPTH : 0;
+    if (vpx_codec_enc_init(&context_, iface, &cfg, flags) != VPX_CODEC_OK)
       throw std::runtime_error(words());
     try {
       check(vpx_codec_control(&context_, VP8E_SET_CPUUSED, options.cpu_used));
@@ -100,13 +106,15 @@ class Codec {
   // By hand, because vpx_img_wrap() pads the rows of odd widths.
   vpx_image_t *wrap(int index, vpx_image_t *image) const {
     uint8_t *const luma = const_cast<uint8_t *>(source_.frame(index));
-    vpx_img_wrap(image, VPX_IMG_FMT_I420, unsigned(source_.width), unsigned(source_.height), 1,
-                 luma);
+    const int bytes = int(source_.sample_bytes());
+    vpx_img_wrap(image, bytes > 1 ? VPX_IMG_FMT_I42016 : VPX_IMG_FMT_I420, unsigned(source_.width),
+                 unsigned(source_.height), 1, luma);
+    image->bit_depth = unsigned(source_.bit_depth);
     image->planes[VPX_PLANE_Y] = luma;
-    image->planes[VPX_PLANE_U] = luma + size_t(source_.width) * source_.height;
-    image->planes[VPX_PLANE_V] = image->planes[VPX_PLANE_U] + source_.chroma_bytes();
-    image->stride[VPX_PLANE_Y] = source_.width;
-    image->stride[VPX_PLANE_U] = image->stride[VPX_PLANE_V] = (source_.width + 1) / 2;
+    image->planes[VPX_PLANE_U] = luma + source_.luma_samples() * bytes;
+    image->planes[VPX_PLANE_V] = image->planes[VPX_PLANE_U] + source_.chroma_samples() * bytes;
+    image->stride[VPX_PLANE_Y] = source_.width * bytes;
+    image->stride[VPX_PLANE_U] = image->stride[VPX_PLANE_V] = (source_.width + 1) / 2 * bytes;
     return image;
   }
 
@@ -125,19 +133,28 @@ class Codec {
   vpx_codec_ctx_t context_{};
 };
 
+// `Sum` holds the sum of a row.
+template <typename Sample, typename Sum>
 int64_t squared_error(const vpxrc_plane &a, const uint8_t *b, int b_stride) {
   int64_t total = 0;
   for (int y = 0; y < a.height; ++y) {
-    const uint8_t *const row_a = a.data + ptrdiff_t(y) * a.stride;
-    const uint8_t *const row_b = b + ptrdiff_t(y) * b_stride;
-    uint32_t sum = 0;  // 65535 * 255^2 < 2^32: enough for VP9's widest row
+    const Sample *const row_a = static_cast<const Sample *>(a.data) + ptrdiff_t(y) * a.stride;
+    const Sample *const row_b = reinterpret_cast<const Sample *>(b) + ptrdiff_t(y) * b_stride;
+    Sum sum = 0;
     for (int x = 0; x < a.width; ++x) {
       const int d = int(row_a[x]) - int(row_b[x]);
-      sum += uint32_t(d * d);
+      sum += Sum(d * d);
     }
-    total += sum;
+    total += int64_t(sum);
   }
   return total;
+}
+
+// Of a plane of the reconstruction against the source's, whose rows have no padding.
+int64_t squared_error(const vpxrc_plane &a, const uint8_t *b, int b_stride, int bit_depth) {
+  if (bit_depth > 8) return squared_error<uint16_t, uint64_t>(a, b, b_stride);
+  // 65535 * 255^2 < 2^32: enough for VP9's widest row
+  return squared_error<uint8_t, uint32_t>(a, b, b_stride);
 }
 
 void append(std::vector<Packet> &packets, const vpx_codec_cx_pkt_t &packet) {
@@ -323,13 +340,15 @@ struct EncodeSession::Core {
     const int show_index = result->place.show_index;
     if (show_index >= 0 && show_index < core->source.num_frames) {
       const Source &source = core->source;
+      const size_t bytes = source.sample_bytes();
       const uint8_t *const y = source.frame(show_index);
-      const uint8_t *const u = y + size_t(source.width) * source.height;
+      const uint8_t *const u = y + source.luma_samples() * bytes;
+      const uint8_t *const v = u + source.chroma_samples() * bytes;
       const int chroma_stride = (source.width + 1) / 2;
-      record.sse_y = squared_error(result->reconstruction[0], y, source.width);
-      record.sse_u = squared_error(result->reconstruction[1], u, chroma_stride);
-      record.sse_v =
-          squared_error(result->reconstruction[2], u + source.chroma_bytes(), chroma_stride);
+      const vpxrc_plane *const ours = result->reconstruction;
+      record.sse_y = squared_error(ours[0], y, source.width, source.bit_depth);
+      record.sse_u = squared_error(ours[1], u, chroma_stride, source.bit_depth);
+      record.sse_v = squared_error(ours[2], v, chroma_stride, source.bit_depth);
     }
     if (core->control.keep_reconstruction) core->copy_reconstruction(*result);
     core->records.push_back(record);
@@ -339,10 +358,13 @@ struct EncodeSession::Core {
 
   void copy_reconstruction(const vpxrc_result &result) {
     reconstruction.resize(source.frame_bytes());
+    const size_t bytes = source.sample_bytes();
     uint8_t *out = reconstruction.data();
-    for (const vpxrc_plane &plane : result.reconstruction)
-      for (int y = 0; y < plane.height; ++y, out += plane.width)
-        std::copy_n(plane.data + ptrdiff_t(y) * plane.stride, plane.width, out);
+    for (const vpxrc_plane &plane : result.reconstruction) {
+      const uint8_t *row = static_cast<const uint8_t *>(plane.data);
+      for (int y = 0; y < plane.height; ++y, row += plane.stride * bytes)
+        out = std::copy_n(row, plane.width * bytes, out);
+    }
   }
 
   void run() {
@@ -487,6 +509,7 @@ const std::vector<FrameRecord> &EncodeSession::records() const { return core_->r
 const std::vector<Packet> &EncodeSession::packets() const { return core_->packets; }
 const std::vector<double> &EncodeSession::first_pass() const { return core_->first_pass; }
 const std::vector<uint8_t> &EncodeSession::reconstruction() const { return core_->reconstruction; }
+int EncodeSession::bit_depth() const { return core_->source.bit_depth; }
 const std::string &EncodeSession::error() const { return core_->error; }
 double EncodeSession::encode_seconds() const { return core_->encode_seconds; }
 double EncodeSession::cpu_seconds() const { return core_->cpu_seconds; }

@@ -35,6 +35,7 @@ struct EncoderOptions {
 };
 
 // I420 frames in one block: luma, then both chroma planes of ceil(w/2) x ceil(h/2), no padding.
+// Samples of more than 8 bits take two bytes, as uint16_t.
 struct Source {
   const uint8_t *frames = nullptr;
   int num_frames = 0;
@@ -42,9 +43,13 @@ struct Source {
   int height = 0;
   int fps_num = 0;
   int fps_den = 0;
+  int bit_depth = 8;  // 8 or 10; 10 needs the libvpx that is built for it
 
-  size_t chroma_bytes() const { return size_t((width + 1) / 2) * ((height + 1) / 2); }
-  size_t frame_bytes() const { return size_t(width) * height + 2 * chroma_bytes(); }
+  size_t luma_samples() const { return size_t(width) * height; }
+  size_t chroma_samples() const { return size_t((width + 1) / 2) * ((height + 1) / 2); }
+  size_t sample_bytes() const { return bit_depth > 8 ? sizeof(uint16_t) : sizeof(uint8_t); }
+  size_t frame_samples() const { return luma_samples() + 2 * chroma_samples(); }
+  size_t frame_bytes() const { return frame_samples() * sample_bytes(); }
   const uint8_t *frame(int index) const { return frames + frame_bytes() * index; }
 };
 
@@ -178,8 +183,9 @@ class EncodeSession {
   const TplStats &tpl() const;
   const std::vector<FrameRecord> &records() const;
   const std::vector<Packet> &packets() const;
-  const std::vector<double> &first_pass() const;  // [num_frames][VPXRC_FIRST_PASS_FIELDS]
-  const std::vector<uint8_t> &reconstruction() const;
+  const std::vector<double> &first_pass() const;       // [num_frames][VPXRC_FIRST_PASS_FIELDS]
+  const std::vector<uint8_t> &reconstruction() const;  // a frame as in Source
+  int bit_depth() const;
   const std::string &error() const;
   double encode_seconds() const;  // wall time of the encoder's thread without its waits
   double cpu_seconds() const;

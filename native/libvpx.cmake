@@ -3,12 +3,14 @@
 #   $VPXRC_CACHE or ${XDG_CACHE_HOME:-~/.cache}/vpxrc/
 #     libvpx-1.17.0.tar.gz       the source, believed only by its checksum
 #     libvpx-1.17.0-<hash>/      <hash> covers checksum, this file, sanitizing, compiler
+#     libvpx-1.17.0-<hash>-high/ the same for 10-bit video
 #       src/                     libvpx's tree (the seam includes internal headers)
 #       build/                   libvpx.a and the generated headers
 #       vpxenc                   libvpx's own encoder, unhooked: the oracle of tests and benchmarks
 #
 # The source comes from, in this order: -DVPXRC_LIBVPX_SOURCE=TARBALL (or the environment variable of
-# that name), the cache, the upstream release, Debian's source package. Gives the target vpxrc_libvpx.
+# that name), the cache, the upstream release, Debian's source package. Gives the targets
+# vpxrc_libvpx and vpxrc_libvpx_high.
 
 set(VPXRC_LIBVPX_VERSION 1.17.0)
 set(VPXRC_LIBVPX_SHA256 1020f184046187baa2985dbde38e0691f49c44088bca7a1842b0236c6081dc0a)
@@ -64,7 +66,7 @@ function(vpxrc_fetch_libvpx cache tarball)
   vpxrc_fail("no libvpx ${VPXRC_LIBVPX_VERSION} source in reach (Debian's answer: ${cache}/apt.log): fetch ${VPXRC_LIBVPX_URL} elsewhere and set VPXRC_LIBVPX_SOURCE to the file")
 endfunction()
 
-function(vpxrc_build_libvpx cache entry sanitize)
+function(vpxrc_build_libvpx cache entry sanitize options)
   # One process builds, the others wait and find its result. The lock dies with its holder, so what
   # lies under a .tmp name is a killed build's and may go.
   file(LOCK ${cache}/lock GUARD FUNCTION TIMEOUT 1800)
@@ -95,10 +97,11 @@ function(vpxrc_build_libvpx cache entry sanitize)
   set(environment ${CMAKE_COMMAND} -E env --unset=CFLAGS --unset=CXXFLAGS --unset=CPPFLAGS --unset=ASFLAGS
     --unset=LDFLAGS --unset=MAKEFLAGS --unset=MFLAGS --unset=MAKELEVEL
     CC=${CMAKE_C_COMPILER} CXX=${CMAKE_CXX_COMPILER})
-  # 8 bit only; no libyuv, because only the programs use it and vpxenc needs no scaler here.
+  # No libyuv, because only the programs use it and vpxenc needs no scaler here.
   vpxrc_run("libvpx's configure" ${log} ${environment} LDFLAGS=${sanitize} ${CMAKE_COMMAND} -E chdir ${temp}/build
     ../src/configure --disable-vp8 --disable-examples --disable-tools --disable-docs --disable-unit-tests
-    --enable-pic --enable-static --disable-shared --disable-webm-io --disable-libyuv ${assembler} --extra-cflags=${sanitize})
+    --enable-pic --enable-static --disable-shared --disable-webm-io --disable-libyuv ${assembler} ${options}
+    --extra-cflags=${sanitize})
   vpxrc_run("building libvpx" ${log} ${environment} ${VPXRC_MAKE} -C ${temp}/build -j${cores} libvpx.a)
   set(programs vpxenc.c args.c y4minput.c ivfdec.c ivfenc.c rate_hist.c tools_common.c warnings.c vpxstats.c)
   list(TRANSFORM programs PREPEND ${temp}/src/)
@@ -126,19 +129,26 @@ endif()
 file(SHA256 ${CMAKE_CURRENT_LIST_FILE} recipe)
 string(SHA256 hash "${recipe} ${sanitize} ${CMAKE_SYSTEM_PROCESSOR} ${CMAKE_C_COMPILER_ID} ${CMAKE_C_COMPILER_VERSION}")
 string(SUBSTRING ${hash} 0 12 hash)
-set(VPXRC_LIBVPX_BUILD libvpx-${VPXRC_LIBVPX_VERSION}-${hash})
-if(NOT EXISTS ${cache}/${VPXRC_LIBVPX_BUILD})
-  vpxrc_build_libvpx(${cache} ${VPXRC_LIBVPX_BUILD} "${sanitize}")
-endif()
-message(STATUS "vpxrc: ${cache}/${VPXRC_LIBVPX_BUILD}")
 
-add_library(vpxrc_libvpx INTERFACE)
-# SYSTEM: our -Werror must not judge libvpx's headers.
-target_include_directories(vpxrc_libvpx SYSTEM INTERFACE
-  ${cache}/${VPXRC_LIBVPX_BUILD}/src ${cache}/${VPXRC_LIBVPX_BUILD}/build)
-target_link_libraries(vpxrc_libvpx INTERFACE ${cache}/${VPXRC_LIBVPX_BUILD}/build/libvpx.a)
-# The entry's name, not its path: a wheel may move, and Python knows where its user's cache is.
-target_compile_definitions(vpxrc_libvpx INTERFACE
-  VPXRC_LIBVPX_VERSION="${VPXRC_LIBVPX_VERSION}"
-  VPXRC_LIBVPX_SHA256="${VPXRC_LIBVPX_SHA256}"
-  VPXRC_LIBVPX_BUILD="${VPXRC_LIBVPX_BUILD}")
+# Gives the target of a build of libvpx; further arguments are options of its configure script.
+function(vpxrc_add_libvpx target cache entry sanitize)
+  if(NOT EXISTS ${cache}/${entry})
+    vpxrc_build_libvpx(${cache} ${entry} "${sanitize}" "${ARGN}")
+  endif()
+  message(STATUS "vpxrc: ${cache}/${entry}")
+  add_library(${target} INTERFACE)
+  # SYSTEM: our -Werror must not judge libvpx's headers.
+  target_include_directories(${target} SYSTEM INTERFACE ${cache}/${entry}/src ${cache}/${entry}/build)
+  target_link_libraries(${target} INTERFACE ${cache}/${entry}/build/libvpx.a)
+  # The entry's name, not its path: a wheel may move, and Python knows where its user's cache is.
+  target_compile_definitions(${target} INTERFACE
+    VPXRC_LIBVPX_VERSION="${VPXRC_LIBVPX_VERSION}"
+    VPXRC_LIBVPX_SHA256="${VPXRC_LIBVPX_SHA256}"
+    VPXRC_LIBVPX_BUILD="${entry}")
+endfunction()
+
+set(entry libvpx-${VPXRC_LIBVPX_VERSION}-${hash})
+vpxrc_add_libvpx(vpxrc_libvpx ${cache} ${entry} "${sanitize}")
+# Nothing here decodes with libvpx.
+vpxrc_add_libvpx(vpxrc_libvpx_high ${cache} ${entry}-high "${sanitize}"
+  --enable-vp9-highbitdepth --disable-vp9-decoder)

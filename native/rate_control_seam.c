@@ -170,14 +170,15 @@ int vpxrc_seam_tpl(const void *encoder, int position, int *rows, int *cols, doub
   *rows = (cpi->common.mi_rows + kStep - 1) / kStep;
   *cols = (cpi->common.mi_cols + kStep - 1) / kStep;
   if (out == NULL) return 1;
+  const double unit = 1 << ((int)cpi->common.bit_depth - 8);
   for (int r = 0; r < *rows; ++r) {
     for (int c = 0; c < *cols; ++c, out += VPXRC_TPL_FIELDS) {
       const TplDepStats *const s = &frame->tpl_stats_ptr[r * kStep * frame->stride + c * kStep];
-      out[0] = (double)s->intra_cost;
-      out[1] = (double)s->inter_cost;
-      out[2] = (double)s->mc_flow;
-      out[3] = (double)s->mc_dep_cost;
-      out[4] = (double)s->mc_ref_cost;
+      out[0] = (double)s->intra_cost / unit;
+      out[1] = (double)s->inter_cost / unit;
+      out[2] = (double)s->mc_flow / unit;
+      out[3] = (double)s->mc_dep_cost / unit;
+      out[4] = (double)s->mc_ref_cost / unit;
       out[5] = s->ref_frame_index;
       out[6] = s->mv.as_mv.row;
       out[7] = s->mv.as_mv.col;
@@ -186,7 +187,9 @@ int vpxrc_seam_tpl(const void *encoder, int position, int *rows, int *cols, doub
   return 1;
 }
 
-int vpxrc_ac_quantizer(int q_index) { return vp9_ac_quant(q_index, 0, VPX_BITS_8); }
+int vpxrc_ac_quantizer(int q_index, int bit_depth) {
+  return vp9_ac_quant(q_index, 0, (vpx_bit_depth_t)bit_depth);
+}
 
 /* Sum over the mode-info units of a rectangle, clipped to the frame. */
 static void sum_tpl(const VP9_COMP *cpi, const TplDepFrame *frame, int row0, int col0,
@@ -305,6 +308,17 @@ static vpxrc_place place_of(const VP9_COMP *cpi, const seam_state *state) {
       .is_shown = again || cm->show_frame,
   };
   return place;
+}
+
+static vpxrc_plane plane_of(const YV12_BUFFER_CONFIG *picture, uint8_t *data, int stride, int width,
+                            int height) {
+  vpxrc_plane plane = {data, stride, width, height};
+#if CONFIG_VP9_HIGHBITDEPTH
+  if (picture->flags & YV12_FLAG_HIGHBITDEPTH) plane.data = CONVERT_TO_SHORTPTR(data);
+#else
+  (void)picture;
+#endif
+  return plane;
 }
 
 static void describe_frame(VP9_COMP *cpi, const seam_state *state, vpxrc_frame *frame) {
@@ -479,12 +493,12 @@ vpx_codec_err_t vp9_extrc_update_encodeframe_result(EXT_RATECTRL *rc, int64_t bi
                        cpi->interp_filter_selected[0][0], cpi->interp_filter_selected[0][1],
                        cpi->interp_filter_selected[0][2]},
       .bits = bit_count,
-      .reconstruction = {{picture->y_buffer, picture->y_stride, picture->y_crop_width,
-                          picture->y_crop_height},
-                         {picture->u_buffer, picture->uv_stride, picture->uv_crop_width,
-                          picture->uv_crop_height},
-                         {picture->v_buffer, picture->uv_stride, picture->uv_crop_width,
-                          picture->uv_crop_height}},
+      .reconstruction = {plane_of(picture, picture->y_buffer, picture->y_stride,
+                                  picture->y_crop_width, picture->y_crop_height),
+                         plane_of(picture, picture->u_buffer, picture->uv_stride,
+                                  picture->uv_crop_width, picture->uv_crop_height),
+                         plane_of(picture, picture->v_buffer, picture->uv_stride,
+                                  picture->uv_crop_width, picture->uv_crop_height)},
   };
   if (!state->controller->observe) {
     rc->funcs.rc_type |= VPX_RC_QP;

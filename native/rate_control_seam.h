@@ -93,9 +93,10 @@ typedef struct vpxrc_decision {
   const float *superblock_scale; /* [sb_rows * sb_cols] or NULL: libvpx's own TPL scale */
 } vpxrc_decision;
 
+/* Samples are uint8_t, or uint16_t where they have more than 8 bits. */
 typedef struct vpxrc_plane {
-  const uint8_t *data;
-  int32_t stride;
+  const void *data;
+  int32_t stride; /* in samples */
   int32_t width;
   int32_t height;
 } vpxrc_plane;
@@ -132,12 +133,14 @@ vpx_codec_err_t vpxrc_seam_attach(vpx_codec_ctx_t *codec, vpxrc_controller *cont
 
 /* TPL statistics after propagation of one frame of the current group, per 32x32 block, as
  * [*rows][*cols][VPXRC_TPL_FIELDS]: intra_cost, inter_cost, mc_flow, mc_dep_cost, mc_ref_cost,
- * reference (0..2, -1 = none), mv row, mv column (1/8 sample). `out` may be NULL to ask for the
- * size. Returns 0 where the frame has none. */
+ * reference (0..2, -1 = none), mv row, mv column (1/8 sample). Costs are those of samples of 8
+ * bits: with more bits they are scaled down. `out` may be NULL to ask for the size. Returns 0 where
+ * the frame has none. */
 int vpxrc_seam_tpl(const void *encoder, int group_position, int *rows, int *cols, double *out);
 
-/* The AC quantiser step of a q index 0..255 for 8-bit video, in eighths of a sample. */
-int vpxrc_ac_quantizer(int q_index);
+/* The AC quantiser step of a q index 0..255, in eighths of a sample. For a bit depth above 8 this
+ * needs the libvpx that is built for it. */
+int vpxrc_ac_quantizer(int q_index, int bit_depth);
 
 #ifdef __cplusplus
 } /* extern "C" */

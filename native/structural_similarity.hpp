@@ -13,4 +13,8 @@ constexpr int kSsimWindow = 8;  // samples, of a window's sides
 // block of 4x4 do not count.
 double structural_similarity(const uint8_t *plane, const uint8_t *reference, int width, int height);
 
+// The same of samples of 10 bits.
+double structural_similarity(const uint16_t *plane, const uint16_t *reference, int width,
+                             int height);
+
 }  // namespace vpxrc

@@ -83,7 +83,7 @@ class Plane {
 };
 
 double lambda_of(int q_index) {
-  const double step = vpxrc_ac_quantizer(q_index);
+  const double step = vpxrc_ac_quantizer(q_index, 8);
   // libvpx's rdmult over 2^7, and over 16 for the unit of its distortions
   return 4.3 * step * step / 2048;
 }
@@ -376,7 +376,7 @@ class Model {
 
   // Rate and distortion of residual_. Leaves its coded coefficients in dequantised_, if coded_.
   Coded code(int q_index) {
-    const int step = vpxrc_ac_quantizer(q_index);
+    const int step = vpxrc_ac_quantizer(q_index, 8);
     const int energy = kernels_.energy(residual_);
     const Coded skipped{1, energy};
     coded_ = false;

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vpxrc import Video, _native, video_from_frames
+from vpxrc import Video, _native, _native_high, video_from_frames
 from vpxrc.media.frames import frame_bytes
 from vpxrc.parallel import open_workers
 
@@ -23,7 +23,8 @@ SHARED_CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 def _held() -> dict[str, set[str]]:
     """Return what this process holds: threads that it would wait for, encoders, temporaries."""
     threads = {thread.name for thread in threading.enumerate() if not thread.daemon}
-    encoders = {f"encoder {number}" for number in range(_native.num_running())}
+    running = _native.num_running() + _native_high.num_running()
+    encoders = {f"encoder {number}" for number in range(running)}
     mine = Path(tempfile.gettempdir()).glob(f"vpxrc-{os.getpid()}-*")
     return {"threads": threads, "encoders": encoders, "temporary": {path.name for path in mine}}
 

@@ -54,17 +54,17 @@ class Steps(Policy):
     """Leaves all frames to constant-quality mode, and notes its steps and the formula's."""
 
     def begin(self, episode):
-        self.episode, self.found, self.arf_q = episode, [], -1
+        self.episode, self.found, self.arf_step = episode, [], None
 
     def decide(self, frame):
         group, options = self.episode.group, self.episode.options
         base = LEVEL_LOG2_STEP[options.cq_level]
         position = np.array([frame.group_position])
         pixels = self.episode.video.width * self.episode.video.height
-        (step,) = libvpx_steps(group, position, float(base), pixels, self.arf_q)
+        (step,) = libvpx_steps(group, position, float(base), pixels, self.arf_step)
         own = base - LOG2_STEP[frame.libvpx_q_index]
         if frame.update_type == UpdateType.ARF and frame.layer_depth == 1:
-            self.arf_q = frame.libvpx_q_index
+            self.arf_step = float(LOG2_STEP[frame.libvpx_q_index])
         self.found.append((frame.update_type, own, step))
         return Decision(-1)
 

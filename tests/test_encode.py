@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -24,9 +23,7 @@ from vpxrc import EncoderOptions, cli, encode, make_policy, video_from_frames
 from vpxrc.encoder.first_pass import first_pass_stats, first_pass_table
 from vpxrc.encoder.key_frames import cut, key_frames
 from vpxrc.encoder.types import FIRST_PASS_FIELDS
-from vpxrc.errors import InputError
-from vpxrc.media.decoding import decode_vp9, open_video
-from vpxrc.media.probing import TO_8_BITS, TO_SDR
+from vpxrc.media.decoding import decode_vp9
 from vpxrc.parallel import open_workers
 from vpxrc.quality import measure, summarize
 from vpxrc.transcoding import chunks
@@ -318,36 +315,6 @@ def test_colours_are_shown_as_they_were(tmp_path, name, options):
 
     before, after = (shown(path).reshape(-1, 3).mean(axis=0) for path in (source, output))
     assert after == pytest.approx(before, abs=3)
-
-
-@pytest.mark.parametrize(("transfer", "name"), [("smpte2084", "PQ"), ("arib-std-b67", "HLG")])
-@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le"])
-def test_hdr_is_refused_and_the_command_that_is_named_helps(tmp_path, transfer, name, pix_fmt):
-    colours = ("-color_primaries", "bt2020", "-colorspace", "bt2020nc", "-color_trc", transfer)
-    tags = f"setparams=color_primaries=bt2020:colorspace=bt2020nc:color_trc={transfer}:range=tv"
-    hdr, sdr = tmp_path / "hdr.mkv", tmp_path / "sdr.mkv"
-    source = ("-f", "lavfi", "-i", f"testsrc2=s=64x48:d=0.2,format={pix_fmt},{tags}")
-    ffmpeg(*source, "-c:v", "ffv1", *colours, hdr)
-    words = complaint(hdr, "-b", 60, "-o", tmp_path / "out.webm")
-    assert f"HDR ({name})" in words
-    command = words[words.index(TO_SDR) :]
-    ffmpeg(*(shlex.split(command.replace("IN", str(hdr), 1).replace("OUT.mkv", str(sdr)))[1:]))
-    assert facts(sdr, "-b", 60, "-o", tmp_path / "out.webm", *QUICK)["num_frames"] == 5
-    # As numbers to train on and to measure with, 8 bits are 8 bits.
-    if pix_fmt == "yuv420p":
-        assert open_video(hdr).num_frames == 5
-    else:
-        with pytest.raises(InputError, match=f"10 bits.*{re.escape(TO_SDR)}"):
-            open_video(hdr)
-
-
-def test_10_bits_are_refused_and_the_command_that_is_named_helps(tmp_path):
-    deep, flat = tmp_path / "deep.mkv", tmp_path / "flat.mkv"
-    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x48:d=0.2,format=yuv420p10le", "-c:v", "ffv1", deep)
-    words = complaint(deep, "-b", 60, "-o", tmp_path / "out.webm")
-    command = words[words.index(TO_8_BITS) :].replace("IN", str(deep)).replace("OUT.mkv", str(flat))
-    ffmpeg(*shlex.split(command)[1:])
-    assert facts(flat, "-b", 60, "-o", tmp_path / "out.webm", *QUICK)["num_frames"] == 5
 
 
 @pytest.mark.parametrize(

@@ -377,21 +377,6 @@ def test_a_damaged_stream_is_refused(media, tmp_path, num_bytes):
         open_video(tmp_path / "damaged.mp4")
 
 
-@pytest.mark.parametrize("pix_fmt", ["yuv420p10le", "yuv422p12le", "gbrp10le"])
-def test_more_than_8_bits_are_refused_by_name(media, tmp_path, pix_fmt):
-    ffmpeg("-i", media / "clip.y4m", "-pix_fmt", pix_fmt, "-c:v", "ffv1", tmp_path / "deep.mkv")
-    bits = "12" if "12" in pix_fmt else "10"
-    with pytest.raises(InputError, match=rf"deep\.mkv: {bits} bits per sample \({pix_fmt}\)"):
-        open_video(tmp_path / "deep.mkv")
-
-
-def test_10_bit_hevc_is_refused(media, tmp_path):
-    x265 = ("-c:v", "libx265", "-x265-params", "log-level=none")
-    ffmpeg("-i", media / "clip.y4m", "-pix_fmt", "yuv420p10le", *x265, tmp_path / "hdr.mp4")
-    with pytest.raises(InputError, match=r"10 bits per sample \(yuv420p10le\)"):
-        open_video(tmp_path / "hdr.mp4")
-
-
 def test_missing_empty_and_foreign_files_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"none\.mp4: no such file"):
         open_video(tmp_path / "none.mp4")
@@ -451,7 +436,7 @@ def test_small_pictures_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
-        (np.zeros((2, 384), np.uint16), "uint16, not uint8"),
+        (np.zeros((2, 384), np.int16), "int16, not uint8"),
         (np.zeros((2, 383), np.uint8), r"\(2, 383\), not \(num_frames, 384\)"),
         (np.zeros((2, 16, 24), np.uint8), r"\(2, 16, 24\), not"),
     ],

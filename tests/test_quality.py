@@ -156,8 +156,8 @@ def test_what_our_ssim_refuses():
     for ours, theirs, width, height, words in (
         (frames, frames, 7, 16, "7x16 is smaller than a window of 8x8"),
         (frames, frames[:1], 16, 16, "2 frames and 1 of the reference"),
-        (frames, frames, 32, 16, "frame_bytes"),
-        (frames.repeat(2, axis=1)[:, ::2], frames, 16, 16, "their bytes adjacent"),
+        (frames, frames, 32, 16, "frame_samples"),
+        (frames.repeat(2, axis=1)[:, ::2], frames, 16, 16, "their samples adjacent"),
     ):
         with pytest.raises(ValueError, match=words):
             _native.ssim(ours, theirs, width, height)

@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpxrc import Decision, EncoderOptions
+from vpxrc.media.frames import Samples
 
 LIBVPX_VERSION: str
 LIBVPX_SHA256: str
@@ -99,7 +100,7 @@ class ReadyQueue:
 class Session:
     def __init__(
         self,
-        frames: NDArray[np.uint8],
+        frames: Samples,
         width: int,
         height: int,
         fps_num: int,
@@ -134,7 +135,7 @@ class Session:
     @property
     def first_pass(self) -> NDArray[np.float64]: ...
     @property
-    def reconstruction(self) -> NDArray[np.uint8] | None: ...
+    def reconstruction(self) -> Samples | None: ...
     @property
     def error(self) -> str: ...
     @property
@@ -144,9 +145,7 @@ class Session:
 
 def linked_version() -> str: ...
 def ac_quantizer(q_index: int) -> int: ...
-def ssim(
-    frames: NDArray[np.uint8], reference: NDArray[np.uint8], width: int, height: int
-) -> NDArray[np.float64]: ...
+def ssim(frames: Samples, reference: Samples, width: int, height: int) -> NDArray[np.float64]: ...
 def kernel_levels() -> list[str]: ...
 def temporal_dependency(
     frames: NDArray[np.uint8],
@@ -162,7 +161,7 @@ def temporal_dependency(
     level: str,
 ) -> dict[str, NDArray[Any]]: ...
 def run_first_pass(
-    frames: NDArray[np.uint8],
+    frames: Samples,
     width: int,
     height: int,
     fps_num: int,
@@ -170,7 +169,7 @@ def run_first_pass(
     options: EncoderOptions,
 ) -> bytes: ...
 def run_plain_second_pass(
-    frames: NDArray[np.uint8],
+    frames: Samples,
     width: int,
     height: int,
     fps_num: int,

@@ -243,7 +243,7 @@ def map_file(file: BufferedReader, shape: tuple[int, ...] | None = None) -> NDAr
     return data
 
 
-def check_not_cut(data: NDArray[np.uint8], name: str) -> None:
+def check_not_cut(data: NDArray[Any], name: str) -> None:
     """Refuse results that come from a file which another program has cut meanwhile.
 
     Args:

@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vpxrc import _native
+from vpxrc.encoder.quantizer import log2_steps, nearest_q
 from vpxrc.encoder.types import Group, UpdateType
 from vpxrc.errors import InputError
-from vpxrc.media.frames import Video
+from vpxrc.media.frames import Video, to_8_bits
 
 Version = Literal["reconstructed", "source"]
 
@@ -43,7 +44,7 @@ class Dependency:
         references: Positions of the frames it may be predicted from, -1 = none, int32 ``[N, 3]``.
         q_index: int32 ``[N]``.
         weights: How many frames each stands for, float64 ``[N]``.
-        lambda_q_index: The q index whose lambda turns bits into distortion.
+        lambda_q_index: The q index whose lambda turns bits into distortion, on the scale of 8 bits.
         intra_cost: SATD of the best intra prediction, at least 1, int32 ``[N, rows, cols]``.
         inter_cost: SATD of the best prediction from an original reference, at most ``intra_cost``.
         reference: Position of the frame that the block is predicted from, int8; -1 = intra.
@@ -185,6 +186,9 @@ def analyse(
 ) -> Dependency:
     """Run the model over a group of pictures.
 
+    It looks at samples of 8 bits. Deeper ones are rounded, and the q indices become those of 8 bits
+    with the nearest quantiser steps.
+
     Args:
         video: The clip; at least 16x16 samples.
         show_index: The frames in the order of coding, ``[N]``, 2 to 127 of them; a frame may come
@@ -211,23 +215,46 @@ def analyse(
         raise InputError(f"version must be 'reconstructed' or 'source', not {version!r}")
     if lambda_q_index is None:
         lambda_q_index = int(q.max(initial=1))
+    frames, places = _frames_in_8_bits(video, shown)
+    lambda_q = _on_8_bit_scale(_integers("lambda_q_index", lambda_q_index), video.bit_depth)
     try:
         weighed = np.ones(len(shown)) if weights is None else np.asarray(weights, dtype=np.float64)
         fields = _native.temporal_dependency(
-            video.frames,
+            frames,
             video.width,
             video.height,
-            show_index=shown.tolist(),
+            show_index=places.tolist(),
             references=refs.tolist(),
-            q_index=q.tolist(),
+            q_index=_on_8_bit_scale(q, video.bit_depth).tolist(),
             weights=weighed.tolist(),
             reconstructed=version == "reconstructed",
-            lambda_q_index=int(_integers("lambda_q_index", lambda_q_index)),
+            lambda_q_index=int(lambda_q),
             level=level,
         )
     except ValueError as error:
         raise InputError(f"{video.name}: {error}") from error
-    return Dependency(version, shown, refs, q, weighed, lambda_q_index, **fields)
+    return Dependency(version, shown, refs, q, weighed, int(lambda_q), **fields)
+
+
+def _frames_in_8_bits(
+    video: Video, shown: NDArray[np.int32]
+) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Return frames in 8 bits, and where those of the group are among them."""
+    if video.bit_depth == 8:
+        return to_8_bits(video.frames), shown
+    kept, places = np.unique(shown, return_inverse=True)
+    outside = kept[(kept < 0) | (kept >= video.num_frames)]
+    if len(outside):
+        raise InputError(f"{video.name}: show_index {outside[0]} is outside the clip")
+    return to_8_bits(video.frames[kept]), places.astype(np.int32)
+
+
+def _on_8_bit_scale(q_index: NDArray[np.int32], bit_depth: int) -> NDArray[np.int32]:
+    """Return q indices of 8 bits for those of another bit depth; what is none stays as it is."""
+    if bit_depth == 8:
+        return q_index
+    nearest = np.array([nearest_q(step) for step in log2_steps(bit_depth).tolist()], np.int32)
+    return np.where((q_index > 0) & (q_index < 256), nearest[np.clip(q_index, 0, 255)], q_index)
 
 
 def _integers(name: str, values: ArrayLike) -> NDArray[np.int32]:

@@ -16,9 +16,9 @@ from vpxrc import _native
 from vpxrc.cache import check_not_cut
 from vpxrc.encoder.log import psnr
 from vpxrc.errors import EncoderError, InputError
-from vpxrc.media.decoding import y4m_frames
+from vpxrc.media.decoding import Y4M, y4m_frames
 from vpxrc.media.ffmpeg import run_ffmpeg
-from vpxrc.media.frames import Video, frame_bytes, split_planes
+from vpxrc.media.frames import Samples, Video, frame_samples, split_planes
 from vpxrc.storage import atomic_write, temporary_folder
 
 
@@ -86,17 +86,18 @@ def measured_qualities(encodes: pd.DataFrame) -> list[str]:
 
 
 def measure(
-    decoded: NDArray[np.uint8],
+    decoded: Samples,
     video: Video,
     metrics: Sequence[str] = METRICS,
     threads: int = 1,
 ) -> pd.DataFrame:
     """Compare decoded frames with their source, one by one.
 
-    The codec does not matter: only decoded frames are compared.
+    The codec does not matter: only decoded frames are compared. They are compared in the source's
+    own bit depth.
 
     Args:
-        decoded: Decoded frames in I420, uint8 ``[num_frames, frame_bytes]``, as
+        decoded: Decoded frames in I420, ``[num_frames, frame_samples]``, as
             :meth:`vpxrc.EncoderOptions.decode` returns them.
         video: The source.
         metrics: Any of ``psnr``, ``ssim`` and ``vmaf``; VMAF takes most of the time.
@@ -123,7 +124,7 @@ def measure(
         errors = _mean_squared_errors(decoded, video)
         for plane, error in zip("yuv", errors.T, strict=True):
             table[f"mse_{plane}"] = error
-        table["psnr_y"] = psnr(errors[:, 0])
+        table["psnr_y"] = psnr(errors[:, 0], video.bit_depth)
     filters = [metric for metric in _FILTERS if metric in metrics]
     if filters:
         for metric, values in _filter_metrics(decoded, video, filters, threads).items():
@@ -157,7 +158,6 @@ def measure_stream(
     """
     # The decoder by name, as in decode_vp9.
     shown = ffmpeg.input("pipe:", **{"c:v": "vp9", "err_detect": "explode"})
-    y4m = {"format": "yuv4mpegpipe", "pix_fmt": "yuv420p", "fps_mode": "passthrough"}
     doing = f"{video.name}: cannot measure {' and '.join(metrics)}"
     values = {}
     with temporary_folder() as folder:
@@ -166,11 +166,11 @@ def measure_stream(
             shown = shown.filter_multi_output("split", 2)
             source = _source(video, folder)
             judged = _filtered("vmaf", [_numbered(one, video) for one in (shown[1], source)], 1)
-            output = ffmpeg.merge_outputs(shown[0].output("pipe:", **y4m), judged)
+            output = ffmpeg.merge_outputs(shown[0].output("pipe:", **Y4M), judged)
         else:
-            output = shown.output("pipe:", **y4m)
+            output = shown.output("pipe:", **Y4M)
         written = run_ffmpeg(output.global_args("-xerror"), EncoderError, doing, stream, cwd=folder)
-        decoded = y4m_frames(written, video.width, video.height)
+        decoded = y4m_frames(written, video.width, video.height, video.bit_depth)
         _check_frames(decoded, video)
         if "vmaf" in metrics:
             values["vmaf"] = np.array(_read("vmaf", folder))
@@ -181,13 +181,16 @@ def measure_stream(
     return values
 
 
-def summarize(frames: pd.DataFrame, width: int, height: int) -> dict[str, float]:
+def summarize(
+    frames: pd.DataFrame, width: int, height: int, bit_depth: int = 8
+) -> dict[str, float]:
     """Return the qualities of an encode from those of its frames.
 
     Args:
         frames: The table that :func:`measure` returned.
         width: Luma width in pixels. Width and height decide how much each plane weighs.
         height: Luma height in pixels.
+        bit_depth: Bits per sample of the source.
 
     Returns:
         A value for each of :data:`QUALITIES` whose metric is in ``frames``: ``psnr``, the mean over
@@ -198,9 +201,9 @@ def summarize(frames: pd.DataFrame, width: int, height: int) -> dict[str, float]
     if "psnr_y" in frames:
         summary["psnr"] = float(frames["psnr_y"].mean())
         luma = width * height
-        chroma = (frame_bytes(width, height) - luma) // 2
+        chroma = (frame_samples(width, height) - luma) // 2
         error = luma * frames["mse_y"] + chroma * (frames["mse_u"] + frames["mse_v"])
-        summary["psnr_overall"] = float(psnr(error.mean() / (luma + 2 * chroma)))
+        summary["psnr_overall"] = float(psnr(error.mean() / (luma + 2 * chroma), bit_depth))
     for metric in _FILTERS:
         if metric in frames:
             summary[metric] = float(frames[metric].mean())
@@ -228,29 +231,32 @@ def evenness(frames: pd.DataFrame) -> dict[str, float]:
     return {"ssim_std": float(values.std()), "ssim_worst": float(worst.mean())}
 
 
-def _mean_squared_errors(decoded: NDArray[np.uint8], video: Video) -> NDArray[np.float64]:
+def _mean_squared_errors(decoded: Samples, video: Video) -> NDArray[np.float64]:
     """Return the mean squared error of each frame's Y, U and V, ``[num_frames, 3]``."""
     errors = np.empty((video.num_frames, 3))
+    # Exact in integers: the square of a difference of samples fits twice their bits.
+    square = np.uint16 if video.bit_depth == 8 else np.uint32
     # One frame at a time, since a frame fits the processor's cache.
     for index, frame in enumerate(decoded):
         planes = zip(
             split_planes(frame, video.width, video.height), video.planes(index), strict=True
         )
         for plane, (ours, source) in enumerate(planes):
-            # Exact in integers: the square of a difference of bytes fits 16 bits.
-            difference = (np.maximum(ours, source) - np.minimum(ours, source)).astype(np.uint16)
+            difference = (np.maximum(ours, source) - np.minimum(ours, source)).astype(square)
             difference *= difference
             errors[index, plane] = int(difference.sum(dtype=np.uint64)) / difference.size
     return errors
 
 
-def _check_frames(decoded: NDArray[np.uint8], video: Video) -> None:
+def _check_frames(decoded: Samples, video: Video) -> None:
     if len(decoded) != video.num_frames:
         raise EncoderError(
             f"{video.name}: the stream shows {len(decoded)} frames, its source {video.num_frames}"
         )
     if decoded.shape != video.frames.shape:
         raise EncoderError(f"{video.name}: the stream's frames are not of its source's size")
+    if decoded.dtype != video.frames.dtype:
+        raise EncoderError(f"{video.name}: the stream has not its source's bit depth")
 
 
 def _check_number(measured: int, video: Video) -> None:
@@ -268,7 +274,7 @@ def _check_vmaf(video: Video) -> None:
 
 
 def _filter_metrics(
-    decoded: NDArray[np.uint8], video: Video, metrics: list[str], threads: int
+    decoded: Samples, video: Video, metrics: list[str], threads: int
 ) -> dict[str, list[float]]:
     """Return the values of metrics that ffmpeg's filters measure, by metric, one per frame.
 
@@ -299,7 +305,7 @@ def _raw(video: Video) -> dict[str, object]:
     """Return ffmpeg's options for a raw input with the frames of a clip."""
     return {
         "format": "rawvideo",
-        "pix_fmt": "yuv420p",
+        "pix_fmt": "yuv420p" if video.bit_depth == 8 else "yuv420p10le",
         "video_size": (video.width, video.height),
         "framerate": str(video.fps),
     }

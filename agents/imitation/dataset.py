@@ -187,7 +187,7 @@ class _Tutor(PolicyWrapper):
         expected = note.bits * np.exp2(-PRIOR.slope * (self._base + offset))
         bits = np.log2(np.maximum(one["bits"], 8.0) / np.maximum(expected, 8.0))
         bits[note.bits <= 0] = np.nan  # overlays: paid as the frame they show
-        mse = np.maximum(one["sse_y"] / log.clip.pixels, 1e-3)
+        mse = np.maximum(one["sse_y"] / (log.clip.pixels * log.clip.error_unit), 1e-3)
         distortion = np.log2(mse / note.distortion)
         distortion[~found] = np.nan
         kinds = one["update_type"]

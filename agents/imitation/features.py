@@ -182,7 +182,7 @@ def _whole(group: GroupView, prior: Steps) -> NDArray[np.float32]:
         recent = records[records["group_index"] == coded["group_index"][-1]]
         frames = max(len(shown_rows(recent)), 1)
         before = float(np.log2(max(recent["bits"].sum() / frames / per_frame, 1e-3)))
-        all_of_it = psnr(shown["sse_y"] / pixels)
+        all_of_it = psnr(shown["sse_y"] / pixels, video.bit_depth)
         quality = float(all_of_it[-frames:].mean() - all_of_it.mean())
     # Positive: more is left than the clip's average for the frames that are left.
     left = max(num_frames - len(shown), 1)

@@ -420,7 +420,8 @@ def played_episode(played: Played, log: EncodeLog, rewards: Array) -> PlayedEpis
     parts = [log.records[first:last] for first, last in played.steps]
     bits = np.array([part["bits"].sum() for part in parts])
     coded = [coded_rows(part) for part in parts]
-    errors = np.array([part["sse_y"].mean() if len(part) else np.nan for part in coded])
+    unit = log.clip.error_unit
+    errors = np.array([part["sse_y"].mean() / unit if len(part) else np.nan for part in coded])
     return PlayedEpisode(
         observations=played.observations,
         actions=played.actions,

@@ -92,7 +92,8 @@ class Measured:
         result = np.zeros(len(rows))
         frames = shown.sum()
         if part == "psnr":
-            result[shown] = psnr(rows["sse_y"][shown] / self.log.clip.pixels) / frames
+            clip = self.log.clip
+            result[shown] = psnr(rows["sse_y"][shown] / clip.pixels, clip.bit_depth) / frames
         elif part in _STREAM_METRICS:
             order = np.argsort(rows["show_index"][shown])
             values = np.empty(frames)

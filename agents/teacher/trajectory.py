@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
-from vpxrc.encoder.quantizer import LOG2_STEP, nearest_q
+from vpxrc.encoder.quantizer import LOG2_STEP, log2_steps, nearest_q
 from vpxrc.encoder.types import Decision, Frame
 from vpxrc.errors import InputError
 from vpxrc.policies.base import Episode, Policy
@@ -54,7 +54,7 @@ class Trajectory:
         rows = log.coded
         return cls(
             **{name: rows[name].copy() for name in _FRAME_FIELDS},
-            step=LOG2_STEP[rows["q_index"]],
+            step=log2_steps(log.clip.bit_depth)[rows["q_index"]],
             lambda_scale=rows["lambda_scale"].copy(),
             superblock_scale=tuple(decision.superblock_scale for decision in decisions),
         )

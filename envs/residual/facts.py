@@ -213,7 +213,7 @@ class PastFacts:
         overall = view.psnr_sum / view.num_shown if view.num_shown else 0.0
 
         def quality(part: NDArray[np.void]) -> float:
-            levels = np.atleast_1d(psnr(part["sse_y"] / view.pixels))
+            levels = np.atleast_1d(psnr(part["sse_y"] / view.pixels, view.video.bit_depth))
             return _mean(levels - overall) if view.num_shown else 0.0
 
         coded = coded_rows(rows)

@@ -1,5 +1,5 @@
-// The native code under sanitizers: `make sanitize`. Python's tests compare with
-// libvpx's own programs; these walk every path of the C and C++ code on small, odd-sized clips.
+// Encode sessions under sanitizers, on small, odd-sized clips. Python's tests compare with libvpx's
+// own programs.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,8 +15,8 @@
 #include <vector>
 
 #include "check.hpp"
+#include "clip.hpp"
 #include "encode_session.hpp"
-#include "temporal_dependency.hpp"
 
 using vpxrc::Control;
 using vpxrc::Decision;
@@ -24,33 +24,7 @@ using vpxrc::EncoderOptions;
 using vpxrc::EncodeSession;
 using vpxrc::State;
 
-void test_search_tree();  // of test_search_tree.cpp
-void test_network();      // of test_network.cpp
-
 namespace {
-
-struct Clip {
-  std::vector<uint8_t> bytes;
-  vpxrc::Source source;
-};
-
-// A texture that moves by one sample a frame, with a cut and a little noise.
-Clip make_clip(int width, int height, int num_frames) {
-  Clip clip;
-  clip.source = {nullptr, num_frames, width, height, 30, 1};
-  clip.bytes.resize(clip.source.frame_bytes() * num_frames);
-  clip.source.frames = clip.bytes.data();
-  std::mt19937 random(7);
-  uint8_t *out = clip.bytes.data();
-  for (int n = 0; n < num_frames; ++n) {
-    const int seed = n < num_frames / 2 ? 3 : 11;
-    for (int y = 0; y < height; ++y)
-      for (int x = 0; x < width; ++x)
-        *out++ = uint8_t(((x + n) * seed ^ (y * 5)) % 200 + random() % 8);
-    for (size_t i = 0; i < 2 * clip.source.chroma_bytes(); ++i) *out++ = uint8_t(128 + i % 16);
-  }
-  return clip;
-}
 
 std::string stream_of(const std::vector<vpxrc::Packet> &packets) {
   std::string stream;
@@ -257,38 +231,10 @@ void refused_by_libvpx(const Clip &clip) {
   CHECK(!session.error().empty());
 }
 
-// The model on odd sizes, at every level of vector instructions; Python's tests know the numbers.
-void model_is_the_same_at_every_level(const Clip &clip) {
-  const vpxrc::Source &source = clip.source;
-  std::vector<vpxrc::DependencyFrame> frames;
-  for (int n = 0; n < source.num_frames; ++n)
-    frames.push_back(
-        {source.frame(n), {n - 1, n > 2 ? 0 : -1, n > 3 ? n - 3 : -1}, 1 + n * 7, 1.0});
-  for (const bool reconstructed : {false, true}) {
-    const auto run = [&](const std::string &level) {
-      return vpxrc::temporal_dependency(frames, source.width, source.height, reconstructed, 150,
-                                        *vpxrc::block_kernels(level));
-    };
-    const vpxrc::Dependency scalar = run("scalar");
-    // Something depends on something, but in a picture of one block.
-    const auto &importances = scalar.frame_importance;
-    CHECK(scalar.rows * scalar.cols == 1 ||
-          *std::max_element(importances.begin(), importances.end()) > 1);
-    for (const std::string &level : vpxrc::kernel_levels()) {
-      const vpxrc::Dependency other = run(level);
-      CHECK(other.mv == scalar.mv && other.rate == scalar.rate);
-      CHECK(other.distortion == scalar.distortion && other.importance == scalar.importance);
-    }
-  }
-  CHECK(vpxrc::block_kernels("none such") == nullptr);
-}
-
 }  // namespace
 
-int main() {
-  test_search_tree();
-  test_network();
-  const Clip odd = make_clip(97, 67, 34);
+void test_session(int bit_depth) {
+  const Clip odd = make_clip(97, 67, 34, bit_depth);
   for (const int layers : {0, 1, 6})
     for (const bool tpl : {false, true}) {
       EncoderOptions options;
@@ -309,8 +255,4 @@ int main() {
   not_of_a_fork(odd, options);
   many_at_once(odd, options);
   refused_by_libvpx(odd);
-  model_is_the_same_at_every_level(odd);
-  model_is_the_same_at_every_level(make_clip(16, 16, 3));
-  std::puts("native tests passed");
-  return 0;
 }

@@ -107,6 +107,13 @@ _Fps = Annotated[
         help="Constant rate, e.g. 30 or 30000/1001. By default the video's own or a usual one.",
     ),
 ]
+_BitDepth = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|8|10",
+        help="Bits per sample. With auto, a source of more than 8 bits keeps 10 of them.",
+    ),
+]
 _Chunk = Annotated[
     float | None,
     typer.Option(
@@ -165,6 +172,7 @@ def encode(
     deinterlace: _Deinterlace = True,
     strict: _Strict = False,
     fps: _Fps = None,
+    bit_depth: _BitDepth = "auto",
     chunk: _Chunk = None,
     jobs: _Jobs = None,
     sample: _Sample = False,
@@ -177,8 +185,8 @@ def encode(
     """Encode a video to VP9 under a policy.
 
     Phone videos are turned upright, a variable frame rate becomes a constant one, interlaced video
-    is deinterlaced, audio stays in time, and .webm keeps colours, the shape of the pixels, the
-    title, chapters, languages and text subtitles. 10-bit and HDR video is refused.
+    is deinterlaced, audio stays in time, and .webm keeps colours, HDR, the shape of the pixels, the
+    title, chapters, languages and text subtitles.
 
     \b
     Examples:
@@ -191,7 +199,7 @@ def encode(
       vpxrc encode holiday.mp4 --target vmaf=93 --sample    # what would it be?
     """  # noqa: D301 - typer wants the \b as it is
     quality = None if target is None else QualityTarget.parse(target)
-    _check_options(bitrate, size, target, chunk, fps)
+    _check_options(bitrate, size, target, chunk, fps, bit_depth)
     policy = _tuned(policy, tune)
     chosen = make_policy(policy)
     if effort > 1:
@@ -208,6 +216,7 @@ def encode(
         "deinterlace": deinterlace,
         "strict": strict,
         "fps": fps,
+        "bit_depth": None if bit_depth == "auto" else int(bit_depth),
         "jobs": jobs,
     }
     if sample:
@@ -222,13 +231,7 @@ def encode(
     with _progress(f"{source.stem}, {policy}", hidden=as_json or quiet) as progress:
         result = transcode(source, output, **common, **more, progress=progress)
     _keep_log(log, result)
-    asked = {
-        "policy": policy,
-        "target_bitrate": bitrate,
-        "target_size": None if size is None else size * MEGABYTE,
-        "target": target,
-        "overshoot": None if bitrate is None else result.log.bitrate / bitrate - 1,
-    }
+    asked = _asked(policy, bitrate, size, target, result)
     _report(result, asked, chosen.observes, None if quiet and not as_json else as_json)
 
 
@@ -245,6 +248,19 @@ def _progress(title: str, hidden: bool) -> Iterator[Callable[[int, int | None], 
             bar.update(task, completed=done)
 
         yield progress
+
+
+def _asked(
+    policy: str, bitrate: int | None, size: float | None, target: str | None, result: Transcoded
+) -> dict[str, Any]:
+    """Return what was asked for, by the names that it has in JSON."""
+    return {
+        "policy": policy,
+        "target_bitrate": bitrate,
+        "target_size": None if size is None else size * MEGABYTE,
+        "target": target,
+        "overshoot": None if bitrate is None else result.log.bitrate / bitrate - 1,
+    }
 
 
 def _report(
@@ -313,10 +329,13 @@ def _check_options(
     target: str | None,
     chunk: float | None,
     fps: str | None,
+    bit_depth: str,
 ) -> None:
     """Refuse what :func:`transcode` would, by the names of the options."""
     if sum(one is not None for one in (bitrate, size, target)) != 1:
         raise InputError("give one of -b KBIT, --size MB and --target QUALITY=SCORE")
+    if bit_depth not in ("auto", "8", "10"):
+        raise InputError(f"--bit-depth is auto, 8 or 10, not {bit_depth!r}")
     if size is not None and not 0 < size < float("inf"):
         raise InputError(f"--size must be above 0, not {size:g}")
     if chunk is not None and not 0 <= chunk < float("inf"):

@@ -5,20 +5,26 @@ import hashlib
 import json
 import threading
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc import _native
+from vpxrc import _native, _native_high
 from vpxrc.cache import check_not_cut, read_entry, write_entry
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.types import FIRST_PASS_FIELDS
 from vpxrc.errors import EncoderError, InputError
-from vpxrc.media.frames import Video
+from vpxrc.media.frames import Samples, Video
 from vpxrc.storage import atomic_write, cache_dir
 
 
-def geometry(video: Video) -> tuple[NDArray[np.uint8], int, int, int, int]:
+def library(video: Video) -> ModuleType:
+    """Return the extension with the libvpx for the bit depth of a clip."""
+    return _native if video.bit_depth == 8 else _native_high
+
+
+def geometry(video: Video) -> tuple[Samples, int, int, int, int]:
     """Return frames, width, height and frame rate as the extension takes them."""
     fps = video.fps
     return video.frames, video.width, video.height, fps.numerator, fps.denominator
@@ -98,7 +104,7 @@ def first_pass_stats(video: Video, options: EncoderOptions) -> bytes:
         stats = read_entry(path)
         if stats is None:
             try:
-                stats = _native.run_first_pass(*geometry(video), options)
+                stats = library(video).run_first_pass(*geometry(video), options)
             except RuntimeError as error:
                 raise EncoderError(f"{video.name}: first pass: {error}") from error
             check_not_cut(video.frames, video.name)

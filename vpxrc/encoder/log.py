@@ -113,14 +113,15 @@ class EncodeLog:
     @property
     def psnr(self) -> float:
         """Mean over the shown frames of the luma PSNR in dB, each at most 100."""
-        return float(psnr(self.shown["sse_y"] / self.clip.pixels).mean())
+        return float(psnr(self.shown["sse_y"] / self.clip.pixels, self.clip.bit_depth).mean())
 
     @property
     def psnr_overall(self) -> float:
         """PSNR in dB of the mean squared error over all planes of all shown frames."""
         shown = self.shown
         total = shown["sse_y"].sum() + shown["sse_u"].sum() + shown["sse_v"].sum()
-        return float(psnr(np.asarray(total / (len(shown) * self.clip.frame_bytes))))
+        mean = total / (len(shown) * self.clip.frame_samples)
+        return float(psnr(mean, self.clip.bit_depth))
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return the records as a table, with ``update_type`` in words."""
@@ -161,12 +162,15 @@ def _read_only(rows: NDArray[np.void]) -> NDArray[np.void]:
     return rows
 
 
-def psnr(mse: ArrayLike) -> NDArray[np.float64]:
-    """Return the PSNR in dB of mean squared errors of 8-bit samples, at most 100.
+def psnr(mse: ArrayLike, bit_depth: ArrayLike = 8) -> NDArray[np.float64]:
+    """Return the PSNR in dB of mean squared errors, at most 100.
 
     Args:
         mse: Any shape, each at least 0.
+        bit_depth: Bits per sample, one for all or of the same shape; they set the peak, 255 for 8
+            and 1023 for 10.
     """
-    lowest = 255**2 / 10 ** (MAX_PSNR / 10)
-    result = 10 * np.log10(255**2 / np.maximum(mse, lowest))
+    peak = 2.0 ** np.asarray(bit_depth) - 1
+    lowest = peak**2 / 10 ** (MAX_PSNR / 10)
+    result = 10 * np.log10(peak**2 / np.maximum(mse, lowest))
     return np.asarray(result, dtype=np.float64)

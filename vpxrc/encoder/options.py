@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vpxrc.encoder.quantizer import MULTI_LAYER
 from vpxrc.errors import InputError
 from vpxrc.media.decoding import decode_vp9
-from vpxrc.media.frames import ClipFormat, Video
+from vpxrc.media.frames import ClipFormat, Samples, Video
 
 if TYPE_CHECKING:
     from vpxrc.encoder.session import Session
@@ -127,19 +126,19 @@ class EncoderOptions:
 
         return EncodeSession(video, self, **arguments)
 
-    def decode(self, stream: bytes | Path, clip: ClipFormat) -> NDArray[np.uint8]:
+    def decode(self, stream: bytes | Path, clip: ClipFormat) -> Samples:
         """Decode a stream by a program that is not the encoder's: ffmpeg's own VP9 decoder.
 
         Args:
             stream: An IVF or WebM file, or its bytes.
-            clip: The clip, which has the stream's size.
+            clip: The clip, which has the stream's size and bit depth.
 
         Returns:
-            uint8 ``[num_frames, frame_bytes]``, rows as in :class:`vpxrc.Video`: exactly the frames
+            ``[num_frames, frame_samples]``, rows as in :class:`vpxrc.Video`: exactly the frames
             that are shown.
 
         Raises:
-            EncoderError: The stream cannot be decoded or has another size.
+            EncoderError: The stream cannot be decoded, or has another size or bit depth.
             MissingDependencyError: There is no ffmpeg.
         """
-        return decode_vp9(stream, clip.width, clip.height)
+        return decode_vp9(stream, clip.width, clip.height, clip.bit_depth)

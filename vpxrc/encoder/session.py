@@ -9,15 +9,15 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vpxrc import _native
+from vpxrc import _native, _native_high
 from vpxrc.cache import check_not_cut
-from vpxrc.encoder.first_pass import first_pass_stats, geometry
+from vpxrc.encoder.first_pass import first_pass_stats, geometry, library
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
-from vpxrc.encoder.quantizer import LOG2_STEP
+from vpxrc.encoder.quantizer import log2_steps
 from vpxrc.encoder.types import DEFAULT_TIMEOUT, Decision, Frame, Group, State
 from vpxrc.errors import EncoderError, EncoderTimeoutError, PolicyError
-from vpxrc.media.frames import Video, split_planes
+from vpxrc.media.frames import Samples, Video, split_planes
 
 
 class Session(Protocol):
@@ -76,7 +76,7 @@ class Session(Protocol):
     @property
     def reconstruction(
         self,
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]] | None:
+    ) -> tuple[Samples, Samples, Samples] | None:
         """Y, U and V of the frame coded last, where they were asked for."""
 
     def records(self, start: int = 0) -> NDArray[np.void]:
@@ -113,9 +113,12 @@ class _Forgotten:
 
     def collect(self) -> None:
         """End sessions that nobody refers to, where there are many."""
-        if _native.num_running() >= self._most:
+        if self._num_running() >= self._most:
             gc.collect()
-            self._most = max(FEW_SESSIONS, 2 * _native.num_running())
+            self._most = max(FEW_SESSIONS, 2 * self._num_running())
+
+    def _num_running(self) -> int:
+        return _native.num_running() + _native_high.num_running()
 
 
 _forgotten = _Forgotten()
@@ -171,7 +174,7 @@ class EncodeSession:
         stats = first_pass_stats(video, options)
         _forgotten.collect()
         try:
-            self._native = _native.Session(
+            self._native: _native.Session = library(video).Session(
                 *geometry(video),
                 options,
                 stats,
@@ -308,8 +311,11 @@ class EncodeSession:
 
     @property
     def log2_step(self) -> NDArray[np.float64]:
-        """log2 of the quantiser step per q index, float64 ``[256]``, read-only: VP9's AC steps."""
-        return LOG2_STEP
+        """log2 of the quantiser step per q index, float64 ``[256]``, read-only: VP9's AC steps.
+
+        The unit is an eighth of a sample of 8 bits.
+        """
+        return log2_steps(self.video.bit_depth)
 
     def records(self, start: int = 0) -> NDArray[np.void]:
         """Return the log so far from row ``start``, dtype ``RECORD_DTYPE``."""
@@ -320,7 +326,7 @@ class EncodeSession:
     @property
     def reconstruction(
         self,
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]] | None:
+    ) -> tuple[Samples, Samples, Samples] | None:
         """Y, U and V of the frame coded last, where ``keep_reconstruction`` asked for it."""
         with self._refusals():
             frame = self._native.reconstruction

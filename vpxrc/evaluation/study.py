@@ -255,7 +255,7 @@ def _run(job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
         "target_bitrate": job.options.target_bitrate,
         "bitrate": log.bitrate,
         "overshoot": log.bitrate / job.options.target_bitrate - 1,
-        **summarize(quality, video.width, video.height),
+        **summarize(quality, video.width, video.height, video.bit_depth),
         **evenness(quality),
         "encodes": log.encodes,
         "encode_seconds": wall,
@@ -268,6 +268,8 @@ def _run(job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
         "content_hash": video.content_hash,
         "stream_sha256": hashlib.sha256(log.stream).hexdigest(),
     }
+    if video.bit_depth != 8:
+        row["bit_depth"] = video.bit_depth
     if log.options.encoder != "vp9":
         row["encoder"] = log.options.encoder
     row = {**dataclasses.asdict(log.options), **row}

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vpxrc import _native
-from vpxrc.encoder.first_pass import first_pass_stats, geometry
+from vpxrc import _native, _native_high
+from vpxrc.encoder.first_pass import first_pass_stats, geometry, library
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError, PolicyError
@@ -50,7 +50,7 @@ def verify(
         cpu_used: Speeds, 0..8.
         auto_alt_ref: Layers of alternate reference frames, 0..6.
         target_bitrate: In kbit/s; 0.06 bits per pixel by default.
-        oracle: libvpx's own encoder; :func:`oracle_program` by default.
+        oracle: libvpx's own encoder; :func:`oracle_program` of the clip's bit depth by default.
 
     Yields:
         Each check as soon as it is done. Without an oracle there are no checks against it.
@@ -59,7 +59,7 @@ def verify(
         InputError: An option is out of range, or ``oracle`` is no program.
         EncoderError: An encode failed.
     """
-    oracle = oracle_program(oracle)
+    oracle = oracle_program(oracle, video.bit_depth)
     settings = [
         EncoderOptions.for_clip(video, target_bitrate, cpu_used=speed, auto_alt_ref=layers)
         for speed in cpu_used
@@ -78,18 +78,20 @@ def verify(
         yield check_replay(video, observe(video, without_tpl))
 
 
-def oracle_program(path: Path | None = None) -> Path | None:
+def oracle_program(path: Path | None = None, bit_depth: int = 8) -> Path | None:
     """Return the program ``vpxenc``, or None if the build left none in the cache.
 
     Args:
         path: Program to use instead of the cache's.
+        bit_depth: Bits per sample of the videos that it is to encode, 8 or 10.
 
     Raises:
         InputError: ``path`` is no file.
     """
     if path is not None and not path.is_file():
         raise InputError(f"{path}: no such program")
-    program = path or cache_dir() / _native.LIBVPX_BUILD / "vpxenc"
+    build = (_native if bit_depth == 8 else _native_high).LIBVPX_BUILD
+    program = path or cache_dir() / build / "vpxenc"
     return program if program.is_file() else None
 
 
@@ -101,7 +103,7 @@ def observe(video: Video, options: EncoderOptions) -> EncodeLog:
 
 def check_plain(video: Video, log: EncodeLog) -> Check:
     """Compare an observed stream with that of the same libvpx without the hook."""
-    packets = _native.run_plain_second_pass(
+    packets = library(video).run_plain_second_pass(
         *geometry(video),
         log.options,
         first_pass_stats(video, log.options),
@@ -133,6 +135,9 @@ def check_oracle(video: Video, log: EncodeLog, oracle: Path) -> Check:
         f"--max-q={options.max_quantizer}",
         f"--enable-tpl={int(options.tpl)}",
     ]
+    if video.bit_depth > 8:
+        depth = video.bit_depth
+        arguments += ["--profile=2", f"--bit-depth={depth}", f"--input-bit-depth={depth}"]
     if options.rate_control != "vbr":
         arguments.append(f"--cq-level={options.cq_level}")
     with temporary_folder() as folder:
@@ -176,6 +181,7 @@ def check_psnr(video: Video, log: EncodeLog) -> Check:
         measure(log.options.decode(log.stream, log.clip), video, ["psnr"]),
         video.width,
         video.height,
+        video.bit_depth,
     )
     gap = max(abs(log.psnr - decoded["psnr"]), abs(log.psnr_overall - decoded["psnr_overall"]))
     return Check(

@@ -15,10 +15,13 @@ from vpxrc.errors import EncoderError, InputError
 from vpxrc.media.decoder import Decoder
 from vpxrc.media.ffmpeg import run_ffmpeg
 from vpxrc.media.frames import (
+    BIT_DEPTHS,
     MAX_DIMENSION,
     MIN_DIMENSION,
     Colours,
+    Samples,
     Video,
+    as_samples,
     check_geometry,
     content_digest,
     content_prefix,
@@ -27,12 +30,14 @@ from vpxrc.media.frames import (
     read_y4m_header,
 )
 from vpxrc.media.pictures import Pictures, has_transparency
-from vpxrc.media.probing import HDR, TO_8_BITS, TO_SDR, Source, probe
+from vpxrc.media.probing import Source, probe
 from vpxrc.media.reading import Reading, check_file
 from vpxrc.media.timing import at_rate, complete, find_timing
 from vpxrc.storage import cache_dir, sha256_file
 
-CACHE_FORMAT = 4
+CACHE_FORMAT = 5
+#: Options of an output of ffmpeg that has all frames of a stream as they are.
+Y4M = {"format": "yuv4mpegpipe", "fps_mode": "passthrough", "strict": "unofficial"}
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,15 @@ class _Wanted:
     start: float
     num_frames: int | None
     deinterlace: bool
+    bit_depth: int | None
 
     def check(self) -> None:
         """Refuse what is out of range."""
         for label, size in (("width", self.width), ("height", self.height)):
             if size is not None and not MIN_DIMENSION <= size <= MAX_DIMENSION:
                 raise InputError(f"{label} {size} is out of range {MIN_DIMENSION}..{MAX_DIMENSION}")
+        if self.bit_depth not in (None, *BIT_DEPTHS):
+            raise InputError(f"bit_depth {self.bit_depth} is none of 8 and 10")
         if not 0 <= self.start < float("inf"):
             raise InputError(f"start {self.start} s must be finite and not negative")
         if self.num_frames is not None and self.num_frames < 2:
@@ -83,9 +91,10 @@ def open_video(
     fps: Fraction | int | str | None = None,
     start: float = 0.0,
     num_frames: int | None = None,
+    bit_depth: int | None = None,
     cache: str | Path | None = None,
 ) -> Video:
-    """Open anything that ffmpeg reads as 8-bit 4:2:0 frames at a constant frame rate.
+    """Open anything that ffmpeg reads as 4:2:0 frames of 8 or 10 bits at a constant frame rate.
 
     The frames are decoded once into a memory-mapped file of the cache, whose key is made of the
     source's bytes and of all arguments but ``name``. Odd dimensions are kept, the rotation that
@@ -102,11 +111,12 @@ def open_video(
             own, or a usual one if it varies. A string may be a ratio, as in ``"30000/1001"``.
         start: Skip this many seconds.
         num_frames: Stop after this many frames at most; all of them by default.
+        bit_depth: Bits per sample, 8 or 10; by default 10 for a source that has more than 8.
         cache: Cache folder; :func:`vpxrc.storage.cache_dir` by default.
 
     Raises:
-        InputError: The file is missing, empty, truncated or corrupt, has no video stream, has more
-            than 8 bits per sample or fewer than 2 frames, or an argument is out of range.
+        InputError: The file is missing, empty, truncated or corrupt, has no video stream or fewer
+            than 2 frames, or an argument is out of range.
         OutputError: The cache cannot be written.
     """
     return decode(
@@ -117,6 +127,7 @@ def open_video(
         fps=fps,
         start=start,
         num_frames=num_frames,
+        bit_depth=bit_depth,
         cache=cache,
     ).video
 
@@ -130,6 +141,7 @@ def decode(
     fps: Fraction | int | str | None = None,
     start: float = 0.0,
     num_frames: int | None = None,
+    bit_depth: int | None = None,
     cache: str | Path | None = None,
     strict: bool = True,
     deinterlace: bool = True,
@@ -144,6 +156,7 @@ def decode(
         fps: See there.
         start: See there.
         num_frames: See there.
+        bit_depth: See there.
         cache: See there.
         strict: Whether a damaged file is refused. Else what can be decoded of it is kept.
         deinterlace: Whether frames that are marked as interlaced are deinterlaced.
@@ -155,7 +168,7 @@ def decode(
     path = source.path if isinstance(source, Source) else Path(source)
     check_file(path)
     rate = None if fps is None else parse_fps(fps)
-    wanted = _Wanted(width, height, rate, float(start), num_frames, deinterlace)
+    wanted = _Wanted(width, height, rate, float(start), num_frames, deinterlace, bit_depth)
     wanted.check()
     decoding = {
         "format": CACHE_FORMAT,
@@ -174,7 +187,8 @@ def decode(
         with write_entry(frames_file) as (temporary, note):
             source = source if isinstance(source, Source) else probe(path)
             note.about = about = _decode_file(source, temporary, wanted, strict)
-            geometry = about["width"], about["height"], Fraction(about["fps"])
+            rate = Fraction(about["fps"])
+            geometry = about["width"], about["height"], rate, about["bit_depth"]
             note.prefix, note.sha256 = content_prefix(*geometry), about["content_hash"]
         found = _open_cached(name, frames_file, path, strict)
     if found is None:
@@ -182,20 +196,21 @@ def decode(
     return found
 
 
-def decode_vp9(stream: bytes | Path, width: int, height: int) -> NDArray[np.uint8]:
+def decode_vp9(stream: bytes | Path, width: int, height: int, bit_depth: int = 8) -> Samples:
     """Decode a VP9 stream with ffmpeg's own decoder.
 
     Args:
         stream: An IVF or WebM file, or its bytes.
         width: Luma width in pixels that the stream must have.
         height: Luma height in pixels that the stream must have.
+        bit_depth: Bits per sample that the stream must have, 8 or 10.
 
     Returns:
-        uint8 ``[num_frames, frame_bytes]``, rows as in :class:`Video`: exactly the frames that are
+        ``[num_frames, frame_samples]``, rows as in :class:`Video`: exactly the frames that are
         shown, none repeated and none dropped.
 
     Raises:
-        EncoderError: The stream cannot be decoded or has another size.
+        EncoderError: The stream cannot be decoded, or has another size or bit depth.
         MissingDependencyError: There is no ffmpeg.
     """
     import ffmpeg  # where it is needed: `import vpxrc` stays quick
@@ -204,40 +219,46 @@ def decode_vp9(stream: bytes | Path, width: int, height: int) -> NDArray[np.uint
     source = "pipe:" if isinstance(stream, bytes) else f"file:{stream}"
     output = (
         ffmpeg.input(source, **{"c:v": "vp9", "err_detect": "explode"})
-        .output("pipe:", format="yuv4mpegpipe", pix_fmt="yuv420p", fps_mode="passthrough")
+        .output("pipe:", **Y4M)
         .global_args("-xerror")
     )
     data = stream if isinstance(stream, bytes) else None
     y4m = run_ffmpeg(output, EncoderError, "ffmpeg cannot decode the stream", data)
-    return y4m_frames(y4m, width, height)
+    return y4m_frames(y4m, width, height, bit_depth)
 
 
-def y4m_frames(y4m: bytes, width: int, height: int) -> NDArray[np.uint8]:
-    """Return the frames of a decoded stream, a view of the file.
+def y4m_frames(y4m: bytes, width: int, height: int, bit_depth: int = 8) -> Samples:
+    """Return the frames of a decoded stream; those of 8 bits are a view of the file.
 
     Args:
-        y4m: The file that ffmpeg wrote, 8-bit 4:2:0.
+        y4m: The file that ffmpeg wrote, 4:2:0.
         width: Luma width in pixels that it must have.
         height: Luma height in pixels that it must have.
+        bit_depth: Bits per sample that it must have, 8 or 10.
 
     Returns:
-        uint8 ``[num_frames, frame_bytes]``, rows as in :class:`Video`.
+        ``[num_frames, frame_samples]``, rows as in :class:`Video`.
 
     Raises:
-        EncoderError: It has no frames, or frames of another size.
+        EncoderError: It has no frames, or frames of another size or bit depth.
     """
     try:
         header = y4m[: y4m.index(b"\n") + 1]
-        decoded_width, decoded_height, _ = read_y4m_header(header)
+        decoded_width, decoded_height, _, decoded_depth = read_y4m_header(header)
     except ValueError:
         raise EncoderError("ffmpeg cannot decode the stream: it has no frames") from None
     if (decoded_width, decoded_height) != (width, height):
         raise EncoderError(
             f"the stream is {decoded_width}x{decoded_height}, its source {width}x{height}"
         )
+    if decoded_depth != bit_depth:
+        raise EncoderError(
+            f"the stream has {decoded_depth} bits per sample, its source {bit_depth}"
+        )
     marker = len(b"FRAME\n")
     rows = np.frombuffer(y4m, np.uint8, offset=len(header))
-    return rows.reshape(-1, marker + frame_bytes(width, height))[:, marker:]
+    frames = rows.reshape(-1, marker + frame_bytes(width, height, bit_depth))[:, marker:]
+    return frames if bit_depth == 8 else as_samples(frames.copy(), bit_depth)  # aligned
 
 
 def _open_cached(name: str, frames_file: Path, path: Path, strict: bool) -> Decoded | None:
@@ -249,8 +270,8 @@ def _open_cached(name: str, frames_file: Path, path: Path, strict: bool) -> Deco
         try:
             about = entry.about
             width, height, num_frames = about["width"], about["height"], about["num_frames"]
-            shape = (num_frames, frame_bytes(width, height))
-            frames = map_file(entry.file, shape)
+            shape = (num_frames, frame_bytes(width, height, about["bit_depth"]))
+            frames = as_samples(map_file(entry.file, shape), about["bit_depth"])
             fps, colours = Fraction(about["fps"]), Colours(**about["colours"])
             video = Video(name, frames, width, height, fps, about["content_hash"], colours)
             found = Decoded(video, Fraction(about["start"]), tuple(about["notes"]))
@@ -271,9 +292,9 @@ def _check_damage(path: Path, damage: str, strict: bool) -> None:
 
 def _decode_file(source: Source, target: Path, wanted: _Wanted, strict: bool) -> dict[str, Any]:
     """Decode a file into raw frames and return the description that goes beside them."""
-    _check_depth(source)
     path = source.path
-    read = _read_file(path, target, wanted, strict)
+    bit_depth = wanted.bit_depth or (8 if source.bit_depth <= 8 else 10)
+    read = _read_file(path, target, replace(wanted, bit_depth=bit_depth), strict)
     after = f" after {wanted.start:g} s" if wanted.start else ""
     if read.size is None or (len(read.times) < 2 and wanted.fps is None):
         raise InputError(f"{path}: {len(read.times)} frame(s){after}; a clip has at least 2")
@@ -291,8 +312,8 @@ def _decode_file(source: Source, target: Path, wanted: _Wanted, strict: bool) ->
     if len(shown) < 2:
         raise InputError(f"{path}: {len(shown)} frame(s){after}; a clip has at least 2")
     check_geometry(str(path), *size, timing.rate)
-    digest = content_digest(*size, timing.rate)
-    frames = _arrange(target, shown, frame_bytes(*size), len(times))
+    digest = content_digest(*size, timing.rate, bit_depth)
+    frames = _arrange(target, shown, frame_bytes(*size, bit_depth), len(times))
     for row in frames:
         digest.update(row)
     notes = []
@@ -306,10 +327,13 @@ def _decode_file(source: Source, target: Path, wanted: _Wanted, strict: bool) ->
         notes.append(f"{read.num_interlaced} of {len(times)} frames are interlaced, {done}")
     if read.is_transparent:
         notes.append("transparency is left out")
+    if source.bit_depth > bit_depth:
+        notes.append(f"{source.bit_depth} bits per sample are made {bit_depth}")
     return {
         "width": size[0],
         "height": size[1],
         "fps": str(timing.rate),
+        "bit_depth": bit_depth,
         "num_frames": len(shown),
         "content_hash": digest.hexdigest(),
         "colours": asdict(source.colours),
@@ -410,7 +434,8 @@ def _read_frames(
         if is_sought:
             reading.seek(wanted.start)
         video = reading.video
-        pictures = Pictures(wanted.width, wanted.height, wanted.deinterlace)
+        bit_depth = wanted.bit_depth or 8
+        pictures = Pictures(wanted.width, wanted.height, wanted.deinterlace, bit_depth)
         rates = (video.guessed_rate, video.average_rate, video.base_rate)
         read = _Read(rates, video.time_base or Fraction(1, 1000), [])
         read.origin = reading.begin + Fraction(wanted.start) if wanted.start else None
@@ -467,13 +492,3 @@ def _is_enough(wanted: _Wanted, times: list[Fraction | None], time: Fraction | N
         # At a higher rate than the file's they are more than needed.
         return wanted.fps is None and len(times) >= wanted.num_frames
     return (time - times[0]) * wanted.fps > wanted.num_frames + 1
-
-
-def _check_depth(source: Source) -> None:
-    """Refuse samples that the encoder cannot take, and name a command that converts them."""
-    if source.bit_depth > 8:
-        command = TO_SDR if source.colours.transfer in HDR else TO_8_BITS
-        raise InputError(
-            f"{source.path}: {source.bit_depth} bits per sample ({source.pixel_format}); "
-            f"only 8-bit video is supported, convert it first: {command}"
-        )

@@ -24,14 +24,15 @@ def is_truncated(path: Path) -> bool:
 
 
 def _is_whole_y4m(file: BufferedReader) -> bool:
-    """Whether the frames of 8-bit 4:2:0 Y4M are whole; True for what is not such a file."""
+    """Whether the frames of 4:2:0 Y4M are whole; True for what is not such a file."""
     try:
-        width, height, _ = read_y4m_header(file.readline(4096))
+        width, height, _, bit_depth = read_y4m_header(file.readline(4096))
     except ValueError:
         return True
     size = os.fstat(file.fileno()).st_size
+    row_bytes = frame_bytes(width, height, bit_depth)
     while header := file.readline(4096):  # each frame may have parameters, so headers differ
-        if not header.endswith(b"\n") or file.seek(frame_bytes(width, height), 1) > size:
+        if not header.endswith(b"\n") or file.seek(row_bytes, 1) > size:
             return False
     return True
 

@@ -72,6 +72,32 @@ class Chapter:
 
 
 @dataclass(frozen=True)
+class MasteringDisplay:
+    """The screen that a video was made on (SMPTE ST 2086).
+
+    Attributes:
+        chromaticities: x and y of red, green, blue and white in CIE 1931; empty where unknown.
+        luminances: The lowest and the highest luminance in cd/m2; empty where unknown.
+    """
+
+    chromaticities: tuple[float, ...] = ()
+    luminances: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class ContentLight:
+    """How light a video's pictures are (CTA-861.3).
+
+    Attributes:
+        highest: The light of the lightest pixel, MaxCLL, in cd/m2.
+        highest_mean: The mean light of the lightest picture, MaxFALL, in cd/m2.
+    """
+
+    highest: int
+    highest_mean: int
+
+
+@dataclass(frozen=True)
 class Labels:
     """What goes into a WebM file beside the packets.
 
@@ -83,6 +109,8 @@ class Labels:
         title: The title of the whole; empty without.
         language: The language of the pictures in three letters; empty without.
         chapters: In the order of the file.
+        mastering: The screen that it was made on; None where unknown.
+        light: How light it is; None where unknown.
     """
 
     colours: Colours = field(default_factory=Colours)
@@ -91,3 +119,5 @@ class Labels:
     title: str = ""
     language: str = ""
     chapters: tuple[Chapter, ...] = ()
+    mastering: MasteringDisplay | None = None
+    light: ContentLight | None = None

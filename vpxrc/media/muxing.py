@@ -14,6 +14,7 @@ from vpxrc.errors import InputError, OutputError
 from vpxrc.media.audio import Audio
 from vpxrc.media.ffmpeg import run_ffmpeg
 from vpxrc.media.frames import Colours
+from vpxrc.media.header import webm_header
 from vpxrc.media.labels import (
     FULL_RANGE,
     LIMITED_RANGE,
@@ -165,7 +166,7 @@ def write_webm(path: str | Path, ivf: bytes, companions: Companions | None = Non
 def _write(output: "OutputContainer", pictures: "InputContainer", companions: Companions) -> None:
     """Write all streams of a file, in the order of their times."""
     labels, origin = companions.labels, companions.origin
-    video = output.add_stream_from_template(pictures.streams.video[0], opaque=True)
+    video = _video_stream(output, pictures.streams.video[0], labels)
     _label(video, labels)
     streams = [_video_packets(pictures, video, labels.colours, companions.start - origin)]
     if labels.title:
@@ -194,6 +195,20 @@ def _write(output: "OutputContainer", pictures: "InputContainer", companions: Co
 
 #: Pairs of a time in seconds, by which packets are interleaved, and a packet.
 _Timed: TypeAlias = "tuple[Fraction, Packet[Any]]"
+
+
+def _video_stream(
+    output: "OutputContainer", pictures: "VideoStream", labels: Labels
+) -> "VideoStream":
+    """Add the stream of the pictures."""
+    import av
+
+    if labels.mastering is None and labels.light is None:
+        return output.add_stream_from_template(pictures, opaque=True)
+    size = pictures.codec_context.width, pictures.codec_context.height
+    header = BytesIO(webm_header(*size, labels.mastering, labels.light))
+    with av.open(header, "r", format="matroska") as file:
+        return output.add_stream_from_template(file.streams.video[0], opaque=True)
 
 
 def _label(stream: "VideoStream", labels: Labels) -> None:

@@ -1,4 +1,4 @@
-"""Decoded frames made rows of a video: upright, of one size, progressive, 8-bit 4:2:0."""
+"""Decoded frames made rows of a video: upright, of one size, progressive, 4:2:0 of 8 or 10 bits."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.plane import VideoPlane
 
-_PLAIN = ("yuv420p", "yuvj420p", "yuva420p")  # Their planes are copied as they are.
+# The formats of rows by their bit depth, and those whose planes are copied as they are.
+_FORMATS = {8: "yuv420p", 10: "yuv420p10le"}
+_PLAIN = {8: ("yuv420p", "yuvj420p", "yuva420p"), 10: ("yuv420p10le", "yuva420p10le")}
 _PLANES = 3
 
 
@@ -45,11 +47,11 @@ def has_transparency(frame: "VideoFrame") -> bool:
     if not any(part.is_alpha for part in frame.format.components) and frame.format.name != "pal8":
         return False
     alpha = frame.reformat(format="yuva420p").planes[_PLANES]
-    return bool(_samples(alpha)[: alpha.height, : alpha.width].min() < 255)
+    return bool(_rows(alpha)[: alpha.height, : alpha.width].min() < 255)
 
 
-def _samples(plane: "VideoPlane") -> NDArray[np.uint8]:
-    """Return the rows of a plane with their padding."""
+def _rows(plane: "VideoPlane") -> NDArray[np.uint8]:
+    """Return the bytes of a plane, a row for each of its rows, with their padding."""
     data: Any = plane
     return np.frombuffer(data, np.uint8).reshape(-1, plane.line_size)
 
@@ -62,15 +64,19 @@ class Pictures:
             the other keeps the aspect ratio, rounded to an even number.
         height: Scale to this height in pixels.
         deinterlace: Whether frames that are marked as interlaced are deinterlaced (bwdif).
+        bit_depth: Bits per sample of the rows, 8 or 10.
 
     Attributes:
         size: Width and height of all rows in pixels; None before the first row.
         num_interlaced: Number of frames so far that were marked as interlaced.
     """
 
-    def __init__(self, width: int | None, height: int | None, deinterlace: bool) -> None:
+    def __init__(
+        self, width: int | None, height: int | None, deinterlace: bool, bit_depth: int
+    ) -> None:
         self._asked = (width, height)
         self._deinterlace = deinterlace
+        self._bit_depth = bit_depth
         self._graph: Graph | None = None
         self._made_for: tuple[object, ...] | None = None  # what the graph was made for
         self.size: tuple[int, int] | None = None
@@ -88,7 +94,7 @@ class Pictures:
             None,
             (frame.width, frame.height),
         )
-        if not filters and not is_scaled and frame.format.name in _PLAIN:
+        if not filters and not is_scaled and frame.format.name in _PLAIN[self._bit_depth]:
             yield from self.flush()
             yield self._row(frame)
             return
@@ -132,7 +138,7 @@ class Pictures:
         keep = (width, height) == (None, None)
         scale = f"scale={'iw:ih' if keep else f'{width or -2}:{height or -2}'}:flags={flags}"
         nodes = [graph.add("buffer", source)]
-        for description in [*filters, scale, "format=yuv420p", "copy"]:
+        for description in [*filters, scale, f"format={_FORMATS[self._bit_depth]}", "copy"]:
             name, _, arguments = description.partition("=")
             nodes.append(graph.add(name, arguments or None))
         graph.link_nodes(*nodes, graph.add("buffersink")).configure()
@@ -142,8 +148,9 @@ class Pictures:
         """Return the planes of a frame one after the other, without padding."""
         self.size = (frame.width, frame.height)
         planes: list[NDArray[np.uint8]] = []
+        sample_bytes = 1 if self._bit_depth == 8 else 2
         for index, plane in enumerate(frame.planes[:_PLANES]):
             half = bool(index)
             width, height = (-(-side // (1 + half)) for side in self.size)
-            planes.append(_samples(plane)[:height, :width])
+            planes.append(_rows(plane)[:height, : width * sample_bytes])
         return b"".join(plane.tobytes() for plane in planes)

@@ -10,8 +10,19 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vpxrc.media.frames import Colours
-from vpxrc.media.labels import FULL_RANGE, MATRICES, PRIMARIES, TRANSFERS, Chapter, Labels
+from vpxrc.media.labels import (
+    FULL_RANGE,
+    MATRICES,
+    PRIMARIES,
+    TRANSFERS,
+    Chapter,
+    ContentLight,
+    Labels,
+    MasteringDisplay,
+)
 from vpxrc.media.pictures import side_data, upright_filters
 from vpxrc.media.reading import Reading
 
@@ -20,13 +31,7 @@ if TYPE_CHECKING:
     from av.subtitles.stream import SubtitleStream
     from av.video.frame import VideoFrame
 
-HDR = {"smpte2084": "PQ", "arib-std-b67": "HLG"}  # transfers by ffmpeg's names
-TO_8_BITS = "ffmpeg -i IN -pix_fmt yuv420p -c:v ffv1 -c:a copy OUT.mkv"
-TO_SDR = (
-    "ffmpeg -i IN -vf zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable,"
-    "zscale=t=bt709:m=bt709:r=tv,format=yuv420p -c:v ffv1 -c:a copy OUT.mkv"
-)
-_YUV_FORMATS = ("yuv", "nv", "uyvy", "y2", "p0")  # how their names begin
+_YUV_FORMATS = ("yuv", "nv", "uyvy", "y2", "p0", "p2", "p4", "xv", "v30")  # how their names begin
 # AVStereo3D of libavutil/stereo3d.h: its type, and whether its flags name the right eye first.
 _STEREO_MODES = {
     (1, False): "left_right",
@@ -123,6 +128,8 @@ def probe(path: str | Path) -> Source:
                 title=_tag(reading.container.metadata, "title"),
                 language=_language(video.metadata),
                 chapters=_chapters(reading),
+                mastering=None if frame is None else _mastering(frame),
+                light=None if frame is None else _light(frame),
             ),
             audio=tuple(_track(one) for one in streams.audio),
             subtitles=tuple(_track(one) for one in streams.subtitles),
@@ -153,6 +160,28 @@ def _colours(frame: "VideoFrame") -> Colours:
     if matrix == "unknown" and not frame.format.name.startswith("gray"):
         matrix = "bt470bg"
     return Colours(matrix, transfer, primaries=primaries)
+
+
+def _mastering(frame: "VideoFrame") -> MasteringDisplay | None:
+    """Return AVMasteringDisplayMetadata of libavutil: ten fractions, and which of them are set."""
+    data = side_data(frame, "MASTERING_DISPLAY_METADATA")
+    if data is None or not data[1:20:2].all():
+        return None
+    values = (data[0:20:2] / data[1:20:2]).tolist()
+    has_primaries, has_luminance = data[20:22].tolist()
+    if not has_primaries and not has_luminance:
+        return None
+    return MasteringDisplay(
+        tuple(values[:8]) if has_primaries else (), tuple(values[8:]) if has_luminance else ()
+    )
+
+
+def _light(frame: "VideoFrame") -> ContentLight | None:
+    """Return AVContentLightMetadata of libavutil; WebM has either both of its figures or none."""
+    data = side_data(frame, "CONTENT_LIGHT_LEVEL")
+    if data is None or not data[:2].all():
+        return None
+    return ContentLight(*data.view(np.uint32)[:2].tolist())
 
 
 def _aspect(aspect: Fraction | None, frame: "VideoFrame | None") -> Fraction:

@@ -130,7 +130,7 @@ class BlendedSteps(StepModel):
             group.coded,
             group.base + group.shift,
             video.width * video.height,
-            _boosted_q(group.records),
+            _boosted_step(group.records, group.episode.log2_step),
         )
         own = np.minimum(own, _FINEST)
         model = self._model.steps(dataclasses.replace(group, usual=own))
@@ -141,12 +141,12 @@ class BlendedSteps(StepModel):
         return dataclasses.replace(model, step=step, bits=bits)
 
 
-def _boosted_q(records: NDArray[np.void]) -> int:
-    """Return the q index of the last frame that others depend on; -1 = there is none."""
+def _boosted_step(records: NDArray[np.void], log2_step: NDArray[np.float64]) -> float | None:
+    """Return the quantiser step of the last frame that others depend on; None without one."""
     kinds = (UpdateType.KEY, UpdateType.GOLDEN, UpdateType.ARF)
     boosted = records[np.isin(records["update_type"], kinds) & (records["layer_depth"] <= 1)]
     boosted = boosted[boosted["is_shown_again"] == 0]
-    return int(boosted["q_index"][-1]) if len(boosted) else -1
+    return float(log2_step[boosted["q_index"][-1]]) if len(boosted) else None
 
 
 class ConstantQuality(Policy):
@@ -233,7 +233,8 @@ class ConstantQuality(Policy):
         if self.is_left:
             return
         position = frame.group_position
-        moved = LOG2_STEP[decision.q_index] - LOG2_STEP[self._q_at(position)]
+        log2_step = self._episode.log2_step
+        moved = log2_step[decision.q_index] - log2_step[self._q_at(position)]
         self.budget.book(position, self._base + moved)
         if frame.update_type == UpdateType.ARF and frame.layer_depth == 1:
             self._arf_q = decision.q_index
@@ -241,7 +242,7 @@ class ConstantQuality(Policy):
     def _q_at(self, position: int) -> int:
         place = int(self._group.places[position])
         step = self._steps.step[place] if self._steps is not None and place >= 0 else 0.0
-        return nearest_q(self._base + self._group.shift - step)
+        return nearest_q(self._base + self._group.shift - step, self._episode.log2_step)
 
     def _start_group(self, frame: Frame) -> None:
         """Move the base, and find the group's steps and bits."""

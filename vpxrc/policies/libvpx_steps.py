@@ -9,7 +9,6 @@ others depend on, and a little finer.
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.encoder.quantizer import LOG2_STEP
 from vpxrc.encoder.types import Group, UpdateType
 
 # Each: step of a frame with a low and with a high boost over the base step x, as the coefficients
@@ -22,7 +21,7 @@ _SMALL = 352 * 288  # luma samples up to which key frames are finer
 
 
 def libvpx_steps(
-    group: Group, coded: NDArray[np.int64], base: float, pixels: int, boosted_q: int = -1
+    group: Group, coded: NDArray[np.int64], base: float, pixels: int, boosted: float | None = None
 ) -> NDArray[np.float64]:
     """Return the steps below the base of some frames of a group.
 
@@ -31,8 +30,8 @@ def libvpx_steps(
         coded: Positions of the frames in it, int64 ``[N]``.
         base: log2 of the quantiser step of frames that nothing depends on.
         pixels: Luma samples of a frame.
-        boosted_q: q index of the last key frame, golden frame or alternate reference frame of the
-            base layer; -1 = there was none.
+        boosted: log2 of the quantiser step of the last key frame, golden frame or alternate
+            reference frame of the base layer; None if there was none.
 
     Returns:
         log2 of the quantiser step below the base, float64 ``[N]``: 0 for frames that are neither
@@ -42,8 +41,8 @@ def libvpx_steps(
     types, depths, boosts = group.update_type, group.layer_depth, group.gfu_boost
     steps = np.zeros(len(coded))
     for place, position in enumerate(coded.tolist()):
-        if types[position] == UpdateType.KEY and group.is_key_forced and boosted_q >= 0:
-            steps[place] = base - LOG2_STEP[boosted_q] - np.log2(_FORCED)
+        if types[position] == UpdateType.KEY and group.is_key_forced and boosted is not None:
+            steps[place] = base - boosted - np.log2(_FORCED)
         elif types[position] == UpdateType.KEY:
             finest = _active(step, group.key_boost, *_KEY)
             if group.zero_motion_share >= _STILL:

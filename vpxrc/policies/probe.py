@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.quantizer import LOG2_STEP
-from vpxrc.media.frames import Video, split_planes, video_from_frames
+from vpxrc.media.frames import Video, split_planes, to_8_bits, video_from_frames
 
 _PIXELS = 320 * 180  # of the small picture, at most
 _SMALLEST = 32  # least width and height of the small picture
@@ -49,7 +49,7 @@ class Probe:
 
 
 def small_picture(video: Video) -> Video:
-    """Return a clip at a half, a third, ... of its size: means of squares of samples.
+    """Return a clip at a half, a third, ... of its size in 8 bits: means of squares of samples.
 
     The factor is at least 2, and it is 1 for clips that would become smaller than 32 samples.
     """
@@ -60,16 +60,23 @@ def small_picture(video: Video) -> Video:
     while factor > 1 and min(width, height) < _SMALLEST * factor:
         factor -= 1
     if factor == 1:
-        return video
+        return _in_8_bits(video)
     small_width, small_height = (2 * (size // (2 * factor)) for size in (width, height))
     frames = np.empty((video.num_frames, small_width * small_height * 3 // 2), dtype=np.uint8)
     for index in range(video.num_frames):
         planes = split_planes(frames[index], small_width, small_height)
         for target, source in zip(planes, video.planes(index), strict=True):
-            target[:] = _means(source, factor, *target.shape)
+            target[:] = _means(to_8_bits(source), factor, *target.shape)
     return video_from_frames(
         frames, small_width, small_height, video.fps, name=f"{video.name}, small"
     )
+
+
+def _in_8_bits(video: Video) -> Video:
+    if video.bit_depth == 8:
+        return video
+    frames = to_8_bits(video.frames)
+    return video_from_frames(frames, video.width, video.height, video.fps, f"{video.name}, 8 bits")
 
 
 def _means(plane: NDArray[np.uint8], factor: int, rows: int, columns: int) -> NDArray[np.uint8]:
@@ -123,7 +130,7 @@ def _intra_bits(
     video: Video, options: EncoderOptions, keys: NDArray[np.int64], step: float
 ) -> NDArray[np.float64]:
     """Return the bits of some frames of a clip as key frames, float64 ``[len(keys)]``."""
-    frames = video.frames[np.append(keys, keys[-1])]  # a clip has two frames at least
+    frames = to_8_bits(video.frames[np.append(keys, keys[-1])])  # a clip has two frames at least
     alone = video_from_frames(frames, video.width, video.height, video.fps, f"{video.name}, keys")
     level = max(int(np.abs(LEVEL_LOG2_STEP - step).argmin()), _FINEST_KEY_LEVEL)
     asked = dataclasses.replace(

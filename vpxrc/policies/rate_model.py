@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.encoder.quantizer import LOG2_STEP
 from vpxrc.encoder.types import FIRST_PASS_FIELDS
 from vpxrc.policies.base import Episode
 from vpxrc.policies.probe import KEY_STEP, Probe
@@ -106,6 +105,7 @@ class RateModel:
         p = self._parameters = parameters
         video = episode.video
         self._episode, self._base = episode, probe.base
+        self._log2_step = episode.log2_step
         self._key = probe.key_bits.copy()
         self._growth, self._other = _as_followed(probe, p)
         self._all_key = float((self._key * self._growth).sum())
@@ -256,7 +256,7 @@ class RateModel:
         bits = max(key_ratio * key + other_ratio * other, 1.0)
         excess = np.log2(bits / max(budget, 2e-3 * self.target))
         base = self._base + excess / p.slope
-        return float(np.clip(base, LOG2_STEP[1], LOG2_STEP[255] + _BEYOND))
+        return float(np.clip(base, self._log2_step[1], self._log2_step[255] + _BEYOND))
 
 
 @dataclass

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vpxrc.dependency import BLOCK
 from vpxrc.evaluation.inspection import GroupModel, Inspection, group_table
-from vpxrc.media.frames import Video
+from vpxrc.media.frames import Video, to_8_bits
 from vpxrc.reports.style import LAYERS, LEAF, layers_of
 from vpxrc.storage import atomic_write
 
@@ -253,7 +253,8 @@ def _draw_motion(panel: Axes, group: GroupModel, flow: NDArray[np.float64], vide
 
 def _draw_luma(panel: Axes, video: Video, show_index: int, black: int = 0) -> None:
     """Draw a frame's luma. A negative ``black`` makes it pale, so that colours show on it."""
-    panel.imshow(video.planes(show_index)[0], cmap="gray", vmin=black, vmax=255)
+    luma = to_8_bits(video.planes(show_index)[0])
+    panel.imshow(luma, cmap="gray", vmin=black, vmax=255)
     panel.set(xticks=[], yticks=[])
 
 

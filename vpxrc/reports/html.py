@@ -9,12 +9,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from vpxrc.media.frames import Colours, rgb
+from vpxrc.media.frames import Colours, Samples, rgb
 from vpxrc.storage import atomic_write
 
 MAX_PICTURE_WIDTH = 640  # pixels
@@ -210,7 +208,7 @@ def details(summary: str, inner: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>\n{inner}</details>"
 
 
-def picture(planes: Sequence[NDArray[np.uint8]], colours: Colours | None = None) -> str:
+def picture(planes: Sequence[Samples], colours: Colours | None = None) -> str:
     """Return a frame as a JPEG in a ``data:`` address, scaled down if it is wide.
 
     Args:

@@ -41,7 +41,9 @@ def coded_frames(evaluation: Evaluation, target: int, policies: Sequence[str]) -
     ]
     sizes = evaluation.encodes.drop_duplicates("clip").set_index("clip")
     pixels = frames["clip"].map(sizes["width"] * sizes["height"])
-    return frames.assign(psnr=psnr((frames["sse_y"] / pixels).to_numpy()))
+    # Studies of 8 bits alone do not have the column.
+    depths = frames["clip"].map(sizes["bit_depth"].fillna(8)) if "bit_depth" in sizes else 8
+    return frames.assign(psnr=psnr((frames["sse_y"] / pixels).to_numpy(), depths))
 
 
 def layers_of(frames: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:

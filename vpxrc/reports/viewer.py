@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vpxrc.encoder.log import psnr
 from vpxrc.encoder.registry import make_options
 from vpxrc.evaluation.result import Clip, Evaluation
-from vpxrc.media.frames import ClipFormat, Colours, split_planes
+from vpxrc.media.frames import ClipFormat, Colours, Samples, split_planes
 from vpxrc.reports.html import (
     JPEG_QUALITY,
     MAX_PICTURE_WIDTH,
@@ -155,7 +154,8 @@ def _view(
         if original is not None:
             luma = slice(width * height)
             errors = frames[:, luma].astype(np.float64) - original[:, luma]
-            notes = [f"{value:.2f} dB in this frame" for value in psnr((errors**2).mean(axis=1))]
+            levels = psnr((errors**2).mean(axis=1), video.bit_depth)
+            notes = [f"{value:.2f} dB in this frame" for value in levels]
         caption = f"{row['bitrate']:.1f} kbit/s ({100 * row['overshoot']:+.1f} %)"
         pictures = _pictures(frames, width, height, colours)
         streams.append(ViewedStream(policy, caption, pictures, notes))
@@ -171,10 +171,9 @@ def _format(row: Mapping[str, Any]) -> ClipFormat:
         Fraction(row["fps"]),
         int(row["num_frames"]),
         row["content_hash"],
+        int(np.nan_to_num(row.get("bit_depth", 8), nan=8)),  # studies of 8 bits lack the column
     )
 
 
-def _pictures(
-    frames: NDArray[np.uint8], width: int, height: int, colours: Colours | None
-) -> list[str]:
+def _pictures(frames: Samples, width: int, height: int, colours: Colours | None) -> list[str]:
     return [picture(split_planes(frame, width, height), colours) for frame in frames]

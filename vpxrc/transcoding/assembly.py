@@ -5,12 +5,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from vpxrc.encoder.log import EncodeLog
-from vpxrc.errors import InputError
 from vpxrc.media.audio import Audio, extract_audio
 from vpxrc.media.decoding import Decoded, decode
 from vpxrc.media.frames import Colours, Video
 from vpxrc.media.muxing import Companions, write_webm
-from vpxrc.media.probing import HDR, TO_SDR, UNKNOWN_CODEC, Source, probe
+from vpxrc.media.probing import UNKNOWN_CODEC, Source, probe
 from vpxrc.media.subtitles import read_subtitles
 from vpxrc.storage import atomic_write
 from vpxrc.transcoding.places import spool
@@ -68,12 +67,14 @@ class ReadOptions:
         audio: Whether the first audio stream goes along.
         deinterlace: Whether frames that are marked as interlaced are deinterlaced.
         strict: Whether a damaged file is refused.
+        bit_depth: Bits per sample; None for 10 where the source has more than 8.
     """
 
     fps: Fraction | int | str | None
     audio: bool
     deinterlace: bool
     strict: bool
+    bit_depth: int | None = None
 
 
 def assemble(
@@ -89,29 +90,20 @@ def assemble(
         most_bytes: The size that the file may have; None for any.
 
     Raises:
-        InputError: The file cannot be read, or is HDR.
+        InputError: The file cannot be read.
         OutputError: The cache or ``folder`` cannot be written.
     """
-    found = _look(source if source.is_file() else spool(source, folder))
-    decoded = decode(found, fps=how.fps, strict=how.strict, deinterlace=how.deinterlace)
+    found = probe(source if source.is_file() else spool(source, folder))
+    decoded = decode(
+        found,
+        fps=how.fps,
+        strict=how.strict,
+        deinterlace=how.deinterlace,
+        bit_depth=how.bit_depth,
+    )
     companions, notes = _companions(found, decoded, folder, output, how.audio, most_bytes)
     file = Output(output, decoded.video, companions, most_bytes)
     return file, (*decoded.notes, *found.notes, *notes)
-
-
-def _look(path: Path) -> Source:
-    """Return a file's properties.
-
-    Raises:
-        InputError: The file cannot be read, or is HDR, which 8 bits would show wrongly.
-    """
-    source = probe(path)
-    if source.colours.transfer in HDR:
-        raise InputError(
-            f"{source.path}: HDR ({HDR[source.colours.transfer]}); only SDR video is supported, "
-            f"convert it first: {TO_SDR}"
-        )
-    return source
 
 
 def _companions(
@@ -132,6 +124,7 @@ def _companions(
             "the shape of the pixels is": source.labels.aspect != 1,
             "the colours' names are": source.colours != Colours(),
             "stereo_mode is": source.labels.stereo_mode,
+            "the metadata of HDR are": source.labels.mastering or source.labels.light,
         }
         ends = f"left out: {output.suffix} has none"
         return Companions(), [f"{name} {ends}" for name, found in left_out.items() if found]

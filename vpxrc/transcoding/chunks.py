@@ -26,7 +26,7 @@ from vpxrc.encoder.first_pass import first_pass_stats, first_pass_table
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError
-from vpxrc.media.frames import Video, frame_bytes, video_from_frames
+from vpxrc.media.frames import Samples, Video, as_samples, frame_bytes, video_from_frames
 from vpxrc.parallel import Workers, open_workers
 from vpxrc.policies.base import encode
 from vpxrc.policies.registry import make_policy
@@ -371,19 +371,21 @@ class _Part:
     """Some frames of a clip, by the cache's file where there is one: a map would pickle whole."""
 
     clip: str
-    frames: NDArray[np.uint8] | Path
+    frames: Samples | Path
     geometry: tuple[int, int, Fraction]
+    bit_depth: int
     start: int
     stop: int
 
     @classmethod
     def of(cls, video: Video, start: int, stop: int) -> Self:
         name = getattr(video.frames, "filename", None)
-        frames: NDArray[np.uint8] | Path = video.frames[start:stop]
+        frames: Samples | Path = video.frames[start:stop]
         with suppress(OSError):
             if name is not None and Path(name).stat().st_size == video.frames.nbytes:
                 frames = Path(name).absolute()
-        return cls(video.name, frames, (video.width, video.height, video.fps), start, stop)
+        geometry = video.width, video.height, video.fps
+        return cls(video.name, frames, geometry, video.bit_depth, start, stop)
 
     @property
     def name(self) -> str:
@@ -392,13 +394,13 @@ class _Part:
     def open(self) -> Video:
         frames = self.frames
         if isinstance(frames, Path):
-            size = frame_bytes(*self.geometry[:2])
+            size = frame_bytes(*self.geometry[:2], self.bit_depth)
             try:
                 with open(str(frames), "rb") as file:
                     whole = map_file(file, (self.stop, size))
             except (OSError, ValueError):
                 raise InputError(f"{self.clip}: its decoded frames vanished: {frames}") from None
-            frames = whole[self.start : self.stop]
+            frames = as_samples(whole, self.bit_depth)[self.start : self.stop]
         return video_from_frames(frames, *self.geometry, self.name)
 
 

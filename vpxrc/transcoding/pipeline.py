@@ -125,6 +125,7 @@ def transcode(
     deinterlace: bool = True,
     strict: bool = False,
     fps: Fraction | int | str | None = None,
+    bit_depth: int | None = None,
     chunk: float | None = None,
     jobs: int | None = None,
     two_pass_log: str | Path | None = None,
@@ -151,17 +152,16 @@ def transcode(
         deinterlace: Whether frames that are marked as interlaced are deinterlaced.
         strict: Whether a damaged file is refused. Else what can be decoded of it is encoded.
         fps: Constant rate to resample to; by default the video's own, or a usual one if it varies.
+        bit_depth: Bits per sample, 8 or 10; by default 10 for a source that has more than 8.
         chunk: Seconds of a chunk, about; 0: no cut. By default 10 for more than 30 s, else 0.
         jobs: Chunks at the same time; by default one per core.
         two_pass_log: A file of libvpx's first-pass statistics, written, or read where it exists.
-        recipe: Name of the policy, its search and the code together. With it, finished chunks of a
-            video that is cut are kept in the cache until the file is written.
+        recipe: Name of policy, search and code; with it, finished chunks are kept until the end.
         resume: Whether chunks that an earlier encode of the same recipe has left are used.
         progress: Called with the number of frames done and the number to do; see :data:`Progress`.
 
     Raises:
-        InputError: The source cannot be read or is HDR or deeper than 8 bits, an argument is out of
-            range, or the file cannot be made to fit its size or to reach its quality.
+        InputError: The source cannot be read, or an argument, size or quality is out of reach.
         OutputError: The file cannot be written.
         PolicyError: The policy raised or answered out of range.
         EncoderError: An encode failed.
@@ -174,7 +174,7 @@ def transcode(
     encode = encode or functools.partial(encode_by, policy)
     observes = make_policy(policy).observes
     with temporary_folder() as folder:
-        how = ReadOptions(fps, audio, deinterlace, strict)
+        how = ReadOptions(fps, audio, deinterlace, strict, bit_depth)
         file, notes = assemble(source, output, folder, how, _bytes(size))
         if two_pass_log is not None:
             use_first_pass_file(Path(two_pass_log), file.video, options)
@@ -206,6 +206,7 @@ def preview_transcode(
     deinterlace: bool = True,
     strict: bool = False,
     fps: Fraction | int | str | None = None,
+    bit_depth: int | None = None,
     jobs: int | None = None,
 ) -> Preview:
     """Encode a few parts of a video, and return what :func:`transcode` would give.
@@ -223,6 +224,7 @@ def preview_transcode(
         deinterlace: See there.
         strict: See there.
         fps: See there.
+        bit_depth: See there.
         jobs: See there.
 
     Raises:
@@ -234,7 +236,7 @@ def preview_transcode(
     options = EncoderOptions(1 if target_bitrate is None else target_bitrate, cpu_used)
     make_policy(policy)
     with temporary_folder() as folder:
-        how = ReadOptions(fps, audio, deinterlace, strict)
+        how = ReadOptions(fps, audio, deinterlace, strict, bit_depth)
         file, notes = assemble(Path(source), output, folder, how, _bytes(size))
         options = _with_first_target(options, file, target)
         return preview(

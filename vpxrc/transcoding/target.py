@@ -212,7 +212,7 @@ def reach(
         log = job.log
         decoded = log.options.decode(log.stream, log.clip)
         frames = measure(decoded, video, [target.metric], threads)
-        score = summarize(frames, video.width, video.height)[target.quality]
+        score = summarize(frames, video.width, video.height, video.bit_depth)[target.quality]
         tries.append(Try(log.options.target_bitrate, log.bitrate, score, log.encodes))
         wanted = next_bitrate(target, tries)
         if wanted is None or len(tries) == max_encodes:
