@@ -2,25 +2,29 @@
 
 python -m benchmarks.corpus FOLDER... --out build/corpus
 
-Every media file below the folders goes through ``vpxrc encode`` and through ffmpeg, each in a
-process of its own with a limit of time. Both results are made thumbnails and compared: number of
-frames, rate, length, the time of the sound against the pictures, names of the colours, shape of the
-pixels, and what every frame looks like. Files with many pixels are skipped. Results are kept by the
-file's checksum, so the same command goes on where it was. A folder's name is its source in the
-table, so it should say package and version.
+Every media file below the folders goes through ``vpxrc.transcode`` and through ffmpeg, in a process
+of its own with a limit of time. Both results are made thumbnails and compared: number of frames,
+length, the time of the sound against the pictures, names of the colours, shape of the pixels, and
+what every frame looks like. Larger videos are read whole and encoded at a smaller size, and the
+largest ones are skipped. Results are kept by the file's checksum, so the same command goes on where
+it was. A folder's name is its source in the table, so it should say package and version.
 """
 
 import argparse
+import functools
 import json
+import math
+import multiprocessing
 import os
+import re
 import subprocess
-import sys
 import tempfile
+import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +33,41 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from vpxrc import EncodeLog, EncoderOptions, Video, encode, make_policy
 from vpxrc.cli.common import progress_bar
+from vpxrc.errors import VpxrcError
 from vpxrc.media.ffmpeg import ffmpeg_program
 from vpxrc.media.labels import MATRICES, PRIMARIES, TRANSFERS
 from vpxrc.storage import atomic_write, sha256_file
+from vpxrc.transcoding import transcode
 
-SUFFIXES = frozenset(
-    ".264 .265 .3g2 .3gp .apng .asf .avc .avi .divx .dv .f4v .flv .gif .h264 .hevc .ivf .jsv .jvt "
-    ".m1v .m2ts .m2v .m4v .mj2 .mjpeg .mjpg .mk3d .mkv .mov .mp4 .mpeg .mpg .mts .mxf .nut .ogg "
-    ".ogv .ps .rm .swf .ts .vob .webm .webp .wmv .y4m".split()
+SUFFIXES = (
+    "264|265|3g2|3gp|apng|asf|avc|avi|divx|dv|f4v|flv|gif|h264|hevc|ivf|jsv|jvt|m1v|m2ts|m2v|m4v|"
+    "mj2|mjpeg|mjpg|mk3d|mkv|mov|mp4|mpeg|mpg|mts|mxf|nut|ogg|ogv|ps|rm|swf|ts|vob|webm|webp|wmv|y4m"
 )
-PATIENCE = 180  # seconds for one program
+PATIENCE = 300  # seconds for one file
 WIDTH, HEIGHT = 64, 48  # of a thumbnail
-BITS_PER_PIXEL = 0.3  # of the encode, so that colours are those of the source
-SPEED = ("--policy", "libvpx-vbr", "--cpu-used", "8", "--jobs", "1", "--chunk", "0")
+BITS_PER_PIXEL = 0.1  # of the encode, enough for the colours of the source
+SPEED: dict[str, Any] = {"cpu_used": 8, "jobs": 1, "chunk": 0}
+PROCESSES = multiprocessing.get_context("forkserver")  # starts quickly, with all modules loaded
 # What counts as equal.
 FRAMES_OF_TIME = 1.0  # in length and in sync, in frames of the output
 CLOCK = 0.03  # s, beside that: containers round times, and packets of sound have a length
 LEVELS = 3.0  # of 255, the mean of a frame's luma or chroma
 PICTURE = 8.0  # of 255, the mean absolute difference of a thumbnail's luma, median of the frames
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most pixels of all frames of a file.
+
+    Attributes:
+        read: Files with more are skipped.
+        coded: Files with more are read as they are and encoded smaller.
+    """
+
+    read: float
+    coded: float
 
 
 @dataclass(frozen=True)
@@ -157,58 +177,99 @@ def compared(ours: Frames, theirs: Frames) -> dict[str, float]:
 
 
 def num_pixels(path: Path) -> tuple[int, int]:
-    """Return the pixels of a frame and those of all; zeros where the file cannot be read."""
-    with suppress(av.FFmpegError, IndexError, OSError, ValueError), av.open(path) as container:
+    """Return the pixels of a frame and of all frames; zeros where the file cannot be read."""
+    with suppress(av.FFmpegError, AttributeError, IndexError, OSError), av.open(path) as container:
         video = container.streams.video[0]
         pixels = video.width * video.height
         return pixels, pixels * sum(1 for packet in container.demux(video) if packet.size)
     return 0, 0
 
 
-def examine(path: Path, most_pixels: float) -> dict[str, Any]:
-    """Return what became of a file."""
+def examine(path: Path, folder: Path, limits: Limits) -> dict[str, Any]:
+    """Return what became of a file; runs in a process of its own, which may be killed."""
     pixels, total = num_pixels(path)
     row: dict[str, Any] = {"pixels": total}
-    if total > most_pixels:
+    if total > limits.read:
         return {**row, "skipped": True}
-    with tempfile.TemporaryDirectory(prefix="corpus-") as scratch:
-        folder = Path(scratch)
-        output = folder / "out.webm"
-        row |= encoded(path, output, folder, max(pixels, 4096))
-        ours = theirs = None
-        try:
-            shown, theirs = thumbnails(path, folder)
-            row["ffmpeg"] = asdict(shown)
-        except (RuntimeError, subprocess.TimeoutExpired) as error:
-            row["ffmpeg_error"] = str(error)
-        if row["exit_code"] == 0:
-            shown, ours = thumbnails(output, folder)
-            row["vpxrc"] = asdict(shown)
-        if ours is not None and theirs is not None:
-            row |= compared(ours, theirs)
+    output = folder / "out.webm"
+    row |= encoded(path, output, max(math.ceil((total / limits.coded) ** 0.5), 1), pixels)
+    ours = theirs = None
+    try:
+        shown, theirs = thumbnails(path, folder)
+        row["ffmpeg"] = asdict(shown)
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        row["ffmpeg_error"] = str(error)
+    if row["exit_code"] == 0:
+        shown, ours = thumbnails(output, folder)
+        row["vpxrc"] = asdict(shown)
+    if ours is not None and theirs is not None:
+        row |= compared(ours, theirs)
     return row
 
 
-def encoded(path: Path, output: Path, folder: Path, pixels: int) -> dict[str, Any]:
-    """Encode a file, and return the exit code, the result and the message."""
-    rate = round(BITS_PER_PIXEL * pixels * 25 / 1000)
-    command = (sys.executable, "-m", "vpxrc", "encode", str(path), "-o", str(output), "-b")
-    surroundings = {**os.environ, "VPXRC_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+def encoded(path: Path, output: Path, factor: int, pixels: int) -> dict[str, Any]:
+    """Encode a file, and return the command's exit code, the result and the message."""
+    rate = max(round(BITS_PER_PIXEL * max(pixels, 4096) * 25 / factor**2 / 1000), 1)
+    coder = functools.partial(encode_smaller, factor)
     try:
-        done = subprocess.run(
-            [*command, str(rate), *SPEED, "--json"],
-            env=surroundings,
-            capture_output=True,
-            timeout=PATIENCE,
-        )
-    except subprocess.TimeoutExpired:
-        return {"exit_code": None, "message": f"not done after {PATIENCE} s"}
-    row: dict[str, Any] = {"exit_code": done.returncode}
-    if done.returncode:
-        return {**row, "message": done.stderr.decode(errors="replace").strip()}
-    found = json.loads(done.stdout)
+        found = transcode(path, output, target_bitrate=rate, encode=coder, **SPEED).figures()
+    except VpxrcError as error:
+        return {"exit_code": 2, "message": f"vpxrc: {error}"}
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        words = f"{error!r:.300} at {Path(place.filename).name}:{place.lineno}"
+        return {"exit_code": 1, "message": words}
     kept = ("fps", "num_frames", "width", "height", "notes", "seconds", "psnr")
-    return row | {name: found[name] for name in kept}
+    return {"exit_code": 0, "factor": factor, **{name: found[name] for name in kept}}
+
+
+def encode_smaller(
+    factor: int, video: Video, options: EncoderOptions, progress: Callable[[int], None]
+) -> EncodeLog:
+    """Encode a clip of which every pixel is the mean of a square of them."""
+    if factor > 1:
+        width, height = (max(side // factor // 2, 1) * 2 for side in (video.width, video.height))
+        rows = [
+            np.concatenate([_means(plane, factor, height, width) for plane in video.planes(index)])
+            for index in range(video.num_frames)
+        ]
+        video = replace(video, frames=np.array(rows), width=width, height=height)
+    return encode(video, options, make_policy("libvpx-vbr"), progress=progress)
+
+
+def _means(plane: NDArray[np.uint8], factor: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Return the means of squares; a plane is as large as its share of a frame of that size."""
+    is_luma = plane.shape[0] >= factor * height
+    height, width = (height, width) if is_luma else (height // 2, width // 2)
+    squares = plane[: factor * height, : factor * width].reshape(height, factor, width, factor)
+    return squares.mean((1, 3)).round().astype(np.uint8).ravel()
+
+
+def _child(path: Path, limits: Limits, note: Path) -> None:
+    """Examine a file, and write down what became of it."""
+    folder = note.parent
+    os.environ |= {"VPXRC_CACHE": str(folder / "cache"), "TMPDIR": str(folder)}
+    tempfile.tempdir = None
+    result = examine(path, folder, limits)
+    with atomic_write(note) as temporary:
+        temporary.write_text(json.dumps(result))
+
+
+def examined(path: Path, limits: Limits) -> dict[str, Any]:
+    """Examine a file in a process of its own."""
+    with tempfile.TemporaryDirectory(prefix="corpus-") as folder:
+        note = Path(folder) / "result.json"
+        process = PROCESSES.Process(target=_child, args=(path, limits, note))
+        process.start()
+        process.join(PATIENCE)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            return {"exit_code": None, "message": f"not done after {PATIENCE} s"}
+        if process.exitcode:
+            return {"exit_code": process.exitcode, "message": "the process ended"}
+        row: dict[str, Any] = json.loads(note.read_text())
+        return row
 
 
 # Verdicts
@@ -322,21 +383,21 @@ def files_below(folders: list[Path]) -> Iterator[tuple[str, Path]]:
     seen = set()
     for folder in folders:
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.suffix.lower() in SUFFIXES:
+            if path.is_file() and re.fullmatch(SUFFIXES, path.suffix[1:].lower()):
                 checksum = sha256_file(path)
                 if checksum not in seen:
                     seen.add(checksum)
                     yield folder.name, path
 
 
-def kept(out: Path, path: Path, most_pixels: float) -> dict[str, Any]:
+def kept(out: Path, path: Path, limits: Limits) -> dict[str, Any]:
     """Return what became of a file, from the last time where that is known."""
     note = out / "files" / f"{sha256_file(path)[:24]}.json"
     with suppress(OSError, ValueError):
         row: dict[str, Any] = json.loads(note.read_text())
-        if not row.get("skipped") or row["pixels"] > most_pixels:
+        if not row.get("skipped") or row["pixels"] > limits.read:
             return row
-    row = examine(path, most_pixels)
+    row = examined(path, limits)
     with atomic_write(note) as temporary:
         temporary.write_text(json.dumps(row))
     return row
@@ -345,18 +406,22 @@ def kept(out: Path, path: Path, most_pixels: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--most-pixels", type=float, default=6e7, help="of all frames of a file")
+    parser.add_argument(
+        "--read", type=float, default=1e8, metavar="PIXELS", help="skip larger ones"
+    )
+    parser.add_argument("--coded", type=float, default=1e6, metavar="PIXELS", help="at full size")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print JSON, and show no progress")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    found = list(files_below(arguments.folders))
+    limits = Limits(arguments.read, arguments.coded)
+    PROCESSES.set_forkserver_preload(["av", "pandas", "vpxrc.cli.common", "vpxrc.transcoding"])
+    # Small files first: most kinds of files are among them.
+    found = sorted(files_below(arguments.folders), key=lambda one: one[1].stat().st_size)
     rows = []
     with progress_bar(arguments.json) as bar, ThreadPoolExecutor(arguments.jobs) as pool:
         task = bar.add_task("files", total=len(found))
-        results = pool.map(
-            lambda one: kept(arguments.out, one[1], arguments.most_pixels), found
-        )
+        results = pool.map(lambda one: kept(arguments.out, one[1], limits), found)
         for (source, path), row in zip(found, results, strict=True):
             word, reason = verdict(row)
             reason = reason.replace(str(path), "IN").replace("|", "/")
