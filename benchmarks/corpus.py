@@ -101,13 +101,16 @@ def thumbnails(path: Path, folder: Path) -> tuple[Shown, Frames]:
         RuntimeError: It cannot read it; the message is its last line.
     """
     small = folder / f"{path.stem[:20]}.thumbnails.mkv"
-    pictures = ("-map", "0:V:0", "-vf", f"scale={WIDTH}:{HEIGHT}:flags=area,format=yuv420p")
+    filters = f"setsar=if(sar\\,sar\\,1),scale={WIDTH}:{HEIGHT}:flags=area,format=yuv420p"
+    pictures = ("-map", "0:V:0", "-vf", filters)
     sound = ("-map", "0:a:0?", "-ac", "1", "-ar", "8000", "-c:a", "pcm_s16le")
-    program = (ffmpeg_program(), "-nostdin", "-v", "error", "-y", "-i", f"file:{path}")
+    program = (ffmpeg_program(), "-nostdin", "-v", "error", "-y", "-threads", "1", "-i")
     words = ""
     for chosen in ((*pictures, *sound), pictures):  # there may be no decoder for the sound
         done = subprocess.run(
-            [*program, *chosen, "-c:v", "ffv1", str(small)], capture_output=True, timeout=PATIENCE
+            [*program, f"file:{path}", *chosen, "-c:v", "ffv1", "-threads", "1", str(small)],
+            capture_output=True,
+            timeout=PATIENCE,
         )
         with suppress(av.FFmpegError, IndexError, ValueError):
             return read_thumbnails(small)
@@ -335,7 +338,10 @@ def verdict(row: dict[str, Any]) -> tuple[str, str]:
     if row["exit_code"] not in (0, 2) or (row["exit_code"] == 2 and len(lines) != 1):
         return "crash", f"exit code {row['exit_code']}: {lines[-1] if lines else ''}"
     if row["exit_code"] == 2:
-        return "refused by both" if "ffmpeg_error" in row else "refused", lines[0]
+        line = re.sub(r"^vpxrc: .*?: |[;,] .*", "", lines[0])
+        if "ffmpeg_error" not in row:
+            return "refused", line
+        return "no video in it" if line == "no video stream" else "refused by both", line
     if "ffmpeg_error" in row:
         return "read by vpxrc alone", row["ffmpeg_error"]
     found = differences(row)
@@ -354,6 +360,7 @@ KINDS = (
     "read by vpxrc alone",
     "refused",
     "refused by both",
+    "no video in it",
     "skipped",
     "unexplained",
     "too slow",
