@@ -416,7 +416,7 @@ def main() -> None:
     parser.add_argument(
         "--read", type=float, default=1e8, metavar="PIXELS", help="skip larger ones"
     )
-    parser.add_argument("--coded", type=float, default=1e6, metavar="PIXELS", help="at full size")
+    parser.add_argument("--coded", type=float, default=2e5, metavar="PIXELS", help="at full size")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print JSON, and show no progress")
     parser.add_argument("--out", type=Path, required=True)

@@ -164,7 +164,7 @@ def ran(folder: Path, source: Path, output: Path) -> Ran:
         cached = max(cached, size_below(folder / "cache"))
         if done:
             break
-        time.sleep(0.05)
+        time.sleep(0.2)
     killer.cancel()
     text = (folder / "stdout").read_text(errors="replace")
     expected = {source.name, "stdout", "stderr", "cache", "tmp"}

@@ -44,7 +44,7 @@ class Decoder:
             self._video.codec_context.options = {"err_detect": "explode"}
         self._tick = self._video.time_base or Fraction(1, 1000)
         self._has_begun = reading.container.format.name not in _STREAMS
-        self.damage = ""
+        self.damage = reading.damage
         self.num_packets = 0
         self.num_frames = 0
 
