@@ -31,13 +31,15 @@ MIB = 1 << 20
 
 
 def make_source(path: Path, seconds: int, fps: int) -> None:
-    """Write a video of moving test pictures with a tone."""
-    picture = f"testsrc2=size=64x48:rate={fps}:duration={seconds}"
-    tone = f"sine=frequency=440:sample_rate=48000:duration={seconds}"
-    codecs = ("-c:v", "libx264", "-preset", "ultrafast", "-g", str(10 * fps), "-c:a", "libopus")
-    coded = (*codecs, "-b:a", "16k", "-compression_level", "0", "-threads", "1", str(path))
-    inputs = ("-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", tone)
-    subprocess.run([ffmpeg_program(), "-nostdin", "-v", "error", "-y", *inputs, *coded], check=True)
+    """Write a video of moving test pictures with a tone, which repeats every minute."""
+    program = (ffmpeg_program(), "-nostdin", "-v", "error", "-y", "-threads", "1")
+    tone = path.with_name("tone.mka")
+    sound = ("-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000:duration=60")
+    subprocess.run([*program, *sound, "-c:a", "libopus", "-b:a", "16k", str(tone)], check=True)
+    pictures = ("-f", "lavfi", "-i", f"testsrc2=size=64x48:rate={fps}:duration={seconds}")
+    inputs = (*pictures, "-stream_loop", "-1", "-i", str(tone), "-t", str(seconds))
+    video = ("-c:v", "libx264", "-preset", "ultrafast", "-g", str(10 * fps), "-threads", "1")
+    subprocess.run([*program, *inputs, *video, "-c:a", "copy", str(path)], check=True)
 
 
 def command(source: Path, output: Path, resume: bool) -> list[str]:
