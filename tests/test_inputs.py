@@ -737,6 +737,39 @@ def test_a_damaged_broadcast(broadcast, tmp_path, kind):
     )
 
 
+def test_a_broadcast_that_stops_inside_a_packet(broadcast, tmp_path):
+    """ffmpeg says nothing about it."""
+    path = tmp_path / "cut.ts"
+    path.write_bytes(broadcast[: 188 * 300 + 7])
+    found = decode(path, strict=False)
+    expected = len(ffmpegs_frames_of(path, 192, 108))
+    kept = f"the file is damaged (the end is missing); {expected} frames could be decoded"
+    assert found.notes[0] == kept
+    path.write_bytes(broadcast[: 188 * 300])
+    assert not any("damaged" in note for note in decode(path).notes)  # nothing tells it
+    path.write_bytes(broadcast)
+    assert not decode(path).notes
+
+
+def test_a_webm_whose_last_block_is_longer_than_the_file(tmp_path):
+    whole, path = tmp_path / "whole.webm", tmp_path / "damaged.webm"
+    ffmpeg(*PICTURES, "-c:v", "libvpx-vp9", "-cpu-used", "8", "-g", "5", "-cues_to_front", 1, whole)
+    assert decode(whole).video.num_frames == 25
+    with av.open(whole) as container:
+        packets = [bytes(one) for one in container.demux(video=0) if one.size]
+    data = bytearray(whole.read_bytes())
+    # Before a packet of 64 bytes or more are its length in two bytes, and four more of its header.
+    at = data.index(max(packets[-5:], key=len)) - 6
+    assert data[at - 1] == 0xA3 and data[at] & 0xC0 == 0x40
+    data[at : at + 2] = b"\x7f\xf0"
+    path.write_bytes(data)
+    expected = len(ffmpegs_frames_of(path, 96, 80))
+    assert expected < 25
+    found = decode(path, strict=False)
+    kept = f"the file is damaged (a part cannot be read); {expected} frames could be decoded"
+    assert found.notes == (kept,)
+
+
 @pytest.mark.parametrize(
     ("suffix", "codec"),
     [
