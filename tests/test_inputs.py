@@ -150,6 +150,21 @@ def test_sound_that_begins_first_repeats_no_picture(film, tmp_path, suffix):
     np.testing.assert_array_equal(open_video(path).frames, open_video(film).frames)
 
 
+@pytest.mark.parametrize("suffix", ["ts", "m2ts", "mpg", "mkv", "mov"])
+def test_pictures_that_are_not_the_first_stream_are_read_to_their_end(tmp_path, suffix):
+    """Frames that are kept back for B-frames come out when the decoder is told of the end."""
+    path = tmp_path / f"clip.{suffix}"
+    ffmpeg(
+        *(*SOUND, *PICTURES, "-map", 0, "-map", 1),
+        *("-c:v", "mpeg2video", "-bf", "2", "-c:a", "mp2", path),
+    )
+    with av.open(path) as container:
+        assert container.streams.audio[0].index < container.streams.video[0].index
+    found = decode(path)
+    assert (found.video.num_frames, found.video.fps, found.notes) == (25, 25, ())
+    np.testing.assert_array_equal(found.video.frames, ffmpegs_frames(path))
+
+
 # Animated WebP, which the libraries do not decode, but ffmpeg's newer program does
 
 

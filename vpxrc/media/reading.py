@@ -149,7 +149,8 @@ class Reading:
         }
         for packet in self.container.demux(*together.values()):
             clock.mend(packet)
-            if packet.stream_index == stream.index:
+            # Not by packet.stream_index, which is 0 in the empty packets that end a decoder.
+            if packet.stream.index == stream.index:
                 yield packet
 
 
