@@ -183,7 +183,10 @@ def compared(ours: Frames, theirs: Frames) -> dict[str, float]:
 
 def num_pixels(path: Path) -> tuple[int, int]:
     """Return the pixels of a frame and of all frames; zeros where the file cannot be read."""
-    with suppress(av.FFmpegError, AttributeError, IndexError, OSError), av.open(path) as container:
+    with (
+        suppress(av.FFmpegError, AttributeError, IndexError, OSError),
+        av.open(path, metadata_errors="replace") as container,
+    ):
         video = container.streams.video[0]
         pixels = video.width * video.height
         return pixels, pixels * sum(1 for packet in container.demux(video) if packet.size)
@@ -301,7 +304,8 @@ def differences(row: dict[str, Any]) -> dict[str, str]:
     for name, value in ours["labels"].items():
         if value != theirs["labels"][name]:
             found[name] = f"{value} for {theirs['labels'][name]}"
-    if abs(ours["aspect"] / theirs["aspect"] - 1) > 0.02:
+    rounding = 0.02 if row["factor"] == 1 else 0.02 + 2 / row["height"]  # to even sides
+    if abs(ours["aspect"] / theirs["aspect"] - 1) > rounding:
         found["shape"] = f"{ours['aspect']:.3f} for {theirs['aspect']:.3f}"
     if row["levels"] > LEVELS:
         found["colours"] = f"{row['levels']:.1f} levels"
