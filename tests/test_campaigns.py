@@ -3,9 +3,10 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import faults, fuzz
+from benchmarks import corpus, faults, fuzz, fuzz_encode
 
 
 def ran(module: str, *arguments: str) -> str:
@@ -101,3 +102,63 @@ def test_a_killed_job_comes_to_the_same_bytes(tmp_path):
     options = ("--sessions", "1", "--programs", "0", "--jobs", "encode --chunk")
     ran("soak", *options, "--kills", "2", "--out", str(tmp_path))
     assert json.loads((tmp_path / "soak.json").read_text())["kills"]["encode --chunk"] >= 2
+
+
+def test_damaged_videos_through_the_command(tmp_path):
+    """One of each container; ``all`` is the last row of the counts."""
+    written = ran("fuzz_encode", "--inputs", "10", "--first", "10", "--out", str(tmp_path))
+    row = next(line for line in written.splitlines() if line.startswith("| all"))
+    inputs, encoded, noted, refused, found = map(int, row.split("|")[2:7])
+    assert inputs == encoded + noted + refused == 10 and not found
+
+
+def test_the_fuzzer_of_the_command_sees_what_is_wrong(tmp_path):
+    normal = fuzz_encode.Ran(0, "", {}, 1.0, 0, 0)
+    source, output = tmp_path / "in.mkv", tmp_path / "out.webm"
+    refused = replace(normal, exit_code=2, words="vpxrc: IN: truncated\n")
+    assert not fuzz_encode.faults(refused, normal, source, output)
+    wrong = {
+        "exit code": replace(normal, exit_code=-11),
+        "message": replace(refused, words="Traceback\nvpxrc: x\n"),
+        "left": replace(refused, left=["tmp/a"]),
+        "the cache": replace(refused, cached=10**6),
+        "memory": replace(refused, grown=10**9),
+    }
+    for words, run in wrong.items():
+        (found,) = fuzz_encode.faults(run, normal, source, output)
+        assert found.startswith(words)
+    output.write_bytes(b"no video")
+    assert fuzz_encode.faults(refused, normal, source, output) == [
+        "refused, but there is an output"
+    ]
+    shown = replace(normal, result={"num_frames": 15, "notes": [], "width": 96, "height": 64})
+    (found,) = fuzz_encode.faults(shown, normal, source, output)
+    assert found.startswith("the output has 0 frames for 15")
+
+
+def test_files_against_ffmpeg(tmp_path):
+    """A film that comes out equal, a slide show of a varying rate, a text and a sound."""
+    films = tmp_path / "films=1.0"
+    films.mkdir()
+    fuzz_encode.make_good(films)
+    for path in films.iterdir():
+        if path.suffix not in (".mp4", ".ogv"):
+            path.unlink()
+    (films / "text.mkv").write_text("no video")
+    words = ("corpus", str(films), "--json", "--out", str(tmp_path / "out"))
+    assert json.loads(ran(*words)) == {"equal": 2, "refused by both": 1}
+    # What ffmpeg made of it says otherwise: told as unexplained, without another encode.
+    for note in (tmp_path / "out" / "files").iterdir():
+        row = json.loads(note.read_text())
+        if "ffmpeg" in row:
+            row["ffmpeg"]["num_frames"] += 1
+            row["ffmpeg"]["labels"]["range"] = "full"
+            assert corpus.verdict(row) == (
+                "unexplained",
+                "frames: 15 for 16; range: limited for full",
+            )
+
+
+def test_a_long_video_that_is_killed(tmp_path):
+    words = ("--seconds", "130", "--fps", "2", "--kills", "1", "--out", str(tmp_path))
+    assert "| same bytes as without kills | yes |" in ran("long_video", *words)

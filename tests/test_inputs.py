@@ -14,6 +14,7 @@ import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from vpxrc import cli
@@ -147,6 +148,97 @@ def test_sound_that_begins_first_repeats_no_picture(film, tmp_path, suffix):
     result = encode(path, output)
     assert result.log.clip.num_frames == 25
     np.testing.assert_array_equal(open_video(path).frames, open_video(film).frames)
+
+
+@pytest.mark.parametrize("suffix", ["ts", "m2ts", "mpg", "mkv", "mov"])
+def test_pictures_that_are_not_the_first_stream_are_read_to_their_end(tmp_path, suffix):
+    """Frames that are kept back for B-frames come out when the decoder is told of the end."""
+    path = tmp_path / f"clip.{suffix}"
+    ffmpeg(
+        *(*SOUND, *PICTURES, "-map", 0, "-map", 1),
+        *("-c:v", "mpeg2video", "-bf", "2", "-c:a", "mp2", path),
+    )
+    with av.open(path) as container:
+        assert container.streams.audio[0].index < container.streams.video[0].index
+    found = decode(path)
+    assert (found.video.num_frames, found.video.fps, found.notes) == (25, 25, ())
+    np.testing.assert_array_equal(found.video.frames, ffmpegs_frames(path))
+
+
+# Animated WebP, which the libraries do not decode, but ffmpeg's newer program does
+
+
+def animated_webp(path: Path, durations: Any, alpha: int = 255, **options: Any) -> Path:
+    """Write eight frames, each with a square at another place, with times in ms."""
+    size = (80, 64)
+    pictures = [Image.new("RGBA", size, (20 * n, 200 - 20 * n, 80, alpha)) for n in range(8)]
+    for n, picture in enumerate(pictures):
+        picture.paste((255, 30, 0, 255), (8 * n, 10, 8 * n + 16, 40))
+    options = {"lossless": True, **options}
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, **options)
+    return path
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_animated_webp(tmp_path, lossless):
+    path = animated_webp(tmp_path / "a.webp", 40, lossless=lossless)
+    found = decode(path)
+    assert (found.video.fps, found.notes) == (25, ())
+    expected = ffmpegs_frames(path)
+    assert len(expected) == found.video.num_frames == 8
+    # Two decoders' ways to fill in the colours of lossy frames.
+    assert abs(found.video.frames.astype(int) - expected).mean() < (0.5 if lossless else 1.5)
+    result = encode(path, tmp_path / "out.webm")
+    assert result.log.clip.num_frames == 8
+
+
+def test_times_of_animated_webp_are_those_of_the_same_gif(tmp_path):
+    """A frame without a duration counts as 100 ms in both; ffmpeg gives it the same."""
+    durations = [100, 40, 40, 200, 100, 0, 100, 300]
+    path, gif = animated_webp(tmp_path / "a.webp", durations), tmp_path / "a.gif"
+    pictures = [Image.new("L", (80, 64), 30 * n) for n in range(8)]
+    times = [one or 100 for one in durations]
+    pictures[0].save(gif, save_all=True, append_images=pictures[1:], duration=times)
+    mine, theirs = decode(path), decode(gif)
+    assert mine.video.fps == theirs.video.fps == 50
+    assert mine.video.num_frames == theirs.video.num_frames == sum(times) / 20
+    assert mine.notes == theirs.notes and "variable frame rate" in mine.notes[0]
+
+
+def test_a_webp_whose_end_is_missing(tmp_path):
+    path, output = animated_webp(tmp_path / "a.webp", 40), tmp_path / "out.webm"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    expected = len(ffmpegs_frames_of(path, 80, 64))
+    assert 2 <= expected < 8
+    result = encode(path, output)
+    kept = f"the file is damaged (the end is missing); {expected} frames could be decoded"
+    assert kept in result.notes
+    output.unlink()
+    assert "the end is missing" in complaint(path, "-o", output, "-b", 100, "--strict")
+    assert not output.exists()
+
+
+def test_webp_that_cannot_be_read(tmp_path):
+    whole = animated_webp(tmp_path / "a.webp", 40)
+    data = whole.read_bytes()
+    path = tmp_path / "b.webp"
+    path.write_bytes(data[: data.index(b"ANMF") + 40])
+    assert "b.webp: not a video, truncated or corrupt" in complaint(path, "-o", "x.webm", "-b", 9)
+    # The second frame begins as it should, and no decoder can go on.
+    at = data.index(b"VP8L", data.index(b"VP8L") + 4)
+    path.write_bytes(data[: at + 16] + b"\xff" * 30 + data[at + 46 :])
+    assert "frame 1 cannot be decoded" in complaint(path, "-o", "x.webm", "-b", 9, "--strict")
+    Image.new("RGB", (8, 8)).save(
+        path, save_all=True, append_images=[Image.new("RGB", (8, 8), "red")], duration=40
+    )
+    assert "8x8 pixels" in complaint(path, "-o", "x.webm", "-b", 9)
+    Image.new("RGB", (80, 64)).save(path)
+    assert "1 frame(s)" in complaint(path, "-o", "x.webm", "-b", 9)
+
+
+def test_transparent_webp(tmp_path):
+    path = animated_webp(tmp_path / "a.webp", 40, alpha=100)
+    assert decode(path).notes == ("transparency is left out",)
 
 
 # The grid of frames, by hand
@@ -654,6 +746,39 @@ def test_a_damaged_broadcast(broadcast, tmp_path, kind):
     assert "truncated or corrupt" in complaint(
         path, "-o", tmp_path / "out.webm", "-b", 60, "--strict"
     )
+
+
+def test_a_broadcast_that_stops_inside_a_packet(broadcast, tmp_path):
+    """ffmpeg says nothing about it."""
+    path = tmp_path / "cut.ts"
+    path.write_bytes(broadcast[: 188 * 300 + 7])
+    found = decode(path, strict=False)
+    expected = len(ffmpegs_frames_of(path, 192, 108))
+    kept = f"the file is damaged (the end is missing); {expected} frames could be decoded"
+    assert found.notes[0] == kept
+    path.write_bytes(broadcast[: 188 * 300])
+    assert not any("damaged" in note for note in decode(path).notes)  # nothing tells it
+    path.write_bytes(broadcast)
+    assert not decode(path).notes
+
+
+def test_a_webm_whose_last_block_is_longer_than_the_file(tmp_path):
+    whole, path = tmp_path / "whole.webm", tmp_path / "damaged.webm"
+    ffmpeg(*PICTURES, "-c:v", "libvpx-vp9", "-cpu-used", "8", "-g", "5", "-cues_to_front", 1, whole)
+    assert decode(whole).video.num_frames == 25
+    with av.open(whole) as container:
+        packets = [bytes(one) for one in container.demux(video=0) if one.size]
+    data = bytearray(whole.read_bytes())
+    # Before a packet of 64 bytes or more are its length in two bytes, and four more of its header.
+    at = data.index(max(packets[-5:], key=len)) - 6
+    assert data[at - 1] == 0xA3 and data[at] & 0xC0 == 0x40
+    data[at : at + 2] = b"\x7f\xf0"
+    path.write_bytes(data)
+    expected = len(ffmpegs_frames_of(path, 96, 80))
+    assert expected < 25
+    found = decode(path, strict=False)
+    kept = f"the file is damaged (a part cannot be read); {expected} frames could be decoded"
+    assert found.notes == (kept,)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ class Decoder:
             self._video.codec_context.options = {"err_detect": "explode"}
         self._tick = self._video.time_base or Fraction(1, 1000)
         self._has_begun = reading.container.format.name not in _STREAMS
-        self.damage = ""
+        self.damage = reading.damage
         self.num_packets = 0
         self.num_frames = 0
 
@@ -69,7 +69,8 @@ class Decoder:
                 for frame in self._decode(packet):
                     self.num_frames += 1
                     yield frame, None if frame.pts is None else frame.pts * self._tick
-        if any(part == name for _, part, _ in errors):
+        # Reading from the file has no part of its own.
+        if any(part in (name, "") for _, part, _ in errors):
             self._note("a part cannot be read")
         if is_truncated(self._reading.path):
             self._note("the end is missing")

@@ -6,9 +6,14 @@ from pathlib import Path
 
 from vpxrc.media.frames import frame_bytes, read_y4m_header
 
+# Lengths of the packets of MPEG-TS, and where their first byte (0x47) is: plain, with a time in
+# front (M2TS), and with a checksum behind.
+_PACKETS = ((188, 0), (192, 4), (204, 0))
+_SYNC = 0x47
+
 
 def is_truncated(path: Path) -> bool:
-    """Whether a Y4M file stops inside a frame, or a GIF before its end.
+    """Whether a Y4M file stops inside a frame, MPEG-TS inside a packet, or a GIF before its end.
 
     ffmpeg leaves out what is not whole. Files of other formats count as whole.
 
@@ -20,7 +25,7 @@ def is_truncated(path: Path) -> bool:
         file.seek(0)
         if start in (b"GIF87a", b"GIF89a"):
             return not _is_whole_gif(file)
-        return not _is_whole_y4m(file)
+        return not (_is_whole_y4m(file) and _is_whole_ts(file))
 
 
 def _is_whole_y4m(file: BufferedReader) -> bool:
@@ -35,6 +40,19 @@ def _is_whole_y4m(file: BufferedReader) -> bool:
         if not header.endswith(b"\n") or file.seek(row_bytes, 1) > size:
             return False
     return True
+
+
+def _is_whole_ts(file: BufferedReader) -> bool:
+    """Whether the packets of MPEG-TS are whole; True for what does not begin with three of them."""
+    file.seek(0)
+    start = file.read(3 * _PACKETS[-1][0])
+    size = os.fstat(file.fileno()).st_size
+    return not any(
+        len(start) > 2 * length + first
+        and all(start[length * number + first] == _SYNC for number in range(3))
+        and size % length
+        for length, first in _PACKETS
+    )
 
 
 def _is_whole_gif(file: BufferedReader) -> bool:

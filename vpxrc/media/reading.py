@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from vpxrc.errors import InputError
 from vpxrc.media.ffmpeg import NOT_READ, READING
+from vpxrc.media.webp import as_quicktime, is_animated_webp
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -49,12 +50,14 @@ class Reading:
     Raises:
         InputError: The file is missing, empty or no media file, or has no video stream that can be
             decoded.
+        OutputError: A temporary file cannot be written, which some formats need.
 
     Attributes:
         path: The file.
         container: The file as PyAV has it.
         video: The first video stream that is not a cover picture.
         num_others: Number of the other video streams that are no cover pictures.
+        damage: What was found wrong with the file when it was opened, in words; empty for nothing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,9 +67,14 @@ class Reading:
         check_file(path)
         with ExitStack() as opened:
             try:
-                file = opened.enter_context(open(path, "rb"))
+                file: IO[bytes] = opened.enter_context(open(path, "rb"))
+                is_webp = is_animated_webp(file)
             except OSError as error:
                 raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+            self.damage = ""
+            if is_webp:
+                file, self.damage = as_quicktime(str(path), file)
+                opened.enter_context(file)
             try:
                 self.container = opened.enter_context(
                     av.open(
@@ -141,7 +149,8 @@ class Reading:
         }
         for packet in self.container.demux(*together.values()):
             clock.mend(packet)
-            if packet.stream_index == stream.index:
+            # Not by packet.stream_index, which is 0 in the empty packets that end a decoder.
+            if packet.stream.index == stream.index:
                 yield packet
 
 
