@@ -30,7 +30,9 @@ Network = TypeVar("Network", bound=nn.Module)
 
 def snap(x: Tensor) -> Tensor:
     """Return the nearest values that activations can have, float64."""
-    return (x.double() / STEP).round().mul(STEP).clamp(-MAX_ACTIVATION, MAX_ACTIVATION)
+    # In place after the first product, which is a tensor of its own.
+    scaled = x.double() * (1 / STEP)
+    return scaled.round_().mul_(STEP).clamp_(-MAX_ACTIVATION, MAX_ACTIVATION)
 
 
 def exact(network: Network) -> Network:
@@ -66,19 +68,3 @@ def exact(network: Network) -> Network:
 
 def _snap_output(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
     return snap(output)
-
-
-def windows_at(padded: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return the 5x5 windows around cells.
-
-    Args:
-        padded: A map ``[C, H + 4, W + 4]`` with two cells of zeros on each side.
-        rows: ``[n]``, int64, 0..H-1.
-        columns: ``[n]``, int64, 0..W-1.
-
-    Returns:
-        ``[n, C, 5, 5]``.
-    """
-    reach = torch.arange(5)
-    found = padded[:, (rows[:, None] + reach)[:, :, None], (columns[:, None] + reach)[:, None, :]]
-    return found.permute(1, 0, 2, 3)

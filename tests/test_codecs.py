@@ -24,6 +24,7 @@ from vpxrc.codecs.codec import (  # noqa: E402
 from vpxrc.codecs.entropy import bits  # noqa: E402
 from vpxrc.codecs.model import from_pixels  # noqa: E402
 from vpxrc.codecs.papers import PAPERS, baselines, build, describe  # noqa: E402
+from vpxrc.codecs.papers.gllmm import gllmm  # noqa: E402
 from vpxrc.codecs.papers.multirate import MultiRate  # noqa: E402
 from vpxrc.codecs.papers.octave import octave  # noqa: E402
 from vpxrc.errors import InputError, VpxrcError  # noqa: E402
@@ -35,6 +36,7 @@ TINY = {
     "checkerboard": lambda: baselines.checkerboard(8, 12),
     "raster": lambda: baselines.raster(8, 12),
     "mixture": lambda: baselines.mixture(8),
+    "gllmm": lambda: gllmm(8),
     "octave": lambda: octave(8, 12),
     "multirate": lambda: MultiRate((8, 8, 12, 12), 8),
 }
@@ -99,7 +101,7 @@ def test_another_process_with_other_threads_decodes_the_same(tmp_path):
         assert np.array_equal(np.load(tmp_path / f"{name}.npy"), result.picture), name
 
 
-@pytest.mark.parametrize("name", ["mean-scale", "checkerboard", "raster", "mixture"])
+@pytest.mark.parametrize("name", ["mean-scale", "checkerboard", "raster", "mixture", "gllmm"])
 @torch.no_grad()
 def test_bytes_are_those_that_the_likelihoods_promise(name):
     codec = tiny(name)
@@ -312,6 +314,8 @@ PUBLISHED = {
     "mean-scale/low": 84.4,
     "mixture/small": 47 + 59,
     "mixture/low": 187 + 231,
+    "gllmm/128": 284 + 329,
+    "gllmm/256": 1134 + 1310,
 }
 
 
@@ -319,6 +323,11 @@ PUBLISHED = {
 def test_cost_per_pixel(spec):
     cost = describe(spec)
     assert cost.encoder_kmac + cost.decoder_kmac == pytest.approx(PUBLISHED[spec], rel=0.01)
+
+
+@pytest.mark.parametrize(("spec", "megabytes"), [("gllmm/128", 71), ("gllmm/256", 233)])
+def test_size_of_the_weights(spec, megabytes):
+    assert describe(spec).megabytes == pytest.approx(megabytes, rel=0.02)
 
 
 @pytest.mark.parametrize("width", ["small", "low", "high"])

@@ -8,6 +8,7 @@ import torch
 
 from vpxrc.codecs.model import Model, macs_per_pixel
 from vpxrc.codecs.papers import baselines
+from vpxrc.codecs.papers.gllmm import gllmm
 from vpxrc.codecs.papers.multirate import MAX_BITS, MIN_BITS, MultiRate
 from vpxrc.codecs.papers.octave import octave, plain_octave
 from vpxrc.codecs.quantizers import add_noise, straight_through
@@ -57,6 +58,14 @@ PAPERS: Mapping[str, Paper] = {
             "small": partial(baselines.mixture, 64),
             "low": partial(baselines.mixture, 128),
             "high": partial(baselines.mixture, 192),
+        },
+    ),
+    "gllmm": Paper(
+        "concatenated residual blocks, mixtures of three families, context row by row",
+        {
+            "small": partial(gllmm, 48, slim=True),
+            "128": partial(gllmm, 128),
+            "256": partial(gllmm, 256),
         },
     ),
     "octave": Paper("latents at two resolutions, context row by row", _classic(octave)),
