@@ -202,9 +202,9 @@ LOGISTIC = Shape(logistic_cdf, logistic_cell)
 class Mixture:
     """Mixtures of K distributions of each of F families.
 
-    With three normal distributions it is that of Cheng et al., CVPR 2020. With three families it is
-    the Gaussian-Laplacian-logistic mixture of Fu et al., arXiv 2107.06463: each family has a weight,
-    and each distribution has a weight within its family.
+    With three normal distributions it is that of Cheng et al., CVPR 2020. With three families it
+    is the Gaussian-Laplacian-logistic mixture of Fu et al., arXiv 2107.06463: each family has a
+    weight, and each distribution has a weight within its family.
 
     Args:
         families: The families.

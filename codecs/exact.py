@@ -12,7 +12,6 @@ With weights below 2^3 in steps of 2^-14, activations up to 2^11 in steps of 2^-
 import copy
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 WEIGHT_STEP = 2.0**-14

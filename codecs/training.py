@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vpxrc.codecs.codec import read_checkpoint, save_checkpoint
-from vpxrc.codecs.model import Model
+from vpxrc.codecs.model import Model, Moment
 from vpxrc.codecs.papers import build
 from vpxrc.codecs.pictures import Crops, PictureStore, Prefetch
 from vpxrc.errors import InputError
@@ -101,7 +101,7 @@ class Learner:
             group["lr"] = config.rate * max(min(1.0, left), FINAL_RATE)
         x = batch.to(config.device).float() / 255
         self._optimizer.zero_grad()
-        loss, figures = self.model.objective(x, config.trade_off)
+        loss, figures = self.model.objective(x, config.trade_off, Moment(self.step, config.steps))
         torch.autograd.backward(loss)
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), 1.0))
         if math.isfinite(float(loss.detach())) and math.isfinite(norm):

@@ -242,7 +242,7 @@ def test_mixture_likelihood_is_scipys(families):
 
 
 def test_mixture_of_three_families_is_the_integral_of_its_density():
-    """10,000 random distributions, most of them far in a tail, by the rule of Gauss and Legendre."""
+    """10,000 random distributions, many of them far in a tail, by Gauss-Legendre quadrature."""
     family, rng = Mixture(ALL_FAMILIES, 3), np.random.default_rng(0)
     parameters = torch.from_numpy(rng.normal(0, 2, (10_000, 30, 1, 1)))
     spread = torch.from_numpy(rng.choice([1.0, 5.0, 30.0], (10_000, 1, 1, 1)))

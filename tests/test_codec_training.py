@@ -22,6 +22,7 @@ from test_cli import complaint, run  # noqa: E402
 from vpxrc.codecs import training  # noqa: E402
 from vpxrc.codecs.classical import CLASSICAL  # noqa: E402
 from vpxrc.codecs.codec import load_codec, read_checkpoint, save_checkpoint  # noqa: E402
+from vpxrc.codecs.model import Moment  # noqa: E402
 from vpxrc.codecs.papers import build  # noqa: E402
 from vpxrc.codecs.papers.multirate import MultiRate  # noqa: E402
 from vpxrc.codecs.pictures import Crops, PictureStore, Prefetch, find_pictures, read_picture  # noqa: E402
@@ -246,7 +247,7 @@ def test_a_batch_that_is_not_finite_is_skipped():
 def test_objectives_of_the_multi_rate_codec(rate_term):
     torch.manual_seed(0)
     model = MultiRate((8, 8, 8, 8), 8, rate_term)
-    loss, figures = model.objective(torch.rand(2, 3, 192, 192), 0.0125)
+    loss, figures = model.objective(torch.rand(2, 3, 192, 192), 0.0125, Moment(0, 1))
     torch.autograd.backward(loss)
     assert figures["loss"] > 0
     weights: dict[str, Any] = dict(model.named_parameters())

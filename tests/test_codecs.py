@@ -24,7 +24,9 @@ from vpxrc.codecs.codec import (  # noqa: E402
 from vpxrc.codecs.entropy import bits  # noqa: E402
 from vpxrc.codecs.model import from_pixels  # noqa: E402
 from vpxrc.codecs.papers import PAPERS, baselines, build, describe  # noqa: E402
+from vpxrc.codecs.papers.asymmetric import asymmetric  # noqa: E402
 from vpxrc.codecs.papers.gllmm import gllmm  # noqa: E402
+from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard  # noqa: E402
 from vpxrc.codecs.papers.multirate import MultiRate  # noqa: E402
 from vpxrc.codecs.papers.octave import octave  # noqa: E402
 from vpxrc.errors import InputError, VpxrcError  # noqa: E402
@@ -37,6 +39,8 @@ TINY = {
     "raster": lambda: baselines.raster(8, 12),
     "mixture": lambda: baselines.mixture(8),
     "gllmm": lambda: gllmm(8),
+    "asymmetric": lambda: asymmetric(8),
+    "improved-checkerboard": lambda: improved_checkerboard(8),
     "octave": lambda: octave(8, 12),
     "multirate": lambda: MultiRate((8, 8, 12, 12), 8),
 }
@@ -101,7 +105,9 @@ def test_another_process_with_other_threads_decodes_the_same(tmp_path):
         assert np.array_equal(np.load(tmp_path / f"{name}.npy"), result.picture), name
 
 
-@pytest.mark.parametrize("name", ["mean-scale", "checkerboard", "raster", "mixture", "gllmm"])
+@pytest.mark.parametrize(
+    "name", ["mean-scale", "checkerboard", "raster", "mixture", "gllmm", "asymmetric"]
+)
 @torch.no_grad()
 def test_bytes_are_those_that_the_likelihoods_promise(name):
     codec = tiny(name)
@@ -316,6 +322,8 @@ PUBLISHED = {
     "mixture/low": 187 + 231,
     "gllmm/128": 284 + 329,
     "gllmm/256": 1134 + 1310,
+    "asymmetric/128": 248 + 163,
+    "asymmetric/256": 988 + 645,
 }
 
 
@@ -325,7 +333,10 @@ def test_cost_per_pixel(spec):
     assert cost.encoder_kmac + cost.decoder_kmac == pytest.approx(PUBLISHED[spec], rel=0.01)
 
 
-@pytest.mark.parametrize(("spec", "megabytes"), [("gllmm/128", 71), ("gllmm/256", 233)])
+WEIGHTS = {"gllmm/128": 71, "gllmm/256": 233, "asymmetric/128": 45, "asymmetric/256": 168}
+
+
+@pytest.mark.parametrize(("spec", "megabytes"), WEIGHTS.items())
 def test_size_of_the_weights(spec, megabytes):
     assert describe(spec).megabytes == pytest.approx(megabytes, rel=0.02)
 
@@ -362,7 +373,15 @@ def test_an_unknown_codec_is_an_error():
             build(spec)
 
 
-@pytest.mark.parametrize("spec", ["octave/low", "mixture/low", "multirate/paper"])
+PAPER_WIDTHS = ["octave/low", "mixture/low", "multirate/paper"]
+PAPER_WIDTHS += [
+    f"{name}/{width}"
+    for name in ("gllmm", "asymmetric", "improved-checkerboard")
+    for width in (128, 256)
+]
+
+
+@pytest.mark.parametrize("spec", PAPER_WIDTHS)
 def test_a_paper_width_codes_a_picture(spec):
     torch.manual_seed(0)
     codec = Codec(build(spec), spec)

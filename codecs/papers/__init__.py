@@ -8,7 +8,9 @@ import torch
 
 from vpxrc.codecs.model import Model, macs_per_pixel
 from vpxrc.codecs.papers import baselines
+from vpxrc.codecs.papers.asymmetric import asymmetric
 from vpxrc.codecs.papers.gllmm import gllmm
+from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard
 from vpxrc.codecs.papers.multirate import MAX_BITS, MIN_BITS, MultiRate
 from vpxrc.codecs.papers.octave import octave, plain_octave
 from vpxrc.codecs.quantizers import add_noise, straight_through
@@ -66,6 +68,26 @@ PAPERS: Mapping[str, Paper] = {
             "small": partial(gllmm, 48, slim=True),
             "128": partial(gllmm, 128),
             "256": partial(gllmm, 256),
+        },
+    ),
+    "asymmetric": Paper(
+        "heavy encoder with an importance map, light decoder with a filter, context row by row",
+        {
+            "small": partial(asymmetric, 48, slim=True),
+            "128": partial(asymmetric, 128),
+            "256": partial(asymmetric, 256),
+        },
+    ),
+    "improved-checkerboard": Paper(
+        "two passes with a network and a family each, deformable convolutions",
+        {
+            "small": partial(improved_checkerboard, 48, slim=True),
+            "small-teacher": partial(improved_checkerboard, 48, slim=True, teacher=True),
+            **{
+                f"{n}{role}": partial(improved_checkerboard, n, teacher=bool(role))
+                for n in (128, 256)
+                for role in ("", "-teacher")
+            },
         },
     ),
     "octave": Paper("latents at two resolutions, context row by row", _classic(octave)),
