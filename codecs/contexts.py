@@ -50,7 +50,8 @@ class Context(nn.Module, ABC):
             width = seen.shape[1]
             places = (cells[0] * width + cells[1])[:, None] + down * width + right
             around = seen.flatten(0, 1).index_select(0, places.flatten())
-            return functional.linear(around.view(len(places), -1), weight, bias).T
+            found = weight @ around.view(len(places), -1).T
+            return found if bias is None else found.add_(bias[:, None])
 
         return read
 

@@ -10,9 +10,12 @@ With weights below 2^3 in steps of 2^-14, activations up to 2^11 in steps of 2^-
 """
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 WEIGHT_STEP = 2.0**-14
 MAX_WEIGHT = 8.0 - WEIGHT_STEP
@@ -67,3 +70,52 @@ def exact(network: Network) -> Network:
 
 def _snap_output(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
     return snap(output)
+
+
+@dataclass(frozen=True)
+class ExactPointwise:
+    """1x1 convolutions and LeakyReLU in a row, computed exactly and with little overhead.
+
+    Attributes:
+        layers: Weights and bias of a convolution, or the slope of a LeakyReLU.
+    """
+
+    layers: Sequence[tuple[Tensor, Tensor | None] | float]
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return ``[outputs, n]`` of features ``[inputs, n]`` on the grid, float64."""
+        for layer in self.layers:
+            if isinstance(layer, float):
+                features = snap(functional.leaky_relu(features, layer))
+            else:
+                weight, bias = layer
+                features = weight @ features
+                features = snap(features if bias is None else features.add_(bias[:, None]))
+        return features
+
+    def only(self, outputs: Tensor) -> "ExactPointwise":
+        """Return the network with some of its outputs; the last layer is a convolution."""
+        *layers, last = self.layers
+        assert not isinstance(last, float)
+        weight, bias = last
+        return ExactPointwise([*layers, (weight[outputs], None if bias is None else bias[outputs])])
+
+
+def exact_pointwise(network: nn.Module) -> ExactPointwise:
+    """Return a network that computes exactly what each cell gets.
+
+    Args:
+        network: A sequence of 1x1 convolutions and LeakyReLU, or an identity.
+
+    Raises:
+        ValueError: Another layer is among them.
+    """
+    layers: list[tuple[Tensor, Tensor | None] | float] = []
+    for module in exact(network).modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
+            layers.append((module.weight[:, :, 0, 0], module.bias))
+        elif isinstance(module, nn.LeakyReLU):
+            layers.append(module.negative_slope)
+        elif not isinstance(module, nn.Sequential | nn.Identity):
+            raise ValueError(f"{type(module).__name__} does not look at one cell at a time")
+    return ExactPointwise(layers)

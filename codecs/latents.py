@@ -16,7 +16,7 @@ from vpxrc.codecs.channel_mask import ChannelMask
 from vpxrc.codecs.coder import Decoder, Encoder, Tables, by_channel
 from vpxrc.codecs.contexts import Cells, Context, all_cells, padded
 from vpxrc.codecs.entropy import FactorizedPrior, Family, bits
-from vpxrc.codecs.exact import exact, snap
+from vpxrc.codecs.exact import ExactPointwise, exact, exact_pointwise, snap
 from vpxrc.codecs.layers import conv, leaky
 from vpxrc.codecs.quantizers import add_noise, straight_through
 from vpxrc.errors import InputError
@@ -136,22 +136,6 @@ class Prediction(NamedTuple):
     network: nn.Module
 
 
-def narrowed(prediction: Prediction, mask: ChannelMask) -> Prediction:
-    """Return a prediction of the channels that are coded; its network is an exact one."""
-    family, network = prediction
-    if len(mask.kept) == mask.channels:
-        return prediction
-    assert isinstance(network, nn.Sequential)
-    *layers, last = network
-    assert isinstance(last, nn.Conv2d)
-    outputs = torch.arange(last.out_channels).view(family.parameters, -1)[:, mask.kept].flatten()
-    few = nn.Conv2d(last.in_channels, len(outputs), 1, bias=last.bias is not None).double()
-    few.weight.data = last.weight[outputs]
-    if few.bias is not None and last.bias is not None:
-        few.bias.data = last.bias[outputs]
-    return Prediction(family, nn.Sequential(*layers, exact(few)))
-
-
 class ConditionalLatent(nn.Module):
     """A latent whose distributions are predicted from side information, and from its own cells.
 
@@ -217,9 +201,9 @@ class ConditionalCoder:
     def __init__(self, latent: ConditionalLatent) -> None:
         self._context = latent.context
         self._read = None if latent.context is None else exact(latent.context).reader()
-        self._rest = Prediction(latent.family, exact(latent.network))
+        self._rest = latent.family, exact_pointwise(latent.network)
         first = latent.first_network
-        self._first = None if first is None else Prediction(latent.first_family, exact(first))
+        self._first = None if first is None else (latent.first_family, exact_pointwise(first))
         self._skip_zeros = latent.skip_zeros
 
     def encode(self, y: Tensor, side: Tensor) -> tuple[bytes, Tensor]:
@@ -271,8 +255,8 @@ class ConditionalCoder:
         y = side.new_zeros(mask.channels, height, width)
         if not len(mask.kept):
             return y
-        rest = narrowed(self._rest, mask)
-        first = rest if self._first is None else narrowed(self._first, mask)
+        rest = _narrowed(*self._rest, mask)
+        first = rest if self._first is None else _narrowed(*self._first, mask)
         seen = padded(y)
         whole = [all_cells(height, width)]
         passes = whole if self._context is None else self._context.passes(height, width)
@@ -286,13 +270,23 @@ class ConditionalCoder:
                 if self._read is not None and not blind:
                     before = snap(self._read(seen, (rows, columns)))
                     features = torch.cat([before, features])
-                parameters = network(features[None, :, :, None])[0, :, :, 0]
-                offset, tables = family.tables(parameters.reshape(family.parameters, -1))
+                parameters = network(features).view(family.parameters, -1)
+                offset, tables = family.tables(parameters)
                 symbols = visit((rows, columns), offset, tables)
                 values = (symbols + offset).view(-1, len(rows))
                 y[mask.kept[:, None], rows, columns] = values
                 seen[rows[:, None] + 2, columns[:, None] + 2, mask.kept] = snap(values).T
         return y
+
+
+def _narrowed(
+    family: Family, network: ExactPointwise, mask: ChannelMask
+) -> tuple[Family, ExactPointwise]:
+    """Return the prediction of the channels that are coded."""
+    if len(mask.kept) == mask.channels:
+        return family, network
+    outputs = torch.arange(family.parameters * mask.channels).view(-1, mask.channels)
+    return family, network.only(outputs[:, mask.kept].flatten())
 
 
 class Hyperprior(LatentModel[Tensor]):

@@ -88,10 +88,8 @@ def test_a_deformable_layer_begins_as_a_plain_one_and_learns_its_offsets_slowly(
     plain = functional.conv2d(x, layer.weight, layer.bias, padding=1)
     assert torch.allclose(layer(x), plain, atol=1e-4)
     layer.offset.bias.data.fill_(1 / OFFSET_RATE)  # one cell down and right
-    moved = functional.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
     shifted = functional.conv2d(functional.pad(x, (1, 2, 1, 2))[:, :, 1:, 1:], layer.weight)
     assert torch.allclose(layer(x), shifted + layer.bias[:, None, None], atol=1e-4)
-    assert moved.shape == x.shape
     layer.offset.bias.data.fill_(3.0)
     layer(x).square().sum().backward()
     assert layer.offset.weight.grad.abs().sum() > 0
@@ -130,6 +128,7 @@ def test_multi_scale_block_is_its_figure():
     assert bottleneck(8)(v.repeat(1, 2, 1, 1)).shape == (1, 8, 6, 6)
 
 
+@torch.no_grad()
 def test_importance_map_lies_within_a_half_and_scales_the_latent():
     maps = ImportanceMap(4)
     features = torch.randn(1, 4, 8, 8) * 30
@@ -162,32 +161,33 @@ def test_filter_starts_as_nothing_sees_its_channel_alone_and_has_a_loss_at_first
 
     def losses(step, steps):
         torch.manual_seed(3)
-        return float(model.objective(x, 0.01, Moment(step, steps))[0])
+        return float(model.objective(x, 0.01, Moment(step, steps))[0].detach())
 
     assert losses(0, 10) == losses(1, 10) > losses(2, 10) == losses(9, 10)
     assert losses(19_999, 10**6) > losses(20_000, 10**6)
     coded = model.code(x)
-    own = (model.synthesis[0](coded.y_hat) - coded.y).square().mean()
+    own = (model.synthesis[0](coded.y_hat) - coded.y).square().mean().detach()
     assert losses(0, 10) - losses(9, 10) == pytest.approx(float(own), abs=1e-4)
 
 
 def test_a_trained_filter_restores_what_rounding_took():
     """A smooth latent with small values: neighbours tell what rounding has hidden."""
     filter_ = PostQuantFilter(2)
-    optimizer = torch.optim.Adam(filter_.parameters(), 0.02)
+    optimizer = torch.optim.Adam(filter_.parameters(), 0.05)
     kernel = torch.ones(2, 1, 5, 5) / 5
 
     def latents():
-        return functional.conv2d(torch.randn(4, 2, 24, 24), kernel, groups=2) * 0.6
+        return functional.conv2d(torch.randn(2, 2, 20, 20), kernel, groups=2) * 0.6
 
-    for _ in range(150):
+    for _ in range(60):
         y = latents()
         optimizer.zero_grad()
         (filter_(y.round()) - y).square().mean().backward()
         optimizer.step()
     y = latents()
-    before, after = (y.round() - y).square().mean(), (filter_(y.round()) - y).square().mean()
-    assert float(after) < 0.8 * float(before)
+    before = float((y.round() - y).square().mean())
+    after = float((filter_(y.round()) - y).square().mean().detach())
+    assert after < 0.8 * before
 
 
 @pytest.mark.parametrize(("blocks", "kmac"), [(0, 133), (1, 163), (3, 289)])
@@ -204,16 +204,16 @@ def test_cost_of_the_decoder_by_its_blocks(blocks, kmac):
 
 
 def test_the_norm_of_the_latent_is_in_the_loss():
-    model = improved_checkerboard(8, sparsity=0.5)
+    model = improved_checkerboard(8, sparsity=5.0)
     without = improved_checkerboard(8, sparsity=0.0)
     without.load_state_dict(model.state_dict())
     x = torch.rand(2, 3, 64, 64)
     losses = []
     for one in (model, without):
         torch.manual_seed(5)
-        losses.append(float(one.objective(x, 0.01, Moment(0, 1))[0]))
-    norm = model.analysis(x).abs().sum() / (2 * 64 * 64)
-    assert losses[0] - losses[1] == pytest.approx(0.5 * float(norm), rel=1e-3)
+        losses.append(float(one.objective(x, 0.01, Moment(0, 1))[0].detach()))
+    norm = model.analysis(x).abs().sum().detach() / (2 * 64 * 64)
+    assert losses[0] - losses[1] == pytest.approx(5 * float(norm), abs=1e-4)
     assert isinstance(model, TransformModel)
     assert float(squared_error(x, x).sum()) == 0
 

@@ -35,7 +35,7 @@ from vpxrc.codecs.entropy import (  # noqa: E402
     Gaussian,
     Mixture,
 )
-from vpxrc.codecs.exact import STEP, exact, snap  # noqa: E402
+from vpxrc.codecs.exact import STEP, exact, exact_pointwise, snap  # noqa: E402
 from vpxrc.codecs.frequencies import (  # noqa: E402
     CDF_BITS,
     TOTAL,
@@ -432,6 +432,18 @@ def test_exact_results_do_not_depend_on_the_order_of_sums():
         torch.set_num_threads(count)
         assert torch.equal(precise(z[:, order]), result)
     torch.set_num_threads(threads)
+
+
+def test_exact_networks_of_single_cells_are_the_exact_convolutions():
+    network = pointwise(12, (20, 30), 8)
+    x = snap(torch.randn(1, 12, 7, 1) * 5)
+    whole = exact(network)(x)[0, :, :, 0]
+    fast = exact_pointwise(network)
+    assert torch.equal(fast(x[0, :, :, 0]), whole)
+    few = torch.tensor([1, 6])
+    assert torch.equal(fast.only(few)(x[0, :, :, 0]), whole[few])
+    with pytest.raises(ValueError, match="one cell"):
+        exact_pointwise(torch.nn.Conv2d(1, 1, 3))
 
 
 def test_what_cannot_be_exact_is_refused():
