@@ -172,18 +172,25 @@ def down_block(inputs: int, channels: int) -> nn.Module:
     )
 
 
-def up_block(channels: int) -> nn.Module:
-    """Return a residual block that doubles height and width, with IGDN."""
-    return Sum(
-        nn.Sequential(
-            conv(channels, 4 * channels, 3, 1),
-            leaky(),
-            nn.PixelShuffle(2),
-            conv(channels, channels, 3, 1),
-            igdn(channels),
-        ),
-        nn.Sequential(conv(channels, 4 * channels, 1, 1), nn.PixelShuffle(2)),
-    )
+class UpBlock(Sum):
+    """A residual block that doubles height and width, with IGDN.
+
+    Attributes:
+        channels: Channels of the input and of the output.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(
+            nn.Sequential(
+                conv(channels, 4 * channels, 3, 1),
+                leaky(),
+                nn.PixelShuffle(2),
+                conv(channels, channels, 3, 1),
+                igdn(channels),
+            ),
+            nn.Sequential(conv(channels, 4 * channels, 1, 1), nn.PixelShuffle(2)),
+        )
+        self.channels = channels
 
 
 class Attention(nn.Module):

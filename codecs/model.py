@@ -215,7 +215,12 @@ class TransformCoder:
 
 def from_pixels(pixels: Tensor) -> Tensor:
     """Return ``[1, 3, H, W]`` in 0..1 of uint8 pixels ``[3, H, W]``."""
-    return pixels[None].float() / 255
+    return to_unit(pixels[None])
+
+
+def to_unit(batch: Tensor) -> Tensor:
+    """Return ``[B, 3, H, W]`` in 0..1 of uint8 pixels."""
+    return batch.float() / 255
 
 
 def to_pixels(x: Tensor) -> Tensor:

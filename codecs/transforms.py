@@ -7,13 +7,13 @@ from torch import nn
 from vpxrc.codecs.layers import (
     GDN,
     Attention,
+    UpBlock,
     conv,
     deconv,
     down_block,
     igdn,
     leaky,
     residual_block,
-    up_block,
 )
 
 
@@ -72,9 +72,9 @@ def residual_synthesis(n: int, blocks: Sequence[Block] = (residual_block,) * 4) 
     """
     sixteenth, eighth, quarter, half = (_block(make, n) for make in blocks)
     return nn.Sequential(
-        *(Attention(n), sixteenth, up_block(n)),
-        *(eighth, up_block(n)),
-        *(Attention(n), quarter, up_block(n)),
+        *(Attention(n), sixteenth, UpBlock(n)),
+        *(eighth, UpBlock(n)),
+        *(Attention(n), quarter, UpBlock(n)),
         *(half, conv(n, 12, 3, 1), nn.PixelShuffle(2)),
     )
 
