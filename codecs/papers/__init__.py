@@ -8,12 +8,12 @@ import torch
 
 from vpxrc.codecs.model import Model, macs_per_pixel
 from vpxrc.codecs.papers import baselines
+from vpxrc.codecs.papers.ablation import ARMS
 from vpxrc.codecs.papers.asymmetric import asymmetric
 from vpxrc.codecs.papers.gllmm import gllmm
 from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard
-from vpxrc.codecs.papers.multirate import MAX_BITS, MIN_BITS, MultiRate
-from vpxrc.codecs.papers.octave import octave, plain_octave
-from vpxrc.codecs.quantizers import add_noise, straight_through
+from vpxrc.codecs.papers.multirate import MultiRate
+from vpxrc.codecs.papers.octave import octave
 from vpxrc.errors import InputError
 
 
@@ -102,27 +102,8 @@ PAPERS: Mapping[str, Paper] = {
 }
 
 
-def quality_of_bits(count: float) -> float:
-    """Return the quality 0..1 at which a latent of :class:`MultiRate` has ``2^count`` levels."""
-    return (count - MIN_BITS) / (MAX_BITS - MIN_BITS)
-
-
-_slim = partial(MultiRate, (32, 64, 96, 96), 32, True, slim=True)
 #: The other arms of the papers' claims; benchmarks/codec_claims.py compares them.
-ABLATION = Paper(
-    "a codec with one part changed, for comparisons",
-    {
-        "octave-quarter": partial(octave, 64, 96, 0.25, context=False),
-        "octave-three-quarters": partial(octave, 64, 96, 0.75, context=False),
-        "octave-plain": partial(plain_octave, 64, 96),
-        "multirate-noise": partial(_slim, add_noise),
-        "multirate-straight-through": partial(_slim, straight_through),
-        **{
-            f"multirate-only-{count}": partial(_slim, only=quality_of_bits(count))
-            for count in (2, 4, 8)
-        },
-    },
-)
+ABLATION = Paper("a codec with one part changed, for comparisons", ARMS)
 
 
 @dataclass(frozen=True)

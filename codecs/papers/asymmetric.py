@@ -152,13 +152,14 @@ def asymmetric(
 
     Args:
         n: Channels of the transforms and of the latent.
-        slim: Whether there is no block at 1/2 of the picture's size.
-        decoder_blocks: Blocks of the decoder: 1 at 1/4 of the picture's size, 0, or 3.
+        slim: Whether the encoder has no block at 1/2 of the picture's size.
+        decoder_blocks: Blocks of the decoder: 0; 1 at 1/4 of the picture's size; 3, at 1/8 and 1/2
+            too.
         importance: Whether there is an importance map.
         restoration: Whether there is a filter after the quantiser.
     """
     block, half = MultiScaleResidual, None if slim else MultiScaleResidual
-    blocks = {0: (None,) * 4, 1: (None, None, block, None), 3: (None, block, block, half)}
+    blocks = {0: (None,) * 4, 1: (None, None, block, None), 3: (None, block, block, block)}
     layers = residual_analysis(n, (half, block, block))
     family = Mixture([NORMAL], 3)
     network = pointwise(4 * n, (640, 640), family.parameters * n, bias=False)

@@ -7,12 +7,8 @@ blocks; each value of the latent has a mixture of three normal, three Laplace an
 distributions, and channels that are zero in a whole picture are not coded.
 """
 
-from collections.abc import Sequence
-
-from torch import nn
-
 from vpxrc.codecs.contexts import Raster
-from vpxrc.codecs.entropy import LAPLACE, LOGISTIC, NORMAL, Mixture, Shape
+from vpxrc.codecs.entropy import LAPLACE, LOGISTIC, NORMAL, Mixture
 from vpxrc.codecs.latents import ConditionalLatent, pointwise
 from vpxrc.codecs.layers import concatenated_residual_block
 from vpxrc.codecs.model import TransformModel
@@ -22,33 +18,31 @@ from vpxrc.codecs.transforms import Block, residual_analysis, residual_synthesis
 FAMILIES = (NORMAL, LAPLACE, LOGISTIC)
 
 
-def wide_parameters(inputs: int, outputs: int) -> nn.Sequential:
-    """Return the network that predicts the nine components of a mixture."""
-    return pointwise(inputs, (640, 1280), outputs, bias=False)
-
-
-def gllmm(
+def with_latent(
     n: int,
+    latent: ConditionalLatent,
     slim: bool = False,
     block: Block = concatenated_residual_block,
-    families: Sequence[Shape] = FAMILIES,
-    components: int = 3,
 ) -> TransformModel:
-    """Return the codec.
+    """Return the transforms and the side information, with another model of the latent.
 
     Args:
         n: Channels of the transforms and of the latent.
+        latent: The model of the latent.
         slim: Whether there are no blocks at 1/2 of the picture's size; they take half of the time.
         block: Makes the residual blocks.
-        families: The families of a mixture.
-        components: Distributions of each family.
     """
     half = None if slim else block
-    family = Mixture(families, components)
-    network = wide_parameters(4 * n, family.parameters * n)
-    latent = ConditionalLatent(family, Raster(n), network, skip_zeros=True)
     return TransformModel(
         residual_analysis(n, (half, block, block)),
         residual_synthesis(n, (block, block, block, half)),
         residual_hyperprior(n, latent),
     )
+
+
+def gllmm(n: int, slim: bool = False, block: Block = concatenated_residual_block) -> TransformModel:
+    """Return the codec; the arguments are those of :func:`with_latent`."""
+    family = Mixture(FAMILIES, 3)
+    network = pointwise(4 * n, (640, 1280), family.parameters * n, bias=False)
+    latent = ConditionalLatent(family, Raster(n), network, skip_zeros=True)
+    return with_latent(n, latent, slim, block)

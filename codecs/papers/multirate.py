@@ -71,6 +71,11 @@ def trade_offs(quality: Tensor) -> Tensor:
     return MIN_LAMBDA * (MAX_LAMBDA / MIN_LAMBDA) ** quality
 
 
+def quality_of_bits(count: float) -> float:
+    """Return the quality 0..1 at which a latent has ``2^count`` levels."""
+    return (count - MIN_BITS) / (MAX_BITS - MIN_BITS)
+
+
 class BoundedLatent(nn.Module):
     """A latent in 0..1 whose levels have one density for each channel, whatever their number.
 
