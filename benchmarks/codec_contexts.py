@@ -1,0 +1,142 @@
+"""How long the decoding of a latent takes with each context, on one thread.
+
+python -m benchmarks.codec_contexts
+
+All arms have the same latent, side information and widths, with random weights: a raster context
+cell by cell (as published), the same in slanted lines, a checkerboard, and the improved one with two
+networks. Only y is timed, without transforms and without the side information's networks.
+The arms are timed in turn, and the median of their repeats is taken, because other processes may
+share the machine. Then other processes decode the streams with 1 and with 3 threads, and the
+latents have to be the same to the last bit.
+"""
+
+import argparse
+import hashlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.codec_speed import shares
+from vpxrc.codecs.contexts import Cells, Checkerboard, Context, Raster, all_cells
+from vpxrc.codecs.entropy import Mixture
+from vpxrc.codecs.exact import snap
+from vpxrc.codecs.latents import ConditionalCoder, ConditionalLatent, pointwise
+from vpxrc.codecs.papers.improved_checkerboard import GLLMM, GMM, two_networks
+
+
+class CellByCell(Raster):
+    """A raster context that codes one cell after another, as Minnen et al. do."""
+
+    def passes(self, height: int, width: int) -> list[Cells]:
+        """Return a pass for each cell."""
+        rows, columns = all_cells(height, width)
+        return list(zip(rows.split(1), columns.split(1), strict=True))
+
+
+def _latent(context: Callable[[int], Context], family: Mixture, n: int) -> ConditionalLatent:
+    hidden = (640, 640 if family is GMM else 1280)
+    network = pointwise(4 * n, hidden, family.parameters * n, bias=False)
+    return ConditionalLatent(family, context(n), network, skip_zeros=True)
+
+
+ARMS: dict[str, Callable[[int], ConditionalLatent]] = {
+    "raster, cell by cell": lambda n: _latent(CellByCell, GMM, n),
+    "raster, slanted lines": lambda n: _latent(Raster, GMM, n),
+    "checkerboard": lambda n: _latent(Checkerboard, GMM, n),
+    "improved checkerboard": lambda n: two_networks(n),
+    "raster, cell by cell, three families": lambda n: _latent(CellByCell, GLLMM, n),
+    "raster, slanted lines, three families": lambda n: _latent(Raster, GLLMM, n),
+    "checkerboard, three families": lambda n: _latent(Checkerboard, GLLMM, n),
+}
+
+
+def problem(arm: str, n: int, height: int, width: int) -> tuple[ConditionalCoder, Tensor, Tensor]:
+    """Return a coder with random weights, a latent with values of many sizes, and side information."""
+    torch.manual_seed(0)
+    scales = torch.logspace(-1, 1, n)[:, None, None]
+    y, side = torch.randn(n, height, width) * scales, snap(torch.randn(2 * n, height, width))
+    torch.manual_seed(1)
+    return ARMS[arm](n).coder(), y, side
+
+
+def sha256(y: Tensor) -> str:
+    """Return the hash of a latent."""
+    return hashlib.sha256(y.numpy().tobytes()).hexdigest()
+
+
+def decode(arm: str, n: int, height: int, width: int, threads: int, path: Path) -> str:
+    """Return the hash of a decoded stream."""
+    torch.set_num_threads(threads)
+    coder, _, side = problem(arm, n, height, width)
+    return sha256(coder.decode(path.read_bytes(), side, n))
+
+
+def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return a row for each arm."""
+    torch.set_num_threads(1)
+    works, rows = {}, []
+    size = given.channels, given.height, given.width
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        for number, arm in enumerate(ARMS):
+            coder, y, side = problem(arm, *size)
+            stream, decoded = coder.encode(y, side)
+            works[arm] = lambda coder=coder, stream=stream, side=side: coder.decode(
+                stream, side, given.channels
+            )
+            path = Path(folder, str(number))
+            path.write_bytes(stream)
+            same = torch.equal(works[arm](), decoded)
+            for threads in (1, 3):
+                options = [*map(str, (*size, threads, path)), "--arm", arm]
+                command = [sys.executable, "-m", "benchmarks.codec_contexts", "--decode", *options]
+                found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                same &= found.strip() == sha256(decoded)
+            rows.append({"arm": arm, "bytes": len(stream), "same_in_other_processes": same})
+        seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
+        for _ in range(given.repeats):
+            for arm, work in works.items():
+                begun = time.perf_counter()
+                work()
+                seconds[arm].append(time.perf_counter() - begun)
+        for row in rows:
+            row["seconds"] = statistics.median(seconds[row["arm"]])
+            row["constriction"] = shares(works[row["arm"]])["constriction"]
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; 1 where a latent came back different."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--channels", type=int, default=64)
+    parser.add_argument("--height", type=int, default=32, help="rows of the latent")
+    parser.add_argument("--width", type=int, default=48, help="columns; 32x48 is Kodak's")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--decode", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--arm", help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.decode:
+        *numbers, path = given.decode
+        with torch.no_grad():
+            n, height, width, threads = map(int, numbers)
+            print(decode(given.arm, n, height, width, threads, Path(path)))
+        return 0
+    rows = measure(given)
+    fastest = next(row for row in rows if row["arm"] == "improved checkerboard")["seconds"]
+    for row in rows:
+        print(json.dumps({**row, "times_the_improved_checkerboard": row["seconds"] / fastest}))
+    return int(not all(row["same_in_other_processes"] for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
