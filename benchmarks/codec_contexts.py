@@ -3,8 +3,8 @@
 python -m benchmarks.codec_contexts
 
 All arms have the same latent, side information and widths, with random weights: a raster context
-cell by cell (as published), the same in slanted lines, a checkerboard, and the improved one with two
-networks. Only y is timed, without transforms and without the side information's networks.
+cell by cell (as published), the same in slanted lines, a checkerboard, and the improved one, which
+has two networks. Only y is timed, without transforms and without the side information's networks.
 The arms are timed in turn, and the median of their repeats is taken, because other processes may
 share the machine. Then other processes decode the streams with 1 and with 3 threads, and the
 latents have to be the same to the last bit.
@@ -60,7 +60,7 @@ ARMS: dict[str, Callable[[int], ConditionalLatent]] = {
 
 
 def problem(arm: str, n: int, height: int, width: int) -> tuple[ConditionalCoder, Tensor, Tensor]:
-    """Return a coder with random weights, a latent with values of many sizes, and side information."""
+    """Return a coder with random weights, a latent of values of many sizes, its side information."""
     torch.manual_seed(0)
     scales = torch.logspace(-1, 1, n)[:, None, None]
     y, side = torch.randn(n, height, width) * scales, snap(torch.randn(2 * n, height, width))
@@ -83,7 +83,8 @@ def decode(arm: str, n: int, height: int, width: int, threads: int, path: Path) 
 def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
     """Return a row for each arm."""
     torch.set_num_threads(1)
-    works, rows = {}, []
+    works: dict[str, Callable[[], Tensor]] = {}
+    rows: list[dict[str, Any]] = []
     size = given.channels, given.height, given.width
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         for number, arm in enumerate(ARMS):

@@ -229,19 +229,20 @@ class Mixture:
         count = len(self.families)
         inner = 3 * count * self.components
         families = parameters[inner:] if count > 1 else torch.zeros_like(parameters[:1])
-        parts = parameters[:inner].unflatten(0, (count, 3, self.components))
+        parts = torch.unflatten(parameters[:inner], 0, (count, 3, self.components))
         return families, *parts.unbind(1)
 
     def likelihood(self, y: Tensor, parameters: Tensor) -> Tensor:
         """Return the probability of unit cells around ``y``."""
-        by_channel = parameters.unflatten(1, (self.parameters, y.shape[1])).transpose(0, 1)
+        shape = (self.parameters, y.shape[1])
+        by_channel = torch.unflatten(parameters, 1, shape).transpose(0, 1)
         outer, logits, means, raw = self._split(by_channel)
         distance, scale = (y - means).abs(), bounded_scale(raw)
         weights = logits.softmax(1) * outer.softmax(0)[:, None]
         return torch.stack(
             [
-                (weights[f] * shape.cell(distance[f], scale[f])).sum(0)
-                for f, shape in enumerate(self.families)
+                (weights[f] * family.cell(distance[f], scale[f])).sum(0)
+                for f, family in enumerate(self.families)
             ]
         ).sum(0)
 

@@ -263,7 +263,7 @@ class ConditionalCoder:
         for number, cells in enumerate(passes):
             family, network = rest if number else first
             blind = number == 0 and self._first is not None
-            for rows, columns in zip(*(part.split(_CELLS) for part in cells), strict=True):
+            for rows, columns in zip(*(torch.split(part, _CELLS) for part in cells), strict=True):
                 if not len(rows):
                     continue
                 features = side[:, rows, columns]

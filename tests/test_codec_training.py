@@ -273,7 +273,8 @@ def test_entropy_models_are_trained_on_the_same_latents(photos, start, tmp_path,
     rows = json.loads((tmp_path / "c.curve.json").read_text())
     assert rows[-1]["bpp"] < 0.9 * rows[0]["bpp"]
     assert "mse" not in result["last"]
-    ours, theirs = load_codec(out).model, load_codec(start).model
+    ours: Any = load_codec(out).model
+    theirs = load_codec(start).model
     for part in ("analysis", "synthesis"):
         weights = zip(*(getattr(one, part).parameters() for one in (ours, theirs)), strict=True)
         assert all(torch.equal(one, other) for one, other in weights)
@@ -320,7 +321,8 @@ SMALL = "improved-checkerboard/small"
 
 def test_a_students_loss_has_the_teachers_features(monkeypatch):
     torch.manual_seed(0)
-    teacher, student = (improved_checkerboard(8, teacher=one) for one in (True, False))
+    teacher: Any = improved_checkerboard(8, teacher=True)
+    student: Any = improved_checkerboard(8)
     student.load_state_dict(teacher.state_dict(), strict=False)
     x = torch.rand(2, 3, 64, 64)
     # The same weights and the same noise: only the picture differs, by the block that is missing.
@@ -350,8 +352,8 @@ def test_a_students_loss_has_the_teachers_features(monkeypatch):
 
 def test_distillation_in_three_steps_that_goes_on_where_it_was(photos, tmp_path):
     out = tmp_path / "s.safetensors"
-    command = ("codec", "distill", SMALL, photos, "--out", out, "--steps", 2, "--batch", 1)
-    command += ("--crop", 64)
+    options = ("--steps", 2, "--batch", 1, "--crop", 64)
+    command = ("codec", "distill", SMALL, photos, "--out", out, *options)
     result = run(*command, "--json")
     assert result.exit_code == 0, result.output
     names = ["s.teacher.safetensors", "s.alike.safetensors", "s.safetensors"]

@@ -136,7 +136,8 @@ class FilteredModel(TransformModel):
         error, bpp = squared_error(coded.x_hat, x), bits_per_pixel(coded.bits, x)
         loss = (trade_off * error + bpp).mean()
         if moment.step < min(FILTER_STEPS, FILTER_SHARE * moment.steps):
-            restored = self.synthesis[0](coded.y_hat.detach())
+            restoration = next(self.synthesis.children())
+            restored = restoration(coded.y_hat.detach())
             loss = loss + (restored - coded.y.detach()).square().mean()
         return loss, figures(loss, error, bpp)
 
