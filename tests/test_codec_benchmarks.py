@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("constriction")
 
 # These import torch and constriction.
-from benchmarks import codec_claims, codec_roundtrip, codec_speed  # noqa: E402
+from benchmarks import codec_claims, codec_contexts, codec_roundtrip, codec_speed  # noqa: E402
 from benchmarks.codec_arms import ARMS, CLAIMS, Claim, arm_of  # noqa: E402
 from benchmarks.codec_claims import compare, verdict  # noqa: E402
 from vpxrc.codecs.codec import load_codec  # noqa: E402
@@ -52,6 +52,21 @@ def test_parts_of_the_time(photo):
         assert all(0 < part < 1 for part in parts.values()), parts
         assert found[f"{name}_seconds_per_megapixel"] > 0
     assert found["peak_megabytes"] >= found["of_these_before_the_codec"] > 0
+
+
+def test_contexts_are_timed_and_their_latents_compared(capsys):
+    size = ["--channels", "4", "--height", "3", "--width", "5", "--repeats", "1"]
+    assert codec_contexts.main(size) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["arm"] for row in rows] == list(codec_contexts.ARMS)
+    assert all(row["same_in_other_processes"] for row in rows)
+    assert min(row["times_the_fastest"] for row in rows) == 1
+    # The order of the cells is all that differs.
+    sizes = [row["bytes"] for row in rows]
+    assert abs(sizes[0] - sizes[1]) <= 4
+    serial, lines = (codec_contexts.ARMS[arm](2) for arm in list(codec_contexts.ARMS)[:2])
+    assert len(serial.context.passes(3, 5)) == 15
+    assert len(lines.context.passes(3, 5)) == 11
 
 
 # The claims
