@@ -1,4 +1,4 @@
-"""The claims of the octave and the multi-rate paper at small scale, trained and measured here.
+"""The claims of the papers at small scale, trained and measured here.
 
 python -m benchmarks.codec_claims ../shared/images/train --test ../shared/images/kodak \\
     --steps 20000 --jobs 2 --out build/claims
@@ -6,10 +6,11 @@ python -m benchmarks.codec_claims ../shared/images/train --test ../shared/images
 Every arm is trained with the same seeds, crops and steps. The cost of a picture is
 ``J = lambda * MSE + bits per pixel`` with the lambda of its training, from the bytes of real files.
 A claim's figure is the mean over pictures, lambdas and seeds of the loss of one arm against
-another: the difference of J in percent, or of PSNR in dB. It has a bootstrap interval over the
-pictures. The noise floor is the largest
-difference between the seeds of an arm. What lies below the floor, or whose interval has 0, is not
-resolved. A command that was interrupted or killed goes on where it was. `--list` shows the
+another: the difference of J or of the bits in percent, or of PSNR in dB. It has a bootstrap
+interval over the pictures. Entropy models (S8-a, S4-a, S4-b) are trained on the same latents, those
+of `ablation/entropy-mean-scale`, so bits are compared at equal distortion. The noise floor is the
+largest difference between the seeds of an arm. What lies below the floor, or whose interval has 0,
+is not resolved. A command that was interrupted or killed goes on where it was. `--list` shows the
 trainings and the cost of the arms.
 """
 
@@ -24,12 +25,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.codec_arms import BITS, CLAIMS, OCTAVE, SLIM, Claim, arm_of
 from vpxrc.cli.common import progress_bar
 from vpxrc.codecs.bitstream import QUALITY_STEPS, unpack
+from vpxrc.codecs.channel_mask import ChannelMask
 from vpxrc.codecs.codec import Codec, load_codec
-from vpxrc.codecs.model import from_pixels
-from vpxrc.codecs.papers import describe, quality_of_bits
-from vpxrc.codecs.papers.multirate import MultiRate, MultiRateCoder
+from vpxrc.codecs.latents import Hyperprior
+from vpxrc.codecs.model import TransformModel, from_pixels
+from vpxrc.codecs.papers import describe
+from vpxrc.codecs.papers.multirate import MultiRate, MultiRateCoder, quality_of_bits
 from vpxrc.codecs.pictures import Pixels, find_pictures, read_picture
 from vpxrc.codecs.training import TrainingConfig, TrainingJob, train_all
 from vpxrc.evaluation.bd_rate import bd_rate
@@ -37,83 +41,8 @@ from vpxrc.parallel import open_workers
 from vpxrc.storage import atomic_write, digest, sha256_file
 
 LAMBDAS = (0.0035, 0.0075, 0.015, 0.035)
-BITS = (2, 4, 8)  # of the multi-rate latent's levels
 QUALITIES = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)  # of the enhancement layer
 RESAMPLES = 2000
-CONVOLUTION, OCTAVE, SLIM = "mean-scale/small", "octave-mean-scale", "multirate/slim"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """Two arms of which the first is said to be cheaper.
-
-    Attributes:
-        words: The claim.
-        test: The arm that is claimed to be better.
-        anchor: The other one.
-        bits: The number of levels at which multi-rate arms are compared, as a power of two; 0 for
-            arms that are trained once for each lambda.
-        margin: The loss of PSNR in dB that the claim allows; where it is not 0, PSNRs are compared
-            in place of J.
-    """
-
-    words: str
-    test: str
-    anchor: str
-    bits: int = 0
-    margin: float = 0.0
-
-
-CLAIMS = {
-    "S10-a": Claim(
-        "octave convolutions beat plain ones at equal multiplications",
-        f"{OCTAVE}/medium",
-        CONVOLUTION,
-    ),
-    "S10-b": Claim(
-        "learned exchange between the parts beats pooling and repetition",
-        f"{OCTAVE}/small",
-        "ablation/octave-plain",
-    ),
-    "S10-c, a quarter": Claim(
-        "half of the channels in the low part are better than a quarter",
-        f"{OCTAVE}/small",
-        "ablation/octave-quarter",
-    ),
-    "S10-c, three quarters": Claim(
-        "half of the channels in the low part are better than three quarters",
-        f"{OCTAVE}/small",
-        "ablation/octave-three-quarters",
-    ),
-    **{
-        f"S9-a, noise, B={bits}": Claim(
-            "stochastic rounding is at least as good as noise",
-            SLIM,
-            "ablation/multirate-noise",
-            bits,
-        )
-        for bits in BITS
-    },
-    **{
-        f"S9-a, straight-through, B={bits}": Claim(
-            "stochastic rounding is at least as good as plain rounding",
-            SLIM,
-            "ablation/multirate-straight-through",
-            bits,
-        )
-        for bits in BITS
-    },
-    **{
-        f"S9-b, B={bits}": Claim(
-            "a model for all rates loses at most 0.3 dB to one for this rate",
-            SLIM,
-            f"ablation/multirate-only-{bits}",
-            bits,
-            margin=0.3,
-        )
-        for bits in BITS
-    },
-}
 
 
 Row = dict[str, Any]  # what JSON takes
@@ -163,7 +92,13 @@ def _row(setting: str, picture: Pixels, decoded: Pixels, streams: Sequence[bytes
 def _single(codec: Codec, picture: Pixels) -> list[Row]:
     coded = codec.compress(picture)
     assert np.array_equal(codec.decompress(coded.data), coded.picture)
-    return [_row("", picture, coded.picture, unpack(coded.data).streams)]
+    streams = unpack(coded.data).streams
+    row = _row("", picture, coded.picture, streams)
+    latent = codec.model.latent if isinstance(codec.model, TransformModel) else None
+    if isinstance(latent, Hyperprior) and latent.y.skip_zeros:
+        mask, _ = ChannelMask.unpack(streams[-1], latent.y_channels)
+        row["zero_channels"] = 1 - len(mask.kept) / mask.channels
+    return [row]
 
 
 @torch.no_grad()
@@ -212,13 +147,10 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
 
 def verdict(mean: float, low: float, high: float, floor: float, margin: float) -> str:
     """Return ``holds``, ``does not`` or ``not resolved``; negative differences favour the claim."""
-    if margin:
-        if not abs(mean - margin) > floor or low <= margin <= high:
-            return "not resolved"
-        return "holds" if mean < margin else "does not"
-    if not abs(mean) > floor or low <= 0 <= high:  # one seed has no floor, but NaN
+    # One seed has no floor, but NaN.
+    if not abs(mean - margin) > floor or low <= margin <= high:
         return "not resolved"
-    return "holds" if mean < 0 else "does not"
+    return "holds" if mean < margin else "does not"
 
 
 Rows = dict[tuple[str, float, int], list[Row]]  # by arm, lambda and seed
@@ -236,14 +168,16 @@ def compare(claim: Claim, rows: Rows, weights: Sequence[float], seeds: Sequence[
         weighted = [(weight, weight) for weight in weights]
 
     def cost(arm: str, seed: int) -> NDArray[np.float64]:
-        """Return J, or the PSNR, by lambda and picture."""
-        if claim.margin:
+        """Return what is compared, by lambda and picture."""
+        if claim.of == "PSNR":
             return np.array([psnrs(rows[arm, key, seed], setting) for key, _ in weighted])
+        if claim.of == "bits":
+            return np.array([[row["bpp"] for row in rows[arm, key, seed]] for key, _ in weighted])
         return np.array([costs(rows[arm, key, seed], setting, weight) for key, weight in weighted])
 
     def loss_of(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the loss of the first arm: percent of J, or dB."""
-        loss = b - a if claim.margin else 100 * (a / b - 1)
+        """Return the loss of the first arm: percent, or dB."""
+        loss = b - a if claim.of == "PSNR" else 100 * (a / b - 1)
         return np.asarray(loss.mean(axis=0))
 
     by_seed = [loss_of(cost(claim.test, seed), cost(claim.anchor, seed)) for seed in seeds]
@@ -263,7 +197,7 @@ def compare(claim: Claim, rows: Rows, weights: Sequence[float], seeds: Sequence[
         "claim": claim.words,
         "test": claim.test,
         "anchor": claim.anchor,
-        "unit": "dB" if claim.margin else "percent of J",
+        "unit": "dB" if claim.of == "PSNR" else f"percent of {claim.of}",
         "loss": mean,
         "interval": [low, high],
         "by_seed": [float(one.mean()) for one in by_seed],
@@ -301,6 +235,16 @@ def shares(rows: Rows, weights: Sequence[float], seeds: Sequence[int]) -> dict[s
     return found
 
 
+def zero_channels(rows: Rows) -> dict[str, float]:
+    """Return the mean share of channels that are zero in a picture, by arm (S7-b, S4-c)."""
+    shares: dict[str, list[float]] = {}
+    for (arm, _, _), found in rows.items():
+        shares.setdefault(arm, []).extend(
+            row["zero_channels"] for row in found if "zero_channels" in row
+        )
+    return {arm: float(np.mean(one)) for arm, one in shares.items() if one}
+
+
 def crossing(rows: Rows, seeds: Sequence[int]) -> list[Row]:
     """Return rate and PSNR of the base alone and with its enhancement, by quality (S9-c)."""
     found = []
@@ -319,22 +263,55 @@ def crossing(rows: Rows, seeds: Sequence[int]) -> list[Row]:
     return found
 
 
+Key = tuple[str, float, int]  # arm, lambda (0 for multi-rate arms) and seed
+
+
 def trainings(
     given: argparse.Namespace, claims: dict[str, Claim], pictures: tuple[Path, ...]
-) -> dict[tuple[str, float, int], TrainingJob]:
-    """Return the trainings that claims need, by arm, lambda (0 for multi-rate arms) and seed."""
-    found = {}
+) -> dict[Key, TrainingJob]:
+    """Return the trainings that claims need; each comes after those that it starts from."""
+    found: dict[Key, TrainingJob] = {}
+
+    def add(name: str, weight: float, seed: int) -> Path:
+        arm = arm_of(name)
+        start, teacher = (
+            add(other, weight, seed) if other else None for other in (arm.start, arm.teacher)
+        )
+        file = f"{name.replace('/', '-').replace(' ', '-')}-{weight:g}-{seed}.safetensors"
+        config = TrainingConfig(
+            *(arm.codec, weight or 0.0125, given.steps, given.batch, given.crop),
+            seed=seed,
+            part=arm.part,
+        )
+        out: Path = given.out / "codecs" / file
+        found[name, weight, seed] = TrainingJob(pictures, out, config, start=start, teacher=teacher)
+        return out
+
     for claim in claims.values():
         for arm in (claim.test, claim.anchor):
             for weight in (0.0,) if claim.bits else given.lambdas:
                 for seed in given.seeds:
-                    name = f"{arm.replace('/', '-')}-{weight:g}-{seed}.safetensors"
-                    config = TrainingConfig(
-                        arm, weight or 0.0125, given.steps, given.batch, given.crop, seed=seed
-                    )
-                    key = arm, weight, seed
-                    found[key] = TrainingJob(pictures, given.out / "codecs" / name, config)
+                    add(arm, weight, seed)
     return found
+
+
+def train_missing(given: argparse.Namespace, work: dict[Key, TrainingJob]) -> None:
+    """Do the trainings that are not done, first those that others start from."""
+    missing = [job for job in work.values() if not job.out.exists()]
+    with progress_bar(hidden=False) as bar:
+        task = bar.add_task("training", total=None)
+
+        def tell(done: int, total: int | None, words: str, figures: object) -> None:
+            bar.update(task, completed=done, total=total, description=words)
+
+        while missing:
+            ready = [job for job in missing if all(map(_is_there, (job.start, job.teacher)))]
+            train_all(ready, given.jobs, given.ray, tell)
+            missing = [job for job in missing if job not in ready]
+
+
+def _is_there(path: Path | None) -> bool:
+    return path is None or path.exists()
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -345,7 +322,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("train", type=Path, nargs="+", help="pictures to train on")
     parser.add_argument("--test", type=Path, nargs="+", required=True, help="pictures to measure")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--claims", default="S9,S10", help="beginnings of claims, as S10-a")
+    parser.add_argument("--claims", default="S", help="beginnings of claims, as S10-a")
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=128)
@@ -360,21 +337,13 @@ def main(arguments: list[str] | None = None) -> None:
     work = trainings(given, claims, tuple(find_pictures(given.train)))
     if given.list:
         for arm in dict.fromkeys(arm for arm, _, _ in work):
-            cost = describe(arm)
+            cost = describe(arm_of(arm).codec)
             count = sum(one == arm for one, _, _ in work)
             kmac = cost.encoder_kmac + cost.decoder_kmac
             print(f"{arm:36} {kmac:6.1f} kMAC/pixel, {count} trainings")
         return
-    with progress_bar(hidden=False) as bar:
-        task = bar.add_task("training", total=None)
-
-        def tell(done: int, total: int | None, words: str, figures: object) -> None:
-            bar.update(task, completed=done, total=total, description=words)
-
-        missing = [job for job in work.values() if not job.out.exists()]
-        if missing:
-            train_all(missing, given.jobs, given.ray, tell)
-        rows = _measured(given, work, tuple(find_pictures(given.test)))
+    train_missing(given, work)
+    rows = _measured(given, work, tuple(find_pictures(given.test)))
     result = {
         "steps": given.steps,
         "seeds": given.seeds,
@@ -385,6 +354,7 @@ def main(arguments: list[str] | None = None) -> None:
     }
     if "S10-c, a quarter" in claims:
         result["share_of_bytes_in_the_low_part"] = shares(rows, given.lambdas, given.seeds)
+    result["zero_channels"] = zero_channels(rows)
     if any(name.startswith("S9") for name in claims):
         result["enhancement"] = crossing(rows, given.seeds)
     with atomic_write(given.out / "claims.json") as temporary:
@@ -399,7 +369,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _measured(
     given: argparse.Namespace,
-    work: dict[tuple[str, float, int], TrainingJob],
+    work: dict[Key, TrainingJob],
     pictures: tuple[Path, ...],
 ) -> Rows:
     """Return the rows of all checkpoints; those in the folder are not measured again."""

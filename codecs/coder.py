@@ -3,7 +3,7 @@
 This is the only module that knows the library ``constriction``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from vpxrc.codecs.frequencies import Table
 from vpxrc.errors import EncoderError, InputError
 
 _stream = constriction.stream
-_CHUNK = 1 << 14  # symbols with a row of their own that are coded at once
+_CHUNK = 1 << 12  # symbols with a row of their own whose tables are made at once
 _MAX_BITS = 23  # of an escaped number
 
 
@@ -63,16 +63,18 @@ class PerSymbol:
     """Symbols with a distribution each.
 
     Attributes:
-        table: Has as many rows as there are symbols.
+        count: Number of symbols.
+        rows: Returns the table of some of them, with a row for each.
     """
 
-    table: Table
+    count: int
+    rows: Callable[[slice], Table]
 
     def groups(self) -> Iterator[tuple[Tensor, Table]]:
         """Yield the symbols in order, some thousands at a time."""
-        rows = self.table.frequencies
-        for places in torch.split(torch.arange(len(rows)), _CHUNK):
-            yield places, Table(self.table.lowest, rows[places])
+        for places in torch.split(torch.arange(self.count), _CHUNK):
+            first = int(places[0])
+            yield places, self.rows(slice(first, first + len(places)))
 
 
 def _model(table: Table) -> tuple[Any, tuple[Any, ...]]:

@@ -5,15 +5,18 @@ on all cells of the passes before it.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vpxrc.codecs.exact import windows_at
 from vpxrc.codecs.layers import MaskedConv2d
 
 Cells = tuple[Tensor, Tensor]  # rows and columns, [n] each, int64
+# From a latent as `padded` returns it, in which what has not been coded yet may have any value, and
+# cells of a pass to features [2 M, n].
+Reader = Callable[[Tensor, Cells], Tensor]
 
 
 class Context(nn.Module, ABC):
@@ -36,17 +39,26 @@ class Context(nn.Module, ABC):
     def passes(self, height: int, width: int) -> list[Cells]:
         """Return the passes over a latent; each cell is in one of them."""
 
-    @abstractmethod
-    def at(self, y: Tensor, cells: Cells) -> Tensor:
-        """Return the features of some cells, which :meth:`forward` gives too.
+    def reader(self) -> "Reader":
+        """Return what reads the features of some cells; :meth:`forward` gives the same ones."""
+        down, right = self.conv.taps.nonzero(as_tuple=True)
+        weight = self.conv.weight[:, :, down, right].transpose(1, 2).flatten(1)
+        bias = self.conv.bias
 
-        Args:
-            y: ``[M, h, w]``; what has not been coded yet may have any value.
-            cells: The cells of a pass.
+        def read(seen: Tensor, cells: Cells) -> Tensor:
+            """Return the features; only the cells of the window are touched that may be seen."""
+            width = seen.shape[1]
+            places = (cells[0] * width + cells[1])[:, None] + down * width + right
+            around = seen.flatten(0, 1).index_select(0, places.flatten())
+            found = weight @ around.view(len(places), -1).T
+            return found if bias is None else found.add_(bias[:, None])
 
-        Returns:
-            ``[2 M, n]``.
-        """
+        return read
+
+
+def padded(y: Tensor) -> Tensor:
+    """Return ``[h + 4, w + 4, M]`` of a latent ``[M, h, w]``, with two cells of zeros around it."""
+    return functional.pad(y, (2, 2, 2, 2)).permute(1, 2, 0).contiguous()
 
 
 def all_cells(height: int, width: int) -> Cells:
@@ -79,10 +91,10 @@ class Checkerboard(Context):
         odd = (rows + columns) % 2 == 1
         return [(rows[odd], columns[odd]), (rows[~odd], columns[~odd])]
 
-    def at(self, y: Tensor, cells: Cells) -> Tensor:
-        """Return the features of cells."""
-        features: Tensor = self(y[None])
-        return features[0][:, cells[0], cells[1]]
+    def reader(self) -> Reader:
+        """Return what reads features; those of anchors are zeros."""
+        read = super().reader()
+        return lambda seen, cells: read(seen, cells) * ((cells[0] + cells[1]) % 2 == 0)
 
 
 class Raster(Context):
@@ -110,8 +122,3 @@ class Raster(Context):
         counts = [count for count in torch.bincount(turn).tolist() if count]
         parts = torch.split(order, counts)
         return [(rows[part], columns[part]) for part in parts]
-
-    def at(self, y: Tensor, cells: Cells) -> Tensor:
-        """Return the features of cells, from the windows around them."""
-        windows = windows_at(functional.pad(y, (2, 2, 2, 2)), *cells)
-        return self.conv.at_centre(windows)[:, :, 0, 0].T

@@ -1,6 +1,8 @@
 """Entropy models: how likely a value of a latent is, for training and for the coder."""
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
@@ -13,11 +15,13 @@ from vpxrc.codecs.frequencies import (
     MAX_SCALE,
     MEAN_STEPS,
     MIN_SCALE,
+    Mixtures,
     Table,
     fixed,
     frequencies,
+    laplace_cdf,
+    logistic_cdf,
     normal_cdf,
-    normal_mixture,
     scale_index,
     scale_tables,
 )
@@ -142,7 +146,7 @@ class Gaussian:
     def likelihood(self, y: Tensor, parameters: Tensor) -> Tensor:
         """Return the probability of unit cells around ``y``."""
         mean, raw = parameters.chunk(2, 1)
-        return unit_cell((y - mean).abs(), bounded_scale(raw))
+        return normal_cell((y - mean).abs(), bounded_scale(raw))
 
     def rounded(self, y: Tensor, parameters: Tensor) -> Tensor:
         """Return ``round(y - mean) + mean``."""
@@ -156,27 +160,91 @@ class Gaussian:
         return offset, Indexed(scale_index(raw), scale_tables(normal_cdf))
 
 
-class GaussianMixture:
-    """Mixtures of K normal distributions (Cheng et al., CVPR 2020).
+@dataclass(frozen=True)
+class Shape:
+    """A symmetric distribution with mean 0 and scale 1.
+
+    Attributes:
+        cdf: Its distribution function.
+        cell: The probability of a unit cell whose centre is ``distance >= 0`` away, from the
+            distance and the scale.
+    """
+
+    cdf: Callable[[float], float]
+    cell: Callable[[Tensor, Tensor], Tensor]
+
+
+def normal_cell(distance: Tensor, scale: Tensor) -> Tensor:
+    """Return the normal probability of a unit cell whose centre is ``distance >= 0`` away."""
+    upper, lower = (0.5 - distance) / scale, (-0.5 - distance) / scale
+    probability: Tensor = torch.special.ndtr(upper) - torch.special.ndtr(lower)
+    return probability
+
+
+def laplace_cell(distance: Tensor, scale: Tensor) -> Tensor:
+    """Return Laplace's probability of a unit cell whose centre is ``distance >= 0`` away."""
+    upper = (0.5 - distance) / scale
+    tail = 0.5 * (-upper.abs()).exp()
+    below = 0.5 * ((-0.5 - distance) / scale).exp()
+    return torch.where(upper < 0, tail, 1 - tail) - below
+
+
+def logistic_cell(distance: Tensor, scale: Tensor) -> Tensor:
+    """Return the logistic probability of a unit cell whose centre is ``distance >= 0`` away."""
+    return torch.sigmoid((0.5 - distance) / scale) - torch.sigmoid((-0.5 - distance) / scale)
+
+
+NORMAL = Shape(normal_cdf, normal_cell)
+LAPLACE = Shape(laplace_cdf, laplace_cell)
+LOGISTIC = Shape(logistic_cdf, logistic_cell)
+
+
+class Mixture:
+    """Mixtures of K distributions of each of F families.
+
+    With three normal distributions it is that of Cheng et al., CVPR 2020. With three families it
+    is the Gaussian-Laplacian-logistic mixture of Fu et al., arXiv 2107.06463: each family has a
+    weight, and each distribution has a weight within its family.
 
     Args:
+        families: The families.
         components: K.
     """
 
-    def __init__(self, components: int = 3) -> None:
-        self.components = components
+    def __init__(self, families: Sequence[Shape], components: int) -> None:
+        self.families, self.components = tuple(families), components
 
     @property
     def parameters(self) -> int:
-        """Weights, means and scales."""
-        return 3 * self.components
+        """Weights, means and scales; then the families' weights, where there are several."""
+        count = len(self.families)
+        return 3 * count * self.components + (count if count > 1 else 0)
+
+    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the families' logits ``[F, ...]``, and logits, means and scales ``[F, K, ...]``.
+
+        Args:
+            parameters: ``[P, ...]``.
+        """
+        count = len(self.families)
+        inner = 3 * count * self.components
+        families = parameters[inner:] if count > 1 else torch.zeros_like(parameters[:1])
+        parts = torch.unflatten(parameters[:inner], 0, (count, 3, self.components))
+        return families, *parts.unbind(1)
 
     def likelihood(self, y: Tensor, parameters: Tensor) -> Tensor:
         """Return the probability of unit cells around ``y``."""
-        shape = (3, self.components, y.shape[1])
-        logits, means, raw = torch.unflatten(parameters, 1, shape).unbind(1)
-        cells = unit_cell((y[:, None] - means).abs(), bounded_scale(raw))
-        return (logits.softmax(1) * cells).sum(1)
+        shape = (self.parameters, y.shape[1])
+        by_channel = torch.unflatten(parameters, 1, shape).transpose(0, 1)
+        outer, logits, means, raw = self._split(by_channel)
+        distance, scale = (y - means).abs(), bounded_scale(raw)
+        weights = logits.softmax(1) * outer.softmax(0)[:, None]
+        return torch.stack(
+            [
+                (weights[f] * family.cell(distance[f], scale[f])).sum(0)
+                for f, family in enumerate(self.families)
+            ]
+        ).sum(0)
 
     def rounded(self, y: Tensor, parameters: Tensor) -> Tensor:
         """Return ``round(y)``: a mixture has no single mean to start from."""
@@ -184,17 +252,11 @@ class GaussianMixture:
 
     def tables(self, parameters: Tensor) -> tuple[Tensor, Tables]:
         """Return the rounded means of the mixtures, and a table for each value."""
-        centre, table = normal_mixture(*parameters.view(3, self.components, -1))
-        return centre.double(), PerSymbol(table)
+        cdfs = [shape.cdf for shape in self.families]
+        mixtures = Mixtures(cdfs, *self._split(parameters))
+        return mixtures.centre.double(), PerSymbol(parameters.shape[1], mixtures.rows)
 
 
 def bounded_scale(raw: Tensor) -> Tensor:
     """Return ``exp(raw)``, kept within the scales of the coder's tables."""
     return lower_bound(raw, math.log(MIN_SCALE)).clamp(max=math.log(MAX_SCALE)).exp()
-
-
-def unit_cell(distance: Tensor, scale: Tensor) -> Tensor:
-    """Return the normal probability of a unit cell whose centre is ``distance >= 0`` away."""
-    upper, lower = (0.5 - distance) / scale, (-0.5 - distance) / scale
-    probability: Tensor = torch.special.ndtr(upper) - torch.special.ndtr(lower)
-    return probability

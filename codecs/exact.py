@@ -10,10 +10,12 @@ With weights below 2^3 in steps of 2^-14, activations up to 2^11 in steps of 2^-
 """
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 WEIGHT_STEP = 2.0**-14
 MAX_WEIGHT = 8.0 - WEIGHT_STEP
@@ -30,7 +32,9 @@ Network = TypeVar("Network", bound=nn.Module)
 
 def snap(x: Tensor) -> Tensor:
     """Return the nearest values that activations can have, float64."""
-    return (x.double() / STEP).round().mul(STEP).clamp(-MAX_ACTIVATION, MAX_ACTIVATION)
+    # In place after the first product, which is a tensor of its own.
+    scaled = x.double() * (1 / STEP)
+    return scaled.round_().mul_(STEP).clamp_(-MAX_ACTIVATION, MAX_ACTIVATION)
 
 
 def exact(network: Network) -> Network:
@@ -68,17 +72,50 @@ def _snap_output(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) 
     return snap(output)
 
 
-def windows_at(padded: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return the 5x5 windows around cells.
+@dataclass(frozen=True)
+class ExactPointwise:
+    """1x1 convolutions and LeakyReLU in a row, computed exactly and with little overhead.
+
+    Attributes:
+        layers: Weights and bias of a convolution, or the slope of a LeakyReLU.
+    """
+
+    layers: Sequence[tuple[Tensor, Tensor | None] | float]
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return ``[outputs, n]`` of features ``[inputs, n]`` on the grid, float64."""
+        for layer in self.layers:
+            if isinstance(layer, float):
+                features = snap(functional.leaky_relu(features, layer))
+            else:
+                weight, bias = layer
+                features = weight @ features
+                features = snap(features if bias is None else features.add_(bias[:, None]))
+        return features
+
+    def only(self, outputs: Tensor) -> "ExactPointwise":
+        """Return the network with some of its outputs; the last layer is a convolution."""
+        *layers, last = self.layers
+        assert not isinstance(last, float)
+        weight, bias = last
+        return ExactPointwise([*layers, (weight[outputs], None if bias is None else bias[outputs])])
+
+
+def exact_pointwise(network: nn.Module) -> ExactPointwise:
+    """Return a network that computes exactly what each cell gets.
 
     Args:
-        padded: A map ``[C, H + 4, W + 4]`` with two cells of zeros on each side.
-        rows: ``[n]``, int64, 0..H-1.
-        columns: ``[n]``, int64, 0..W-1.
+        network: A sequence of 1x1 convolutions and LeakyReLU, or an identity.
 
-    Returns:
-        ``[n, C, 5, 5]``.
+    Raises:
+        ValueError: Another layer is among them.
     """
-    reach = torch.arange(5)
-    found = padded[:, (rows[:, None] + reach)[:, :, None], (columns[:, None] + reach)[:, None, :]]
-    return found.permute(1, 0, 2, 3)
+    layers: list[tuple[Tensor, Tensor | None] | float] = []
+    for module in exact(network).modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
+            layers.append((module.weight[:, :, 0, 0], module.bias))
+        elif isinstance(module, nn.LeakyReLU):
+            layers.append(module.negative_slope)
+        elif not isinstance(module, nn.Sequential | nn.Identity):
+            raise ValueError(f"{type(module).__name__} does not look at one cell at a time")
+    return ExactPointwise(layers)

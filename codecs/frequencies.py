@@ -6,7 +6,7 @@ the factorised prior's, which depend on the checkpoint alone.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -88,6 +88,12 @@ def laplace_cdf(u: float) -> float:
     return 0.5 * math.exp(u) if u < 0 else 1 - 0.5 * math.exp(-u)
 
 
+def logistic_cdf(u: float) -> float:
+    """Return the distribution function of the logistic distribution with mean 0 and scale 1."""
+    tail = math.exp(-abs(u))
+    return tail / (1 + tail) if u < 0 else 1 / (1 + tail)
+
+
 @cache
 def scale_tables(cdf: Callable[[float], float], tail: float = TAIL) -> tuple[Table, ...]:
     """Return a table around zero for each of the 64 scales.
@@ -105,21 +111,28 @@ def scale_tables(cdf: Callable[[float], float], tail: float = TAIL) -> tuple[Tab
 
 
 REACH = 32  # whole numbers on each side of a mixture's centre that its table covers
+WEIGHT_BITS = 12  # of a softmax
+_FINE = 2 * REACH + 2  # whole numbers on each side for which a distribution function is kept
+_BOUNDS = 2 * REACH + 2  # of the cells of a mixture's table
 
 
 @cache
-def _fine_cdf() -> Tensor:
-    """Return the normal distribution function at each scale and each sixteenth, ``[64, n]``."""
-    steps = range(-_FINE, _FINE + 1)
+def _windows(cdf: Callable[[float], float]) -> Tensor:
+    """Return all runs of values of a distribution function at distances of 1.
+
+    Returns:
+        ``[64, 16, n, 66]``, whole numbers of ``2^-24`` in float64: for each scale and each
+        sixteenth, the runs that start at ``-132 .. 66`` whole numbers. Beyond ``+-66`` the value
+        is that of the end. It is a view of one value for each scale, sixteenth and number.
+    """
+    steps = range(-_FINE * MEAN_STEPS, _FINE * MEAN_STEPS + 1)
     rows = [
-        [normal_cdf(step / MEAN_STEPS / scale_of(index)) for step in steps]
-        for index in range(NUM_SCALES)
+        [cdf(step / MEAN_STEPS / scale_of(index)) for step in steps] for index in range(NUM_SCALES)
     ]
-    return fixed(torch.tensor(rows, dtype=torch.float64))
-
-
-_FINE = MEAN_STEPS * (2 * REACH + 2)
-WEIGHT_TOTAL = 1 << 12  # of a mixture
+    values = fixed(torch.tensor(rows, dtype=torch.float64)).double()
+    at = torch.arange(-2 * _FINE, 2 * _FINE)[None] * MEAN_STEPS + torch.arange(MEAN_STEPS)[:, None]
+    reach = _FINE * MEAN_STEPS
+    return values[:, at.clamp(-reach, reach) + reach].unfold(-1, _BOUNDS, 1)
 
 
 @cache
@@ -132,32 +145,53 @@ def mixture_weights(logits: Tensor) -> Tensor:
     """Return a softmax over the first dimension in whole numbers that sum to 4,096, int64."""
     steps = ((logits - logits.amax(0)).double() * 16).round().clamp(-255, 0).long()
     parts = _weights_of()[-steps]
-    shares = parts * WEIGHT_TOTAL // parts.sum(0)
+    shares = (parts << WEIGHT_BITS) // parts.sum(0)
     # What the division leaves goes to the first of the largest.
     rest = torch.zeros_like(shares).scatter_(0, shares.argmax(0, keepdim=True), 1)
-    return shares + rest * (WEIGHT_TOTAL - shares.sum(0))
+    return shares + rest * ((1 << WEIGHT_BITS) - shares.sum(0))
 
 
-def normal_mixture(logits: Tensor, means: Tensor, log_scales: Tensor) -> tuple[Tensor, Table]:
-    """Return the tables of mixtures of K normal distributions.
+class Mixtures:
+    """Mixtures of distributions of several families, and their tables.
 
     Args:
-        logits: ``[K, n]``, of the weights.
-        means: ``[K, n]``.
-        log_scales: ``[K, n]``, natural logarithms.
-
-    Returns:
-        The centres ``[n]``, int64, and a table with n rows for the distance from them.
+        cdfs: The distribution function for scale 1 of each of F families.
+        families: ``[F, n]``, logits of the families' weights.
+        logits: ``[F, K, n]``, of the weights within a family.
+        means: ``[F, K, n]``.
+        log_scales: ``[F, K, n]``, natural logarithms.
     """
-    weights = mixture_weights(logits)
-    sixteenths = (means.double() * MEAN_STEPS).round().long()
-    half = WEIGHT_TOTAL * MEAN_STEPS // 2
-    centre = ((weights * sixteenths).sum(0) + half) // (WEIGHT_TOTAL * MEAN_STEPS)
-    scale = scale_index(log_scales)
-    bounds = torch.arange(-REACH, REACH + 2) * MEAN_STEPS - MEAN_STEPS // 2
-    cdf = torch.zeros(len(centre), len(bounds), dtype=torch.int64)
-    for k in range(len(logits)):
-        distance = bounds + (centre * MEAN_STEPS - sixteenths[k])[:, None]
-        part = _fine_cdf()[scale[k][:, None], distance.clamp(-_FINE, _FINE) + _FINE]
-        cdf += weights[k][:, None] * part
-    return centre, Table(-REACH, frequencies(cdf // WEIGHT_TOTAL))
+
+    def __init__(
+        self,
+        cdfs: Sequence[Callable[[float], float]],
+        families: Tensor,
+        logits: Tensor,
+        means: Tensor,
+        log_scales: Tensor,
+    ) -> None:
+        components = logits.shape[1]
+        self._cdfs = [cdf for cdf in cdfs for _ in range(components)]
+        within = mixture_weights(logits.transpose(0, 1)).transpose(0, 1)
+        # Both softmaxes sum to 2^12, so that all weights of a mixture sum to 2^24.
+        weights = (mixture_weights(families)[:, None] * within).flatten(0, 1)
+        sixteenths = (means.double() * MEAN_STEPS).round().long().flatten(0, 1)
+        whole = MEAN_STEPS << 2 * WEIGHT_BITS
+        self.centre = ((weights * sixteenths).sum(0) + whole // 2) // whole
+        self._scales = scale_index(log_scales).flatten(0, 1)
+        start = (self.centre - REACH) * MEAN_STEPS - MEAN_STEPS // 2 - sixteenths
+        place = (start // MEAN_STEPS).clamp(-2 * _FINE, 2 * _FINE - _BOUNDS)
+        self._places, self._sixteenths = place + 2 * _FINE, start % MEAN_STEPS
+        self._weights = weights.double()
+
+    def rows(self, which: slice) -> Table:
+        """Return a table for the distance from the centre, with a row for each mixture."""
+        scales, sixteenths, places, weights = (
+            one[:, which] for one in (self._scales, self._sixteenths, self._places, self._weights)
+        )
+        cdf = torch.zeros(scales.shape[1], _BOUNDS, dtype=torch.float64)
+        for k, function in enumerate(self._cdfs):
+            # Whole numbers up to 2^48, which float64 adds exactly.
+            part = _windows(function)[scales[k], sixteenths[k], places[k]]
+            cdf.addcmul_(part, weights[k][:, None])
+        return Table(-REACH, frequencies(cdf.long() >> 2 * WEIGHT_BITS))

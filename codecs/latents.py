@@ -7,18 +7,21 @@ ready to code.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from vpxrc.codecs.channel_mask import ChannelMask
 from vpxrc.codecs.coder import Decoder, Encoder, Tables, by_channel
-from vpxrc.codecs.contexts import Context, all_cells
+from vpxrc.codecs.contexts import Cells, Context, all_cells, padded
 from vpxrc.codecs.entropy import FactorizedPrior, Family, bits
-from vpxrc.codecs.exact import exact, snap
+from vpxrc.codecs.exact import ExactPointwise, exact, exact_pointwise, snap
 from vpxrc.codecs.layers import conv, leaky
 from vpxrc.codecs.quantizers import add_noise, straight_through
 from vpxrc.errors import InputError
+
+_CELLS = 1 << 12  # cells whose distributions are predicted at once
 
 Bits = dict[str, Tensor]  # by stream, [B] each
 Latent = TypeVar("Latent")
@@ -112,13 +115,25 @@ class FactorizedCoder:
 # A latent whose distribution is predicted
 
 
-def pointwise(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
-    """Return 1x1 convolutions with LeakyReLU between them."""
+def pointwise(inputs: int, hidden: Sequence[int], outputs: int, bias: bool = True) -> nn.Sequential:
+    """Return 1x1 convolutions with LeakyReLU between them; the last one may have no bias."""
     layers: list[nn.Module] = []
     for width in hidden:
         layers += [conv(inputs, width, 1, 1), leaky()]
         inputs = width
-    return nn.Sequential(*layers, conv(inputs, outputs, 1, 1))
+    return nn.Sequential(*layers, nn.Conv2d(inputs, outputs, 1, bias=bias))
+
+
+class Prediction(NamedTuple):
+    """How the distributions of some cells are predicted.
+
+    Attributes:
+        family: The family of distributions.
+        network: From features to ``P M`` channels of parameters; it looks at one cell at a time.
+    """
+
+    family: Family
+    network: nn.Module
 
 
 class ConditionalLatent(nn.Module):
@@ -129,11 +144,26 @@ class ConditionalLatent(nn.Module):
         context: Which cells the prediction sees; None for none.
         network: From the features of the context (if there is one) and the side information to
             ``P M`` channels of parameters; it may look at one cell at a time only.
+        first: The prediction of the cells of the context's first pass, which sees the side
+            information alone; None where ``network`` sees zeros for the context there.
+        skip_zeros: Whether channels that are zero in a whole picture are flagged and not coded. The
+            families have to round to whole numbers, as :class:`~vpxrc.codecs.entropy.Mixture`.
     """
 
-    def __init__(self, family: Family, context: Context | None, network: nn.Module) -> None:
+    def __init__(
+        self,
+        family: Family,
+        context: Context | None,
+        network: nn.Module,
+        *,
+        first: Prediction | None = None,
+        skip_zeros: bool = False,
+    ) -> None:
         super().__init__()
         self.family, self.context, self.network = family, context, network
+        self.first_family = family if first is None else first.family
+        self.first_network = None if first is None else first.network
+        self.skip_zeros = skip_zeros
 
     def forward(self, y: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
         """Return the rounded latent, and the bits ``[B]`` of the noisy one.
@@ -146,7 +176,16 @@ class ConditionalLatent(nn.Module):
         features = [side] if self.context is None else [self.context(noisy), side]
         parameters = self.network(torch.cat(features, 1))
         likelihood = self.family.likelihood(noisy, parameters)
-        return self.family.rounded(y, parameters), bits(likelihood)
+        y_hat = self.family.rounded(y, parameters)
+        if self.first_network is not None and self.context is not None:
+            parameters = self.first_network(side)
+            rows, columns = self.context.passes(*y.shape[-2:])[0]
+            blind = torch.zeros(y.shape[-2:], dtype=torch.bool, device=y.device)
+            blind[rows, columns] = True
+            first = self.first_family.likelihood(noisy, parameters)
+            likelihood = torch.where(blind, first, likelihood)
+            y_hat = torch.where(blind, self.first_family.rounded(y, parameters), y_hat)
+        return y_hat, bits(likelihood)
 
     def coder(self) -> "ConditionalCoder":
         """Return a coder with the weights as they are now."""
@@ -154,12 +193,18 @@ class ConditionalLatent(nn.Module):
 
 
 class ConditionalCoder:
-    """The coder of a :class:`ConditionalLatent`."""
+    """The coder of a :class:`ConditionalLatent`.
+
+    Where channels can be skipped, the stream begins with a bit for each channel.
+    """
 
     def __init__(self, latent: ConditionalLatent) -> None:
-        self._family = latent.family
-        self._context = None if latent.context is None else exact(latent.context)
-        self._network = exact(latent.network)
+        self._context = latent.context
+        self._read = None if latent.context is None else exact(latent.context).reader()
+        self._rest = latent.family, exact_pointwise(latent.network)
+        first = latent.first_network
+        self._first = None if first is None else (latent.first_family, exact_pointwise(first))
+        self._skip_zeros = latent.skip_zeros
 
     def encode(self, y: Tensor, side: Tensor) -> tuple[bytes, Tensor]:
         """Return the stream, and the latent as :meth:`decode` returns it.
@@ -169,15 +214,20 @@ class ConditionalCoder:
             side: ``[S, h, w]``, on the grid of :mod:`vpxrc.codecs.exact`.
         """
         encoder = Encoder()
-        values = y.double()
+        values, mask = y.double(), ChannelMask.whole(len(y))
+        if self._skip_zeros:
+            values = values.round()
+            mask = ChannelMask((values != 0).flatten(1).any(1))
 
-        def visit(rows: Tensor, columns: Tensor, offset: Tensor, tables: Tables) -> Tensor:
-            symbols = (values[:, rows, columns].flatten() - offset).round()
+        def visit(cells: Cells, offset: Tensor, tables: Tables) -> Tensor:
+            coded = values[mask.kept[:, None], cells[0], cells[1]]
+            symbols = (coded.flatten() - offset).round()
             encoder.add(symbols.long(), tables)
             return symbols
 
-        decoded = self._code(side, len(y), visit)
-        return encoder.finish(), decoded
+        decoded = self._code(side, mask, visit)
+        flags = mask.pack() if self._skip_zeros else b""
+        return flags + encoder.finish(), decoded
 
     def decode(self, stream: bytes, side: Tensor, channels: int) -> Tensor:
         """Return the latent ``[M, h, w]``, float64.
@@ -185,38 +235,58 @@ class ConditionalCoder:
         Raises:
             InputError: The stream is damaged.
         """
+        mask = ChannelMask.whole(channels)
+        if self._skip_zeros:
+            mask, stream = ChannelMask.unpack(stream, channels)
         decoder = Decoder(stream)
 
-        def visit(rows: Tensor, columns: Tensor, offset: Tensor, tables: Tables) -> Tensor:
+        def visit(cells: Cells, offset: Tensor, tables: Tables) -> Tensor:
             return decoder.take(len(offset), tables).double()
 
-        decoded = self._code(side, channels, visit)
+        decoded = self._code(side, mask, visit)
         decoder.finish()
         return decoded
 
     def _code(
-        self,
-        side: Tensor,
-        channels: int,
-        visit: Callable[[Tensor, Tensor, Tensor, Tables], Tensor],
+        self, side: Tensor, mask: ChannelMask, visit: Callable[[Cells, Tensor, Tables], Tensor]
     ) -> Tensor:
-        """Return the latent, whose symbols ``visit`` codes pass by pass."""
+        """Return the latent, whose symbols ``visit`` codes some cells at a time."""
         height, width = side.shape[1:]
-        y = side.new_zeros(channels, height, width)
+        y = side.new_zeros(mask.channels, height, width)
+        if not len(mask.kept):
+            return y
+        rest = _narrowed(*self._rest, mask)
+        first = rest if self._first is None else _narrowed(*self._first, mask)
+        seen = padded(y)
         whole = [all_cells(height, width)]
         passes = whole if self._context is None else self._context.passes(height, width)
-        for rows, columns in passes:
-            if not len(rows):
-                continue
-            features = side[:, rows, columns]
-            if self._context is not None:
-                seen = snap(self._context.at(snap(y), (rows, columns)))
-                features = torch.cat([seen, features])
-            parameters = self._network(features[None, :, :, None])[0, :, :, 0]
-            offset, tables = self._family.tables(parameters.reshape(self._family.parameters, -1))
-            symbols = visit(rows, columns, offset, tables)
-            y[:, rows, columns] = (symbols + offset).view(channels, len(rows))
+        for number, cells in enumerate(passes):
+            family, network = rest if number else first
+            blind = number == 0 and self._first is not None
+            for rows, columns in zip(*(torch.split(part, _CELLS) for part in cells), strict=True):
+                if not len(rows):
+                    continue
+                features = side[:, rows, columns]
+                if self._read is not None and not blind:
+                    before = snap(self._read(seen, (rows, columns)))
+                    features = torch.cat([before, features])
+                parameters = network(features).view(family.parameters, -1)
+                offset, tables = family.tables(parameters)
+                symbols = visit((rows, columns), offset, tables)
+                values = (symbols + offset).view(-1, len(rows))
+                y[mask.kept[:, None], rows, columns] = values
+                seen[rows[:, None] + 2, columns[:, None] + 2, mask.kept] = snap(values).T
         return y
+
+
+def _narrowed(
+    family: Family, network: ExactPointwise, mask: ChannelMask
+) -> tuple[Family, ExactPointwise]:
+    """Return the prediction of the channels that are coded."""
+    if len(mask.kept) == mask.channels:
+        return family, network
+    outputs = torch.arange(family.parameters * mask.channels).view(-1, mask.channels)
+    return family, network.only(outputs[:, mask.kept].flatten())
 
 
 class Hyperprior(LatentModel[Tensor]):

@@ -143,6 +143,25 @@ def residual_block(channels: int) -> nn.Module:
     )
 
 
+def concatenated_residual_block(channels: int) -> nn.Module:
+    """Return two residual blocks in a row around which the input is added once more.
+
+    Fu et al., arXiv 2107.06463, after the authors' code: with ``a = x + f(x)`` the result is
+    ``x + a + g(a)``.
+    """
+    return Residual(residual_block(channels), residual_block(channels))
+
+
+def bottleneck(channels: int, kernel: int = 3) -> nn.Module:
+    """Return a residual block that convolves at half of the channels."""
+    half = channels // 2
+    return Residual(
+        *(conv(channels, half, 1, 1), nn.ReLU()),
+        *(conv(half, half, kernel, 1), nn.ReLU()),
+        conv(half, channels, 1, 1),
+    )
+
+
 def down_block(inputs: int, channels: int) -> nn.Module:
     """Return a residual block that halves height and width, with GDN."""
     return Sum(
@@ -153,18 +172,25 @@ def down_block(inputs: int, channels: int) -> nn.Module:
     )
 
 
-def up_block(channels: int) -> nn.Module:
-    """Return a residual block that doubles height and width, with IGDN."""
-    return Sum(
-        nn.Sequential(
-            conv(channels, 4 * channels, 3, 1),
-            leaky(),
-            nn.PixelShuffle(2),
-            conv(channels, channels, 3, 1),
-            igdn(channels),
-        ),
-        nn.Sequential(conv(channels, 4 * channels, 1, 1), nn.PixelShuffle(2)),
-    )
+class UpBlock(Sum):
+    """A residual block that doubles height and width, with IGDN.
+
+    Attributes:
+        channels: Channels of the input and of the output.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(
+            nn.Sequential(
+                conv(channels, 4 * channels, 3, 1),
+                leaky(),
+                nn.PixelShuffle(2),
+                conv(channels, channels, 3, 1),
+                igdn(channels),
+            ),
+            nn.Sequential(conv(channels, 4 * channels, 1, 1), nn.PixelShuffle(2)),
+        )
+        self.channels = channels
 
 
 class Attention(nn.Module):
@@ -175,24 +201,9 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-
-        def bottlenecks() -> nn.Sequential:
-            half = channels // 2
-            return nn.Sequential(
-                *(
-                    Residual(
-                        conv(channels, half, 1, 1),
-                        nn.ReLU(),
-                        conv(half, half, 3, 1),
-                        nn.ReLU(),
-                        conv(half, channels, 1, 1),
-                    )
-                    for _ in range(3)
-                )
-            )
-
-        self.trunk = bottlenecks()
-        self.mask = nn.Sequential(bottlenecks(), conv(channels, channels, 1, 1), nn.Sigmoid())
+        self.trunk = nn.Sequential(*(bottleneck(channels) for _ in range(3)))
+        inner = nn.Sequential(*(bottleneck(channels) for _ in range(3)))
+        self.mask = nn.Sequential(inner, conv(channels, channels, 1, 1), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the attended tensor, of the shape of ``x``."""
@@ -220,7 +231,3 @@ class MaskedConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[B, outputs, H, W]``; cells outside the map are zeros."""
         return functional.conv2d(x, self.weight * self.taps, self.bias, padding=2)
-
-    def at_centre(self, windows: Tensor) -> Tensor:
-        """Return the results ``[n, outputs, 1, 1]`` for windows ``[n, inputs, 5, 5]``."""
-        return functional.conv2d(windows, self.weight * self.taps, self.bias)

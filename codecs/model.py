@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,23 @@ class Output:
 
     x_hat: Tensor
     bits: Bits
+
+
+@dataclass(frozen=True)
+class Moment:
+    """How far a training is.
+
+    Attributes:
+        step: Steps that are done.
+        steps: Steps of the training.
+    """
+
+    step: int
+    steps: int
+
+    def between(self, start: float, end: float) -> float:
+        """Return a number that goes from ``start`` to ``end`` in a straight line."""
+        return start + (end - start) * self.step / self.steps
 
 
 class PictureCoder(Protocol):
@@ -71,15 +88,18 @@ class Model(nn.Module, ABC):
     def coder(self) -> PictureCoder:
         """Return a coder with the weights as they are now."""
 
-    def objective(self, x: Tensor, trade_off: float) -> tuple[Tensor, dict[str, float]]:
+    def objective(
+        self, x: Tensor, trade_off: float, moment: Moment
+    ) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of pictures, and its parts by name.
 
         Args:
             x: ``[B, 3, H, W]``, RGB in 0..1.
             trade_off: lambda in ``lambda * MSE + bits per pixel``, MSE in levels of 8 bits.
+            moment: How far the training is.
         """
         output = self(x, x.new_full((len(x),), 0.5))
-        error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output, x)
+        error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output.bits, x)
         loss = (trade_off * error + bpp).mean()
         return loss, figures(loss, error, bpp)
 
@@ -104,9 +124,9 @@ def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
     return 255**2 * (x_hat - x).square().flatten(1).mean(1)
 
 
-def bits_per_pixel(output: Output, x: Tensor) -> Tensor:
+def bits_per_pixel(bits: Bits, x: Tensor) -> Tensor:
     """Return the estimated bits per pixel ``[B]``."""
-    total = torch.stack(list(output.bits.values())).sum(0)
+    total = torch.stack(list(bits.values())).sum(0)
     return total / (x.shape[-2] * x.shape[-1])
 
 
@@ -114,6 +134,22 @@ def figures(loss: Tensor, error: Tensor, bpp: Tensor) -> dict[str, float]:
     """Return what a curve shows of a batch."""
     parts = {"loss": loss, "mse": error.mean(), "bpp": bpp.mean()}
     return {name: float(part.detach()) for name, part in parts.items()}
+
+
+class Coded(NamedTuple):
+    """What a :class:`TransformModel` makes of pictures in training.
+
+    Attributes:
+        y: The latents.
+        y_hat: The rounded latents.
+        x_hat: The decoded pictures, ``[B, 3, H, W]``, about 0..1.
+        bits: The estimated bits of each picture, ``[B]``, by stream.
+    """
+
+    y: Any
+    y_hat: Any
+    x_hat: Tensor
+    bits: Bits
 
 
 class TransformModel(Model):
@@ -145,8 +181,14 @@ class TransformModel(Model):
 
     def forward(self, x: Tensor, quality: Tensor) -> Output:
         """Code pictures as in training."""
-        y_hat, rates = self.latent(self.analysis(x))
-        return Output(self.synthesis(y_hat), rates)
+        coded = self.code(x)
+        return Output(coded.x_hat, coded.bits)
+
+    def code(self, x: Tensor) -> Coded:
+        """Code pictures as in training; return the latents too."""
+        y = self.analysis(x)
+        y_hat, rates = self.latent(y)
+        return Coded(y, y_hat, self.synthesis(y_hat), rates)
 
     def coder(self) -> "TransformCoder":
         """Return a coder with the weights as they are now."""
@@ -173,7 +215,12 @@ class TransformCoder:
 
 def from_pixels(pixels: Tensor) -> Tensor:
     """Return ``[1, 3, H, W]`` in 0..1 of uint8 pixels ``[3, H, W]``."""
-    return pixels[None].float() / 255
+    return to_unit(pixels[None])
+
+
+def to_unit(batch: Tensor) -> Tensor:
+    """Return ``[B, 3, H, W]`` in 0..1 of uint8 pixels."""
+    return batch.float() / 255
 
 
 def to_pixels(x: Tensor) -> Tensor:

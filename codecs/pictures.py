@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -180,7 +180,9 @@ class Prefetch:
         ahead: Batches that are ready at most.
     """
 
-    def __init__(self, crops: Crops, start: int, stop: int, ahead: int = 4) -> None:
+    def __init__(
+        self, crops: Callable[[int], Tensor], start: int, stop: int, ahead: int = 4
+    ) -> None:
         self.waited = 0.0
         self._ready: queue.Queue[Tensor | BaseException] = queue.Queue(ahead)
         self._stop = threading.Event()
@@ -207,7 +209,7 @@ class Prefetch:
                 raise batch
             yield number, batch
 
-    def _fill(self, crops: Crops) -> None:
+    def _fill(self, crops: Callable[[int], Tensor]) -> None:
         try:
             for number in self._numbers:
                 self._put(crops(number))

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from vpxrc.codecs.codec import read_checkpoint, save_checkpoint
-from vpxrc.codecs.model import Model
+from vpxrc.codecs.distiller import Distiller
+from vpxrc.codecs.frozen import FrozenLatents, rate
+from vpxrc.codecs.model import Model, Moment, TransformModel, to_unit
 from vpxrc.codecs.papers import build
 from vpxrc.codecs.pictures import Crops, PictureStore, Prefetch
 from vpxrc.errors import InputError
@@ -47,6 +49,8 @@ class TrainingConfig:
         rate: Learning rate of Adam.
         seed: Seed of weights, crops and noise.
         device: ``cpu`` or ``cuda``.
+        part: Beginning of the names of the weights that are trained, as ``latent`` or
+            ``synthesis.0``; the others come from a checkpoint and stay. Empty for all.
     """
 
     codec: str
@@ -57,6 +61,7 @@ class TrainingConfig:
     rate: float = 5e-4
     seed: int = 0
     device: str = "cpu"
+    part: str = ""
 
 
 class Learner:
@@ -71,25 +76,36 @@ class Learner:
     Args:
         config: How the model is trained.
         start: The weights to begin with; None for random ones.
+        teacher: The checkpoint of a codec whose features are in the loss; None for none.
     """
 
-    def __init__(self, config: TrainingConfig, start: Path | None) -> None:
+    def __init__(
+        self, config: TrainingConfig, start: Path | None, teacher: Path | None = None
+    ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
-        self.model: Model = build(config.codec)
-        if start is not None:
-            model, settings = read_checkpoint(start)
-            if settings["codec"] != config.codec:
-                raise InputError(f"{start} is {settings['codec']}, and not {config.codec}")
-            self.model = model
-        self.model.to(config.device)
-        self._optimizer = torch.optim.Adam(self.model.parameters(), config.rate)
+        self.model: Model = _model(config, start).to(config.device)
+        self.is_rate_alone = config.part.partition(".")[0] == "latent"
+        if self.is_rate_alone:
+            _transforms(self.model, config.codec)
+            if teacher is not None:
+                raise InputError("an entropy model that is trained alone has no teacher")
+        self._objective = self.model.objective
+        if teacher is not None:
+            ideal = _transforms(read_checkpoint(teacher)[0], teacher).to(config.device)
+            self._objective = Distiller(_transforms(self.model, config.codec), ideal).objective
+        self._trained = [one for one in self.model.parameters() if one.requires_grad]
+        self._optimizer = torch.optim.Adam(self._trained, config.rate)
         self.step, self.skipped, self.seconds = 0, 0, 0.0
         self.rows: list[dict[str, float]] = []
         self._sums: dict[str, float] = {}
 
+    def batches(self, crops: Crops) -> Callable[[int], Tensor]:
+        """Return what makes a batch for :meth:`run` of its number."""
+        return FrozenLatents(self.model.analysis, crops) if self.is_rate_alone else crops
+
     def run(self, batch: Tensor) -> None:
-        """Take one step with crops ``[B, 3, H, W]``, uint8.
+        """Take one step with a batch of :meth:`batches`: crops, uint8, or latents.
 
         Raises:
             InputError: The training has diverged: no batch of a row of the curve was finite.
@@ -99,11 +115,15 @@ class Learner:
         for group in self._optimizer.param_groups:
             left = (1 - self.step / config.steps) / DECAY
             group["lr"] = config.rate * max(min(1.0, left), FINAL_RATE)
-        x = batch.to(config.device).float() / 255
+        batch = batch.to(config.device)
         self._optimizer.zero_grad()
-        loss, figures = self.model.objective(x, config.trade_off)
+        if self.is_rate_alone:
+            loss, figures = rate(_transforms(self.model, config.codec), batch)
+        else:
+            moment = Moment(self.step, config.steps)
+            loss, figures = self._objective(to_unit(batch), config.trade_off, moment)
         torch.autograd.backward(loss)
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), 1.0))
+        norm = float(nn.utils.clip_grad_norm_(self._trained, 1.0))
         if math.isfinite(float(loss.detach())) and math.isfinite(norm):
             self._optimizer.step()
         else:
@@ -154,6 +174,46 @@ class Learner:
             raise InputError(f"{path}: not a state of a training; remove it") from error
 
 
+def _model(config: TrainingConfig, start: Path | None) -> Model:
+    """Return the model to train, whose other weights are frozen.
+
+    Raises:
+        InputError: There is no such codec or part, or the checkpoint does not fit.
+    """
+    model = build(config.codec)
+    part = [
+        name
+        for name, _ in model.named_parameters()
+        if f"{name}.".startswith(f"{config.part}." if config.part else "")
+    ]
+    if not part:
+        raise InputError(f"no weights of {config.codec} are called {config.part}")
+    if start is None:
+        if config.part:
+            raise InputError(f"to train {config.part} alone, a checkpoint has the other weights")
+        return model
+    other, settings = read_checkpoint(start)
+    if not config.part:
+        if settings["codec"] != config.codec:
+            raise InputError(f"{start} is {settings['codec']}, and not {config.codec}")
+        return other
+    own, known = model.state_dict(), other.state_dict()
+    for name, values in own.items():
+        if name in known and known[name].shape == values.shape:
+            values.copy_(known[name])
+        elif name not in part:
+            raise InputError(f"{start} does not have the weights {name} of {config.codec}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in part)
+    return model
+
+
+def _transforms(model: Model, name: object) -> TransformModel:
+    if not isinstance(model, TransformModel):
+        raise InputError(f"{name} has no single latent: its parts cannot be trained alone")
+    return model
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingJob:
     """One training of several.
@@ -164,6 +224,7 @@ class TrainingJob:
         config: How the codec is trained.
         start: A checkpoint to start from.
         until: Step to stop at.
+        teacher: A checkpoint whose features are in the loss.
     """
 
     pictures: tuple[Path, ...]
@@ -171,6 +232,7 @@ class TrainingJob:
     config: TrainingConfig
     start: Path | None = None
     until: int | None = None
+    teacher: Path | None = None
 
     def __str__(self) -> str:
         """What errors call it."""
@@ -179,7 +241,19 @@ class TrainingJob:
 
 def train_job(job: TrainingJob) -> dict[str, Any]:
     """Do a training, in a process or on a machine of its own; see :func:`train`."""
-    return train(job.pictures, job.out, job.config, start=job.start, until=job.until)
+    return _call(job)()
+
+
+def _call(job: TrainingJob) -> Callable[..., dict[str, Any]]:
+    return partial(
+        train,
+        job.pictures,
+        job.out,
+        job.config,
+        start=job.start,
+        until=job.until,
+        teacher=job.teacher,
+    )
 
 
 def train_all(
@@ -205,9 +279,7 @@ def train_all(
         EncoderError: A worker was killed.
     """
     if len(work) == 1 and ray is None:
-        job = work[0]
-        call = partial(train, job.pictures, job.out, job.config, start=job.start, until=job.until)
-        return [call(progress=progress)]
+        return [_call(work[0])(progress=progress)]
     progress(0, len(work), "training", None)
     found = {}
     with open_workers(min(count, len(work)), ray) as workers:
@@ -231,14 +303,30 @@ def prepare_processor() -> None:
 
 
 def _settings(
-    config: TrainingConfig, pictures: Sequence[Path], start: Path | None
+    config: TrainingConfig, pictures: Sequence[Path], start: Path | None, teacher: Path | None
 ) -> dict[str, str]:
     """Return all that a training depends on, as its checkpoint has it."""
     return {
         "config": json.dumps(dataclasses.asdict(config)),
         "pictures": digest(sorted(map(sha256_file, pictures))),
         "start": "" if start is None else sha256_file(start),
+        "teacher": "" if teacher is None else sha256_file(teacher),
     }
+
+
+def is_done(job: TrainingJob) -> bool:
+    """Return whether the checkpoint of a training is there.
+
+    Raises:
+        InputError: It is another training's, or was stopped early.
+    """
+    if not job.out.exists():
+        return False
+    found = read_checkpoint(job.out)[1]
+    settings = _settings(job.config, job.pictures, job.start, job.teacher)
+    if any(found.get(name) != value for name, value in settings.items()):
+        raise InputError(f"{job.out}: the checkpoint of another training; remove it to start anew")
+    return found.get("steps") == str(job.config.steps)
 
 
 def _write(learner: Learner, crops: Crops, out: Path, settings: Mapping[str, str]) -> None:
@@ -258,6 +346,7 @@ def train(
     *,
     start: Path | None = None,
     until: int | None = None,
+    teacher: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train a codec and write its checkpoint.
@@ -270,10 +359,12 @@ def train(
         pictures: The files to take crops from.
         out: The checkpoint, a safetensors file; the curve is written beside it as JSON.
         config: How the codec is trained.
-        start: A checkpoint of the same codec to start from.
+        start: A checkpoint to start from: of the same codec, or of one that has all weights which
+            are not trained.
         until: Step to stop at before the last one, with a checkpoint of the weights so far; the
             state is kept, and the same call without it goes on. At a step that the state has
             passed, the checkpoint is that of the state.
+        teacher: A checkpoint whose features are in the loss.
         progress: Told after every step.
 
     Returns:
@@ -288,11 +379,11 @@ def train(
     if config.device == "cpu":
         prepare_processor()
     check_writable(out.parent)
-    learner = Learner(config, start)
+    learner = Learner(config, start, teacher)
     if config.crop % learner.model.multiple:
         raise InputError(f"the crops of {config.codec} are multiples of {learner.model.multiple}")
     crops = Crops(PictureStore(pictures), config.crop, config.batch, config.seed)
-    settings = _settings(config, pictures, start)
+    settings = _settings(config, pictures, start, teacher)
     key = digest(settings)
     state = out.with_name(f"{out.name}.state")
     if state.is_file():
@@ -302,7 +393,7 @@ def train(
         raise InputError(f"the curve begins at step {CURVE_EVERY}: there is nothing to keep before")
     before, begun = learner.seconds, time.monotonic()
     kept = begun
-    with Prefetch(crops, learner.step, stop) as batches:
+    with Prefetch(learner.batches(crops), learner.step, stop) as batches:
         for _, batch in batches:
             learner.run(batch)
             learner.seconds = before + time.monotonic() - begun

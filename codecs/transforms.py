@@ -1,17 +1,19 @@
 """Analysis and synthesis transforms: picture to latent and back."""
 
+from collections.abc import Callable, Sequence
+
 from torch import nn
 
 from vpxrc.codecs.layers import (
     GDN,
     Attention,
+    UpBlock,
     conv,
     deconv,
     down_block,
     igdn,
     leaky,
     residual_block,
-    up_block,
 )
 
 
@@ -35,26 +37,45 @@ def synthesis(n: int, m: int) -> nn.Sequential:
     )
 
 
-def residual_analysis(n: int) -> nn.Sequential:
+Block = Callable[[int], nn.Module] | None  # makes a block for a number of channels
+
+
+def _block(make: Block, channels: int) -> nn.Module:
+    # The layers after a block that is left out keep their places, and their weights their names.
+    return nn.Identity() if make is None else make(channels)
+
+
+def residual_analysis(n: int, blocks: Sequence[Block] = (residual_block,) * 3) -> nn.Sequential:
     """Return residual blocks with attention (Cheng et al., CVPR 2020).
 
     The latent has n channels as well.
+
+    Args:
+        n: Channels.
+        blocks: The blocks at 1/2, 1/4 and 1/8 of the picture's size; None for none.
     """
+    half, quarter, eighth = (_block(make, n) for make in blocks)
     return nn.Sequential(
-        *(down_block(3, n), residual_block(n)),
-        *(down_block(n, n), Attention(n), residual_block(n)),
-        *(down_block(n, n), residual_block(n)),
+        *(down_block(3, n), half),
+        *(down_block(n, n), Attention(n), quarter),
+        *(down_block(n, n), eighth),
         *(nn.Conv2d(n, n, 3, 2, 1, bias=False), Attention(n)),
     )
 
 
-def residual_synthesis(n: int) -> nn.Sequential:
-    """Return the mirror image of :func:`residual_analysis`."""
+def residual_synthesis(n: int, blocks: Sequence[Block] = (residual_block,) * 4) -> nn.Sequential:
+    """Return the mirror image of :func:`residual_analysis`.
+
+    Args:
+        n: Channels.
+        blocks: The blocks at 1/16, 1/8, 1/4 and 1/2 of the picture's size; None for none.
+    """
+    sixteenth, eighth, quarter, half = (_block(make, n) for make in blocks)
     return nn.Sequential(
-        *(Attention(n), residual_block(n), up_block(n)),
-        *(residual_block(n), up_block(n)),
-        *(Attention(n), residual_block(n), up_block(n)),
-        *(residual_block(n), conv(n, 12, 3, 1), nn.PixelShuffle(2)),
+        *(Attention(n), sixteenth, UpBlock(n)),
+        *(eighth, UpBlock(n)),
+        *(Attention(n), quarter, UpBlock(n)),
+        *(half, conv(n, 12, 3, 1), nn.PixelShuffle(2)),
     )
 
 

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("constriction")
 
 # These import torch and constriction.
-from benchmarks import codec_claims, codec_roundtrip, codec_speed
-from benchmarks.codec_claims import Claim, compare, verdict
-from vpxrc.codecs.codec import load_codec
-from vpxrc.codecs.papers import ABLATION, build
+from benchmarks import codec_claims, codec_contexts, codec_roundtrip, codec_speed  # noqa: E402
+from benchmarks.codec_arms import ARMS, CLAIMS, Claim, arm_of  # noqa: E402
+from benchmarks.codec_claims import compare, verdict  # noqa: E402
+from vpxrc.codecs.codec import load_codec  # noqa: E402
+from vpxrc.codecs.papers import ABLATION, build, describe  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,21 @@ def test_parts_of_the_time(photo):
         assert all(0 < part < 1 for part in parts.values()), parts
         assert found[f"{name}_seconds_per_megapixel"] > 0
     assert found["peak_megabytes"] >= found["of_these_before_the_codec"] > 0
+
+
+def test_contexts_are_timed_and_their_latents_compared(capsys):
+    size = ["--channels", "4", "--height", "3", "--width", "5", "--repeats", "1"]
+    assert codec_contexts.main(size) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["arm"] for row in rows] == list(codec_contexts.ARMS)
+    assert all(row["same_in_other_processes"] for row in rows)
+    assert min(row["times_the_fastest"] for row in rows) == 1
+    # The order of the cells is all that differs.
+    sizes = [row["bytes"] for row in rows]
+    assert abs(sizes[0] - sizes[1]) <= 4
+    serial, lines = (codec_contexts.ARMS[arm](2) for arm in list(codec_contexts.ARMS)[:2])
+    assert len(serial.context.passes(3, 5)) == 15
+    assert len(lines.context.passes(3, 5)) == 11
 
 
 # The claims
@@ -97,16 +113,37 @@ def test_a_claim_is_judged_by_its_costs():
     assert turned["verdict"] == "does not"
     # By PSNR: 5 and 6 % less squared error are 0.22 and 0.27 dB.
     rows = {(arm, 0.0, seed): one for (arm, _, seed), one in rows.items()}
-    lost = compare(Claim("b loses little to a", "b", "a", 4, 0.3), rows, [0.01], [0, 1])
+    lost = compare(Claim("b loses little to a", "b", "a", 4, 0.3, "PSNR"), rows, [0.01], [0, 1])
     assert lost["loss"] == pytest.approx(-5 * np.log10(0.95 * 0.94))
     assert lost["verdict"] == "holds"
 
 
 def test_every_arm_is_a_codec():
-    arms = {arm for claim in codec_claims.CLAIMS.values() for arm in (claim.test, claim.anchor)}
-    assert {f"ablation/{width}" for width in ABLATION.widths} <= arms
-    for arm in arms:
-        assert build(arm).multiple in (32, 64, 128)
+    names = {name for claim in CLAIMS.values() for name in (claim.test, claim.anchor)}
+    assert set(ARMS) <= names
+    arms = {arm_of(name) for name in names}
+    arms |= {arm_of(name) for arm in arms for name in (arm.start, arm.teacher) if name}
+    assert {f"ablation/{width}" for width in ABLATION.widths} <= {arm.codec for arm in arms}
+    with torch.device("meta"):
+        for arm in arms:
+            assert build(arm.codec).multiple in (32, 64, 128)
+
+
+def test_plain_blocks_cost_as_much_as_concatenated_ones_at_the_larger_width():
+    plain, ours = describe("ablation/gllmm-plain-wide"), describe("gllmm/small")
+    total = plain.encoder_kmac + plain.decoder_kmac
+    assert total == pytest.approx(ours.encoder_kmac + ours.decoder_kmac, rel=0.02)
+
+
+def test_a_claim_about_bits_does_not_see_the_error():
+    factors = {"a": 0.9, "b": 1.0}
+    rows = {(arm, 0.01, 0): rows_of(factor) for arm, factor in factors.items()}
+    for row in rows["b", 0.01, 0]:
+        row["mse"] = 1.0
+    claim = Claim("a takes fewer bits", "a", "b", of="bits")
+    found = compare(claim, rows, [0.01], [0])
+    assert found["loss"] == pytest.approx(-10)
+    assert found["unit"] == "percent of bits"
 
 
 def test_claims_from_training_to_verdict(photo, tmp_path, capsys):
@@ -130,3 +167,20 @@ def test_claims_from_training_to_verdict(photo, tmp_path, capsys):
     result = json.loads((tmp_path / "claims.json").read_text())
     assert len(result["enhancement"]) == len(codec_claims.QUALITIES)
     assert result["claims"]["S9-b, B=2"]["unit"] == "dB"
+
+
+def test_arms_that_start_from_others_are_trained_after_them(photo, tmp_path):
+    given = [str(photo), "--test", str(photo), "--out", str(tmp_path), "--steps", "1"]
+    given += ["--batch", "1", "--crop", "64", "--lambdas", "0.01", "--seeds", "0", "--claims"]
+    codec_claims.main([*given, "S7-c, alone"])
+    result = json.loads((tmp_path / "claims.json").read_text())
+    alone = result["claims"]["S7-c, alone"]
+    assert alone["unit"] == "dB"
+    assert set(result["zero_channels"]) == {alone["test"], alone["anchor"], "asymmetric/small"}
+    assert all(0 <= share <= 1 for share in result["zero_channels"].values())
+    # The filter alone is another one, so the files of both arms have the same sizes.
+    rows = [json.loads(path.read_text())[0] for path in (tmp_path / "rows").iterdir()]
+    codecs = {load_codec(path).spec: path for path in (tmp_path / "codecs").glob("*.safetensors")}
+    assert len(codecs) == 2
+    sizes = [row["streams"] for row in rows]
+    assert max(sizes.count(one) for one in sizes) >= 2

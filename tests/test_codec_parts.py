@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.fft
 import scipy.signal
+import scipy.special
 import scipy.stats
 
 torch = pytest.importorskip("torch")
@@ -15,8 +16,9 @@ pytest.importorskip("constriction")
 # These import torch and constriction.
 from torch.nn import functional  # noqa: E402
 
+from vpxrc.codecs.channel_mask import ChannelMask  # noqa: E402
 from vpxrc.codecs.coder import Decoder, Encoder, Indexed, PerSymbol  # noqa: E402
-from vpxrc.codecs.contexts import Checkerboard, Raster, all_cells  # noqa: E402
+from vpxrc.codecs.contexts import Checkerboard, Raster, all_cells, padded  # noqa: E402
 from vpxrc.codecs.enhancement import (  # noqa: E402
     Enhancement,
     coefficients,
@@ -25,21 +27,30 @@ from vpxrc.codecs.enhancement import (  # noqa: E402
     step_index,
     step_of,
 )
-from vpxrc.codecs.entropy import FactorizedPrior, Gaussian, GaussianMixture  # noqa: E402
-from vpxrc.codecs.exact import STEP, exact, snap  # noqa: E402
+from vpxrc.codecs.entropy import (  # noqa: E402
+    LAPLACE,
+    LOGISTIC,
+    NORMAL,
+    FactorizedPrior,
+    Gaussian,
+    Mixture,
+)
+from vpxrc.codecs.exact import STEP, exact, exact_pointwise, snap  # noqa: E402
 from vpxrc.codecs.frequencies import (  # noqa: E402
     CDF_BITS,
     TOTAL,
+    Mixtures,
     Table,
     frequencies,
     laplace_cdf,
+    logistic_cdf,
     normal_cdf,
-    normal_mixture,
     scale_index,
     scale_of,
     scale_tables,
 )
-from vpxrc.codecs.layers import GDN, lower_bound  # noqa: E402
+from vpxrc.codecs.latents import ConditionalLatent, pointwise  # noqa: E402
+from vpxrc.codecs.layers import GDN, concatenated_residual_block, lower_bound  # noqa: E402
 from vpxrc.codecs.octave import (  # noqa: E402
     GoConv,
     GoConvFirst,
@@ -158,6 +169,22 @@ def test_transposed_octave_convolution_is_four_plain_convolutions():
     assert last(x).shape == (2, 3, 16, 24)
 
 
+def test_concatenated_residual_block_is_that_of_the_authors_code():
+    block: Any = concatenated_residual_block(3)
+    x = torch.randn(1, 3, 5, 6)
+
+    def pair(part, t):
+        for layer in (part.body[0], part.body[2]):
+            t = functional.conv2d(t, layer.weight, layer.bias, 1, 1)
+            t = torch.where(t < 0, 0.2 * t, t)
+        return t
+
+    first, second = block.body
+    once = x + pair(first, x)
+    twice = once + pair(second, once)
+    assert torch.allclose(block(x), x + twice, atol=1e-6)
+
+
 # Quantisers
 
 
@@ -188,17 +215,66 @@ def test_gaussian_likelihood_is_scipys():
     np.testing.assert_allclose(found, upper - lower, atol=2e-6)
 
 
-def test_mixture_likelihood_is_scipys():
-    family = GaussianMixture(3)
-    y, parameters = torch.randn(2, 4, 3, 3) * 3, torch.randn(2, 36, 3, 3)
-    logits, means, raw = (part.numpy() for part in parameters.unflatten(1, (3, 3, 4)).unbind(1))
-    weights = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    scales = np.maximum(np.exp(raw), 0.11)
-    upper, lower = (
-        scipy.stats.norm.cdf(y.numpy()[:, None] + side, means, scales) for side in (0.5, -0.5)
-    )
-    expected = (weights * (upper - lower)).sum(1)
+SCIPY = {NORMAL: scipy.stats.norm, LAPLACE: scipy.stats.laplace, LOGISTIC: scipy.stats.logistic}
+ALL_FAMILIES = (NORMAL, LAPLACE, LOGISTIC)
+
+
+@pytest.mark.parametrize("families", [(NORMAL,), ALL_FAMILIES])
+def test_mixture_likelihood_is_scipys(families):
+    family = Mixture(families, 3)
+    assert family.parameters == (9 if len(families) == 1 else 30)
+    y, parameters = torch.randn(2, 4, 3, 3) * 3, torch.randn(2, 4 * family.parameters, 3, 3)
+    parts = parameters.unflatten(1, (family.parameters, 4)).numpy()
+    outer = np.exp(parts[:, 27:]) if len(families) > 1 else np.ones((2, 1, 4, 3, 3))
+    outer = outer / outer.sum(1, keepdims=True)
+    expected = 0.0
+    for f, shape in enumerate(families):
+        logits, means, raw = (
+            parts[:, start : start + 3] for start in (9 * f, 9 * f + 3, 9 * f + 6)
+        )
+        weights = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        scales = np.maximum(np.exp(raw), 0.11)
+        upper, lower = (
+            SCIPY[shape].cdf(y.numpy()[:, None] + side, means, scales) for side in (0.5, -0.5)
+        )
+        expected = expected + outer[:, f] * (weights * (upper - lower)).sum(1)
     np.testing.assert_allclose(family.likelihood(y, parameters), expected, atol=2e-6)
+
+
+def test_mixture_of_three_families_is_the_integral_of_its_density():
+    """10,000 random distributions, many of them far in a tail, by Gauss-Legendre quadrature."""
+    family, rng = Mixture(ALL_FAMILIES, 3), np.random.default_rng(0)
+    parameters = torch.from_numpy(rng.normal(0, 2, (10_000, 30, 1, 1)))
+    spread = torch.from_numpy(rng.choice([1.0, 5.0, 30.0], (10_000, 1, 1, 1)))
+    y = torch.from_numpy(rng.normal(0, 1, (10_000, 1, 1, 1))) * spread
+    # Runs whose density bends at a mean of Laplace are cut there.
+    parts = parameters[:, :, 0, 0].numpy()
+    centre = y[:, 0, 0, 0].numpy()
+    bends = parts[:, 9 + 3 : 9 + 6]
+    cuts = np.concatenate([bends, np.linspace(-0.5, 0.5, 9) + centre[:, None]], 1)
+    cuts = np.sort(cuts.clip(centre[:, None] - 0.5, centre[:, None] + 0.5), 1)
+    nodes, shares = np.polynomial.legendre.leggauss(12)
+    half = np.diff(cuts, axis=1)[..., None] / 2
+    at = (cuts[:, :-1, None] + half) + half * nodes  # [10000, 11, 12]
+    outer = scipy.special.softmax(parts[:, 27:], 1)
+    density = np.zeros_like(at)
+    for f, shape in enumerate(ALL_FAMILIES):
+        logits, means, raw = (
+            parts[:, start : start + 3] for start in (9 * f, 9 * f + 3, 9 * f + 6)
+        )
+        weights = outer[:, f, None] * scipy.special.softmax(logits, 1)
+        scales = np.exp(raw).clip(0.11, 256)
+        for k in range(3):
+            place = (at - means[:, k, None, None]) / scales[:, k, None, None]
+            part = SCIPY[shape].pdf(place) / scales[:, k, None, None]
+            density += weights[:, k, None, None] * part
+    integral = (density * half * shares).sum((1, 2))
+    found = family.likelihood(y, parameters).flatten()
+    assert ((integral < 1e-6).sum(), (integral > 0.1).sum()) > (100, 100)
+    np.testing.assert_allclose(found, integral, rtol=1e-6, atol=1e-13)
+    # Single precision is what a training has.
+    single = family.likelihood(y.float(), parameters.float()).flatten()
+    np.testing.assert_allclose(single, integral, rtol=1e-3, atol=1e-6)
 
 
 def test_factorized_prior_is_a_distribution():
@@ -239,7 +315,12 @@ def test_frequencies_are_positive_and_complete():
 
 
 @pytest.mark.parametrize(
-    ("cdf", "reference"), [(normal_cdf, scipy.stats.norm), (laplace_cdf, scipy.stats.laplace)]
+    ("cdf", "reference"),
+    [
+        (normal_cdf, scipy.stats.norm),
+        (laplace_cdf, scipy.stats.laplace),
+        (logistic_cdf, scipy.stats.logistic),
+    ],
 )
 def test_scale_tables_are_scipys(cdf, reference):
     for index in (0, 1, 30, 63):
@@ -254,21 +335,39 @@ def test_scale_tables_are_scipys(cdf, reference):
     assert torch.equal(scale_index(logs), indices)
 
 
-def test_mixture_tables_are_scipys():
-    logits, log_scales = torch.randn(3, 40), torch.randn(3, 40)
-    means = (torch.randn(3, 40) * 48).round() / 16
-    centre, table = normal_mixture(logits, means, log_scales)
-    steps = ((logits - logits.max(0).values) * 16).round() / 16  # the grid of the logits
-    weights = steps.softmax(0).numpy()
-    scales = np.vectorize(scale_of)(scale_index(log_scales).numpy())
-    numbers = (np.arange(-32, 33) + centre.numpy()[:, None])[None]
-    upper, lower = (
-        scipy.stats.norm.cdf(numbers + side, means.numpy()[..., None], scales[..., None])
-        for side in (0.5, -0.5)
-    )
-    expected = (weights[..., None] * (upper - lower)).sum(0)
-    np.testing.assert_allclose(table.frequencies[:, :-1] / TOTAL, expected, atol=1e-3)
-    assert np.abs(centre.numpy() - (weights * means.numpy()).sum(0)).max() < 0.51
+@pytest.mark.parametrize("families", [(NORMAL,), ALL_FAMILIES])
+def test_mixture_tables_are_scipys(families):
+    count, n = len(families), 60
+    outer, logits = torch.randn(count, n), torch.randn(count, 3, n)
+    log_scales = torch.randn(count, 3, n)
+    means = (torch.randn(count, 3, n) * 48).round() / 16
+    means[:, 0, :5] = 300.0  # so far away that nothing is left in the table
+    means[:, 1, 5:10] = -90.0
+    mixtures = Mixtures([one.cdf for one in families], outer, logits, means, log_scales)
+    table, centre = mixtures.rows(slice(0, n)), mixtures.centre.numpy()
+
+    def softmax(logits, axis):
+        # On the grid of the logits.
+        return scipy.special.softmax((logits - logits.amax(axis, True)).mul(16).round() / 16, axis)
+
+    weights = (softmax(outer, 0)[:, None] * softmax(logits, 1))[..., None]
+    scales = np.vectorize(scale_of)(scale_index(log_scales).numpy())[..., None]
+    numbers = np.arange(-32, 33) + centre[:, None]
+    expected = np.zeros(numbers.shape)
+    for f, shape in enumerate(families):
+        upper, lower = (
+            SCIPY[shape].cdf(numbers + side, means[f].numpy()[..., None], scales[f])
+            for side in (0.5, -0.5)
+        )
+        expected += (weights[f] * (upper - lower)).sum(0)
+    np.testing.assert_allclose(table.frequencies[10:, :-1] / TOTAL, expected[10:], atol=1e-3)
+    # Beyond 66 from a mean the distribution function stands still.
+    far = np.abs(expected[:10] - table.frequencies[:10, :-1].numpy() / TOTAL)
+    assert far.max() < 0.01
+    whole = (weights[..., 0] * means.numpy()).sum((0, 1))
+    assert np.abs(centre - whole)[10:].max() < 0.51
+    some = mixtures.rows(slice(20, 25))
+    assert torch.equal(some.frequencies, table.frequencies[20:25])
 
 
 # The coder
@@ -285,10 +384,10 @@ def test_coder_returns_what_it_was_given_tails_included():
     more = torch.tensor([-4, 3, 900])
     encoder = Encoder()
     encoder.add(symbols, Indexed(index, tables))
-    encoder.add(more, PerSymbol(Table(-4, rows)))
+    encoder.add(more, PerSymbol(3, lambda which: Table(-4, rows[which])))
     decoder = Decoder(encoder.finish())
     assert torch.equal(decoder.take(5000, Indexed(index, tables)), symbols)
-    assert torch.equal(decoder.take(3, PerSymbol(Table(-4, rows))), more)
+    assert torch.equal(decoder.take(3, PerSymbol(3, lambda which: Table(-4, rows[which]))), more)
     decoder.finish()
 
 
@@ -335,6 +434,18 @@ def test_exact_results_do_not_depend_on_the_order_of_sums():
     torch.set_num_threads(threads)
 
 
+def test_exact_networks_of_single_cells_are_the_exact_convolutions():
+    network = pointwise(12, (20, 30), 8)
+    x = snap(torch.randn(1, 12, 7, 1) * 5)
+    whole = exact(network)(x)[0, :, :, 0]
+    fast = exact_pointwise(network)
+    assert torch.equal(fast(x[0, :, :, 0]), whole)
+    few = torch.tensor([1, 6])
+    assert torch.equal(fast.only(few)(x[0, :, :, 0]), whole[few])
+    with pytest.raises(ValueError, match="one cell"):
+        exact_pointwise(torch.nn.Conv2d(1, 1, 3))
+
+
 def test_what_cannot_be_exact_is_refused():
     with pytest.raises(ValueError, match="products"):
         exact(torch.nn.Conv2d(400, 1, 5))
@@ -349,7 +460,7 @@ def test_what_cannot_be_exact_is_refused():
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (6, 1), (5, 8)])
 def test_a_pass_sees_only_the_passes_before_it(kind, size):
     context = exact(kind(3))
-    y = snap(torch.randn(3, *size))
+    read, y = context.reader(), snap(torch.randn(3, *size))
     passes = context.passes(*size)
     rows, columns = (torch.cat(parts) for parts in zip(*passes, strict=True))
     assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == [
@@ -360,7 +471,8 @@ def test_a_pass_sees_only_the_passes_before_it(kind, size):
     for cells in passes:
         if len(cells[0]):
             # All that is not coded yet is zero here, and the features are the same.
-            assert torch.equal(snap(context.at(known, cells)), whole[:, cells[0], cells[1]])
+            features = snap(read(padded(known), cells))
+            assert torch.equal(features, whole[:, cells[0], cells[1]])
         known[:, cells[0], cells[1]] = y[:, cells[0], cells[1]]
 
 
@@ -383,6 +495,47 @@ def test_taps():
     context = Checkerboard(2)
     assert (context(torch.zeros(1, 2, 4, 4))[0, :, 0, 1] == 0).all()  # no bias at anchors
     assert (context(torch.zeros(1, 2, 4, 4))[0, :, 0, 0] == context.conv.bias).all()
+
+
+# Channels that are zero
+
+
+def test_flags_of_channels():
+    mask = ChannelMask(torch.tensor([True, False, False, False, False, False, False, True, True]))
+    assert mask.kept.tolist() == [0, 7, 8]
+    assert mask.pack() == bytes([0b10000001, 0b10000000])
+    again, rest = ChannelMask.unpack(mask.pack() + b"abc", 9)
+    assert again.kept.tolist() == [0, 7, 8]
+    assert again.channels == 9
+    assert rest == b"abc"
+    with pytest.raises(InputError, match="ends in the flags"):
+        ChannelMask.unpack(b"a", 9)
+    with pytest.raises(InputError, match="do not exist"):
+        ChannelMask.unpack(bytes([255, 0b11000000]), 9)
+
+
+@pytest.mark.parametrize("context", [None, Raster, Checkerboard])
+@torch.no_grad()
+def test_channels_that_are_zero_cost_a_bit_each(context):
+    family = Mixture([NORMAL, LAPLACE], 2)
+    features = 16 if context is None else 32
+    network = pointwise(features, (20,), 8 * family.parameters, bias=False)
+    latent = ConditionalLatent(family, context and context(8), network, skip_zeros=True)
+    y, side = torch.randn(8, 6, 9) * 4, snap(torch.randn(16, 6, 9))
+    y[[1, 2, 6]] *= 0.01
+    coder = latent.coder()
+    stream, decoded = coder.encode(y, side)
+    assert torch.equal(decoded, y.double().round())
+    assert torch.equal(coder.decode(stream, side, 8), decoded)
+    assert stream[0] == 0b10011101
+    latent.skip_zeros = False
+    plain, same = latent.coder().encode(y, side)
+    assert torch.equal(same, decoded)
+    assert len(stream) < len(plain)
+    latent.skip_zeros = True
+    nothing, zeros = coder.encode(y * 0.01, side)
+    assert nothing == b"\0"
+    assert torch.equal(coder.decode(nothing, side, 8), zeros)
 
 
 # The enhancement layer

@@ -19,10 +19,14 @@ pytest.importorskip("constriction")
 # These import torch and constriction.
 from test_cli import complaint, run  # noqa: E402
 
-from vpxrc.codecs import training  # noqa: E402
+from vpxrc.codecs import frozen, training  # noqa: E402
+from vpxrc.codecs.bitstream import unpack  # noqa: E402
 from vpxrc.codecs.classical import CLASSICAL  # noqa: E402
 from vpxrc.codecs.codec import load_codec, read_checkpoint, save_checkpoint  # noqa: E402
+from vpxrc.codecs.distiller import Distiller, up_blocks  # noqa: E402
+from vpxrc.codecs.model import Moment  # noqa: E402
 from vpxrc.codecs.papers import build  # noqa: E402
+from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard  # noqa: E402
 from vpxrc.codecs.papers.multirate import MultiRate  # noqa: E402
 from vpxrc.codecs.pictures import Crops, PictureStore, Prefetch, find_pictures, read_picture  # noqa: E402
 from vpxrc.codecs.training import TrainingConfig, TrainingJob, train, train_all  # noqa: E402
@@ -229,6 +233,154 @@ def test_a_state_of_another_training_is_refused(photos, tmp_path):
         train(find_pictures([photos]), out, tiny_config(), start=tmp_path / "other.safetensors")
 
 
+# Trainings of a part
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    path = tmp_path_factory.mktemp("start") / "start.safetensors"
+    torch.manual_seed(1)
+    save_checkpoint(path, build("mean-scale/small"), "mean-scale/small", {})
+    return path
+
+
+def changed(path, other):
+    """Return the first names of the weights that differ."""
+    one, two = (read_checkpoint(path)[0].state_dict() for path in (path, other))
+    return {name.split(".")[0] for name in one if not torch.equal(one[name], two.get(name))}
+
+
+def test_a_part_is_trained_alone(photos, start, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CURVE_EVERY", 1)
+    config = tiny_config(codec="mean-scale/small", steps=2, part="synthesis")
+    train(find_pictures([photos]), tmp_path / "a.safetensors", config, start=start)
+    assert changed(start, tmp_path / "a.safetensors") == {"synthesis"}
+    config = tiny_config(codec="mean-scale/small", steps=2, part="synthesis.0")
+    train(find_pictures([photos]), tmp_path / "b.safetensors", config, start=start)
+    before, after = (
+        read_checkpoint(path)[0].state_dict() for path in (start, tmp_path / "b.safetensors")
+    )
+    different = [name for name in before if not torch.equal(before[name], after[name])]
+    assert different == ["synthesis.0.weight", "synthesis.0.bias"]
+
+
+def test_entropy_models_are_trained_on_the_same_latents(photos, start, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CURVE_EVERY", 5)
+    monkeypatch.setattr(frozen, "BATCHES", 2)
+    pictures, out = find_pictures([photos]), tmp_path / "c.safetensors"
+    config = tiny_config(codec="checkerboard/small", steps=20, part="latent", rate=3e-3)
+    result = train(pictures, out, config, start=start)
+    rows = json.loads((tmp_path / "c.curve.json").read_text())
+    assert rows[-1]["bpp"] < 0.9 * rows[0]["bpp"]
+    assert "mse" not in result["last"]
+    ours: Any = load_codec(out).model
+    theirs = load_codec(start).model
+    for part in ("analysis", "synthesis"):
+        weights = zip(*(getattr(one, part).parameters() for one in (ours, theirs)), strict=True)
+        assert all(torch.equal(one, other) for one, other in weights)
+    crops = Crops(PictureStore(pictures), 64, 2, 0)
+    latents = frozen.FrozenLatents(ours.analysis, crops)
+    assert torch.equal(latents(1), ours.analysis(crops(1).float() / 255))
+    assert latents(3) is latents(1)
+    y = latents(0)
+    torch.manual_seed(0)
+    bpp = frozen.rate(ours, y)[1]["bpp"]
+    torch.manual_seed(0)
+    bits = sum(float(one.sum()) for one in ours.latent(y)[1].values())
+    assert bpp == pytest.approx(bits / (2 * 64 * 64))
+
+
+def test_parts_that_do_not_fit_are_told(photos, start, tmp_path):
+    pictures, out = find_pictures([photos]), tmp_path / "x.safetensors"
+    for config, given, words in (
+        (tiny_config(part="nothing"), start, "are called nothing"),
+        (tiny_config(part="latent"), None, "has the other weights"),
+        (tiny_config(codec="checkerboard/small", part="synthesis"), start, "does not have"),
+        (tiny_config(codec="raster/low", part="latent"), start, "does not have the weights"),
+        (tiny_config(codec="multirate/slim", part="latent"), start, "are called latent"),
+    ):
+        with pytest.raises(InputError, match=words):
+            train(pictures, out, config, start=given)
+    with pytest.raises(InputError, match="has no teacher"):
+        train(
+            pictures,
+            out,
+            tiny_config(codec="checkerboard/small", part="latent"),
+            start=start,
+            teacher=start,
+        )
+    with pytest.raises(InputError, match="of the student's widths"):
+        train(pictures, out, tiny_config(codec="mean-scale/small"), teacher=start)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Distillation
+
+SMALL = "improved-checkerboard/small"
+
+
+def test_a_students_loss_has_the_teachers_features(monkeypatch):
+    torch.manual_seed(0)
+    teacher: Any = improved_checkerboard(8, teacher=True)
+    student: Any = improved_checkerboard(8)
+    student.load_state_dict(teacher.state_dict(), strict=False)
+    x = torch.rand(2, 3, 64, 64)
+    # The same weights and the same noise: only the picture differs, by the block that is missing.
+    monkeypatch.setattr(torch, "rand_like", lambda y: torch.full_like(y, 0.3))
+    distiller = Distiller(student, teacher)
+    with torch.no_grad():
+        start, found = distiller.objective(x, 0.01, Moment(0, 10))
+        half, _ = distiller.objective(x, 0.01, Moment(5, 10))
+        own, _ = student.objective(x, 0.01, Moment(0, 10))
+        pictures = [model.code(x).x_hat for model in (student, teacher)]
+        error = 255**2 * float((pictures[0] - pictures[1]).square().mean())
+        inputs = [up_blocks(model)[2].main[0] for model in (student, teacher)]
+    assert found["features"] == 0
+    assert float(start - own) == pytest.approx(0.01 * error, rel=1e-3)
+    assert float(half - own) == pytest.approx(0.55 * 0.01 * error, rel=1e-3)
+    assert torch.equal(inputs[0].weight, inputs[1].weight)
+    with torch.no_grad():
+        student.synthesis[0].trunk[0].body[0].weight.add_(0.1)
+        loss, moved = distiller.objective(x, 0.01, Moment(0, 10))
+    assert moved["features"] > 0
+    assert moved["loss"] == pytest.approx(float(loss))
+    assert moved["mse"] > 0
+    assert not any(one.requires_grad for one in teacher.parameters())
+    with pytest.raises(InputError, match="widths"):
+        Distiller(improved_checkerboard(12), teacher)
+
+
+def test_distillation_in_three_steps_that_goes_on_where_it_was(photos, tmp_path):
+    out = tmp_path / "s.safetensors"
+    options = ("--steps", 2, "--batch", 1, "--crop", 64)
+    command = ("codec", "distill", SMALL, photos, "--out", out, *options)
+    result = run(*command, "--json")
+    assert result.exit_code == 0, result.output
+    names = ["s.teacher.safetensors", "s.alike.safetensors", "s.safetensors"]
+    rows = json.loads(result.stdout)
+    assert [Path(row["output"]).name for row in rows] == names
+    assert [row["codec"] for row in rows] == [f"{SMALL}-teacher"] * 2 + [SMALL]
+    assert rows[2]["last"]["features"] > 0
+    # The decoder alone is another one than that of the second codec, so the streams are the same.
+    picture = read_picture(photos / "a.png")
+    alike, student = load_codec(tmp_path / names[1]), load_codec(out)
+    codings = [codec.compress(picture) for codec in (alike, student)]
+    streams = [unpack(one.data).streams for one in codings]
+    assert streams[0] == streams[1]
+    assert not np.array_equal(codings[0].picture, codings[1].picture)
+    kept = {name: (tmp_path / name).read_bytes() for name in names}
+    out.unlink()
+    assert [row["output"] for row in json.loads(run(*command, "--json").stdout)] == [str(out)]
+    assert {name: (tmp_path / name).read_bytes() for name in names} == kept
+    assert run(*command).stdout == f"{out} is ready.\n"
+    assert "another training" in complaint(*command, "--seed", 3)
+    assert "small-teacher-teacher" in complaint(
+        "codec", "distill", f"{SMALL}-teacher", *command[3:]
+    )
+    assert "--lambda" in complaint(*command, "--lambda", 0)
+    assert {name: (tmp_path / name).read_bytes() for name in names} == kept
+
+
 def test_a_batch_that_is_not_finite_is_skipped():
     learner = training.Learner(tiny_config(), None)
     before = {name: one.clone() for name, one in learner.model.state_dict().items()}
@@ -246,7 +398,7 @@ def test_a_batch_that_is_not_finite_is_skipped():
 def test_objectives_of_the_multi_rate_codec(rate_term):
     torch.manual_seed(0)
     model = MultiRate((8, 8, 8, 8), 8, rate_term)
-    loss, figures = model.objective(torch.rand(2, 3, 192, 192), 0.0125)
+    loss, figures = model.objective(torch.rand(2, 3, 192, 192), 0.0125, Moment(0, 1))
     torch.autograd.backward(loss)
     assert figures["loss"] > 0
     weights: dict[str, Any] = dict(model.named_parameters())

@@ -8,9 +8,12 @@ import torch
 
 from vpxrc.codecs.model import Model, macs_per_pixel
 from vpxrc.codecs.papers import baselines
-from vpxrc.codecs.papers.multirate import MAX_BITS, MIN_BITS, MultiRate
-from vpxrc.codecs.papers.octave import octave, plain_octave
-from vpxrc.codecs.quantizers import add_noise, straight_through
+from vpxrc.codecs.papers.ablation import ARMS
+from vpxrc.codecs.papers.asymmetric import asymmetric
+from vpxrc.codecs.papers.gllmm import gllmm
+from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard
+from vpxrc.codecs.papers.multirate import MultiRate
+from vpxrc.codecs.papers.octave import octave
 from vpxrc.errors import InputError
 
 
@@ -59,6 +62,34 @@ PAPERS: Mapping[str, Paper] = {
             "high": partial(baselines.mixture, 192),
         },
     ),
+    "gllmm": Paper(
+        "concatenated residual blocks, mixtures of three families, context row by row",
+        {
+            "small": partial(gllmm, 48, slim=True),
+            "128": partial(gllmm, 128),
+            "256": partial(gllmm, 256),
+        },
+    ),
+    "asymmetric": Paper(
+        "heavy encoder with an importance map, light decoder with a filter, context row by row",
+        {
+            "small": partial(asymmetric, 48, slim=True),
+            "128": partial(asymmetric, 128),
+            "256": partial(asymmetric, 256),
+        },
+    ),
+    "improved-checkerboard": Paper(
+        "two passes with a network and a family each, deformable convolutions",
+        {
+            "small": partial(improved_checkerboard, 48, slim=True),
+            "small-teacher": partial(improved_checkerboard, 48, slim=True, teacher=True),
+            **{
+                f"{n}{role}": partial(improved_checkerboard, n, teacher=bool(role))
+                for n in (128, 256)
+                for role in ("", "-teacher")
+            },
+        },
+    ),
     "octave": Paper("latents at two resolutions, context row by row", _classic(octave)),
     "octave-mean-scale": Paper(
         "latents at two resolutions, no context", _classic(partial(octave, context=False))
@@ -71,27 +102,8 @@ PAPERS: Mapping[str, Paper] = {
 }
 
 
-def quality_of_bits(count: float) -> float:
-    """Return the quality 0..1 at which a latent of :class:`MultiRate` has ``2^count`` levels."""
-    return (count - MIN_BITS) / (MAX_BITS - MIN_BITS)
-
-
-_slim = partial(MultiRate, (32, 64, 96, 96), 32, True, slim=True)
 #: The other arms of the papers' claims; benchmarks/codec_claims.py compares them.
-ABLATION = Paper(
-    "a codec with one part changed, for comparisons",
-    {
-        "octave-quarter": partial(octave, 64, 96, 0.25, context=False),
-        "octave-three-quarters": partial(octave, 64, 96, 0.75, context=False),
-        "octave-plain": partial(plain_octave, 64, 96),
-        "multirate-noise": partial(_slim, add_noise),
-        "multirate-straight-through": partial(_slim, straight_through),
-        **{
-            f"multirate-only-{count}": partial(_slim, only=quality_of_bits(count))
-            for count in (2, 4, 8)
-        },
-    },
-)
+ABLATION = Paper("a codec with one part changed, for comparisons", ARMS)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from torch import nn
 
 from vpxrc.codecs.contexts import Checkerboard, Context, Raster
-from vpxrc.codecs.entropy import Gaussian, GaussianMixture
+from vpxrc.codecs.entropy import NORMAL, Gaussian, Mixture
 from vpxrc.codecs.latents import ConditionalLatent, FactorizedLatent, Hyperprior, pointwise
 from vpxrc.codecs.model import TransformModel
 from vpxrc.codecs.transforms import (
@@ -59,13 +59,18 @@ def mixture(n: int) -> TransformModel:
 
     Cheng et al., CVPR 2020. The latent has as many channels as the transforms.
     """
-    family = GaussianMixture(3)
-    network = pointwise(4 * n, (640, 640), family.parameters * n)
-    latent = Hyperprior(
+    family = Mixture([NORMAL], 3)
+    network = pointwise(4 * n, (640, 640), family.parameters * n, bias=False)
+    latent = residual_hyperprior(n, ConditionalLatent(family, Raster(n), network))
+    return TransformModel(residual_analysis(n), residual_synthesis(n), latent)
+
+
+def residual_hyperprior(n: int, latent: ConditionalLatent) -> Hyperprior:
+    """Return side information of 3x3 convolutions for a latent with n channels, as z has."""
+    return Hyperprior(
         residual_hyper_analysis(n),
         residual_hyper_synthesis(n),
         z_channels=n,
         y_channels=n,
-        latent=ConditionalLatent(family, Raster(n), network),
+        latent=latent,
     )
-    return TransformModel(residual_analysis(n), residual_synthesis(n), latent)

@@ -26,6 +26,7 @@ from vpxrc.codecs.frequencies import Table, fixed, frequencies
 from vpxrc.codecs.latents import check_streams
 from vpxrc.codecs.layers import GDN, igdn
 from vpxrc.codecs.model import (
+    Moment,
     Output,
     VariableModel,
     bits_per_pixel,
@@ -68,6 +69,11 @@ def _steps(quality: Tensor) -> Tensor:
 def trade_offs(quality: Tensor) -> Tensor:
     """Return lambda of the objective at qualities 0..1."""
     return MIN_LAMBDA * (MAX_LAMBDA / MIN_LAMBDA) ** quality
+
+
+def quality_of_bits(count: float) -> float:
+    """Return the quality 0..1 at which a latent has ``2^count`` levels."""
+    return (count - MIN_BITS) / (MAX_BITS - MIN_BITS)
 
 
 class BoundedLatent(nn.Module):
@@ -174,7 +180,9 @@ class MultiRate(VariableModel):
         x_hat = self.synthesis(Octave(high, low))
         return Output(x_hat, {"high": high_bits, "low": low_bits})
 
-    def objective(self, x: Tensor, trade_off: float) -> tuple[Tensor, dict[str, float]]:
+    def objective(
+        self, x: Tensor, trade_off: float, moment: Moment
+    ) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of pictures at random qualities, and its parts by name.
 
         With a term of rate, the quality is uniform in 0..1 and gives lambda; ``trade_off`` is not
@@ -186,13 +194,13 @@ class MultiRate(VariableModel):
             if self.only is not None:
                 quality = torch.full_like(quality, self.only)
             output = self(x, quality)
-            error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output, x)
+            error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output.bits, x)
             loss = (trade_offs(quality) * error + bpp).mean()
         else:
             drawn = torch.randint(len(PAPER_BITS), (len(x),))
             levels = torch.tensor(PAPER_BITS)[drawn].to(x.device)
             output = self(x, (levels - MIN_BITS) / (MAX_BITS - MIN_BITS))
-            error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output, x)
+            error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output.bits, x)
             loss = (error / 255**2 + 1 - ms_ssim(output.x_hat, x) + bpp).mean()
         return loss, figures(loss, error, bpp)
 

@@ -35,6 +35,11 @@ TradeOffs = Annotated[
         "weight in its name.",
     ),
 ]
+Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Crops of a batch.")]
+Crop = Annotated[int, typer.Option(metavar="N", min=32, help="Side of a crop.")]
+Rate = Annotated[float, typer.Option(metavar="R", help="Learning rate of Adam.")]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="cpu or cuda.")]
 Until = Annotated[
     int | None,
     typer.Option(
@@ -182,14 +187,23 @@ def train(
     trade_offs: TradeOffs = "0.0125",
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Batches.")] = 50_000,
     until: Until = None,
-    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Crops of a batch.")] = 8,
-    crop: Annotated[int, typer.Option(metavar="N", min=32, help="Side of a crop.")] = 128,
-    rate: Annotated[float, typer.Option(metavar="R", help="Learning rate of Adam.")] = 5e-4,
+    batch: Batch = 8,
+    crop: Crop = 128,
+    rate: Rate = 5e-4,
     start: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A checkpoint to start from.")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")] = 0,
-    device: Annotated[str, typer.Option(metavar="NAME", help="cpu or cuda.")] = "cpu",
+    part: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Train a part alone: latent (the entropy model, on latents that do not change), "
+            "synthesis (the decoder), or another beginning of the weights' names. The other "
+            "weights come from --start.",
+        ),
+    ] = "",
+    seed: Seed = 0,
+    device: Device = "cpu",
     jobs: Jobs = 1,
     ray: TrainingRay = None,
     tensorboard: Annotated[
@@ -209,11 +223,8 @@ def train(
       vpxrc codec train mean-scale/small photos/ --lambda 0.0035,0.0125,0.045 --jobs 3 \\
         --out mean-scale.safetensors
     """  # noqa: D301 - typer wants the \b as it is
-    if out.suffix != ".safetensors":
-        raise InputError(f"{out}: a checkpoint's name ends in .safetensors")
+    _check_training(out, rate)
     weights = _weights(trade_offs)
-    if not 0 < rate < float("inf"):
-        raise InputError(f"--rate is above 0, not {rate:g}")
     with needing("learned codecs need", "codecs"):
         from vpxrc.codecs.pictures import find_pictures
         from vpxrc.codecs.training import TrainingConfig, TrainingJob, train_all
@@ -222,7 +233,7 @@ def train(
         TrainingJob(
             found,
             out if len(weights) == 1 else out.with_name(f"{out.stem}-{weight:g}{out.suffix}"),
-            TrainingConfig(spec, weight, steps, batch, crop, rate, seed, device),
+            TrainingConfig(spec, weight, steps, batch, crop, rate, seed, device, part),
             start,
             until,
         )
@@ -233,12 +244,93 @@ def train(
     if as_json:
         print(json.dumps(results[0] if len(work) == 1 else results))
         return
+    _print_trainings(results)
+
+
+def _check_training(out: Path, rate: float) -> None:
+    """Check the options of a training.
+
+    Raises:
+        InputError: One cannot be used.
+    """
+    if out.suffix != ".safetensors":
+        raise InputError(f"{out}: a checkpoint's name ends in .safetensors")
+    if not 0 < rate < float("inf"):
+        raise InputError(f"--rate is above 0, not {rate:g}")
+
+
+def _print_trainings(results: list[dict[str, Any]]) -> None:
     for result in results:
         last = result["last"]
+        error = f", mean squared error {last['mse']:.1f}" if "mse" in last else ""
         print(
             f"{result['output']}: {result['steps']} steps in {result['seconds']:.0f} s; "
-            f"loss {last['loss']:.3f}, {last['bpp']:.3f} bpp, mean squared error {last['mse']:.1f}"
+            f"loss {last['loss']:.3f}, {last['bpp']:.3f} bpp{error}"
         )
+
+
+@app.command()
+def distill(
+    spec: Annotated[
+        str,
+        typer.Argument(metavar="CODEC", help="The student, as improved-checkerboard/small."),
+    ],
+    pictures: Annotated[
+        list[Path], typer.Argument(metavar="PICTURES", help="Files and folders to train on.")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="The student's checkpoint, .safetensors.")
+    ],
+    teacher: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A checkpoint of the teacher; else it is trained first."),
+    ] = None,
+    trade_off: Annotated[
+        float,
+        typer.Option(
+            "--lambda", metavar="L", help="Weight of the squared error against bits per pixel."
+        ),
+    ] = 0.0125,
+    steps: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Batches of each of the three trainings.")
+    ] = 50_000,
+    batch: Batch = 8,
+    crop: Crop = 128,
+    rate: Rate = 5e-4,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Train a codec with a light decoder from one with a heavy decoder.
+
+    The teacher is the codec with `-teacher` in its name. A second codec of the same networks learns
+    from the teacher's features. Then blocks of its decoder are removed, and the decoder alone
+    learns from the second codec. The checkpoints of the teacher and of the second codec lie beside
+    that of the student.
+
+    A command that was interrupted or killed continues where it was when it is run again.
+
+    \b
+    Example:
+      vpxrc codec distill improved-checkerboard/small photos/ --out student.safetensors
+    """  # noqa: D301 - typer wants the \b as it is
+    _check_training(out, rate)
+    if not 0 < trade_off < float("inf"):
+        raise InputError(f"--lambda is above 0, not {trade_off:g}")
+    with needing("learned codecs need", "codecs"):
+        from vpxrc.codecs.distillation import distill as distill_codec
+        from vpxrc.codecs.pictures import find_pictures
+        from vpxrc.codecs.training import TrainingConfig
+    config = TrainingConfig(spec, trade_off, steps, batch, crop, rate, seed, device)
+    with watched(as_json, None) as progress:
+        results = distill_codec(
+            find_pictures(pictures), out, config, teacher=teacher, progress=progress
+        )
+    if as_json:
+        print(json.dumps(results))
+        return
+    _print_trainings(results)
+    print(f"{out} is ready.")
 
 
 def _weights(text: str) -> list[float]:

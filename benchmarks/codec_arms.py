@@ -1,0 +1,200 @@
+"""The claims of the papers on learned codecs, and the trainings that they compare."""
+
+from dataclasses import dataclass
+
+BITS = (2, 4, 8)  # of the multi-rate latent's levels
+CONVOLUTION, OCTAVE, SLIM = "mean-scale/small", "octave-mean-scale", "multirate/slim"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A training.
+
+    Attributes:
+        codec: Name and width.
+        start: The arm that it starts from.
+        part: The part that is trained alone.
+        teacher: The arm whose features are in its loss.
+    """
+
+    codec: str
+    start: str = ""
+    part: str = ""
+    teacher: str = ""
+
+
+LATENTS = "ablation/entropy-mean-scale"
+STUDENT, UNFILTERED = "improved-checkerboard/small", "ablation/asymmetric-unfiltered"
+#: The arms that are no codec trained as a whole from random weights.
+ARMS = {
+    **{
+        f"ablation/entropy-{name}": Arm(f"ablation/entropy-{name}", LATENTS, "latent")
+        for name in (
+            *("normal", "gmm", "gllmm", "raster", "checkerboard", "raster-gmm", "checkerboard-gmm"),
+            *("two-gmm-gmm", "two-gllmm-gmm", "two-gmm-gllmm"),
+        )
+    },
+    "filter alone": Arm("asymmetric/small", UNFILTERED, "synthesis.0"),
+    "plain student": Arm(STUDENT, f"{STUDENT}-teacher", "synthesis"),
+    "distilled student": Arm(
+        STUDENT, f"{STUDENT}-teacher", "synthesis", teacher=f"{STUDENT}-teacher"
+    ),
+}
+
+
+def arm_of(name: str) -> Arm:
+    """Return an arm; a name that is none is that of a codec."""
+    return ARMS.get(name, Arm(name))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Two arms of which the first is said to be cheaper.
+
+    Attributes:
+        words: The claim.
+        test: The arm that is claimed to be better.
+        anchor: The other one.
+        bits: The number of levels at which multi-rate arms are compared, as a power of two; 0 for
+            arms that are trained once for each lambda.
+        margin: The loss that the claim allows, in percent or in dB.
+        of: What is compared: ``J``, ``bits`` or ``PSNR``.
+    """
+
+    words: str
+    test: str
+    anchor: str
+    bits: int = 0
+    margin: float = 0.0
+    of: str = "J"
+
+
+CLAIMS = {
+    "S10-a": Claim(
+        "octave convolutions beat plain ones at equal multiplications",
+        f"{OCTAVE}/medium",
+        CONVOLUTION,
+    ),
+    "S10-b": Claim(
+        "learned exchange between the parts beats pooling and repetition",
+        f"{OCTAVE}/small",
+        "ablation/octave-plain",
+    ),
+    "S10-c, a quarter": Claim(
+        "half of the channels in the low part are better than a quarter",
+        f"{OCTAVE}/small",
+        "ablation/octave-quarter",
+    ),
+    "S10-c, three quarters": Claim(
+        "half of the channels in the low part are better than three quarters",
+        f"{OCTAVE}/small",
+        "ablation/octave-three-quarters",
+    ),
+    **{
+        f"S9-a, noise, B={bits}": Claim(
+            "stochastic rounding is at least as good as noise",
+            SLIM,
+            "ablation/multirate-noise",
+            bits,
+        )
+        for bits in BITS
+    },
+    **{
+        f"S9-a, straight-through, B={bits}": Claim(
+            "stochastic rounding is at least as good as plain rounding",
+            SLIM,
+            "ablation/multirate-straight-through",
+            bits,
+        )
+        for bits in BITS
+    },
+    **{
+        f"S9-b, B={bits}": Claim(
+            "a model for all rates loses at most 0.3 dB to one for this rate",
+            SLIM,
+            f"ablation/multirate-only-{bits}",
+            bits,
+            margin=0.3,
+            of="PSNR",
+        )
+        for bits in BITS
+    },
+    **{
+        name: Claim(words, f"ablation/entropy-{test}", f"ablation/entropy-{anchor}", of="bits")
+        for name, words, test, anchor in (
+            ("S8-a, three normal", "three normal distributions beat one", "gmm", "normal"),
+            ("S8-a, three families", "three families beat one", "gllmm", "gmm"),
+            (
+                "S4-b, two networks",
+                "two networks beat one on a checkerboard",
+                *("two-gmm-gmm", "checkerboard-gmm"),
+            ),
+            (
+                "S4-b, two families",
+                "three families in the first pass beat one in both",
+                *("two-gllmm-gmm", "two-gmm-gmm"),
+            ),
+            (
+                "S4-b, order",
+                "three families belong into the first pass",
+                *("two-gllmm-gmm", "two-gmm-gllmm"),
+            ),
+        )
+    },
+    "S4-a": Claim(
+        "a plain checkerboard takes at most 1 % more bits than raster",
+        "ablation/entropy-checkerboard",
+        "ablation/entropy-raster",
+        margin=1.0,
+        of="bits",
+    ),
+    "S4-b, raster": Claim(
+        "the improved checkerboard takes at most 1 % more bits than raster",
+        "ablation/entropy-two-gllmm-gmm",
+        "ablation/entropy-raster-gmm",
+        margin=1.0,
+        of="bits",
+    ),
+    "S8-b, width": Claim(
+        "concatenated residual blocks beat plain ones at equal width",
+        "gllmm/small",
+        "ablation/gllmm-plain",
+    ),
+    "S8-b, cost": Claim(
+        "concatenated residual blocks beat plain ones at equal multiplications",
+        "gllmm/small",
+        "ablation/gllmm-plain-wide",
+    ),
+    "S7-a, three": Claim(
+        "one block in the decoder in place of three loses at most 1 %",
+        "asymmetric/small",
+        "ablation/asymmetric-three",
+        margin=1.0,
+    ),
+    "S7-a, none": Claim(
+        "one block in the decoder beats none", "asymmetric/small", "ablation/asymmetric-none"
+    ),
+    "S7-b": Claim("an importance map helps", "asymmetric/small", "ablation/asymmetric-unweighted"),
+    "S7-c": Claim("a filter after the quantiser helps", "asymmetric/small", UNFILTERED),
+    "S7-c, alone": Claim(
+        "the filter raises the PSNR at the same bytes", "filter alone", UNFILTERED, of="PSNR"
+    ),
+    **{
+        f"S4-c, {weight}": Claim(
+            f"an L1 norm of weight {weight} loses at most 1 %",
+            STUDENT if weight == "0.03" else f"ablation/improved-checkerboard-l1-{weight}",
+            "ablation/improved-checkerboard-l1-0",
+            margin=1.0,
+        )
+        for weight in ("0.03", "0.1")
+    },
+    "S4-d": Claim(
+        "distillation raises the PSNR at the same bytes",
+        "distilled student",
+        "plain student",
+        of="PSNR",
+    ),
+    "S4-e": Claim(
+        "deformable convolutions beat plain ones", STUDENT, "ablation/improved-checkerboard-plain"
+    ),
+}
