@@ -57,6 +57,7 @@ class EncodeView:
         num_records: Rows of the log so far.
         num_shown: Frames shown so far.
         psnr_sum: Sum of their luma PSNRs in dB.
+        sse_sum: Sum of their squared errors over all planes.
         first_pass: First-pass statistics by name, float64 ``[num_frames]`` each.
         records: The log's rows of the coded frames so far, by coding index.
         coded: The row of the frame coded last; None before the first one.
@@ -93,6 +94,7 @@ class EncodeView:
         self.num_records = 0
         self.num_shown = 0
         self.psnr_sum = 0.0
+        self.sse_sum = 0.0
         self.records: dict[int, SimpleNamespace] = {}
         self.coded: SimpleNamespace | None = None
         self.first_pass = dict(zip(FIRST_PASS_FIELDS, episode.first_pass.T, strict=True))
@@ -140,6 +142,7 @@ class EncodeView:
             if record.is_shown:
                 self.num_shown += 1
                 self.psnr_sum += record_psnr(record, self.pixels)
+                self.sse_sum += record.sse_y + record.sse_u + record.sse_v
             if not record.is_shown_again:
                 self.coded = self.records[record.coding_index] = record
                 coded.append(CodedFrame(record, self.num_frames, self.pixels))
@@ -206,7 +209,11 @@ def record_psnr(record: Any, pixels: int) -> float:
         record: Its row of the log.
         pixels: Luma samples of a frame.
     """
-    mse = record.sse_y / pixels
+    return mse_psnr(record.sse_y / pixels)
+
+
+def mse_psnr(mse: float) -> float:
+    """Return the PSNR in dB of a mean squared error, at most 100."""
     return min(10 * math.log10(255**2 / mse), MAX_PSNR) if mse > 0 else MAX_PSNR
 
 

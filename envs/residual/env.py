@@ -1,6 +1,5 @@
 """The Gymnasium environments of the residual problem."""
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -11,9 +10,12 @@ from gymnasium import spaces
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.session import Session
 from vpxrc.encoder.types import DEFAULT_TIMEOUT
+from vpxrc.envs.checks import check_choice, check_positive
 from vpxrc.envs.columns import generated, markdown_table
 from vpxrc.envs.episode import EncodeEpisode
-from vpxrc.envs.observations import DEFAULT_MAX_FRAMES
+from vpxrc.envs.flat import unit_space
+from vpxrc.envs.named import DEFAULT_REWARD
+from vpxrc.envs.observations import DEFAULT_MAX_FRAMES, num_rows
 from vpxrc.envs.problem import EncodeEnv, Problem, checked
 from vpxrc.envs.residual.config import (
     FRAME_OFFSETS,
@@ -27,8 +29,9 @@ from vpxrc.envs.residual.controller import ResidualController
 from vpxrc.envs.residual.observation import COLUMNS, OBSERVATION, VECTOR
 from vpxrc.envs.rewards import Reward
 from vpxrc.envs.tasks import Clips, Targets, Tasks
-from vpxrc.errors import InputError
 from vpxrc.policies.base import Episode
+
+OBSERVATIONS = ("flat", "columns")
 
 
 class ResidualProblem(Problem[Flat]):
@@ -36,16 +39,20 @@ class ResidualProblem(Problem[Flat]):
 
     Args:
         config: Base policy, decision points and offsets.
+        observation: ``columns``, as trained agents take them, or ``flat``, the same in [-1, 1].
 
     Raises:
-        InputError: There is no such base policy.
+        InputError: There is no such base policy, or no such observation.
     """
 
-    def __init__(self, config: ResidualConfig) -> None:
+    def __init__(self, config: ResidualConfig, observation: str = "columns") -> None:
+        self._is_unit = check_choice("observation", observation, OBSERVATIONS) == "flat"
         self._config = config
         self._base = make_base(config.base)
         self.plan_groups = self._base.plans_groups
         self.observation_space = spaces.Box(VECTOR.low, VECTOR.high, dtype=np.float32)
+        if self._is_unit:
+            self.observation_space = unit_space(VECTOR)
         self.action_space = spaces.Discrete(len(config.actions))
 
     def options(self, options: EncoderOptions) -> EncoderOptions:
@@ -58,7 +65,9 @@ class ResidualProblem(Problem[Flat]):
         Raises:
             PolicyError: The base policy raised.
         """
-        controller = ResidualController(Episode(session), self._base, self._config)
+        controller = ResidualController(
+            Episode(session), self._base, self._config, unit=self._is_unit
+        )
         return EncodeEpisode(session, controller)
 
     def action(self, given: Any) -> int | Offset:
@@ -76,17 +85,16 @@ class ContinuousResidualProblem(ResidualProblem):
     Args:
         config: Base policy and decision points.
         reach: The offset that an action of 1 stands for, log2 of the quantiser step, above 0.
+        observation: See :class:`ResidualProblem`.
 
     Raises:
         InputError: There is no such base policy, or ``reach`` is out of range.
     """
 
-    def __init__(self, config: ResidualConfig, reach: float) -> None:
-        if not 0 < reach < math.inf:
-            raise InputError(f"reach must be finite and above 0, not {reach}")
-        super().__init__(config)
+    def __init__(self, config: ResidualConfig, reach: float, observation: str = "columns") -> None:
+        super().__init__(config, observation)
         self.action_space = spaces.Box(-1, 1, (2,), np.float32)
-        self._reach = reach
+        self._reach = check_positive("reach", reach)
 
     def action(self, given: Any) -> Offset:
         """Return the (level, reference) of an action.
@@ -269,7 +277,9 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
         base: str = "imitation",
         decisions: Literal["group", "frame"] = "group",
         offsets: Sequence[Offset] | None = None,
-        reward: Reward | None = None,
+        observation: str = "flat",
+        reward: str | Reward = DEFAULT_REWARD,
+        cost_limit: float = 1.0,
         max_frames: int = DEFAULT_MAX_FRAMES,
         render_mode: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
@@ -277,9 +287,11 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
     ) -> None:
         config = ResidualConfig(base, decisions, None if offsets is None else tuple(offsets))
         super().__init__(
-            partial(ResidualProblem, config),
+            partial(ResidualProblem, config, observation),
             Tasks(clips, target_bitrate, max_frames, options),
+            num_rows(max_frames)["history"],
             reward,
+            cost_limit,
             render_mode,
             timeout,
         )
@@ -326,16 +338,20 @@ class ResidualRateControlContinuousEnv(EncodeEnv[Flat]):
         base: str = "imitation",
         decisions: Literal["group", "frame"] = "group",
         reach: float = 0.5,
-        reward: Reward | None = None,
+        observation: str = "flat",
+        reward: str | Reward = DEFAULT_REWARD,
+        cost_limit: float = 1.0,
         max_frames: int = DEFAULT_MAX_FRAMES,
         render_mode: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         **options: Any,
     ) -> None:
         super().__init__(
-            partial(ContinuousResidualProblem, ResidualConfig(base, decisions), reach),
+            partial(ContinuousResidualProblem, ResidualConfig(base, decisions), reach, observation),
             Tasks(clips, target_bitrate, max_frames, options),
+            num_rows(max_frames)["history"],
             reward,
+            cost_limit,
             render_mode,
             timeout,
         )
