@@ -30,6 +30,16 @@ from vpxrc.envs.rewards import (
     SharedReward,
     StepReward,
 )
+from vpxrc.envs.standard import (
+    STANDARD_TASKS,
+    MediumEnv,
+    MediumVectorEnv,
+    ScoredEpisode,
+    SmallEnv,
+    SmallVectorEnv,
+    StandardTask,
+    play_split,
+)
 from vpxrc.envs.tables import TABLES
 from vpxrc.envs.vector import (
     EncodeVectorEnv,
@@ -47,6 +57,7 @@ __all__ = [
     "GROUP_OFFSETS",
     "OBSERVATION",
     "REWARD_NAMES",
+    "STANDARD_TASKS",
     "TABLES",
     "Column",
     "EncodeEpisode",
@@ -57,6 +68,8 @@ __all__ = [
     "LagrangianReward",
     "MORateControlEnv",
     "MORateControlVectorEnv",
+    "MediumEnv",
+    "MediumVectorEnv",
     "PreparedReward",
     "PsnrReward",
     "QualityAndRate",
@@ -73,12 +86,17 @@ __all__ = [
     "ResidualRateControlEnv",
     "ResidualRateControlVectorEnv",
     "Reward",
+    "ScoredEpisode",
     "SelfCompetition",
     "SharedReward",
+    "SmallEnv",
+    "SmallVectorEnv",
+    "StandardTask",
     "StepReward",
     "Table",
     "make_reward",
     "observation_space",
+    "play_split",
 ]
 
 for _id, _name in (
@@ -87,6 +105,8 @@ for _id, _name in (
     ("vpxrc/MORateControl-v0", "MORateControl"),
     ("vpxrc/ResidualRateControl-v1", "ResidualRateControl"),
     ("vpxrc/ResidualRateControlContinuous-v1", "ResidualRateControlContinuous"),
+    ("vpxrc/Small-v0", "Small"),
+    ("vpxrc/Medium-v0", "Medium"),
 ):
     register(
         id=_id,

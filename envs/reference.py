@@ -22,7 +22,7 @@ from vpxrc.storage import cache_dir, digest
 
 _FORMAT = 1  # of the cached files, and of what is in them
 _TYPICAL_SLOPE = 3.0  # dB per doubling of the bits
-_SLOPES = (1.0, 10.0)  # dB per doubling; beyond, it is noise
+_SLOPES = (3.0, 10.0)  # dB per doubling; beyond, it is noise
 _CLOSE = 0.1  # doublings between two encodes, below which their slope is noise
 _KEPT = 256  # encodes that a process keeps in memory
 _memory: OrderedDict[str, "ReferenceEncode"] = OrderedDict()
@@ -138,7 +138,7 @@ def reference_pair(
 
 
 def curve_slope(low: ReferenceEncode, high: ReferenceEncode) -> float:
-    """Return the slope of the line through two encodes in dB per doubling of the bits, 1 to 10.
+    """Return the slope of the line through two encodes in dB per doubling of the bits, 3 to 10.
 
     Where both have about the same bits it is 3, a usual one.
     """

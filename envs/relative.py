@@ -15,7 +15,7 @@ from vpxrc.errors import InputError
 from vpxrc.media.frames import ClipFormat, Video
 
 MAX_GAIN = 1.0  # doublings of the bitrate; no rate control saves half of the bits
-PENALTY = 3.0  # per doubling of the bitrate above the limit
+PENALTY = 4.0  # per doubling of the bitrate above the limit
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +39,13 @@ class RelativeReward:
 
     For an encode with mean luma PSNR P and bitrate B at the target T,
 
-    ``min((P - P0) / slope, 1) - 3 max(0, log2(B / (cost_limit T)))``
+    ``min((P - P0) / slope, 1) - 4 max(0, log2(B / (cost_limit T)))``
 
     P0 is libvpx's PSNR at exactly T and ``slope`` its gain in dB per doubling of the bitrate. Both
     come from libvpx's two-pass VBR at the neighbouring powers of 2, in kbit/s; the line through
     them is taken, as in Bjontegaard's delta rate (VCEG-M33). The environment makes these encodes,
     and the cache keeps them. So 0 is libvpx at a bitrate that is met exactly, 0.1 is worth 7 % of
-    the bits at any size of picture and any target, and overshoot costs three times what its bits
+    the bits at any size of picture and any target, and overshoot costs four times what its bits
     could gain.
 
     It is paid step by step: a step is worth what it adds to ``so_far``. There the bitrate is the

@@ -488,11 +488,11 @@ def test_render_is_the_decoded_frame():
     env.reset(seed=0, options={"clip": "clip0"})
     assert env.render().shape == (48, 64, 3)
     assert not env.render().any()
-    _, _, _, _, info = env.step(60)
+    env.step(60)
     picture = env.render()
     done = False
     while not done:
-        *_, done, _, info = env.step(60)
+        _, _, done, *_ = env.step(60)
     frame = decode_vp9(env.unwrapped.log.stream, 64, 48)[0]
     luma = frame[: 64 * 48].reshape(48, 64).astype(float)
     u, v = (frame[64 * 48 :].reshape(2, 24, 32).astype(float) - 128).repeat(2, 1).repeat(2, 2)

@@ -346,7 +346,6 @@ def test_rewards_come_at_the_end_or_by_step(clip):
         for paid, (_, last) in zip(rewards[:-1], episode.steps, strict=False):
             before, worth = worth, reward.so_far(log.clip, log.options, log.records[:last])
             assert paid == pytest.approx(worth - before)
-        assert abs(rewards[-1]) < 3 * max(map(abs, rewards[:-1]))
         _, rewards, _ = play(env, 0, 0)
         assert not np.any(rewards)
         env.close()
@@ -367,7 +366,7 @@ def test_bad_actions_are_refused_and_change_nothing(action):
         env.step(action)
     stream = None
     while stream is None:
-        *_, done, _, info = env.step(0)
+        _, _, done, *_ = env.step(0)
         stream = env.log.stream if done else None
     assert stream == play(env, 0, 0)[2]["log"].stream
     env.close()

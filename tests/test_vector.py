@@ -9,6 +9,7 @@ import pytest
 from conftest import make_video
 from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import data_equivalence
+from gymnasium.vector import AutoresetMode
 
 from vpxrc import EncoderOptions, InputError, encode, make_policy
 from vpxrc.envs import (
@@ -179,3 +180,71 @@ def test_closing_leaves_no_thread():
         env.close()
         env.close()
     assert psutil.Process().num_threads() == threads
+
+
+@pytest.mark.parametrize("env_id", ["vpxrc/RateControl-v2", "vpxrc/ResidualRateControl-v1"])
+def test_same_step_is_gymnasiums(env_id):
+    own = RESIDUAL if "Residual" in env_id else {"dependency": False}
+    arguments = {**ARGUMENTS, **own, "num_envs": 2}
+    ours = gymnasium.make_vec(env_id, **arguments, autoreset_mode="SameStep")
+    theirs = gymnasium.make_vec(
+        env_id,
+        vectorization_mode="sync",
+        vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+        **arguments,
+    )
+    assert ours.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+    assert data_equivalence(ours.reset(seed=2), theirs.reset(seed=2), exact=True)
+    ended = 0
+    for n in range(22):
+        actions = (np.arange(2) + n) % 7
+        a, b = ours.step(actions), theirs.step(actions)
+        assert data_equivalence(a[:4], b[:4], exact=True)
+        assert a[4].keys() == b[4].keys()
+        for i in np.flatnonzero(a[2]):
+            ended += 1
+            assert np.array_equal(a[4]["final_obs"][i], b[4]["final_obs"][i])
+            assert a[4]["final_info"]["psnr"][i] == b[4]["final_info"]["psnr"][i]
+    assert ended >= 2
+    assert [log.stream for log in ours.call("log")] == [log.stream for log in theirs.call("log")]
+    assert ours.get_attr("clip_names")[0] == ("clip8", "clip12", "clip15")
+    ours.close(), theirs.close()
+
+
+def test_the_first_that_are_ready():
+    arguments = {**ARGUMENTS, "dependency": False}
+    env = RateControlVectorEnv(4, **arguments, batch_size=2)
+    singles = [gymnasium.make("vpxrc/RateControl-v2", **arguments) for _ in range(4)]
+    expected = [[single.reset(seed=5 + i)[0]] for i, single in enumerate(singles)]
+    steps = np.zeros(4, int)
+    env.async_reset(seed=5)
+    for _ in range(40):
+        observations, _, terminations, truncations, infos = env.recv()
+        ids = infos["env_id"]
+        assert len(ids) == len(set(ids.tolist())) == len(observations) == 2
+        assert not truncations.any()
+        for place, i in enumerate(ids):
+            if steps[i] < 6:
+                assert np.array_equal(observations[place], expected[i][-1])
+                expected[i].append(singles[i].step(120)[0])
+        steps[ids] += 1
+        env.send(np.full(2, 120), ids)
+    assert steps.min() >= 10  # none is left waiting
+    assert terminations.dtype == np.bool_
+    with pytest.raises(ResetNeeded, match="waits for no action"):
+        env.send([120], [int(ids[0])])
+    env.close()
+    with pytest.raises(InputError, match="need autoreset_mode NextStep"):
+        RateControlVectorEnv(2, **arguments, autoreset_mode="SameStep").async_reset()
+    with pytest.raises(InputError, match="autoreset_mode must be one of"):
+        RateControlVectorEnv(2, **arguments, autoreset_mode="Sometimes")
+    for single in singles:
+        single.close()
+
+
+def test_episodes_that_are_cut_off():
+    env = RateControlVectorEnv(2, **ARGUMENTS, dependency=False, max_episode_steps=3)
+    env.reset(seed=0)
+    truncated = [env.step([120, 120])[3].tolist() for _ in range(5)]
+    assert truncated == [[False] * 2, [False] * 2, [True] * 2, [False] * 2, [False] * 2]
+    env.close()
