@@ -43,8 +43,15 @@ class RateControlEnv(EncodeEnv[Any]):
 
     ## Observation Space
 
-    A `Dict` of float32 arrays, finite and within the bounds (values beyond are clipped). The first
-    rows of a matrix count, and its mask says which (`int8`, 1 = counts, 0 = padding, all 0).
+    By default (`observation="flat"`) a `Box` of <!-- generated: num_flat --> float32 numbers in
+    [-1, 1], whatever the size of the picture and the length of the clip. The columns are those of
+    the groups Frame, Budget, Group, First pass and Past of `ResidualRateControlEnv`, without those
+    of base policy and offsets (`vpxrc.envs.FLAT.names` lists them). A column x whose bound b there
+    is beyond 1 is sign(x) ln(1 + abs(x)) / ln(1 + b) here. At the end all are 0.
+
+    With `observation="dict"` it is a `Dict` of float32 arrays, finite and within the bounds (values
+    beyond are clipped). The first rows of a matrix count, and its mask says which (`int8`, 1 =
+    counts, 0 = padding, all 0).
 
     `first_pass` (max_frames, <!-- generated: num_first_pass -->), with `first_pass_mask`:
     libvpx's statistics per source frame
@@ -84,35 +91,61 @@ class RateControlEnv(EncodeEnv[Any]):
 
     ## Rewards
 
-    0 until the stream is complete, then the value that the `reward` object gives the log; by
-    default the mean luma PSNR of the shown frames in dB. That says nothing about the bitrate: the
-    constraint is in `info`. There are also `LagrangianReward` and `SelfCompetition` (strict, or
-    augmented with `overshoot_price=0.005`).
+    `reward` is a name, or an object as `vpxrc.envs.Reward` describes it:
 
-    `info` has, after `reset`, `clip` and `target_bitrate`; after each step the `update_type`,
-    `show_index`, `q_index` and `bits` of the frame just coded; and at the end of the episode also
+    | Name                         | Paid        | Value of an encode                               |
+    |------------------------------|-------------|--------------------------------------------------|
+    | `relative`                   | every step  | PSNR over libvpx's at the target, in doublings   |
+    |                              |             | of the bitrate, at most 1; less 4 per doubling   |
+    |                              |             | of the bitrate above `cost_limit` times target   |
+    | `psnr`                       | at the end  | mean luma PSNR of the shown frames, dB           |
+    | `lagrangian`                 | at the end  | the same less 20 dB times the overshoot          |
+    | `gain`                       | every step  | percent of bits saved against libvpx's VBR       |
+    | `self-competition`           | at the end  | 1, 0 or -1 against the agent's own average       |
+    | `self-competition-augmented` | at the end  | the same, with a price of 0.005 dB per kbit/s    |
 
-    | Key              | Type        | Meaning                                              |
-    |------------------|-------------|------------------------------------------------------|
-    | `clip`           | `str`       | name of the clip                                     |
-    | `target_bitrate` | `int`       | kbit/s                                               |
-    | `psnr`           | `float`     | mean luma PSNR of the shown frames, dB               |
-    | `psnr_overall`   | `float`     | PSNR of the mean squared error over all planes, dB   |
-    | `bitrate`        | `float`     | achieved, kbit/s, from the bytes of the stream       |
-    | `overshoot`      | `float`     | achieved over target bitrate, minus 1                |
-    | `constraint_met` | `bool`      | whether `overshoot` is at most 0                     |
-    | `log`            | `EncodeLog` | everything that the encode gave, the stream included |
+    `relative` (`vpxrc.envs.RelativeReward`) is the default. 0 is libvpx's two-pass VBR at a bitrate
+    that is met exactly, and 0.1 is worth 7 % of the bits, at any size and any target. The
+    environment makes the two reference encodes of a clip and a target itself, at the first episode
+    that needs them, and keeps them in the cache.
+
+    `info` has numbers only, of the same names after `reset` and after each step. `cost` is the one
+    of Safety-Gymnasium: its sum over an episode is achieved over target bitrate, which is not to
+    exceed `cost_limit`.
+
+    | Key              | Type    | Meaning                                                        |
+    |------------------|---------|----------------------------------------------------------------|
+    | `clip_index`     | `int`   | number of the clip in `env.unwrapped.clip_names`               |
+    | `target_bitrate` | `int`   | kbit/s                                                         |
+    | `update_type`    | `int`   | `vpxrc.UpdateType` of the frame coded last; -1 at first        |
+    | `show_index`     | `int`   | its place in the clip; -1 at first                             |
+    | `q_index`        | `int`   | its q index; -1 at first                                       |
+    | `bits`           | `int`   | its bits                                                       |
+    | `psnr`           | `float` | mean luma PSNR of the frames shown so far, dB; 0 at first      |
+    | `psnr_overall`   | `float` | PSNR of the mean squared error over all planes, dB; 0 at first |
+    | `bitrate`        | `float` | bits so far over the duration shown so far, kbit/s             |
+    | `overshoot`      | `float` | `bitrate` over target bitrate, minus 1                         |
+    | `cost`           | `float` | bits of the step over the target bits of the clip              |
+    | `constraint_met` | `bool`  | whether `overshoot` + 1 is at most `cost_limit`                |
+
+    At the end of an episode these are the figures of the whole stream. Its log, with stream and a
+    row per frame, is `env.unwrapped.log` (`vpxrc.EncodeLog`), until the next episode has ended.
 
     ## Starting State
 
     Clip and target are drawn by the environment's generator, so the seed of `reset` settles them.
-    `reset(options={"clip": name, "target_bitrate": kbit_s})` chooses one or both; the generator
-    moves on all the same. The encode is deterministic.
+    `reset(options={"clip": name, "target_bitrate": kbit_s})` chooses one or both (the clip also by
+    its index); the generator moves on all the same. The encode is deterministic.
+
+    An environment can be pickled, copied (`copy.deepcopy`, `env.unwrapped.clone()`) and forked in
+    the middle of an episode. The copy has the decisions so far. When it is first used it codes
+    these frames again, and then everything is exactly as in the original.
 
     ## Episode End
 
     The episode terminates when the stream is complete, after as many steps as the encoder codes
-    frames: those of the clip and its alternate reference frames. It is never truncated. An encoder
+    frames: those of the clip and its alternate reference frames. It is never truncated, and `env.spec.max_episode_steps` is
+    a number of steps that it does not exceed. An encoder
     that fails or takes longer than `timeout` for a frame raises `vpxrc.EncoderError`; `reset`
     starts afresh. An action outside the space raises `gymnasium.error.InvalidAction` and changes
     nothing.
@@ -122,7 +155,7 @@ class RateControlEnv(EncodeEnv[Any]):
     ```python
     >>> import gymnasium as gym
     >>> import vpxrc.envs
-    >>> env = gym.make("vpxrc/RateControl-v1", clips="samples", target_bitrate=128, cpu_used=4)
+    >>> env = gym.make("vpxrc/RateControl-v2", clips="samples", target_bitrate=128, cpu_used=4)
     ```
 
     | Parameter        | Type                | Default     | Description                           |
@@ -130,10 +163,13 @@ class RateControlEnv(EncodeEnv[Any]):
     | `clips`          | `str`, `Path`, list | `"samples"` | a set, file, folder or catalogue as   |
     |                  |                     |             | `vpxrc.datasets.load_clips` takes, or |
     |                  |                     |             | a list of these, `Clip`s and `Video`s |
-    | `target_bitrate` | `int`, list, tuple  | `256`       | kbit/s; a list is drawn from, a tuple |
-    |                  |                     |             | (low, high) is a range drawn from     |
-    |                  |                     |             | uniformly in the logarithm            |
-    | `reward`         | `Reward`            | PSNR        | see Rewards                           |
+    | `target_bitrate` | `int`, list, dict   | `256`       | kbit/s; a list or tuple is drawn      |
+    |                  |                     |             | from; `{"low": 64, "high": 96}` is a  |
+    |                  |                     |             | range, uniform in the logarithm       |
+    | `observation`    | `str`               | `"flat"`    | or `"dict"`, see Observation Space    |
+    | `reward`         | `str`, `Reward`     | `relative`  | see Rewards                           |
+    | `cost_limit`     | `float`             | `1.0`       | achieved over target bitrate that is  |
+    |                  |                     |             | allowed                               |
     | `max_frames`     | `int`               | `150`       | the most frames of a clip; sets the   |
     |                  |                     |             | observation's shape                   |
     | `dependency`     | `bool`              | `True`      | run the dependency model; without it  |
@@ -148,11 +184,15 @@ class RateControlEnv(EncodeEnv[Any]):
 
     ## Vectorized environment
 
-    `gymnasium.make_vec("vpxrc/RateControl-v1", num_envs=8)` makes a `RateControlVectorEnv`: many
-    encodes at a time in one process, with the same results as `vectorization_mode="sync"`.
+    `gymnasium.make_vec("vpxrc/RateControl-v2", num_envs=8)` makes a `RateControlVectorEnv`: many
+    encodes at a time in one process, with the same results as `vectorization_mode="sync"`. It takes
+    `autoreset_mode` and, for EnvPool's `async_reset`, `send` and `recv`, `batch_size`.
 
     ## Version History
 
+    * v2: The observation is a vector by default, the default reward is `relative`, and it is paid
+      every step. `info` has numbers only, and `cost`. A tuple of targets is a list, and a range is
+      a dictionary. Replaces v1.
     * v1: The temporal dependency model is observed: columns `has_dependency`, `importance` and
       `model_bits` of `group`, the map `importance`; argument `dependency`. Replaces v0.
     * v0: Initial version, never released.
@@ -211,6 +251,7 @@ class RateControlContinuousEnv(RateControlEnv):
 
     ## Version History
 
+    * v2: Observation, rewards and arguments of `RateControl-v2`. Replaces v1.
     * v1: The observation of `RateControl-v1`. Replaces v0.
     * v0: Initial version, never released.
     """

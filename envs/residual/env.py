@@ -162,8 +162,10 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
 
     ## Observation Space
 
-    A `Box` of <!-- generated: size --> float32 numbers, finite and within the bounds (values beyond
-    are clipped). They are per pixel, per macroblock, or logarithms of ratios, so one network serves
+    A `Box` of <!-- generated: size --> float32 numbers. The tables have their bounds; values beyond
+    are clipped. With `observation="flat"`, the default, all are in [-1, 1]: a column x whose bound
+    b is beyond 1 is sign(x) ln(1 + abs(x)) / ln(1 + b). With `"columns"` they are as in the tables,
+    which the trained agents of `vpxrc.agents` take. They are per pixel, per macroblock, or logarithms of ratios, so one network serves
     all sizes of picture and lengths of clips.
 
     Frame: the frame that waits for its decision
@@ -204,16 +206,9 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
 
     ## Rewards
 
-    0 until the stream is complete, then the value that the `reward` object gives the log; by
-    default the mean luma PSNR of the shown frames in dB. That says nothing about the bitrate: the
-    constraint is in `info`. A reward that has `share` and `per_step`, such as `GainReward`, is paid
-    step by step instead: its share after each step, and after the last step the rest of the log's
-    value.
-
-    `info` has the keys that it has in `RateControlEnv`: after `reset`, `clip` and `target_bitrate`;
-    after each step the `update_type`, `show_index`, `q_index` and `bits` of the frame coded last;
-    and at the end of the episode also `clip`, `target_bitrate`, `psnr`, `psnr_overall`, `bitrate`,
-    `overshoot`, `constraint_met` and `log`.
+    Those of `RateControlEnv`, by the same names, and the same `info`. `gain` compares with
+    libvpx's VBR; a `GainReward` object to which `reference` has given the base policy's encodes
+    compares with these.
 
     ## Starting State
 
@@ -224,7 +219,9 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
     ## Episode End
 
     The episode terminates when the stream is complete, after as many steps as there are groups with
-    a coded frame, or coded frames. It is never truncated. An encoder that fails or takes longer
+    a coded frame, or coded frames. libvpx's groups have up to 24 frames, so an episode of 30 frames
+    has about two steps with `decisions="group"`, and about 32 with `"frame"`. It is never
+    truncated, and `env.spec.max_episode_steps` is a number that it does not exceed. An encoder that fails or takes longer
     than `timeout` for a frame raises `vpxrc.EncoderError`, a base policy that fails
     `vpxrc.PolicyError`; `reset` starts afresh. An action outside the space raises
     `gymnasium.error.InvalidAction` and changes nothing.
@@ -234,7 +231,7 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
     ```python
     >>> import gymnasium as gym
     >>> import vpxrc.envs
-    >>> env = gym.make("vpxrc/ResidualRateControl-v0", base="dependency", cpu_used=4)
+    >>> env = gym.make("vpxrc/ResidualRateControl-v1", base="dependency", cpu_used=4)
     ```
 
     The types of arguments that `RateControlEnv` has too are there.
@@ -248,7 +245,9 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
     | `decisions`      | `str`            | `"group"`      | or `"frame"`                       |
     | `offsets`        | pairs of `float` | `None`         | see Action Space; the first is     |
     |                  |                  |                | (0, 0)                             |
-    | `reward`         | `Reward`         | `PsnrReward()` | see Rewards                        |
+    | `observation`    | `str`            | `"flat"`       | or `"columns"`                     |
+    | `reward`         | `str`, `Reward`  | `relative`     | see Rewards                        |
+    | `cost_limit`     | `float`          | `1.0`          | as there                           |
     | `max_frames`     | `int`            | `150`          | the most frames of a clip          |
     | `render_mode`    | `str`            | `None`         | `"rgb_array"`: the frame coded     |
     |                  |                  |                | last, as decoded; black at first   |
@@ -260,12 +259,14 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
 
     ## Vectorized environment
 
-    `gymnasium.make_vec("vpxrc/ResidualRateControl-v0", num_envs=8)` makes a
+    `gymnasium.make_vec("vpxrc/ResidualRateControl-v1", num_envs=8)` makes a
     `ResidualRateControlVectorEnv`: many encodes at a time in one process, with the same results as
-    `vectorization_mode="sync"`.
+    `vectorization_mode="sync"`. See `RateControlEnv` for its arguments.
 
     ## Version History
 
+    * v1: The observation is scaled to [-1, 1] by default, the default reward is `relative`. `info`
+      has numbers only, and `cost`. Replaces v0.
     * v0: Initial version.
     """
 
@@ -327,6 +328,7 @@ class ResidualRateControlContinuousEnv(EncodeEnv[Flat]):
 
     ## Version History
 
+    * v1: Observation, rewards and arguments of `ResidualRateControl-v1`. Replaces v0.
     * v0: Initial version.
     """
 
