@@ -93,16 +93,16 @@ class RateControlEnv(EncodeEnv[Any]):
 
     `reward` is a name, or an object as `vpxrc.envs.Reward` describes it:
 
-    | Name                         | Paid        | Value of an encode                               |
-    |------------------------------|-------------|--------------------------------------------------|
-    | `relative`                   | every step  | PSNR over libvpx's at the target, in doublings   |
-    |                              |             | of the bitrate, at most 1; less 4 per doubling   |
-    |                              |             | of the bitrate above `cost_limit` times target   |
-    | `psnr`                       | at the end  | mean luma PSNR of the shown frames, dB           |
-    | `lagrangian`                 | at the end  | the same less 20 dB times the overshoot          |
-    | `gain`                       | every step  | percent of bits saved against libvpx's VBR       |
-    | `self-competition`           | at the end  | 1, 0 or -1 against the agent's own average       |
-    | `self-competition-augmented` | at the end  | the same, with a price of 0.005 dB per kbit/s    |
+    | Name                         | Paid        | Value of an encode                              |
+    |------------------------------|-------------|-------------------------------------------------|
+    | `relative`                   | every step  | PSNR over libvpx's at the target, in doublings  |
+    |                              |             | of the bitrate, at most 1; less 4 per doubling  |
+    |                              |             | of the bitrate above `cost_limit` times target  |
+    | `psnr`                       | at the end  | mean luma PSNR of the shown frames, dB          |
+    | `lagrangian`                 | at the end  | the same less 20 dB times the overshoot         |
+    | `gain`                       | every step  | percent of bits saved against libvpx's VBR      |
+    | `self-competition`           | at the end  | 1, 0 or -1 against the agent's own average      |
+    | `self-competition-augmented` | at the end  | the same, with a price of 0.005 dB per kbit/s   |
 
     `relative` (`vpxrc.envs.RelativeReward`) is the default. 0 is libvpx's two-pass VBR at a bitrate
     that is met exactly, and 0.1 is worth 7 % of the bits, at any size and any target. The
@@ -144,10 +144,9 @@ class RateControlEnv(EncodeEnv[Any]):
     ## Episode End
 
     The episode terminates when the stream is complete, after as many steps as the encoder codes
-    frames: those of the clip and its alternate reference frames. It is never truncated, and `env.spec.max_episode_steps` is
-    a number of steps that it does not exceed. An encoder
-    that fails or takes longer than `timeout` for a frame raises `vpxrc.EncoderError`; `reset`
-    starts afresh. An action outside the space raises `gymnasium.error.InvalidAction` and changes
+    frames: those of the clip and its alternate reference frames. It is never truncated, and
+    `env.spec.max_episode_steps` is a number of steps that it does not exceed. An encoder that fails
+    or takes longer than `timeout` for a frame raises `vpxrc.EncoderError`; `reset` starts afresh. An action outside the space raises `gymnasium.error.InvalidAction` and changes
     nothing.
 
     ## Arguments

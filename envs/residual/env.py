@@ -165,7 +165,8 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
     A `Box` of <!-- generated: size --> float32 numbers. The tables have their bounds; values beyond
     are clipped. With `observation="flat"`, the default, all are in [-1, 1]: a column x whose bound
     b is beyond 1 is sign(x) ln(1 + abs(x)) / ln(1 + b). With `"columns"` they are as in the tables,
-    which the trained agents of `vpxrc.agents` take. They are per pixel, per macroblock, or logarithms of ratios, so one network serves
+    which the trained agents of `vpxrc.agents` take. They are per pixel, per macroblock, or
+    logarithms of ratios, so one network serves
     all sizes of picture and lengths of clips.
 
     Frame: the frame that waits for its decision
@@ -221,8 +222,8 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
     The episode terminates when the stream is complete, after as many steps as there are groups with
     a coded frame, or coded frames. libvpx's groups have up to 24 frames, so an episode of 30 frames
     has about two steps with `decisions="group"`, and about 32 with `"frame"`. It is never
-    truncated, and `env.spec.max_episode_steps` is a number that it does not exceed. An encoder that fails or takes longer
-    than `timeout` for a frame raises `vpxrc.EncoderError`, a base policy that fails
+    truncated, and `env.spec.max_episode_steps` is a number that it does not exceed. An encoder
+    that fails or takes longer than `timeout` for a frame raises `vpxrc.EncoderError`, a base policy that fails
     `vpxrc.PolicyError`; `reset` starts afresh. An action outside the space raises
     `gymnasium.error.InvalidAction` and changes nothing.
 
