@@ -146,8 +146,8 @@ class RateControlEnv(EncodeEnv[Any]):
     The episode terminates when the stream is complete, after as many steps as the encoder codes
     frames: those of the clip and its alternate reference frames. It is never truncated, and
     `env.spec.max_episode_steps` is a number of steps that it does not exceed. An encoder that fails
-    or takes longer than `timeout` for a frame raises `vpxrc.EncoderError`; `reset` starts afresh. An action outside the space raises `gymnasium.error.InvalidAction` and changes
-    nothing.
+    or takes longer than `timeout` for a frame raises `vpxrc.EncoderError`; `reset` starts afresh.
+    An action outside the space raises `gymnasium.error.InvalidAction` and changes nothing.
 
     ## Arguments
 

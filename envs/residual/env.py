@@ -166,8 +166,7 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
     are clipped. With `observation="flat"`, the default, all are in [-1, 1]: a column x whose bound
     b is beyond 1 is sign(x) ln(1 + abs(x)) / ln(1 + b). With `"columns"` they are as in the tables,
     which the trained agents of `vpxrc.agents` take. They are per pixel, per macroblock, or
-    logarithms of ratios, so one network serves
-    all sizes of picture and lengths of clips.
+    logarithms of ratios, so one network serves all sizes of picture and lengths of clips.
 
     Frame: the frame that waits for its decision
 
@@ -223,8 +222,8 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
     a coded frame, or coded frames. libvpx's groups have up to 24 frames, so an episode of 30 frames
     has about two steps with `decisions="group"`, and about 32 with `"frame"`. It is never
     truncated, and `env.spec.max_episode_steps` is a number that it does not exceed. An encoder
-    that fails or takes longer than `timeout` for a frame raises `vpxrc.EncoderError`, a base policy that fails
-    `vpxrc.PolicyError`; `reset` starts afresh. An action outside the space raises
+    that fails or takes longer than `timeout` for a frame raises `vpxrc.EncoderError`, a base policy
+    that fails `vpxrc.PolicyError`; `reset` starts afresh. An action outside the space raises
     `gymnasium.error.InvalidAction` and changes nothing.
 
     ## Arguments
