@@ -9,6 +9,10 @@ import numpy as np
 from vpxrc.errors import InputError
 
 
+class UnexpectedArgumentError(InputError, TypeError):
+    """There is no such argument. Libraries that try arguments out look for a TypeError."""
+
+
 def check_integer(name: str, value: Any, low: int, high: float = math.inf) -> int:
     """Return a value that is an integer in a range.
 

@@ -10,7 +10,7 @@ import numpy as np
 from vpxrc.datasets import Clip, load_clips
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.registry import make_options
-from vpxrc.envs.checks import check_integer
+from vpxrc.envs.checks import UnexpectedArgumentError, check_integer
 from vpxrc.errors import InputError
 from vpxrc.media.frames import Video
 
@@ -49,7 +49,12 @@ class Tasks:
         self._is_range = isinstance(target_bitrate, Mapping)
         self._targets = _targets(target_bitrate)
         for target in self._targets:  # complain now, not at the first reset that draws it
-            make_options(target_bitrate=target, **options)
+            try:
+                make_options(target_bitrate=target, **options)
+            except InputError as error:
+                if isinstance(error.__cause__, TypeError):
+                    raise UnexpectedArgumentError(str(error)) from error
+                raise
         for clip in self._clips.values():
             if isinstance(clip, Video):
                 self._check_length(clip)
