@@ -109,7 +109,7 @@ class RateControlEnv(EncodeEnv[Any]):
     environment makes the two reference encodes of a clip and a target itself, at the first episode
     that needs them, and keeps them in the cache.
 
-    `info` has numbers only, of the same names after `reset` and after each step. `cost` is the one
+    `info` has numbers only (numpy's), of the same names after `reset` and after each step. `cost` is the one
     of Safety-Gymnasium: its sum over an episode is achieved over target bitrate, which is not to
     exceed `cost_limit`.
 
@@ -126,7 +126,7 @@ class RateControlEnv(EncodeEnv[Any]):
     | `bitrate`        | `float` | bits so far over the duration shown so far, kbit/s             |
     | `overshoot`      | `float` | `bitrate` over target bitrate, minus 1                         |
     | `cost`           | `float` | bits of the step over the target bits of the clip              |
-    | `constraint_met` | `bool`  | whether `overshoot` + 1 is at most `cost_limit`                |
+    | `constraint_met` | `int`   | 1 where `overshoot` + 1 is at most `cost_limit`, else 0        |
 
     At the end of an episode these are the figures of the whole stream. Its log, with stream and a
     row per frame, is `env.unwrapped.log` (`vpxrc.EncodeLog`), until the next episode has ended.

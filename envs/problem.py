@@ -308,12 +308,17 @@ class EncodeEnv(gymnasium.Env[Seen, Any]):
         self.action_space = self.problem.action_space
 
     def told(self, episode: EncodeEpisode[Any]) -> dict[str, Any]:
-        """Return ``info``: numbers, of the same names at every step."""
+        """Return ``info``: numpy's numbers, of the same names at every step."""
         info = episode.info
-        return {
+        told = {
             "clip_index": self.tasks.clip_names.index(episode.session.video.name),
             **info,
-            "constraint_met": info["overshoot"] + 1 <= self.cost_limit,
+            "constraint_met": int(info["overshoot"] + 1 <= self.cost_limit),
+        }
+        # TorchRL and others ask for the type of each.
+        return {
+            name: np.float64(value) if isinstance(value, float) else np.int64(value)
+            for name, value in told.items()
         }
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
