@@ -109,9 +109,9 @@ class RateControlEnv(EncodeEnv[Any]):
     environment makes the two reference encodes of a clip and a target itself, at the first episode
     that needs them, and keeps them in the cache.
 
-    `info` has numbers only (numpy's), of the same names after `reset` and after each step. `cost` is the one
-    of Safety-Gymnasium: its sum over an episode is achieved over target bitrate, which is not to
-    exceed `cost_limit`.
+    `info` has numbers only (numpy's), of the same names after `reset` and after each step. `cost`
+    is the one of Safety-Gymnasium: its sum over an episode is achieved over target bitrate, which
+    is not to exceed `cost_limit`.
 
     | Key              | Type    | Meaning                                                        |
     |------------------|---------|----------------------------------------------------------------|
