@@ -173,6 +173,8 @@ def _feed(found, value) -> None:
             found.update(np.ascontiguousarray(array).tobytes())
     elif isinstance(value, bytes):
         found.update(b"b%d:" % len(value) + value)
+    elif isinstance(value, np.integer):
+        _feed(found, int(value))
     elif value is None or isinstance(value, bool | int | float | str):
         found.update(f"{type(value).__name__}:{value!r};".encode())
     else:
