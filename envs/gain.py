@@ -130,7 +130,7 @@ class GainReward:
         reference, slope = self._find(log.clip, log.options.target_bitrate)
         saved = (log.psnr - float(reference.psnr.mean())) / slope
         saved -= math.log2(log.bits / reference.bits)
-        return float(self._value(saved, log.overshoot))
+        return self._value(saved, log.overshoot)
 
     def so_far(self, clip: ClipFormat, options: EncoderOptions, rows: NDArray[np.void]) -> float:
         """Return the value that the encode would have if the rest went as the reference's did.
@@ -155,7 +155,7 @@ class GainReward:
     def _value(self, saved: float, overshoot: float) -> float:
         if overshoot > self.tolerance:
             return -100.0 * (overshoot - self.tolerance)
-        return 100.0 * (1.0 - 2.0**-saved)
+        return float(100.0 * (1.0 - 2.0**-saved))
 
     def per_step(self, log: EncodeLog, steps: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
         """Return each step's share of the value.

@@ -146,7 +146,7 @@ class EncodeEnv(gymnasium.Env[Seen, Any]):
         self._process = os.getpid()
 
     @property
-    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+    def spec(self) -> EnvSpec | None:
         """The specification that it was made by, with its own ``max_episode_steps``."""
         return self._spec
 

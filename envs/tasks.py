@@ -123,7 +123,7 @@ def _targets(given: Targets) -> list[int]:
             raise InputError(
                 f"target_bitrate, a range, must have the keys low and high, not {given!r:.80}"
             )
-        found = [given["low"], given["high"]]
+        found: list[Any] = [given["low"], given["high"]]
     elif isinstance(given, Sequence | np.ndarray) and not isinstance(given, str | bytes):
         found = list(given)
     else:

@@ -258,8 +258,8 @@ class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         if len(seeds) != self.num_envs:
             raise InputError(f"{len(seeds)} seeds for {self.num_envs} environments")
         for i in chosen:
-            if seeds[i] is not None:
-                self.envs[i].start_generator(seeds[i])
+            if (own := seeds[i]) is not None:
+                self.envs[i].start_generator(own)
 
     def _start(self, chosen: Iterable[int], options: dict[str, Any] | None) -> int:
         """Start episodes, and return how many."""
