@@ -184,15 +184,16 @@ def test_environments_run_on_them(small, encoder, kind):
     observation, info = env.reset(seed=0)
     assert env.observation_space.contains(observation)
     assert (info["clip_index"], info["target_bitrate"]) == (0, 400)
-    terminated, rewards = False, []
+    terminated, rewards = False, list[float]()
     while not terminated:
         action = 150 if kind == "RateControl-v2" else 0
         observation, reward, terminated, _, info = env.step(action)
         assert env.observation_space.contains(observation)
-        rewards.append(reward)
-    log = env.unwrapped.log
+        rewards.append(float(reward))
+    plain: Any = env.unwrapped
+    log = plain.log
     assert info["psnr"] == pytest.approx(log.psnr)
-    assert sum(rewards) == pytest.approx(env.unwrapped.reward(log))
+    assert sum(rewards) == pytest.approx(plain.reward(log))
     asked = make_options(encoder, target_bitrate=400, cpu_used=4)
     assert log.options in (asked, asked.for_control())
     assert np.asarray(env.render()).shape == (34, 48, 3)

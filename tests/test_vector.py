@@ -21,7 +21,7 @@ from vpxrc.envs import (
 
 CLIPS = [make_video(num_frames=n, seed=n, name=f"clip{n}") for n in (8, 12, 15)]
 ARGUMENTS: dict[str, Any] = {"clips": CLIPS, "target_bitrate": [40, 160], "cpu_used": 5}
-DICT = {"observation": "dict"}
+DICT: dict[str, Any] = {"observation": "dict"}
 ENVS = 3
 
 
@@ -186,8 +186,8 @@ def test_closing_leaves_no_thread():
 def test_same_step_is_gymnasiums(env_id):
     own = RESIDUAL if "Residual" in env_id else {"dependency": False}
     arguments = {**ARGUMENTS, **own, "num_envs": 2}
-    ours = gymnasium.make_vec(env_id, **arguments, autoreset_mode="SameStep")
-    theirs = gymnasium.make_vec(
+    ours: Any = gymnasium.make_vec(env_id, **arguments, autoreset_mode="SameStep")
+    theirs: Any = gymnasium.make_vec(
         env_id,
         vectorization_mode="sync",
         vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
