@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import pickle
+from typing import Any
 
 import gymnasium
 import numpy as np
