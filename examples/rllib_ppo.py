@@ -6,10 +6,12 @@
 
 A runner is another process, which has not imported vpxrc.envs. So the name has the module in front
 of it: ``vpxrc.envs:vpxrc/Small-v0``. ``--address`` joins a cluster, whose nodes all need vpxrc;
-``--runners`` are spread over it, each with ``--num-envs`` environments.
+``--runners`` are spread over it, each with ``--num-envs`` environments in one process, by the vector
+environment of the name.
 """
 
 import argparse
+import csv
 import time
 from pathlib import Path
 
@@ -33,6 +35,7 @@ def main(arguments: list[str] | None = None) -> float:
     parser.add_argument("--runners", type=int, default=1, help="processes; 0: this one")
     parser.add_argument("--num-envs", type=int, default=8, help="environments of a runner")
     parser.add_argument("--num-steps", type=int, default=96, help="per environment and update")
+    parser.add_argument("--curve", help="a CSV file for the returns")
     parser.add_argument("--out", type=Path, help="a submission for `vpxrc leaderboard`")
     args = parser.parse_args(arguments)
     if not ray.is_initialized():
@@ -41,7 +44,11 @@ def main(arguments: list[str] | None = None) -> float:
     config = (
         PPOConfig()
         .environment(f"vpxrc.envs:{args.env_id}")
-        .env_runners(num_env_runners=args.runners, num_envs_per_env_runner=args.num_envs)
+        .env_runners(
+            num_env_runners=args.runners,
+            num_envs_per_env_runner=args.num_envs,
+            gym_env_vectorize_mode="vector_entry_point",
+        )
         .training(
             lr=5e-4,
             gamma=1.0,
@@ -56,13 +63,17 @@ def main(arguments: list[str] | None = None) -> float:
         .debugging(seed=args.seed)
     )
     algorithm = config.build_algo()
-    sampled, begun = 0, time.perf_counter()
+    sampled, begun, curve = 0, time.perf_counter(), []
     while sampled < args.total_steps:
         result = algorithm.train()
         sampled = int(result["num_env_steps_sampled_lifetime"])
         mean = result["env_runners"].get("episode_return_mean", float("nan"))
         speed = sampled / (time.perf_counter() - begun)
+        curve.append((sampled, time.process_time(), mean))
         print(f"{sampled} steps, return {mean:.3f}, {speed:.0f} steps per second", flush=True)
+    if args.curve:
+        with open(args.curve, "w", newline="") as file:
+            csv.writer(file).writerows([("steps", "cpu_seconds", "return"), *curve])
     module = algorithm.get_module()
 
     def choose(observation: np.ndarray) -> np.ndarray:

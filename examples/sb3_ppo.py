@@ -6,16 +6,35 @@ vpxrc leaderboard submission.json
 """
 
 import argparse
+import csv
+import time
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from vpxrc.envs.standard import find_task, play_split
 from vpxrc.evaluation.leaderboard import write_submission
+
+
+class Curve(BaseCallback):
+    """Notes the mean return of the last episodes before each update."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[int, float, float]] = []
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        returns = [episode["r"] for episode in self.model.ep_info_buffer]
+        mean = float(np.mean(returns)) if returns else float("nan")
+        self.rows.append((self.num_timesteps, time.process_time(), mean))
 
 
 def main(arguments: list[str] | None = None) -> float:
@@ -26,6 +45,7 @@ def main(arguments: list[str] | None = None) -> float:
     parser.add_argument("--total-steps", type=int, default=100_000)
     parser.add_argument("--num-envs", type=int, default=8)
     parser.add_argument("--num-steps", type=int, default=96, help="per environment and update")
+    parser.add_argument("--curve", help="a CSV file for the returns")
     parser.add_argument("--out", type=Path, help="a submission for `vpxrc leaderboard`")
     args = parser.parse_args(arguments)
     plain = make_vec_env(lambda: gymnasium.make(args.env_id), args.num_envs, seed=args.seed)
@@ -42,7 +62,11 @@ def main(arguments: list[str] | None = None) -> float:
         seed=args.seed,
         device="cpu",
     )
-    model.learn(args.total_steps)
+    curve = Curve()
+    model.learn(args.total_steps, callback=curve)
+    if args.curve:
+        with open(args.curve, "w", newline="") as file:
+            csv.writer(file).writerows([("steps", "cpu_seconds", "return"), *curve.rows])
 
     def choose(observation: np.ndarray) -> np.ndarray:
         return np.asarray(model.predict(env.normalize_obs(observation), deterministic=True)[0])
