@@ -1,11 +1,11 @@
 """Three PPOs learn the standard task Small, three seeds each, beside the best constant q.
 
-    python -m benchmarks.learning [--minutes 10] [--seeds 1,2,3] [--out docs/results/learning]
+    python -m benchmarks.learning [--steps 100000] [--seeds 1,2,3] [--out docs/results/learning]
 
 Each training is an example of ``examples/`` in a process of its own, on one core. It is stopped by
 its number of steps, and ``cpu_minutes`` says what it took. ``best-constant-q`` knows the best of 31
-constants for every clip and target; the goal is to beat its mean return on the test split. Libraries
-that are not installed are left out, with a line that says so.
+constants for every clip and target; the goal is to beat its mean return on the test split.
+Libraries that are not installed are left out, with a line that says so.
 """
 
 import argparse

@@ -6,8 +6,8 @@
 
 A runner is another process, which has not imported vpxrc.envs. So the name has the module in front
 of it: ``vpxrc.envs:vpxrc/Small-v0``. ``--address`` joins a cluster, whose nodes all need vpxrc;
-``--runners`` are spread over it, each with ``--num-envs`` environments in one process, by the vector
-environment of the name.
+``--runners`` are spread over it, each with ``--num-envs`` environments in one process, by the
+vector environment of the name.
 """
 
 import argparse
