@@ -276,12 +276,12 @@ class MORateControlEnv(RateControlEnv):
 
     ## Arguments
 
-    Those of `RateControlEnv` but `reward`.
+    Those of `RateControlEnv` but `reward`. `mo_gymnasium.make` takes them as `gymnasium.make` does.
 
     ```python
-    >>> import mo_gymnasium
+    >>> import gymnasium as gym
     >>> import vpxrc.envs
-    >>> env = mo_gymnasium.make("vpxrc/MORateControl-v0", target_bitrate=128)
+    >>> env = gym.make("vpxrc/MORateControl-v0", target_bitrate=128)
     ```
 
     ## Version History
