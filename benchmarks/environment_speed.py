@@ -89,6 +89,27 @@ def batch(count: int, steps: int, mode: str) -> dict[str, float]:
     return {**found, "fairness": float(played.min() / played.max())}
 
 
+def clones(rounds: int = 5) -> dict[str, float]:
+    """Return the milliseconds until a copy has taken a step, by the frames coded before."""
+    env = gymnasium.make("vpxrc/RateControl-v2", **arguments(False))
+    found = {}
+    for frames in (0, 10, 20, 40):
+        times = []
+        for _ in range(rounds):
+            env.reset(seed=0)
+            for _ in range(frames):
+                env.step(Q_INDEX)
+            plain: Any = env.unwrapped
+            begun = time.perf_counter()
+            copied = plain.clone()
+            copied.step(Q_INDEX)
+            times.append(1000 * (time.perf_counter() - begun))
+            copied.close()
+        found[f"after {frames} frames"] = float(np.median(times))
+    env.close()
+    return found
+
+
 def measured(steps: int, step: Callable[[], int], close: Callable[[], None]) -> dict[str, float]:
     """Return the steps per second of calls that return how many they took."""
     process = psutil.Process()
@@ -114,6 +135,7 @@ def main() -> None:
         for mode in ("step", "recv", *(("async",) if count <= 8 else ())):
             found[f"{count} by {mode}"] = batch(count, args.steps, mode)
             print(f"{count} by {mode}: {found[f'{count} by {mode}']}", flush=True)
+    found["clone and a step, ms"] = clones()
     if args.out:
         args.out.write_text(json.dumps(found, indent=1))
     print(json.dumps(found, indent=1))

@@ -79,6 +79,14 @@ class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         self._is_over = np.zeros(num_envs, np.bool_)
         self.closed = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Refuse to be copied: the encoders of a batch share a queue.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("a vector environment cannot be copied: copy env.envs[i].clone() instead")
+
     def reset(
         self,
         *,

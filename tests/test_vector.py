@@ -1,5 +1,6 @@
 """Many encodes at once give, bit for bit, what one after the other gives."""
 
+import copy
 from typing import Any, SupportsFloat
 
 import gymnasium
@@ -240,6 +241,21 @@ def test_the_first_that_are_ready():
         RateControlVectorEnv(2, **arguments, autoreset_mode="Sometimes")
     for single in singles:
         single.close()
+
+
+def test_its_environments_can_be_copied_and_it_cannot():
+    env = RateControlVectorEnv(2, **ARGUMENTS, dependency=False)
+    env.reset(seed=0)
+    env.step([120, 130])
+    with pytest.raises(TypeError, match=r"copy env.envs\[i\].clone\(\) instead"):
+        copy.deepcopy(env)
+    copies = [one.clone() for one in env.envs]
+    observations, rewards, *_ = env.step([140, 150])
+    for i, (one, action) in enumerate(zip(copies, (140, 150), strict=True)):
+        observation, reward, *_ = one.step(action)
+        assert np.array_equal(observation, observations[i]) and reward == rewards[i]
+        one.close()
+    env.close()
 
 
 def test_episodes_that_are_cut_off():
