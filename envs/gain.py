@@ -235,6 +235,7 @@ class GainReward:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the references that ``state_dict`` returned."""
         self._references = {}
+        self._prepared = set()
         for entry in state["references"]:
             curve = self._references.setdefault(str(entry["clip"]), {})
             curve[int(entry["target_bitrate"])] = _Reference(

@@ -24,6 +24,7 @@ _FORMAT = 1  # of the cached files, and of what is in them
 _TYPICAL_SLOPE = 3.0  # dB per doubling of the bits
 _SLOPES = (3.0, 10.0)  # dB per doubling; beyond, it is noise
 _CLOSE = 0.1  # doublings between two encodes, below which their slope is noise
+_HIGHEST = 2_000_000  # kbit/s, the highest target
 _KEPT = 256  # encodes that a process keeps in memory
 _memory: OrderedDict[str, "ReferenceEncode"] = OrderedDict()
 
@@ -90,7 +91,7 @@ def anchors(target_bitrate: int) -> tuple[int, int]:
 
     Any range of targets has few of them, so few encodes are needed.
     """
-    low = 1 << (target_bitrate.bit_length() - 1)
+    low = 1 << (min(target_bitrate, _HIGHEST // 2).bit_length() - 1)
     return low, 2 * low
 
 

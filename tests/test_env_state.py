@@ -11,7 +11,7 @@ import pytest
 from conftest import make_video
 from gymnasium.envs.registration import EnvSpec
 
-from vpxrc import EncoderOptions, InputError, encode
+from vpxrc import EncoderOptions, InputError, encode, make_policy
 from vpxrc.envs import REWARD_NAMES, RelativeReward, make_reward
 from vpxrc.policies.constant import ConstantQ
 
@@ -214,3 +214,15 @@ def test_the_flat_observation_is_small_and_scaled():
         env.close()
     assert len(shapes) == 1
     assert json.dumps(env.spec.kwargs["max_frames"]) == "300"
+
+
+def test_references_are_made_for_any_target(video):
+    """The highest and the lowest have two neighbours as well."""
+    reward = RelativeReward()
+    for target in (1, 48, 2_000_000):
+        reward.prepare(video, EncoderOptions(target_bitrate=target, cpu_used=8))
+    log = encode(video, EncoderOptions(target_bitrate=48, cpu_used=8), make_policy("libvpx-vbr"))
+    assert -2 < reward(log) < 0.5
+    other = encode(video, EncoderOptions(target_bitrate=47, cpu_used=8), ConstantQ(150))
+    with pytest.raises(InputError, match="call prepare"):
+        reward(other)
