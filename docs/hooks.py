@@ -1,8 +1,8 @@
 """What MkDocs cannot do by itself: pages and parts of pages that are made of the package.
 
 A comment ``<!-- generated: NAME -->`` in a page is replaced by what the function ``NAME`` of
-``GENERATED`` returns, so the specification of the environments, the command line's help and the
-list of policies are always those of the package that is installed. The model cards beside the
+``GENERATED`` returns, so the command line's help and the list of policies are always those of the
+package that is installed. The model cards beside the
 agents become pages too. Links that leave the site become the name of the file that they lead to.
 """
 
@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
-from gymnasium.envs.registration import registry
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from typer.testing import CliRunner
 
 import vpxrc
-import vpxrc.envs
 from vpxrc.cli import app
 from vpxrc.policies.registry import GROUP
 
@@ -47,12 +45,6 @@ EXTRA_PAGES = {
     "THIRD_PARTY.md": "third-party.md",
 }
 TERMINAL_WIDTH = "88"
-ENVIRONMENTS = (
-    "RateControlEnv",
-    "RateControlContinuousEnv",
-    "ResidualRateControlEnv",
-    "ResidualRateControlContinuousEnv",
-)
 
 
 # MkDocs' events
@@ -129,36 +121,6 @@ def mend_links(markdown: str, page: str, site: Sequence[str]) -> str:
 # What is generated
 
 
-def environments() -> str:
-    """Return the specification of every environment: the docstrings of the classes."""
-    ids = {
-        spec.entry_point.rpartition(":")[2]: spec.id
-        for spec in registry.values()
-        if isinstance(spec.entry_point, str) and spec.id.startswith("vpxrc/")
-    }
-    parts = []
-    for name in ENVIRONMENTS:
-        # They have docstrings: the build would fail here if one had not.
-        first, _, text = inspect.getdoc(getattr(vpxrc.envs, name)).partition("\n")  # type: ignore[union-attr]
-        parts.append(f"## {ids[name]}\n\n`vpxrc.envs.{name}`: {first}\n")
-        parts.append(re.sub(r"^## ", "### ", text, flags=re.M))
-    return "\n".join(parts)
-
-
-def spaces() -> str:
-    """Return the keys of the observation of ``RateControlEnv`` with shapes and types."""
-    rows = ["| Key | Shape at `max_frames=150` | Type |", "| --- | --- | --- |"]
-    for key, space in vpxrc.envs.observation_space(150).spaces.items():
-        shape = " x ".join(map(str, space.shape or ()))
-        rows.append(f"| `{key}` | {shape} | `{space.dtype}` |")
-    return "\n".join(rows)
-
-
-def residual_size() -> str:
-    """Return a sentence on the observation of ``ResidualRateControlEnv``."""
-    return f"The residual environments have {len(vpxrc.envs.OBSERVATION)} numbers in one vector."
-
-
 def commands() -> str:
     """Return the help of every command, of every agent of ``train``, and of what a group has."""
     runner = CliRunner(env={"COLUMNS": TERMINAL_WIDTH, "TERMINAL_WIDTH": TERMINAL_WIDTH})
@@ -214,6 +176,5 @@ def _properties(kind: type) -> str:
 
 
 GENERATED: dict[str, Callable[[], str]] = {
-    function.__name__: function
-    for function in (environments, spaces, residual_size, commands, policies, frame, group)
+    function.__name__: function for function in (commands, policies, frame, group)
 }

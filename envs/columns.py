@@ -72,6 +72,19 @@ class Table(Generic[Source]):
         rows = np.empty(columns.shape[::-1], np.float32)
         return np.clip(columns.T, self.low, self.high, out=rows)
 
+    def unit(self, row: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a row with every column in [-1, 1], float32 ``[len(table)]``.
+
+        A column whose bounds go beyond 1 becomes sign(x) ln(1 + abs(x)) / ln(1 + bound), so that
+        it stays sensitive near 0. The others stay as they are.
+
+        Args:
+            row: A row, or the bounds.
+        """
+        size = np.maximum(np.maximum(np.abs(self.low), np.abs(self.high)), 1)
+        scaled = np.sign(row) * np.log1p(np.abs(row)) / np.log1p(size)
+        return np.where(size > 1, scaled, row).astype(np.float32)
+
     def markdown(self, first: int = 0) -> str:
         """Return the table of number, name, bounds and meaning, as Gymnasium documents spaces.
 

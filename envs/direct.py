@@ -1,193 +1,31 @@
 """Environments in which the agent decides the q index of every frame."""
 
-import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import ArrayLike, NDArray
 
-from vpxrc.encoder.session import Session
-from vpxrc.encoder.types import DEFAULT_TIMEOUT, Decision, Frame, Group
+from vpxrc.encoder.log import MAX_PSNR
+from vpxrc.encoder.types import DEFAULT_TIMEOUT
 from vpxrc.envs.columns import generated
-from vpxrc.envs.episode import EncodeEpisode
-from vpxrc.envs.observations import DEFAULT_MAX_FRAMES, Arrays, Observer, observation_space
-from vpxrc.envs.problem import EncodeEnv, Problem, checked
-from vpxrc.envs.rewards import Reward
+from vpxrc.envs.direct_problem import ContinuousDirectProblem, DirectProblem
+from vpxrc.envs.flat import FLAT
+from vpxrc.envs.named import DEFAULT_REWARD
+from vpxrc.envs.observations import DEFAULT_MAX_FRAMES, num_rows
+from vpxrc.envs.problem import EncodeEnv
+from vpxrc.envs.rewards import QualityAndRate, Reward
 from vpxrc.envs.tables import TABLES
 from vpxrc.envs.tasks import Clips, Targets, Tasks
-from vpxrc.envs.view import TPL_COSTS, EncodeView
 from vpxrc.errors import InputError
-from vpxrc.media.frames import Video
-from vpxrc.policies.base import Episode
-
-
-class Levers(NamedTuple):
-    """An action in the terms of the encoder.
-
-    Attributes:
-        q_index: The frame's q index, 0..255.
-        lambda_scale: Factor on libvpx's own lambda for it.
-        strength: Exponent on libvpx's own TPL scale of lambda per superblock.
-    """
-
-    q_index: int
-    lambda_scale: float = 1.0
-    strength: float = 1.0
-
-
-class DirectController:
-    """Every frame is a decision point, at which all of the encode's state is observed.
-
-    Args:
-        episode: The encode.
-        space: The space of the observations.
-        max_frames: The most frames of a clip.
-        dependency: Whether the temporal dependency model is observed.
-
-    Attributes:
-        view: The facts of the encode.
-    """
-
-    pays_steps: bool = False
-
-    def __init__(
-        self, episode: Episode, space: spaces.Dict, max_frames: int, dependency: bool
-    ) -> None:
-        self.view = EncodeView(episode, max_frames=max_frames, dependency=dependency)
-        self._observer = Observer(self.view, space)
-
-    def plan_group(self, group: Group) -> ArrayLike | None:
-        """Return None: groups are libvpx's."""
-        return None
-
-    def consider(self, frame: Frame) -> Arrays:
-        """Return the observation of the pending frame."""
-        return self._observed(frame)
-
-    def answer(self, action: Levers | None = None) -> Decision:
-        """Return the decision that an action stands for.
-
-        Raises:
-            InputError: There is no action.
-        """
-        if action is None:
-            raise InputError("a decision needs an action")
-        scale = self._superblock_scale(action.strength)
-        return Decision(action.q_index, action.lambda_scale, scale)
-
-    def end(self) -> Arrays:
-        """Return the observation when nothing is pending any more."""
-        return self._observed(None)
-
-    def _observed(self, frame: Frame | None) -> Arrays:
-        self._observer.write(frame)
-        return {key: array.copy() for key, array in self._observer.arrays.items()}
-
-    def _superblock_scale(self, strength: float) -> NDArray[np.float32] | None:
-        """Return libvpx's own TPL scale of the pending frame's lambda to a power.
-
-        Args:
-            strength: The exponent; 1 is libvpx's own scale.
-
-        Returns:
-            float32 ``[rows, cols]`` per 64x64 superblock; None for libvpx's own, which is exact,
-            and where libvpx would not read it.
-        """
-        view = self.view
-        frame, tpl = view.frame, view.tpl
-        own = frame.takes_superblock_scale and frame.layer_depth <= 1
-        if strength == 1 or not own or tpl is None:
-            return None
-        return superblock_scale(tpl[frame.group_position], frame.r0, view.video, strength)
-
-
-def superblock_scale(
-    tpl: NDArray[np.float64], r0: float, video: Video, strength: float
-) -> NDArray[np.float32]:
-    """Return libvpx's TPL scale per superblock to a power: clip(rk / r0, 1/2, 3/2) ** strength.
-
-    Args:
-        tpl: ``[rows, cols, 8]``, statistics of the frame per 32x32 block.
-        r0: intra_cost / mc_dep_cost of the frame; rk is that of a superblock.
-        video: For the size of the picture: libvpx counts in units of 8x8 samples inside it.
-        strength: The exponent.
-
-    Returns:
-        float32 ``[ceil(height / 64), ceil(width / 64)]``.
-    """
-    units = [-(-size // 8) for size in (video.height, video.width)]
-    blocks = tpl.shape[:2]
-    inside = [np.minimum(4, n - 4 * np.arange(b)) for n, b in zip(units, blocks, strict=True)]
-    costs = tpl[..., TPL_COSTS] * np.outer(*inside)[..., None]
-    rows, cols = (-(-n // 2) for n in blocks)
-    costs = np.pad(costs, ((0, 2 * rows - blocks[0]), (0, 2 * cols - blocks[1]), (0, 0)))
-    sums = costs.reshape(rows, 2, cols, 2, 2).sum(axis=(1, 3))
-    ratio = sums[..., 0] / np.maximum(sums[..., 1], 1.0)
-    scale = np.clip(ratio / r0, 0.5, 1.5) ** strength
-    return np.asarray(scale, dtype=np.float32)
-
-
-class DirectProblem(Problem[Arrays]):
-    """The agent says the q index of every frame.
-
-    Args:
-        max_frames: The most frames of a clip.
-        dependency: Whether the temporal dependency model is observed.
-    """
-
-    observation_space: spaces.Dict
-
-    def __init__(self, max_frames: int, dependency: bool) -> None:
-        self.observation_space = observation_space(max_frames)
-        self.action_space = spaces.Discrete(256)
-        self._max_frames = max_frames
-        self._dependency = dependency
-
-    def episode(self, session: Session) -> EncodeEpisode[Arrays]:
-        """Return the episode of a session that is at its first stop."""
-        controller = DirectController(
-            Episode(session), self.observation_space, self._max_frames, self._dependency
-        )
-        return EncodeEpisode(session, controller)
-
-    def action(self, given: Any) -> Levers:
-        """Return an action in the terms of the encoder.
-
-        Raises:
-            InvalidAction: It is not in the action space.
-        """
-        return Levers(int(checked(given, self.action_space)))
-
-
-class ContinuousDirectProblem(DirectProblem):
-    """The agent has a say in the Lagrangian multiplier too.
-
-    Args:
-        max_frames: The most frames of a clip.
-        dependency: Whether the temporal dependency model is observed.
-    """
-
-    def __init__(self, max_frames: int, dependency: bool) -> None:
-        super().__init__(max_frames, dependency)
-        self.action_space = spaces.Box(-1, 1, (3,), np.float32)
-
-    def action(self, given: Any) -> Levers:
-        """Return an action in the terms of the encoder.
-
-        Raises:
-            InvalidAction: It is not in the action space.
-        """
-        q, lambda_scale, strength = checked(given, self.action_space).tolist()
-        return Levers(math.floor((q + 1) * 127.5 + 0.5), 2.0**lambda_scale, 1 + strength)
 
 
 @generated(
     **{key: table.markdown() for key, table in TABLES.items()},
     **{f"num_{key}": str(len(table)) for key, table in TABLES.items()},
+    num_flat=str(len(FLAT)),
 )
-class RateControlEnv(EncodeEnv[Arrays]):
+class RateControlEnv(EncodeEnv[Any]):
     """libvpx's VP9 encoder with the agent as its rate control.
 
     ## Description
@@ -205,8 +43,15 @@ class RateControlEnv(EncodeEnv[Arrays]):
 
     ## Observation Space
 
-    A `Dict` of float32 arrays, finite and within the bounds (values beyond are clipped). The first
-    rows of a matrix count, and its mask says which (`int8`, 1 = counts, 0 = padding, all 0).
+    By default (`observation="flat"`) a `Box` of <!-- generated: num_flat --> float32 numbers in
+    [-1, 1], whatever the size of the picture and the length of the clip. The columns are those of
+    the groups Frame, Budget, Group, First pass and Past of `ResidualRateControlEnv`, without those
+    of base policy and offsets (`vpxrc.envs.FLAT.names` lists them). A column x whose bound b there
+    is beyond 1 is sign(x) ln(1 + abs(x)) / ln(1 + b) here. At the end all are 0.
+
+    With `observation="dict"` it is a `Dict` of float32 arrays, finite and within the bounds (values
+    beyond are clipped). The first rows of a matrix count, and its mask says which (`int8`, 1 =
+    counts, 0 = padding, all 0).
 
     `first_pass` (max_frames, <!-- generated: num_first_pass -->), with `first_pass_mask`:
     libvpx's statistics per source frame
@@ -246,45 +91,70 @@ class RateControlEnv(EncodeEnv[Arrays]):
 
     ## Rewards
 
-    0 until the stream is complete, then the value that the `reward` object gives the log; by
-    default the mean luma PSNR of the shown frames in dB. That says nothing about the bitrate: the
-    constraint is in `info`. There are also `LagrangianReward` and `SelfCompetition` (strict, or
-    augmented with `overshoot_price=0.005`).
+    `reward` is a name, or an object as `vpxrc.envs.Reward` describes it:
 
-    `info` has, after `reset`, `clip` and `target_bitrate`; after each step the `update_type`,
-    `show_index`, `q_index` and `bits` of the frame just coded; and at the end of the episode also
+    | Name                         | Paid        | Value of an encode                              |
+    |------------------------------|-------------|-------------------------------------------------|
+    | `relative`                   | every step  | PSNR over libvpx's at the target, in doublings  |
+    |                              |             | of the bitrate, at most 1; less 4 per doubling  |
+    |                              |             | of the bitrate above `cost_limit` times target  |
+    | `psnr`                       | at the end  | mean luma PSNR of the shown frames, dB          |
+    | `lagrangian`                 | at the end  | the same less 20 dB times the overshoot         |
+    | `gain`                       | every step  | percent of bits saved against libvpx's VBR      |
+    | `self-competition`           | at the end  | 1, 0 or -1 against the agent's own average      |
+    | `self-competition-augmented` | at the end  | the same, with a price of 0.005 dB per kbit/s   |
 
-    | Key              | Type        | Meaning                                              |
-    |------------------|-------------|------------------------------------------------------|
-    | `clip`           | `str`       | name of the clip                                     |
-    | `target_bitrate` | `int`       | kbit/s                                               |
-    | `psnr`           | `float`     | mean luma PSNR of the shown frames, dB               |
-    | `psnr_overall`   | `float`     | PSNR of the mean squared error over all planes, dB   |
-    | `bitrate`        | `float`     | achieved, kbit/s, from the bytes of the stream       |
-    | `overshoot`      | `float`     | achieved over target bitrate, minus 1                |
-    | `constraint_met` | `bool`      | whether `overshoot` is at most 0                     |
-    | `log`            | `EncodeLog` | everything that the encode gave, the stream included |
+    `relative` (`vpxrc.envs.RelativeReward`) is the default. 0 is libvpx's two-pass VBR at a bitrate
+    that is met exactly, and 0.1 is worth 7 % of the bits, at any size and any target. The
+    environment makes the two reference encodes of a clip and a target itself, at the first episode
+    that needs them, and keeps them in the cache.
+
+    `info` has numbers only (numpy's), of the same names after `reset` and after each step. `cost`
+    is the one of Safety-Gymnasium: its sum over an episode is achieved over target bitrate, which
+    is not to exceed `cost_limit`.
+
+    | Key              | Type    | Meaning                                                        |
+    |------------------|---------|----------------------------------------------------------------|
+    | `clip_index`     | `int`   | number of the clip in `env.unwrapped.clip_names`               |
+    | `target_bitrate` | `int`   | kbit/s                                                         |
+    | `update_type`    | `int`   | `vpxrc.UpdateType` of the frame coded last; -1 at first        |
+    | `show_index`     | `int`   | its place in the clip; -1 at first                             |
+    | `q_index`        | `int`   | its q index; -1 at first                                       |
+    | `bits`           | `int`   | its bits                                                       |
+    | `psnr`           | `float` | mean luma PSNR of the frames shown so far, dB; 0 at first      |
+    | `psnr_overall`   | `float` | PSNR of the mean squared error over all planes, dB; 0 at first |
+    | `bitrate`        | `float` | bits so far over the duration shown so far, kbit/s             |
+    | `overshoot`      | `float` | `bitrate` over target bitrate, minus 1                         |
+    | `cost`           | `float` | bits of the step over the target bits of the clip              |
+    | `constraint_met` | `int`   | 1 where `overshoot` + 1 is at most `cost_limit`, else 0        |
+
+    At the end of an episode these are the figures of the whole stream. Its log, with stream and a
+    row per frame, is `env.unwrapped.log` (`vpxrc.EncodeLog`), until the next episode has ended.
 
     ## Starting State
 
     Clip and target are drawn by the environment's generator, so the seed of `reset` settles them.
-    `reset(options={"clip": name, "target_bitrate": kbit_s})` chooses one or both; the generator
-    moves on all the same. The encode is deterministic.
+    `reset(options={"clip": name, "target_bitrate": kbit_s})` chooses one or both (the clip also by
+    its index); the generator moves on all the same. The encode is deterministic.
+
+    An environment can be pickled, copied (`copy.deepcopy`, `env.unwrapped.clone()`) and forked in
+    the middle of an episode. The copy has the decisions so far. When it is first used it codes
+    these frames again, and then everything is exactly as in the original.
 
     ## Episode End
 
     The episode terminates when the stream is complete, after as many steps as the encoder codes
-    frames: those of the clip and its alternate reference frames. It is never truncated. An encoder
-    that fails or takes longer than `timeout` for a frame raises `vpxrc.EncoderError`; `reset`
-    starts afresh. An action outside the space raises `gymnasium.error.InvalidAction` and changes
-    nothing.
+    frames: those of the clip and its alternate reference frames. It is never truncated, and
+    `env.spec.max_episode_steps` is a number of steps that it does not exceed. An encoder that fails
+    or takes longer than `timeout` for a frame raises `vpxrc.EncoderError`; `reset` starts afresh.
+    An action outside the space raises `gymnasium.error.InvalidAction` and changes nothing.
 
     ## Arguments
 
     ```python
     >>> import gymnasium as gym
     >>> import vpxrc.envs
-    >>> env = gym.make("vpxrc/RateControl-v1", clips="samples", target_bitrate=128, cpu_used=4)
+    >>> env = gym.make("vpxrc/RateControl-v2", clips="samples", target_bitrate=128, cpu_used=4)
     ```
 
     | Parameter        | Type                | Default     | Description                           |
@@ -292,10 +162,13 @@ class RateControlEnv(EncodeEnv[Arrays]):
     | `clips`          | `str`, `Path`, list | `"samples"` | a set, file, folder or catalogue as   |
     |                  |                     |             | `vpxrc.datasets.load_clips` takes, or |
     |                  |                     |             | a list of these, `Clip`s and `Video`s |
-    | `target_bitrate` | `int`, list, tuple  | `256`       | kbit/s; a list is drawn from, a tuple |
-    |                  |                     |             | (low, high) is a range drawn from     |
-    |                  |                     |             | uniformly in the logarithm            |
-    | `reward`         | `Reward`            | PSNR        | see Rewards                           |
+    | `target_bitrate` | `int`, list, dict   | `256`       | kbit/s; a list or tuple is drawn      |
+    |                  |                     |             | from; `{"low": 64, "high": 96}` is a  |
+    |                  |                     |             | range, uniform in the logarithm       |
+    | `observation`    | `str`               | `"flat"`    | or `"dict"`, see Observation Space    |
+    | `reward`         | `str`, `Reward`     | `relative`  | see Rewards                           |
+    | `cost_limit`     | `float`             | `1.0`       | achieved over target bitrate that is  |
+    |                  |                     |             | allowed                               |
     | `max_frames`     | `int`               | `150`       | the most frames of a clip; sets the   |
     |                  |                     |             | observation's shape                   |
     | `dependency`     | `bool`              | `True`      | run the dependency model; without it  |
@@ -310,22 +183,30 @@ class RateControlEnv(EncodeEnv[Arrays]):
 
     ## Vectorized environment
 
-    `gymnasium.make_vec("vpxrc/RateControl-v1", num_envs=8)` makes a `RateControlVectorEnv`: many
-    encodes at a time in one process, with the same results as `vectorization_mode="sync"`.
+    `gymnasium.make_vec("vpxrc/RateControl-v2", num_envs=8)` makes a `RateControlVectorEnv`: many
+    encodes at a time in one process, with the same results as `vectorization_mode="sync"`. It takes
+    `autoreset_mode` and, for EnvPool's `async_reset`, `send` and `recv`, `batch_size`.
 
     ## Version History
 
+    * v2: The observation is a vector by default, the default reward is `relative`, and it is paid
+      every step. `info` has numbers only, and `cost`. A tuple of targets is a list, and a range is
+      a dictionary. Replaces v1.
     * v1: The temporal dependency model is observed: columns `has_dependency`, `importance` and
       `model_bits` of `group`, the map `importance`; argument `dependency`. Replaces v0.
     * v0: Initial version, never released.
     """
+
+    problem_class: ClassVar[type[DirectProblem]] = DirectProblem
 
     def __init__(
         self,
         clips: Clips = "samples",
         target_bitrate: Targets = 256,
         *,
-        reward: Reward | None = None,
+        observation: str = "flat",
+        reward: str | Reward = DEFAULT_REWARD,
+        cost_limit: float = 1.0,
         max_frames: int = DEFAULT_MAX_FRAMES,
         dependency: bool = True,
         render_mode: str | None = None,
@@ -333,15 +214,17 @@ class RateControlEnv(EncodeEnv[Arrays]):
         **options: Any,
     ) -> None:
         super().__init__(
-            partial(DirectProblem, max_frames, dependency),
+            partial(type(self).problem_class, observation, max_frames, dependency),
             Tasks(clips, target_bitrate, max_frames, options),
+            num_rows(max_frames)["history"],
             reward,
+            cost_limit,
             render_mode,
             timeout,
         )
 
 
-class RateControlContinuousEnv(EncodeEnv[Arrays]):
+class RateControlContinuousEnv(RateControlEnv):
     """The same encoder, with a say in the Lagrangian multiplier too.
 
     ## Description
@@ -367,26 +250,54 @@ class RateControlContinuousEnv(EncodeEnv[Arrays]):
 
     ## Version History
 
+    * v2: Observation, rewards and arguments of `RateControl-v2`. Replaces v1.
     * v1: The observation of `RateControl-v1`. Replaces v0.
     * v0: Initial version, never released.
     """
 
+    problem_class = ContinuousDirectProblem
+
+
+class MORateControlEnv(RateControlEnv):
+    """The same encoder and actions, with a vector of two rewards, as MO-Gymnasium has them.
+
+    ## Description, Action Space, Observation Space, Starting State, Episode End
+
+    Those of `RateControlEnv`.
+
+    ## Rewards
+
+    `reward_space` is a `Box` of two numbers, both to be maximised and both paid at every step:
+
+    | Num | Reward  | Sum over an episode                    |
+    |-----|---------|----------------------------------------|
+    | 0   | quality | mean luma PSNR of the shown frames, dB |
+    | 1   | rate    | -(achieved bitrate / target bitrate)   |
+
+    ## Arguments
+
+    Those of `RateControlEnv` but `reward`. `mo_gymnasium.make` takes them as `gymnasium.make` does.
+
+    ```python
+    >>> import gymnasium as gym
+    >>> import vpxrc.envs
+    >>> env = gym.make("vpxrc/MORateControl-v0", target_bitrate=128)
+    ```
+
+    ## Version History
+
+    * v0: Initial version.
+    """
+
     def __init__(
-        self,
-        clips: Clips = "samples",
-        target_bitrate: Targets = 256,
-        *,
-        reward: Reward | None = None,
-        max_frames: int = DEFAULT_MAX_FRAMES,
-        dependency: bool = True,
-        render_mode: str | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
-        **options: Any,
+        self, clips: Clips = "samples", target_bitrate: Targets = 256, **arguments: Any
     ) -> None:
-        super().__init__(
-            partial(ContinuousDirectProblem, max_frames, dependency),
-            Tasks(clips, target_bitrate, max_frames, options),
-            reward,
-            render_mode,
-            timeout,
+        if "reward" in arguments:
+            raise InputError("MORateControl has two rewards, so it takes no other one")
+        # Gymnasium's type says that a reward is a number; MO-Gymnasium's is an array.
+        pair: Any = QualityAndRate()
+        super().__init__(clips, target_bitrate, reward=pair, **arguments)
+        self.reward_space = spaces.Box(
+            np.array([0.0, -np.inf], np.float32), np.array([MAX_PSNR, 0.0], np.float32)
         )
+        self.reward_dim = 2

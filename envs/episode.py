@@ -9,7 +9,7 @@ from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.session import Session
 from vpxrc.encoder.types import Decision, Frame, Group, State
 from vpxrc.envs.rewards import Reward, StepReward
-from vpxrc.envs.view import EncodeView
+from vpxrc.envs.view import EncodeView, mse_psnr
 from vpxrc.errors import EncoderError, InputError
 from vpxrc.media.frames import rgb
 
@@ -22,11 +22,9 @@ class Controller(Protocol[Seen_co]):
 
     Attributes:
         view: The facts of the encode, up to the last decision point.
-        pays_steps: Whether a :class:`StepReward` is paid step by step.
     """
 
     view: EncodeView
-    pays_steps: bool
 
     def plan_group(self, group: Group) -> ArrayLike | None:
         """Return provisional q indices of a new group, as :meth:`vpxrc.Policy.plan_group`."""
@@ -62,8 +60,8 @@ class EncodeEpisode(Generic[Seen]):
         session: The encode.
         controller: As given.
         log: The log of the encode once it is complete, else None.
-        info: Facts for users, as the environments' docstrings describe them: those of the last
-            decision point, or of the end.
+        info: Numbers for users, as the environments' docstrings describe them: those of the last
+            decision point, or of the end; always of the same names.
         steps: The rows ``[first, last)`` of the log that each decision led to, as far as they are
             there. At the end they are the whole log.
     """
@@ -72,12 +70,13 @@ class EncodeEpisode(Generic[Seen]):
         self.session = session
         self.controller = controller
         self.log: EncodeLog | None = None
-        self.info: dict[str, Any] = {}
+        self.info: dict[str, float] = {}
         self.steps: list[tuple[int, int]] = []
         self._pending: Seen | None = None
         self._has_acted = False
         self._first_row = 0
-        self._paid = 0.0
+        self._paid: Any = 0.0
+        self._cost = 0.0
 
     def advance(self) -> Seen | None:
         """Go on from where the session rests.
@@ -130,22 +129,34 @@ class EncodeEpisode(Generic[Seen]):
         self._has_acted = True
         self.session.step(decision)
 
-    def pay(self, reward: Reward) -> float:
+    def pay(self, reward: Reward) -> Any:
         """Return the reward of the step that has just ended; to be called once per step.
 
         Args:
-            reward: The worth of encodes. A :class:`StepReward` is paid step by step where the
-                controller says so, any other at the end.
+            reward: The worth of encodes. A :class:`StepReward` is paid step by step, any other at
+                the end.
+
+        Returns:
+            A number, or an array where the reward is a vector.
         """
+        session = self.session
         if self.log is not None:
-            return reward(self.log) - self._paid
-        if not (self.controller.pays_steps and self.steps and isinstance(reward, StepReward)):
+            worth = reward(self.log)
+        elif isinstance(reward, StepReward):
+            rows = session.records()[: self.controller.view.num_records]
+            worth = reward.so_far(session.video.format, session.options, rows)
+        else:
             return 0.0
-        first, last = self.steps[-1]
-        rows = self.session.records(first)[: last - first]
-        share = reward.share(self.session.video.format, self.session.options, rows)
-        self._paid += share
-        return share
+        paid, self._paid = worth - self._paid, worth
+        return paid
+
+    def settle(self, reward: Reward) -> None:
+        """Take the rewards so far as paid, in an episode that is played again.
+
+        A reward that is paid at the end, and may remember the encode, is not asked.
+        """
+        if isinstance(reward, StepReward) and self.log is None and self.steps:
+            self.pay(reward)
 
     def picture(self) -> NDArray[np.uint8]:
         """Return the reconstruction of the frame coded last, RGB uint8 ``[height, width, 3]``."""
@@ -164,20 +175,33 @@ class EncodeEpisode(Generic[Seen]):
     def _finish(self) -> None:
         self.log = log = self.session.log()
         self.session.close()
+        paid = self._cost
         self.info = self._told() | {
-            "clip": log.clip.name,
-            "target_bitrate": log.options.target_bitrate,
             "psnr": log.psnr,
             "psnr_overall": log.psnr_overall,
             "bitrate": log.bitrate,
             "overshoot": log.overshoot,
-            "constraint_met": log.overshoot <= 0,
-            "log": log,
+            "cost": log.overshoot + 1 - paid,
         }
 
-    def _told(self) -> dict[str, Any]:
-        coded, video, options = self.controller.view.coded, self.session.video, self.session.options
-        if coded is None:
-            return {"clip": video.name, "target_bitrate": options.target_bitrate}
-        names = ("update_type", "show_index", "q_index", "bits")
-        return {name: getattr(coded, name) for name in names}
+    def _psnr_overall(self) -> float:
+        view, video = self.controller.view, self.session.video
+        return mse_psnr(view.sse_sum / view.num_shown / video.frame_samples, video.bit_depth)
+
+    def _told(self) -> dict[str, float]:
+        view, video, options = self.controller.view, self.session.video, self.session.options
+        coded, shown = view.coded, view.num_shown
+        bitrate = view.bits * float(video.fps) / max(shown, 1) / 1000
+        before, self._cost = self._cost, view.bits / view.target_bits
+        return {
+            "target_bitrate": options.target_bitrate,
+            "update_type": -1 if coded is None else coded.update_type,
+            "show_index": -1 if coded is None else coded.show_index,
+            "q_index": -1 if coded is None else coded.q_index,
+            "bits": 0 if coded is None else coded.bits,
+            "psnr": view.psnr_sum / max(shown, 1),
+            "psnr_overall": self._psnr_overall() if shown else 0.0,
+            "bitrate": bitrate,
+            "overshoot": bitrate / options.target_bitrate - 1 if shown else 0.0,
+            "cost": self._cost - before,
+        }

@@ -10,9 +10,14 @@ from numpy.typing import NDArray
 
 from vpxrc.encoder.log import EncodeLog, psnr, shown_rows
 from vpxrc.encoder.options import EncoderOptions
-from vpxrc.envs.rewards import clip_and_target
+from vpxrc.envs.reference import (
+    ReferenceEncode,
+    anchors,
+    curve_slope,
+    reference_pair,
+)
 from vpxrc.errors import InputError
-from vpxrc.media.frames import ClipFormat
+from vpxrc.media.frames import ClipFormat, Video
 
 # Show index, whether it is shown, update type and layer of a frame. An ARF and the frame that shows
 # it are two.
@@ -53,11 +58,15 @@ class GainReward:
     the overshoot is above the tolerance, the value is ``-100 (overshoot - tolerance)`` instead,
     whatever the quality.
 
-    The reward can be paid step by step. A step's share is the value's linear part: the contribution
-    of its frames' PSNRs to P - P0, and of its bits to B - B0. Bits are compared with those of the
-    same frames of the reference. But libvpx sizes its golden-frame groups by the q of the frames
-    before, so the reference may have no such frames: then bits are compared with the part of its
-    groups that is shown meanwhile.
+    The reward is paid step by step: a step is worth what it adds to ``so_far``, the value that the
+    encode would have if its rest went as the reference's did. ``per_step`` gives each step its
+    share after the end: the value's linear part, which is the contribution of the step's frames'
+    PSNRs to P - P0, and of its bits to B - B0. Bits are compared with those of the same frames of
+    the reference. But libvpx sizes its golden-frame groups by the q of the frames before, so the
+    reference may have no such frames: then bits are compared with the part of its groups that is
+    shown meanwhile.
+
+    An environment takes libvpx's own two-pass VBR for a reference where the clip has none.
 
     Args:
         tolerance: Overshoot that is allowed, at least 0.
@@ -71,6 +80,27 @@ class GainReward:
             raise InputError(f"tolerance must be finite and at least 0, not {tolerance}")
         self.tolerance = tolerance
         self._references: dict[str, dict[int, _Reference]] = {}
+        self._prepared: set[str] = set()  # clips whose references are libvpx's own
+
+    def prepare(self, video: Video, options: EncoderOptions) -> None:
+        """Take libvpx's own encodes near the target, unless the clip has a reference already.
+
+        Args:
+            video: The clip.
+            options: The encode's options.
+
+        Raises:
+            EncoderError: An encode failed.
+            OutputError: The cache cannot be written.
+        """
+        curve = self._references.get(video.content_hash, {})
+        if video.content_hash not in self._prepared and curve:
+            return
+        self._prepared.add(video.content_hash)
+        if not set(anchors(options.target_bitrate)) <= curve.keys():
+            pair = reference_pair(video, options)
+            for encode in pair:
+                self._take(encode, curve_slope(*pair))
 
     def reference(self, log: EncodeLog, slope: float | None = None) -> None:
         """Take a reference encode; it replaces an older one of its clip and target.
@@ -82,18 +112,13 @@ class GainReward:
         """
         if slope is not None and not _FLAT <= slope < math.inf:
             raise InputError(f"slope must be finite and at least {_FLAT}, not {slope}")
-        shown = log.shown
-        quality = np.zeros(log.clip.num_frames)
-        quality[shown["show_index"]] = _frame_psnr(log.clip, shown)
-        spread = np.zeros(log.clip.num_frames)
-        groups = _groups(log.records)
-        for group in np.unique(groups):
-            rows = log.records[groups == group]
-            inside = shown_rows(rows)["show_index"]
-            spread[inside] = rows["bits"].sum() / max(len(inside), 1)
-        clip, target = clip_and_target(log)
-        self._references.setdefault(clip, {})[target] = _Reference(
-            log.bits, slope, quality, spread, _bits_by_frame(log.records)
+        self._take(ReferenceEncode.of(log), slope)
+
+    def _take(self, encode: ReferenceEncode, slope: float | None) -> None:
+        self._references.setdefault(encode.clip.content_hash, {})[encode.target_bitrate] = (
+            _Reference(
+                encode.bits, slope, encode.psnr, encode.spread, _bits_by_frame(encode.records)
+            )
         )
 
     def __call__(self, log: EncodeLog) -> float:
@@ -103,25 +128,34 @@ class GainReward:
             InputError: The clip has no reference, or no slope.
         """
         reference, slope = self._find(log.clip, log.options.target_bitrate)
-        if log.overshoot > self.tolerance:
-            return -100.0 * (log.overshoot - self.tolerance)
         saved = (log.psnr - float(reference.psnr.mean())) / slope
         saved -= math.log2(log.bits / reference.bits)
-        return float(100.0 * (1.0 - 2.0**-saved))
+        return self._value(saved, log.overshoot)
 
-    def share(self, clip: ClipFormat, options: EncoderOptions, rows: NDArray[np.void]) -> float:
-        """Return a step's share, in percent of the clip's bits.
+    def so_far(self, clip: ClipFormat, options: EncoderOptions, rows: NDArray[np.void]) -> float:
+        """Return the value that the encode would have if the rest went as the reference's did.
 
         Args:
             clip: The clip.
             options: The encode's options.
-            rows: The step's rows of the log, dtype ``RECORD_DTYPE``.
+            rows: The rows of the log so far, dtype ``RECORD_DTYPE``.
 
         Raises:
             InputError: The clip has no reference, or no slope.
         """
         reference, slope = self._find(clip, options.target_bitrate)
-        return _share(reference, slope, clip, rows, _bits_there(reference, rows))
+        shown = shown_rows(rows)
+        better = _frame_psnr(clip, shown) - reference.psnr[shown["show_index"]]
+        rest = max(reference.bits - _bits_there(reference, rows), 0.0)
+        bits = max(float(rows["bits"].sum()) + rest, 1.0)
+        quality = float(better.sum()) / clip.num_frames
+        overshoot = bits / 1000 / clip.duration / options.target_bitrate - 1
+        return self._value(quality / slope - math.log2(bits / reference.bits), overshoot)
+
+    def _value(self, saved: float, overshoot: float) -> float:
+        if overshoot > self.tolerance:
+            return -100.0 * (overshoot - self.tolerance)
+        return float(100.0 * (1.0 - 2.0**-saved))
 
     def per_step(self, log: EncodeLog, steps: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
         """Return each step's share of the value.
@@ -201,6 +235,7 @@ class GainReward:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the references that ``state_dict`` returned."""
         self._references = {}
+        self._prepared = set()
         for entry in state["references"]:
             curve = self._references.setdefault(str(entry["clip"]), {})
             curve[int(entry["target_bitrate"])] = _Reference(
@@ -249,14 +284,3 @@ def _bits_by_frame(rows: NDArray[np.void]) -> dict[_Key, int]:
         show, shown, kind, layer = map(int, key)
         bits[show, shown, kind, layer] = bits.get((show, shown, kind, layer), 0) + int(n)
     return bits
-
-
-def _groups(rows: NDArray[np.void]) -> NDArray[np.int64]:
-    """Return each row's group; a frame shown again is in the one whose ARF it shows.
-
-    So a group's rows come from its own decisions: the frame shown again is at position 0 of the
-    next group, before that group's first decision.
-    """
-    coded = rows["is_shown_again"] == 0
-    last_coded = np.maximum.accumulate(np.where(coded, np.arange(len(rows)), 0))
-    return np.asarray(rows["group_index"][last_coded], np.int64)

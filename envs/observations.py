@@ -59,7 +59,7 @@ def observation_space(max_frames: int = DEFAULT_MAX_FRAMES) -> spaces.Dict:
     return spaces.Dict(space)
 
 
-class Observer:
+class DictObserver:
     """Writes the observation of one encode; per decision only the parts that have changed.
 
     Args:
@@ -103,6 +103,15 @@ class Observer:
         if view.take_tpl():
             self._write_group_columns(_TPL_COLUMNS)
         self._write_group_columns(_AHEAD)
+
+    def observe(self, frame: Frame | None) -> Arrays:
+        """Update the view and the arrays, and return a copy of these.
+
+        Args:
+            frame: The frame that waits for its decision; None at the end.
+        """
+        self.write(frame)
+        return {key: array.copy() for key, array in self.arrays.items()}
 
     def _write_rows(self, key: str, rows: NDArray[np.float32]) -> None:
         out, mask = self.arrays[key], self.arrays[f"{key}_mask"]

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.encoder.log import MAX_PSNR, EncodeLog
+from vpxrc.encoder.log import MAX_PSNR, EncodeLog, psnr, shown_rows
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError
-from vpxrc.media.frames import ClipFormat
+from vpxrc.media.frames import ClipFormat, Video
 
 
 class Reward(Protocol):
@@ -37,17 +37,35 @@ class Reward(Protocol):
 
 
 @runtime_checkable
-class StepReward(Reward, Protocol):
-    """A reward that can be paid step by step, where an environment's steps are parts of the log."""
+class PreparedReward(Reward, Protocol):
+    """A reward that needs something of a clip before its first encode."""
 
-    def share(self, clip: ClipFormat, options: EncoderOptions, rows: NDArray[np.void]) -> float:
-        """Return the worth of a step, as far as it is known when the step is over.
+    def prepare(self, video: Video, options: EncoderOptions) -> None:
+        """Get ready for encodes of a clip; called at the beginning of every episode.
+
+        Args:
+            video: The clip.
+            options: The encode's options.
+        """
+
+
+@runtime_checkable
+class StepReward(Reward, Protocol):
+    """A reward that is paid step by step: a step is worth what it adds to ``so_far``."""
+
+    def so_far(self, clip: ClipFormat, options: EncoderOptions, rows: NDArray[np.void]) -> float:
+        """Return the worth of an encode so far; of nothing it is 0.
 
         Args:
             clip: The clip.
             options: The encode's options.
-            rows: The rows of the log that the step led to, dtype ``RECORD_DTYPE``.
+            rows: The rows of the log so far, dtype ``RECORD_DTYPE``.
         """
+
+
+@runtime_checkable
+class SharedReward(Reward, Protocol):
+    """A reward that can be shared among the steps when the encode is over."""
 
     def per_step(self, log: EncodeLog, steps: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
         """Return the worth of each step, as far as it is known when the encode is over.
@@ -75,25 +93,58 @@ class PsnrReward:
 
 @dataclass(frozen=True)
 class LagrangianReward:
-    """PSNR in dB less a price per kbit/s above the target.
+    """PSNR in dB less a price for the relative overshoot.
+
+    A rate-distortion curve rises by some 3 to 6 dB per doubling of the bitrate, which is 4 to 9 dB
+    per relative overshoot near the target. So the default makes overshoot a loss at any size of
+    picture and any target.
 
     Attributes:
-        multiplier: dB per kbit/s, at least 0.
+        multiplier: dB for an overshoot of 1, that is for twice the target bitrate; at least 0.
     """
 
-    multiplier: float = 0.005
+    multiplier: float = 20.0
 
     range: ClassVar[tuple[float, float]] = (-math.inf, MAX_PSNR)
     deterministic: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the multiplier."""
-        if not 0 <= self.multiplier < math.inf:
-            raise InputError(f"multiplier must be finite and at least 0, not {self.multiplier}")
+        is_number = isinstance(self.multiplier, int | float | np.integer | np.floating)
+        if not is_number or not 0 <= self.multiplier < math.inf:
+            raise InputError(f"multiplier must be finite and at least 0, not {self.multiplier!r}")
 
     def __call__(self, log: EncodeLog) -> float:
-        """Return PSNR - multiplier * max(0, overshoot in kbit/s)."""
-        return log.psnr - self.multiplier * max(0.0, log.bitrate - log.options.target_bitrate)
+        """Return PSNR - multiplier * max(0, overshoot)."""
+        return log.psnr - self.multiplier * max(0.0, log.overshoot)
+
+
+class QualityAndRate:
+    """Two rewards in an array ``[2]``: mean luma PSNR in dB, and -(achieved / target bitrate).
+
+    Each frame that is shown adds its PSNR over the number of frames, and each bit its share.
+    """
+
+    range: ClassVar[tuple[float, float]] = (-math.inf, MAX_PSNR)
+    deterministic: ClassVar[bool] = True
+
+    def __call__(self, log: EncodeLog) -> NDArray[np.float32]:
+        """Return both values of the finished encode, float32 ``[2]``."""
+        return np.array([log.psnr, -log.overshoot - 1], np.float32)
+
+    def so_far(
+        self, clip: ClipFormat, options: EncoderOptions, rows: NDArray[np.void]
+    ) -> NDArray[np.float32]:
+        """Return both values of what is coded so far, float32 ``[2]``.
+
+        Args:
+            clip: The clip.
+            options: The encode's options.
+            rows: The rows of the log so far, dtype ``RECORD_DTYPE``.
+        """
+        quality = psnr(shown_rows(rows)["sse_y"] / clip.pixels).sum() / clip.num_frames
+        target_bits = 1000.0 * options.target_bitrate * clip.duration
+        return np.array([quality, -rows["bits"].sum() / target_bits], np.float32)
 
 
 def clip_and_target(log: EncodeLog) -> tuple[str, int]:

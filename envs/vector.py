@@ -1,18 +1,18 @@
 """Many environments in one process, each encode on a native thread of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import logger
 from gymnasium.error import InvalidAction, ResetNeeded
-from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, create_empty_array
 from numpy.typing import NDArray
 
-from vpxrc.envs.direct import RateControlContinuousEnv, RateControlEnv
-from vpxrc.envs.episode import EncodeEpisode
+from vpxrc.encoder.options import EncoderOptions
+from vpxrc.envs.checks import check_integer
+from vpxrc.envs.direct import MORateControlEnv, RateControlContinuousEnv, RateControlEnv
 from vpxrc.envs.pool import EpisodePool
 from vpxrc.envs.problem import EncodeEnv
 from vpxrc.envs.residual.env import ResidualRateControlContinuousEnv, ResidualRateControlEnv
@@ -22,14 +22,24 @@ from vpxrc.errors import InputError
 class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
     """A batch of environments, with the results of Gymnasium's ``SyncVectorEnv``.
 
-    The results are equal bit for bit. So are the seeds (``seed + i``), the autoreset on the step
-    after an episode's end (whose action is ignored), and the order in which a shared reward sees
-    the encodes. But the encoders run at the same time, so a step takes as long as its slowest one.
+    The results are equal bit for bit. So are the seeds (``seed + i``), the autoreset, and the order
+    in which a shared reward sees the encodes. But the encoders run at the same time, so a step
+    takes as long as its slowest one. ``send`` and ``recv`` do not wait for that one; they are
+    EnvPool's.
 
     Args:
         num_envs: Number of environments, at least 1.
         arguments: As the single environment takes them.
+        autoreset_mode: Gymnasium's ``NextStep`` (the step after an episode's end starts the next
+            one, and its action is ignored), ``SameStep`` (the last step does; ``final_obs`` and
+            ``final_info`` of ``info`` have what was there) or ``Disabled``.
+        batch_size: The observations that ``recv`` returns, the first that are ready. None: all.
+        max_episode_steps: Steps after which an episode is truncated; None: never.
         options: As the single environment takes them. ``reward`` is one object for all.
+
+    Attributes:
+        envs: The environments.
+        batch_size: As given.
     """
 
     single: ClassVar[type[EncodeEnv[Any]]]
@@ -38,23 +48,44 @@ class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
 
-    def __init__(self, num_envs: int = 1, *arguments: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *arguments: Any,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        batch_size: int | None = None,
+        max_episode_steps: int | None = None,
+        **options: Any,
+    ) -> None:
         self.closed = True  # nothing has to be closed yet, should one of these raise
+        self.num_envs = check_integer("num_envs", num_envs, 1)
+        self.batch_size = check_integer("batch_size", batch_size or num_envs, 1, num_envs)
+        self._mode = _mode(autoreset_mode)
+        self._max_steps = max_episode_steps
+        self.metadata = {**type(self).metadata, "autoreset_mode": self._mode}
         env = self.single(*arguments, **options)
-        self.num_envs = num_envs
-        self.reward = env.reward
+        self.envs = [env, *(env.sibling() for _ in range(num_envs - 1))]
         self.render_mode = env.render_mode
         self.single_observation_space = env.observation_space
         self.single_action_space = env.action_space
         self.observation_space = batch_space(env.observation_space, num_envs)
         self.action_space = batch_space(env.action_space, num_envs)
-        self._tasks = env.tasks
-        self._problems = [env.problem, *(env.make_problem() for _ in range(num_envs - 1))]
+        self._reward_shape = getattr(env, "reward_space", np.zeros(())).shape
         self._batch: Any = create_empty_array(env.observation_space, num_envs, fn=np.zeros)
-        self._generators = [seeding.np_random()[0] for _ in range(num_envs)]
         self._pool = EpisodePool[Any](env.timeout)
-        self._episodes: list[EncodeEpisode[Any] | None] = [None] * num_envs
+        self._starting: dict[int, EncoderOptions] = {}  # of episodes without a first observation
+        self._acting: set[int] = set()  # environments that have been answered
+        self._steps = np.zeros(num_envs, np.int64)
+        self._is_over = np.zeros(num_envs, np.bool_)
         self.closed = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Refuse to be copied: the encoders of a batch share a queue.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("a vector environment cannot be copied: copy env.envs[i].clone() instead")
 
     def reset(
         self,
@@ -75,27 +106,21 @@ class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             PolicyError: The base policy, where there is one, failed.
             EncoderError: libvpx failed.
         """
-        if seed is None or isinstance(seed, int | np.integer):
-            seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
-        else:
-            seeds = list(seed)
-        if len(seeds) != self.num_envs:
-            raise InputError(f"{len(seeds)} seeds for {self.num_envs} environments")
         options = dict(options or {})
         mask = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, np.bool_)))
         if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
             raise InputError(f"reset_mask must be bool [{self.num_envs}]")
         started = np.flatnonzero(mask).tolist()
-        for i in started:
-            if seeds[i] is not None:
-                self._generators[i] = seeding.np_random(seeds[i])[0]
-        infos, _, _ = self._advance(started, {}, options)
+        self._seed(seed, started)
+        infos: dict[str, Any] = {}
+        for i, _, _, info in self._outcomes(self._start(started, options)):
+            infos = self._add_info(infos, info, i)
         return self._observations(), infos
 
     def step(
         self, actions: Any
     ) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """Take a step in every environment; where an episode has ended, start the next one.
+        """Take a step in every environment.
 
         Raises:
             InvalidAction: An action is not in the action space; nothing has changed.
@@ -103,77 +128,226 @@ class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             PolicyError: The base policy, where there is one, failed; all encodes have ended.
             EncoderError: libvpx failed or took too long; all encodes have ended.
         """
-        if len(actions) != self.num_envs:
-            raise InvalidAction(f"{len(actions)} actions for {self.num_envs} environments")
-        started: list[int] = []
-        answers: dict[int, Any] = {}
-        for i, problem in enumerate(self._problems):
-            if self._episode(i).log is not None:
-                started.append(i)
+        everyone = range(self.num_envs)
+        self._answer(actions, everyone)
+        rewards = np.zeros((self.num_envs, *self._reward_shape))
+        terminations = np.zeros(self.num_envs, np.bool_)
+        infos: dict[str, Any] = {}
+        ended = []
+        for i, rewards[i], terminations[i], info in self._outcomes(self.num_envs):
+            if self._mode is AutoresetMode.SAME_STEP and self._is_over[i]:
+                last = {"final_obs": self._observation(i), "final_info": info}
+                infos = self._add_info(infos, last, i)
+                ended.append(i)
             else:
-                answers[i] = problem.action(actions[i])
-        infos, rewards, terminations = self._advance(started, answers, None)
-        truncations = np.zeros(self.num_envs, np.bool_)
+                infos = self._add_info(infos, info, i)
+        truncations = self._is_over & ~terminations
+        for i, _, _, info in self._outcomes(self._start(ended, None)):
+            infos = self._add_info(infos, info, i)
         return self._observations(), rewards, terminations, truncations, infos
 
-    def _advance(
-        self, started: Sequence[int], answers: dict[int, Any], options: dict[str, Any] | None
-    ) -> tuple[dict[str, Any], NDArray[Any], NDArray[Any]]:
-        """Start episodes and answer others, and wait until all of these have observations."""
-        try:
-            for i in started:
-                self._start(i, options)
-            for i, action in answers.items():
-                self._episode(i).act(action)
-            for _ in range(len(started) + len(answers)):
-                i, self._episodes[i], observation = self._pool.next()
-                self._write(i, observation)
-        except BaseException:
-            self._end_all()  # some encoders are ahead of others: there is no going on
-            raise
-        infos: dict[str, Any] = {}
-        rewards = np.zeros(self.num_envs)
-        terminations = np.zeros(self.num_envs, np.bool_)
-        # In order of the environments, whichever came first: a reward may remember.
-        for i in sorted((*started, *answers)):
-            episode = self._episode(i)
-            if i in answers:
-                rewards[i] = episode.pay(self.reward)
-                terminations[i] = episode.log is not None
-            infos = self._add_info(infos, episode.info, i)
-        return infos, rewards, terminations
+    # The asynchronous half, as EnvPool has it
 
-    def _start(self, i: int, options: dict[str, Any] | None) -> None:
-        video, encoder_options = self._tasks.draw(self._generators[i], options)
-        self._episodes[i] = None
-        self._pool.start(
-            i,
-            video,
-            encoder_options,
-            self._problems[i],
-            keep_reconstruction=self.render_mode is not None,
+    def async_reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> None:
+        """Start an encode in every environment without waiting; ``recv`` has what comes of it.
+
+        Args:
+            seed: As for ``reset``.
+            options: As for ``reset``, without a mask.
+
+        Raises:
+            InputError: An option is unknown or out of range, a clip cannot be used, or the mode of
+                the autoreset is not ``NextStep``.
+        """
+        if self._mode is not AutoresetMode.NEXT_STEP:
+            raise InputError("send and recv need autoreset_mode NextStep")
+        everyone = range(self.num_envs)
+        self._seed(seed, everyone)
+        self._start(everyone, options)
+
+    def send(self, actions: Any, env_ids: Iterable[int]) -> None:
+        """Answer some environments without waiting.
+
+        Where the episode has ended, the action is ignored and the next episode starts.
+
+        Args:
+            actions: An action for each.
+            env_ids: Their numbers, as ``recv`` had them in ``info["env_id"]``.
+
+        Raises:
+            InvalidAction: An action is not in the action space; nothing has changed.
+            ResetNeeded: An environment has no episode, or has been answered already.
+        """
+        self._answer(actions, [int(i) for i in env_ids])
+
+    def recv(self) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """Return the first ``batch_size`` environments that have observations, as ``step`` does.
+
+        All arrays have ``batch_size`` rows, and ``info["env_id"]`` says whose they are.
+
+        Raises:
+            ResetNeeded: Fewer environments have been answered.
+            PolicyError: The base policy, where there is one, failed; all encodes have ended.
+            EncoderError: libvpx failed or took too long; all encodes have ended.
+        """
+        if len(self._acting) < self.batch_size:
+            raise ResetNeeded(f"{len(self._acting)} environments run, of {self.batch_size} to wait")
+        outcomes = self._outcomes(self.batch_size)
+        ids = np.array([i for i, *_ in outcomes])
+        rewards = np.array([reward for _, reward, _, _ in outcomes], np.float64)
+        terminations = np.array([over for _, _, over, _ in outcomes])
+        infos = {name: np.array([info[name] for *_, info in outcomes]) for name in outcomes[0][-1]}
+        infos["env_id"] = ids
+        seen = self._batch
+        batch = {key: array[ids] for key, array in seen.items()} if isinstance(seen, dict) else None
+        return (
+            seen[ids] if batch is None else batch,
+            rewards,
+            terminations,
+            self._is_over[ids] & ~terminations,
+            infos,
         )
 
-    def _episode(self, i: int) -> EncodeEpisode[Any]:
-        episode = self._episodes[i]
-        if episode is None:
-            raise ResetNeeded(f"environment {i} has no episode: call reset() first")
-        return episode
+    # The environments one by one
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Return an attribute of each environment, or what it returns when called.
+
+        Args:
+            name: The attribute's name.
+            args: Arguments of the call.
+            kwargs: Arguments of the call by name.
+        """
+        found = [getattr(env, name) for env in self.envs]
+        return tuple(part(*args, **kwargs) if callable(part) else part for part in found)
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """Return an attribute of each environment; ``log`` has the encode that ended last."""
+        return self.call(name)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute of each environment.
+
+        Args:
+            name: The attribute's name.
+            values: A list or tuple with a value for each, or one value for all.
+
+        Raises:
+            InputError: There is another number of values.
+        """
+        if not isinstance(values, list | tuple):
+            values = [values] * self.num_envs
+        if len(values) != self.num_envs:
+            raise InputError(f"{len(values)} values for {self.num_envs} environments")
+        for env, value in zip(self.envs, values, strict=True):
+            setattr(env, name, value)
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:  # type: ignore[override]
         """Return each environment's picture; see :meth:`EncodeEnv.render`."""
         if self.render_mode is None:
             logger.warn('render() needs gymnasium.make_vec(..., render_mode="rgb_array")')
             return None
-        return tuple(self._episode(i).picture() for i in range(self.num_envs))
+        pictures = [env.render() for env in self.envs]
+        return tuple(picture for picture in pictures if picture is not None)
 
     def close_extras(self, **kwargs: Any) -> None:
         """End all encodes."""
         self._end_all()
 
+    # What these have in common
+
+    def _seed(self, seed: int | Sequence[int | None] | None, chosen: Iterable[int]) -> None:
+        if seed is None or isinstance(seed, int | np.integer):
+            seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
+        else:
+            seeds = list(seed)
+        if len(seeds) != self.num_envs:
+            raise InputError(f"{len(seeds)} seeds for {self.num_envs} environments")
+        for i in chosen:
+            if (own := seeds[i]) is not None:
+                self.envs[i].start_generator(own)
+
+    def _start(self, chosen: Iterable[int], options: dict[str, Any] | None) -> int:
+        """Start episodes, and return how many."""
+        started = list(chosen)
+        try:
+            for i in started:
+                env = self.envs[i]
+                video, self._starting[i] = env.draw(options)
+                self._steps[i], self._is_over[i] = 0, False
+                self._pool.start(
+                    i,
+                    video,
+                    self._starting[i],
+                    env.problem,
+                    keep_reconstruction=self.render_mode is not None,
+                )
+                self._acting.add(i)
+        except BaseException:
+            self._end_all()
+            raise
+        return len(started)
+
+    def _answer(self, actions: Any, chosen: Sequence[int]) -> None:
+        """Act, or start the next episode where one has ended."""
+        if len(actions) != len(chosen):
+            raise InvalidAction(f"{len(actions)} actions for {len(chosen)} environments")
+        answers: dict[int, Any] = {}
+        for action, i in zip(actions, chosen, strict=True):
+            if i in self._acting or self.envs[i].episode is None:
+                raise ResetNeeded(f"environment {i} waits for no action: call reset() first")
+            if not self._is_over[i]:
+                answers[i] = self.envs[i].problem.action(action)
+            elif self._mode is not AutoresetMode.NEXT_STEP:
+                raise ResetNeeded(f"the episode of environment {i} has ended: call reset() first")
+        try:
+            self._start([i for i in chosen if i not in answers], None)
+            for i, action in answers.items():
+                self.envs[i].act(action)
+                self._acting.add(i)
+        except BaseException:
+            self._end_all()  # some encoders are ahead of others: there is no going on
+            raise
+
+    def _outcomes(self, count: int) -> list[tuple[int, Any, bool, dict[str, Any]]]:
+        """Wait for so many environments; return number, reward, termination and info of each.
+
+        They are in order of their numbers, whichever came first: a reward may remember.
+        """
+        ready = []
+        try:
+            for _ in range(count):
+                i, episode, observation = self._pool.next()
+                if i in self._starting:
+                    self.envs[i].adopt(episode, self._starting[i])
+                self._write(i, observation)
+                ready.append((i, episode))
+        except BaseException:
+            self._end_all()
+            raise
+        outcomes = []
+        for i, episode in sorted(ready, key=lambda pair: pair[0]):
+            self._acting.remove(i)
+            env = self.envs[i]
+            if self._starting.pop(i, None) is not None:
+                outcomes.append((i, np.zeros(self._reward_shape), False, env.told(episode)))
+                continue
+            reward, terminated, info = env.outcome(episode)
+            self._steps[i] += 1
+            is_late = self._max_steps is not None and self._steps[i] >= self._max_steps
+            self._is_over[i] = terminated or is_late
+            outcomes.append((i, reward, terminated, info))
+        return outcomes
+
     def _end_all(self) -> None:
         self._pool.close()
-        self._episodes = [None] * self.num_envs
+        self._starting.clear()
+        self._acting.clear()
+        self._is_over[:] = False
+        for env in self.envs:
+            env.close()
 
     def _write(self, i: int, observation: Any) -> None:
         if isinstance(observation, dict):
@@ -182,10 +356,23 @@ class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         else:
             self._batch[i] = observation
 
+    def _observation(self, i: int) -> Any:
+        if isinstance(self._batch, dict):
+            return {key: array[i].copy() for key, array in self._batch.items()}
+        return self._batch[i].copy()
+
     def _observations(self) -> Any:
         if isinstance(self._batch, dict):
             return {key: array.copy() for key, array in self._batch.items()}
         return self._batch.copy()
+
+
+def _mode(given: str | AutoresetMode) -> AutoresetMode:
+    try:
+        return AutoresetMode(given)
+    except ValueError:
+        names = ", ".join(mode.value for mode in AutoresetMode)
+        raise InputError(f"autoreset_mode must be one of {names}, not {given!r:.80}") from None
 
 
 class RateControlVectorEnv(EncodeVectorEnv):
@@ -198,6 +385,12 @@ class RateControlContinuousVectorEnv(EncodeVectorEnv):
     """A batch of :class:`RateControlContinuousEnv`; see :class:`EncodeVectorEnv`."""
 
     single = RateControlContinuousEnv
+
+
+class MORateControlVectorEnv(EncodeVectorEnv):
+    """A batch of :class:`MORateControlEnv`; see :class:`EncodeVectorEnv`."""
+
+    single = MORateControlEnv
 
 
 class ResidualRateControlVectorEnv(EncodeVectorEnv):

@@ -59,6 +59,7 @@ class EncodeView:
         num_records: Rows of the log so far.
         num_shown: Frames shown so far.
         psnr_sum: Sum of their luma PSNRs in dB.
+        sse_sum: Sum of their squared errors over all planes.
         first_pass: First-pass statistics by name, float64 ``[num_frames]`` each.
         records: The log's rows of the coded frames so far, by coding index.
         coded: The row of the frame coded last; None before the first one.
@@ -95,6 +96,7 @@ class EncodeView:
         self.num_records = 0
         self.num_shown = 0
         self.psnr_sum = 0.0
+        self.sse_sum = 0.0
         self.records: dict[int, SimpleNamespace] = {}
         self.coded: SimpleNamespace | None = None
         self.first_pass = dict(zip(FIRST_PASS_FIELDS, episode.first_pass.T, strict=True))
@@ -142,6 +144,7 @@ class EncodeView:
             if record.is_shown:
                 self.num_shown += 1
                 self.psnr_sum += record_psnr(record, self.pixels, self.video.bit_depth)
+                self.sse_sum += record.sse_y + record.sse_u + record.sse_v
             if not record.is_shown_again:
                 self.coded = self.records[record.coding_index] = record
                 coded.append(CodedFrame(record, self.num_frames, self.pixels, self.video.bit_depth))
@@ -209,7 +212,11 @@ def record_psnr(record: Any, pixels: int, bit_depth: int) -> float:
         pixels: Luma samples of a frame.
         bit_depth: Bits per sample.
     """
-    mse = record.sse_y / pixels
+    return mse_psnr(record.sse_y / pixels, bit_depth)
+
+
+def mse_psnr(mse: float, bit_depth: int) -> float:
+    """Return the PSNR in dB of a mean squared error, at most 100."""
     peak = (1 << bit_depth) - 1
     return min(10 * math.log10(peak**2 / mse), MAX_PSNR) if mse > 0 else MAX_PSNR
 

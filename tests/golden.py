@@ -83,8 +83,8 @@ POLICIES = {  # neutral name: spec
     "imitation": "imitation",
 }
 DIRECT, DIRECT_CONTINUOUS, RESIDUAL, RESIDUAL_CONTINUOUS = (
-    *("vpxrc/RateControl-v1", "vpxrc/RateControlContinuous-v1"),
-    *("vpxrc/ResidualRateControl-v0", "vpxrc/ResidualRateControlContinuous-v0"),
+    *("vpxrc/RateControl-v2", "vpxrc/RateControlContinuous-v2"),
+    *("vpxrc/ResidualRateControl-v1", "vpxrc/ResidualRateControlContinuous-v1"),
 )
 BASE, OFFSETS = "base", "offsets"  # arguments of the residual environments and of their config
 NOT_COMPARED = ("key", "encode_seconds", "cpu_seconds")  # columns of encodes.parquet
@@ -173,6 +173,8 @@ def _feed(found, value) -> None:
             found.update(np.ascontiguousarray(array).tobytes())
     elif isinstance(value, bytes):
         found.update(b"b%d:" % len(value) + value)
+    elif isinstance(value, np.integer):
+        _feed(found, int(value))
     elif value is None or isinstance(value, bool | int | float | str):
         found.update(f"{type(value).__name__}:{value!r};".encode())
     else:
@@ -320,7 +322,7 @@ def play(name: str, env, choose: Callable[[], Any], episodes: int = 2) -> Entrie
             seen.append(observation)
             rewards.append(float(reward))
             infos.append(info)
-        streams.append(sha256(info["log"].stream))
+        streams.append(sha256(env.unwrapped.log.stream))
         pictures.append(env.render())
     env.close()
     parts = seen[0].keys() if isinstance(seen[0], dict) else ()
@@ -348,6 +350,7 @@ def direct(continuous: bool, folder: Path) -> Entries:
         clips=[sample("carphone", 30), tiny(24)],
         target_bitrate=[64, 144],
         cpu_used=8,
+        observation="dict",
         render_mode="rgb_array",
         reward=SelfCompetition() if continuous else PsnrReward(),
     )
@@ -371,6 +374,7 @@ def residual(kind: str, folder: Path) -> Entries:
         "decisions": "frame" if kind == "frame" else "group",
         "reward": reward,
         "cpu_used": 8,
+        "observation": "columns",
         "render_mode": "rgb_array",
     }
     name = f"environment/residual-{kind}"
@@ -391,6 +395,7 @@ def vector(folder: Path) -> Entries:
         env = gymnasium.make_vec(
             env_id,
             num_envs=2,
+            observation="dict",
             clips=[tiny(14, seed) for seed in range(2)],
             target_bitrate=[40, 80],
             cpu_used=8,
@@ -438,7 +443,7 @@ def rewards(folder: Path) -> Entries:
         starts = [coded[n] for n in range(len(coded)) if n == 0 or whole[n] != whole[n - 1]]
         groups = list(zip(starts, [*starts[1:], len(log.records)], strict=True))
         steps += [gain.per_step(log, pairs), gain.per_step(log, groups)]
-        steps += [gain.share(log.clip, log.options, log.records[a:b]) for a, b in groups]
+        steps += [gain.so_far(log.clip, log.options, log.records[:b]) for _, b in groups]
     found["reward/gain/steps"] = entry(FLOAT, digest(steps))
     references = [[-1, -1, -1], [0, -1, -1], [0, 1, -1], [2, 1, -1], [3, 2, 1]]
     for version in ("reconstructed", "source"):
@@ -482,7 +487,7 @@ def muzero(folder: Path) -> Entries:
 def _choices(path: Path, simulations: int, video, log) -> dict[str, object]:
     """Play the same in the environment; return the actions and what the search counted."""
     trained = MuZeroTrained.load(path)
-    arguments = dataclasses.asdict(trained.residual)
+    arguments = {**dataclasses.asdict(trained.residual), "observation": "columns"}
     env = gymnasium.make(RESIDUAL, clips=[video], target_bitrate=64, cpu_used=8, **arguments)
     observation, _ = env.reset(seed=0)
     actions, visits, weights, done = [], [], [], False
@@ -496,9 +501,9 @@ def _choices(path: Path, simulations: int, video, log) -> dict[str, object]:
             logits, value = trained.network.predict(trained.network.represent(observation[None]))
             actions.append(int(logits[0].argmax()))
             weights += [logits, value]
-        observation, _, done, _, info = env.step(actions[-1])
+        observation, _, done, *_ = env.step(actions[-1])
     env.close()
-    assert info["log"].stream == log.stream  # the policy and the environment are one
+    assert env.unwrapped.log.stream == log.stream  # the policy and the environment are one
     return {"actions": actions, "visits": digest(visits), "numbers": digest(weights)}
 
 

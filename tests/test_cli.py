@@ -158,7 +158,7 @@ def test_datasets(clip):
     assert "--axes needs the name of a set" in complaint("datasets", "--axes")
     result = run("datasets", clip.parent)
     assert result.exit_code == 0
-    assert "1 clip(s); the sets are: eval, samples, train, train2" in result.stdout
+    assert f"1 clip(s); the sets are: {', '.join(clip_sets())}" in result.stdout
     assert str(clip) in result.stdout
 
 

@@ -163,7 +163,7 @@ def check_that_it_fetches_nothing(site):
 
 def check_that_what_is_generated_is_there(site):
     environment = (site / "environment/index.html").read_text()
-    for name in ("RateControl-v1", "ResidualRateControlContinuous-v0", "tpl_ratio", "188 x 14"):
+    for name in ("RateControl-v2", "ResidualRateControlContinuous-v1", "tpl_ratio", "188 x 14"):
         assert name in environment
     cli = (site / "cli/index.html").read_text()
     assert all(f"Usage: vpxrc {name}" in cli for name in COMMANDS)
@@ -190,6 +190,33 @@ def check_that_links_are_mended(site):
     assert 'href="agents/imitation/"' in (site / "index.html").read_text()
     assert not list(site.rglob("*.parquet"))
     assert not list(site.rglob("hooks.py"))
+
+
+def test_the_page_of_the_environments_is_that_of_the_code():
+    path = ROOT / "tools" / "environment_page.py"
+    spec = importlib.util.spec_from_file_location("environment_page", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = module.PAGE.read_text()
+    assert module.filled(page) == page, "run python tools/environment_page.py"
+    assert module.filled(page.replace("q index", "q", 1)) == page.replace("q index", "q", 1)
+    assert "tpl_ratio" in page and "| `cost` " in page
+
+
+@pytest.mark.parametrize("name", ["environment.md", "questions.md", "recipes.md"])
+def test_the_code_of_the_environments_pages_runs(name, monkeypatch, tmp_path):
+    """As it stands on the page, one piece after the other."""
+    page = ROOT / "docs" / name
+    monkeypatch.chdir(tmp_path)
+    source = ["-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=0.5", "-pix_fmt", "yuv420p"]
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    subprocess.run([program, "-v", "error", *source, "clip.mp4"], check=True)
+    pieces = fenced(page, "python")
+    assert pieces
+    names: dict[str, object] = {}
+    for code in pieces:  # the docstrings' have prompts
+        exec(compile(re.sub(r"^>>> ", "", code, flags=re.M), page.name, "exec"), names)
 
 
 def test_tables_of_results_are_those_of_the_stored_encodes():

@@ -116,9 +116,12 @@ def test_steps_share_the_gain_by_their_frames():
     second = 100 * -200 / 16000
     assert shares[:2] == pytest.approx([first, second], abs=1e-2)
     assert float(shares.sum()) == pytest.approx(reward(log), abs=1e-4)
-    for (begin, end), share in zip(steps[:-1], shares, strict=False):
-        paid = reward.share(log.clip, log.options, log.records[begin:end])
-        assert paid == pytest.approx(share, abs=1e-5)
+    # While it is coded, the rest counts as the reference's: 100 bits less, then 100 more.
+    for rows, better, bits in ((3, 0.4, 15900), (5, 0.4, 16100)):
+        worth = reward.so_far(log.clip, log.options, log.records[:rows])
+        saved = better / 6 / 4 - math.log2(bits / 16000)
+        assert worth == pytest.approx(100 * (1 - 2**-saved), abs=1e-3)
+    assert reward.so_far(log.clip, log.options, log.records[:0]) == 0
     # The last step is left with what a linear account cannot say: little, where gains are small.
     # Its own frames are 0.2 dB worse and 0.2 dB better, and save 16 bits.
     assert shares[2] == pytest.approx(100 * 16 / 16000, abs=0.1)
@@ -136,9 +139,11 @@ def test_frames_that_the_reference_does_not_have_are_compared_with_its_groups():
     log = dataclasses.replace(log, records=rows, packets=[(bytes(15900 // 8), 0)])
     shares = reward.per_step(log, [(0, 2), (2, 6)])
     assert shares[0] == pytest.approx(100 * 100 / 16000, abs=1e-3)
-    there = 2000 + 3 * 10000 / 3
-    second = reward.share(log.clip, log.options, rows[2:])
-    assert second == pytest.approx(-100 * (12000 - there) / 16000, abs=1e-3)
+    assert reward.so_far(log.clip, log.options, rows[:2]) == pytest.approx(0.625, abs=1e-3)
+    # Of the second group 9000 bits are spent, and of its three frames' 10000 two thirds are due.
+    there = 15900 - 3000 + 10000 / 3
+    worth = reward.so_far(log.clip, log.options, rows[:5])
+    assert worth == pytest.approx(100 * (1 - there / 16000), abs=1e-3)
     assert float(shares.sum()) == pytest.approx(reward(log), abs=1e-5)
     # Of single frames in that group, each is worth its bits' part of it; here that is nothing.
     single = reward.per_step(log, [(n, n + 1) for n in range(6)])
@@ -152,8 +157,8 @@ def test_no_frame_is_above_100_db():
     reward.reference(hand_made(36, 2000, target=80, arf_bits=4000), slope=4.0)
     log = hand_made([200, 36, 36, 36, 36, 36], 2000, 80, arf_bits=4000)
     assert log.psnr == pytest.approx((100 + 5 * 36) / 6, abs=1e-3)
-    share = reward.share(log.clip, log.options, log.records[:1])
-    assert share == pytest.approx(100 * math.log(2) * 64 / 6 / 4, abs=1e-2)
+    worth = reward.so_far(log.clip, log.options, log.records[:1])
+    assert worth == pytest.approx(100 * (1 - 2 ** -(64 / 6 / 4)), abs=1e-2)
 
 
 def test_an_encode_that_is_the_reference_is_worth_nothing():

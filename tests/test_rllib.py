@@ -92,18 +92,19 @@ class Given(ResidualPolicy):
 @pytest.mark.parametrize("base", ["imitation-prior", "constant-q:120"])
 def test_a_policy_codes_what_the_environment_codes(base, decisions):
     video = make_video(num_frames=40)
-    env = ResidualRateControlEnv([video], 60, base=base, decisions=decisions, **OPTIONS)
+    arguments = {"base": base, "decisions": decisions, "observation": "columns", **OPTIONS}
+    env = ResidualRateControlEnv([video], 60, **arguments)
     rng = np.random.default_rng(1)
     observation, _ = env.reset(seed=0)
     actions, seen, done = [], [], False
     while not done:
         actions.append(int(rng.integers(1, env.action_space.n)))
         seen.append(observation)
-        observation, _, done, _, info = env.step(actions[-1])
+        observation, _, done, *_ = env.step(actions[-1])
     assert len(actions) == (3 if decisions == "group" else 40)
     policy = Given(ResidualConfig(base, decisions), actions)
     log = encode(video, EncoderOptions(target_bitrate=60, **OPTIONS), policy)
-    assert log.stream == info["log"].stream
+    assert env.log is not None and log.stream == env.log.stream
     np.testing.assert_array_equal(policy.seen, seen)
 
 

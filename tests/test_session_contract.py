@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import pickle
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -169,7 +170,7 @@ def test_a_pool_runs_them(small, options):
     assert len({log.stream for log in done.values()}) == 1
 
 
-@pytest.mark.parametrize("kind", ["RateControl-v1", "ResidualRateControl-v0"])
+@pytest.mark.parametrize("kind", ["RateControl-v2", "ResidualRateControl-v1"])
 def test_environments_run_on_them(small, encoder, kind):
     extra = {"base": "layered"} if kind.startswith("Residual") else {"dependency": False}
     env = gymnasium.make(
@@ -183,15 +184,19 @@ def test_environments_run_on_them(small, encoder, kind):
     )
     observation, info = env.reset(seed=0)
     assert env.observation_space.contains(observation)
-    assert info == {"clip": "made", "target_bitrate": 400}
-    terminated = False
+    assert (info["clip_index"], info["target_bitrate"]) == (0, 400)
+    terminated, rewards = False, list[float]()
     while not terminated:
-        action = 150 if kind == "RateControl-v1" else 0
+        action = 150 if kind == "RateControl-v2" else 0
         observation, reward, terminated, _, info = env.step(action)
         assert env.observation_space.contains(observation)
-    assert reward == pytest.approx(info["psnr"])
+        rewards.append(float(reward))
+    plain: Any = env.unwrapped
+    log = plain.log
+    assert info["psnr"] == pytest.approx(log.psnr)
+    assert sum(rewards) == pytest.approx(plain.reward(log))
     asked = make_options(encoder, target_bitrate=400, cpu_used=4)
-    assert info["log"].options in (asked, asked.for_control())
+    assert log.options in (asked, asked.for_control())
     assert np.asarray(env.render()).shape == (34, 48, 3)
     env.close()
     vector = gymnasium.make_vec(

@@ -10,7 +10,7 @@ from vpxrc.agents.muzero.network import Array
 from vpxrc.agents.muzero.purpose import MuZeroReward, Purpose
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.envs.gain import GainReward
-from vpxrc.envs.rewards import HistoricalOpponent, SelfCompetition, StepReward
+from vpxrc.envs.rewards import HistoricalOpponent, SelfCompetition, SharedReward
 from vpxrc.errors import InputError
 
 # The second target of a clip that has only one, as a multiple of it: a slope takes two encodes.
@@ -78,7 +78,7 @@ def episode_rewards(
         float32 ``[T]``; and 1 for a win, 0.5 for a draw, 0 for a loss, None where there was nothing
         to win against.
     """
-    if isinstance(reward, StepReward):
+    if isinstance(reward, SharedReward):
         rewards = reward.per_step(log, steps)
         value, is_known = float(rewards.sum()), True
     else:

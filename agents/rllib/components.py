@@ -375,24 +375,6 @@ class Runner(SingleAgentEnvRunner):
         return func(self, *args, **kwargs)
 
 
-class _Lean(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Keeps logs of encodes, with their streams, out of what RLlib sends about."""
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return observation, reward, terminated, truncated, _numbers(info)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        observation, _ = self.env.reset(seed=seed, options=options)
-        return observation, {}
-
-
-def _numbers(info: dict[str, Any]) -> dict[str, Any]:
-    return {name: info[name] for name in ("overshoot", "psnr") if name in info}
-
-
 def make_environment(context: Any) -> gymnasium.Env[Any, Any]:
     """Make an environment from the arguments that :func:`algorithm_config` was given.
 
@@ -406,11 +388,10 @@ def make_environment(context: Any) -> gymnasium.Env[Any, Any]:
         reward = arguments["reward"]
         reward.load_state_dict(tables[max(number - 1, 0) % len(tables)])
     kind = ResidualRateControlContinuousEnv if "reach" in arguments else ResidualRateControlEnv
-    return _Lean(kind(**arguments))
+    return kind(**arguments, observation="columns")
 
 
 def note_overshoot(*, episode: Any, metrics_logger: Any, **kwargs: Any) -> None:
     """Tell RLlib's metrics by how much a finished encode missed its target."""
-    info = episode.get_infos(-1)
-    if "overshoot" in info:
-        metrics_logger.log_value("overshoot", info["overshoot"], reduce="mean", window=_WINDOW)
+    overshoot = episode.get_infos(-1)["overshoot"]
+    metrics_logger.log_value("overshoot", overshoot, reduce="mean", window=_WINDOW)

@@ -25,7 +25,7 @@ from vpxrc.envs.gain import GainReward
 from vpxrc.envs.residual.config import REFERENCES, ResidualConfig, make_base, own_q
 from vpxrc.envs.residual.env import ResidualProblem
 from vpxrc.envs.residual.observation import OBSERVATION
-from vpxrc.envs.rewards import Reward, StepReward
+from vpxrc.envs.rewards import Reward, SharedReward
 from vpxrc.errors import InputError
 from vpxrc.media.frames import Video
 from vpxrc.policies.base import Episode, Policy, encode
@@ -88,7 +88,7 @@ def run(
                 actions.append(choose(frame))
                 episode.act(actions[-1])
     rewards = np.zeros(len(actions), np.float32)
-    if isinstance(reward, StepReward):
+    if isinstance(reward, SharedReward):
         rewards = reward.per_step(log, episode.steps)
     elif reward is not None:
         rewards[-1] = reward(log)

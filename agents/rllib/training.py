@@ -315,7 +315,7 @@ def _run(
             state.restore(algorithm, begun)
         if algorithm.local_replay_buffer is not None:  # RLlib gives it no seed
             algorithm.local_replay_buffer.rng = np.random.default_rng([course.seed, begun or 0])
-        kept = time.monotonic()
+        kept = -math.inf  # the first state comes after the first iteration
         for number in range(begun or 0, iterations):
             figures = _figures(algorithm.train())
             progress(number + 1, iterations, "iterations", figures)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from vpxrc.encoder.types import Decision, Frame, Group
 from vpxrc.envs.residual.config import Flat, Offset, ResidualConfig, offset_decision
-from vpxrc.envs.residual.observation import OBSERVATION, ResidualObserver
+from vpxrc.envs.residual.observation import OBSERVATION, VECTOR, ResidualObserver
 from vpxrc.envs.view import EncodeView
 from vpxrc.errors import InputError, PolicyError, VpxrcError
 from vpxrc.policies.base import Episode, Policy
@@ -24,6 +24,7 @@ class ResidualController:
         episode: The encode, at its first stop, with the base policy's options.
         base: The policy. It serves this encode only, until the encode is over.
         config: The decision points and the offsets. Its ``base`` is not read.
+        unit: Whether observations are scaled to [-1, 1].
 
     Attributes:
         view: The facts of the encode; it is updated at decision points.
@@ -33,13 +34,14 @@ class ResidualController:
         PolicyError: The base policy raised.
     """
 
-    pays_steps: bool = True
-
-    def __init__(self, episode: Episode, base: Policy, config: ResidualConfig) -> None:
+    def __init__(
+        self, episode: Episode, base: Policy, config: ResidualConfig, *, unit: bool = False
+    ) -> None:
         self.view = EncodeView(episode)
         self.offsets: list[Offset] = []
         self._base = base
         self._config = config
+        self._unit = unit
         self._observer = ResidualObserver(self.view)
         self._group_index = -1
         self._considered: tuple[Frame, Decision] | None = None
@@ -74,7 +76,8 @@ class ResidualController:
             return None
         self._group_index = frame.group_index
         self.view.update(frame)
-        return self._observer.observation(decision, self.offsets)
+        row = self._observer.observation(decision, self.offsets)
+        return VECTOR.unit(row) if self._unit else row
 
     def answer(self, action: int | Offset | None = None) -> Decision:
         """Return how to code the frame that was considered last.

@@ -1,6 +1,5 @@
 """The Gymnasium environments of the residual problem."""
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -11,9 +10,12 @@ from gymnasium import spaces
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.session import Session
 from vpxrc.encoder.types import DEFAULT_TIMEOUT
+from vpxrc.envs.checks import check_choice, check_positive
 from vpxrc.envs.columns import generated, markdown_table
 from vpxrc.envs.episode import EncodeEpisode
-from vpxrc.envs.observations import DEFAULT_MAX_FRAMES
+from vpxrc.envs.flat import unit_space
+from vpxrc.envs.named import DEFAULT_REWARD
+from vpxrc.envs.observations import DEFAULT_MAX_FRAMES, num_rows
 from vpxrc.envs.problem import EncodeEnv, Problem, checked
 from vpxrc.envs.residual.config import (
     FRAME_OFFSETS,
@@ -27,8 +29,9 @@ from vpxrc.envs.residual.controller import ResidualController
 from vpxrc.envs.residual.observation import COLUMNS, OBSERVATION, VECTOR
 from vpxrc.envs.rewards import Reward
 from vpxrc.envs.tasks import Clips, Targets, Tasks
-from vpxrc.errors import InputError
 from vpxrc.policies.base import Episode
+
+OBSERVATIONS = ("flat", "columns")
 
 
 class ResidualProblem(Problem[Flat]):
@@ -36,16 +39,20 @@ class ResidualProblem(Problem[Flat]):
 
     Args:
         config: Base policy, decision points and offsets.
+        observation: ``columns``, as trained agents take them, or ``flat``, the same in [-1, 1].
 
     Raises:
-        InputError: There is no such base policy.
+        InputError: There is no such base policy, or no such observation.
     """
 
-    def __init__(self, config: ResidualConfig) -> None:
+    def __init__(self, config: ResidualConfig, observation: str = "columns") -> None:
+        self._is_unit = check_choice("observation", observation, OBSERVATIONS) == "flat"
         self._config = config
         self._base = make_base(config.base)
         self.plan_groups = self._base.plans_groups
         self.observation_space = spaces.Box(VECTOR.low, VECTOR.high, dtype=np.float32)
+        if self._is_unit:
+            self.observation_space = unit_space(VECTOR)
         self.action_space = spaces.Discrete(len(config.actions))
 
     def options(self, options: EncoderOptions) -> EncoderOptions:
@@ -58,7 +65,9 @@ class ResidualProblem(Problem[Flat]):
         Raises:
             PolicyError: The base policy raised.
         """
-        controller = ResidualController(Episode(session), self._base, self._config)
+        controller = ResidualController(
+            Episode(session), self._base, self._config, unit=self._is_unit
+        )
         return EncodeEpisode(session, controller)
 
     def action(self, given: Any) -> int | Offset:
@@ -76,17 +85,16 @@ class ContinuousResidualProblem(ResidualProblem):
     Args:
         config: Base policy and decision points.
         reach: The offset that an action of 1 stands for, log2 of the quantiser step, above 0.
+        observation: See :class:`ResidualProblem`.
 
     Raises:
         InputError: There is no such base policy, or ``reach`` is out of range.
     """
 
-    def __init__(self, config: ResidualConfig, reach: float) -> None:
-        if not 0 < reach < math.inf:
-            raise InputError(f"reach must be finite and above 0, not {reach}")
-        super().__init__(config)
+    def __init__(self, config: ResidualConfig, reach: float, observation: str = "columns") -> None:
+        super().__init__(config, observation)
         self.action_space = spaces.Box(-1, 1, (2,), np.float32)
-        self._reach = reach
+        self._reach = check_positive("reach", reach)
 
     def action(self, given: Any) -> Offset:
         """Return the (level, reference) of an action.
@@ -154,9 +162,11 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
 
     ## Observation Space
 
-    A `Box` of <!-- generated: size --> float32 numbers, finite and within the bounds (values beyond
-    are clipped). They are per pixel, per macroblock, or logarithms of ratios, so one network serves
-    all sizes of picture and lengths of clips.
+    A `Box` of <!-- generated: size --> float32 numbers. The tables have their bounds; values beyond
+    are clipped. With `observation="flat"`, the default, all are in [-1, 1]: a column x whose bound
+    b is beyond 1 is sign(x) ln(1 + abs(x)) / ln(1 + b). With `"columns"` they are as in the tables,
+    which the trained agents of `vpxrc.agents` take. They are per pixel, per macroblock, or
+    logarithms of ratios, so one network serves all sizes of picture and lengths of clips.
 
     Frame: the frame that waits for its decision
 
@@ -196,16 +206,9 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
 
     ## Rewards
 
-    0 until the stream is complete, then the value that the `reward` object gives the log; by
-    default the mean luma PSNR of the shown frames in dB. That says nothing about the bitrate: the
-    constraint is in `info`. A reward that has `share` and `per_step`, such as `GainReward`, is paid
-    step by step instead: its share after each step, and after the last step the rest of the log's
-    value.
-
-    `info` has the keys that it has in `RateControlEnv`: after `reset`, `clip` and `target_bitrate`;
-    after each step the `update_type`, `show_index`, `q_index` and `bits` of the frame coded last;
-    and at the end of the episode also `clip`, `target_bitrate`, `psnr`, `psnr_overall`, `bitrate`,
-    `overshoot`, `constraint_met` and `log`.
+    Those of `RateControlEnv`, by the same names, and the same `info`. `gain` compares with
+    libvpx's VBR; a `GainReward` object to which `reference` has given the base policy's encodes
+    compares with these.
 
     ## Starting State
 
@@ -216,9 +219,11 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
     ## Episode End
 
     The episode terminates when the stream is complete, after as many steps as there are groups with
-    a coded frame, or coded frames. It is never truncated. An encoder that fails or takes longer
-    than `timeout` for a frame raises `vpxrc.EncoderError`, a base policy that fails
-    `vpxrc.PolicyError`; `reset` starts afresh. An action outside the space raises
+    a coded frame, or coded frames. libvpx's groups have up to 24 frames, so an episode of 30 frames
+    has about two steps with `decisions="group"`, and about 32 with `"frame"`. It is never
+    truncated, and `env.spec.max_episode_steps` is a number that it does not exceed. An encoder
+    that fails or takes longer than `timeout` for a frame raises `vpxrc.EncoderError`, a base policy
+    that fails `vpxrc.PolicyError`; `reset` starts afresh. An action outside the space raises
     `gymnasium.error.InvalidAction` and changes nothing.
 
     ## Arguments
@@ -226,7 +231,7 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
     ```python
     >>> import gymnasium as gym
     >>> import vpxrc.envs
-    >>> env = gym.make("vpxrc/ResidualRateControl-v0", base="dependency", cpu_used=4)
+    >>> env = gym.make("vpxrc/ResidualRateControl-v1", base="dependency", cpu_used=4)
     ```
 
     The types of arguments that `RateControlEnv` has too are there.
@@ -240,7 +245,9 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
     | `decisions`      | `str`            | `"group"`      | or `"frame"`                       |
     | `offsets`        | pairs of `float` | `None`         | see Action Space; the first is     |
     |                  |                  |                | (0, 0)                             |
-    | `reward`         | `Reward`         | `PsnrReward()` | see Rewards                        |
+    | `observation`    | `str`            | `"flat"`       | or `"columns"`                     |
+    | `reward`         | `str`, `Reward`  | `relative`     | see Rewards                        |
+    | `cost_limit`     | `float`          | `1.0`          | as there                           |
     | `max_frames`     | `int`            | `150`          | the most frames of a clip          |
     | `render_mode`    | `str`            | `None`         | `"rgb_array"`: the frame coded     |
     |                  |                  |                | last, as decoded; black at first   |
@@ -252,12 +259,14 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
 
     ## Vectorized environment
 
-    `gymnasium.make_vec("vpxrc/ResidualRateControl-v0", num_envs=8)` makes a
+    `gymnasium.make_vec("vpxrc/ResidualRateControl-v1", num_envs=8)` makes a
     `ResidualRateControlVectorEnv`: many encodes at a time in one process, with the same results as
-    `vectorization_mode="sync"`.
+    `vectorization_mode="sync"`. See `RateControlEnv` for its arguments.
 
     ## Version History
 
+    * v1: The observation is scaled to [-1, 1] by default, the default reward is `relative`. `info`
+      has numbers only, and `cost`. Replaces v0.
     * v0: Initial version.
     """
 
@@ -269,7 +278,9 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
         base: str = "imitation",
         decisions: Literal["group", "frame"] = "group",
         offsets: Sequence[Offset] | None = None,
-        reward: Reward | None = None,
+        observation: str = "flat",
+        reward: str | Reward = DEFAULT_REWARD,
+        cost_limit: float = 1.0,
         max_frames: int = DEFAULT_MAX_FRAMES,
         render_mode: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
@@ -277,9 +288,11 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
     ) -> None:
         config = ResidualConfig(base, decisions, None if offsets is None else tuple(offsets))
         super().__init__(
-            partial(ResidualProblem, config),
+            partial(ResidualProblem, config, observation),
             Tasks(clips, target_bitrate, max_frames, options),
+            num_rows(max_frames)["history"],
             reward,
+            cost_limit,
             render_mode,
             timeout,
         )
@@ -315,6 +328,7 @@ class ResidualRateControlContinuousEnv(EncodeEnv[Flat]):
 
     ## Version History
 
+    * v1: Observation, rewards and arguments of `ResidualRateControl-v1`. Replaces v0.
     * v0: Initial version.
     """
 
@@ -326,16 +340,20 @@ class ResidualRateControlContinuousEnv(EncodeEnv[Flat]):
         base: str = "imitation",
         decisions: Literal["group", "frame"] = "group",
         reach: float = 0.5,
-        reward: Reward | None = None,
+        observation: str = "flat",
+        reward: str | Reward = DEFAULT_REWARD,
+        cost_limit: float = 1.0,
         max_frames: int = DEFAULT_MAX_FRAMES,
         render_mode: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         **options: Any,
     ) -> None:
         super().__init__(
-            partial(ContinuousResidualProblem, ResidualConfig(base, decisions), reach),
+            partial(ContinuousResidualProblem, ResidualConfig(base, decisions), reach, observation),
             Tasks(clips, target_bitrate, max_frames, options),
+            num_rows(max_frames)["history"],
             reward,
+            cost_limit,
             render_mode,
             timeout,
         )

@@ -18,6 +18,7 @@ from vpxrc.cli.doctor import doctor
 from vpxrc.cli.encode import encode
 from vpxrc.cli.evaluate import evaluate
 from vpxrc.cli.inspect import inspect
+from vpxrc.cli.leaderboard import leaderboard
 from vpxrc.cli.teach import teach
 from vpxrc.cli.train import app as train
 from vpxrc.cli.verify import verify
@@ -27,6 +28,7 @@ ORDER = (
     "encode",
     "evaluate",
     "compare",
+    "leaderboard",
     "teach",
     "train",
     "codec",
@@ -90,6 +92,7 @@ for _command in (
     encode,
     evaluate,
     compare,
+    leaderboard,
     teach,
     verify,
     inspect,

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,6 +135,10 @@ class Video:
     fps: Fraction
     content_hash: str
     colours: Colours = Colours()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return the clip itself: nothing of it changes, and its frames are large."""
+        return self
 
     @property
     def format(self) -> ClipFormat:

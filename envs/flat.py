@@ -1,0 +1,63 @@
+"""The flat observation of the direct environments: one vector, every column in [-1, 1]."""
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from vpxrc.encoder.types import Decision, Frame
+from vpxrc.envs.columns import Table
+from vpxrc.envs.residual.facts import BaseFacts, ClipFacts, GroupFacts, PastFacts, Sight
+from vpxrc.envs.residual.observation import COLUMNS
+from vpxrc.envs.view import EncodeView
+
+# What the residual agent's past has of its own actions.
+_OFFSETS = ("action_level", "action_reference", "mean_level", "mean_reference", "actions")
+
+#: The columns by subject: those of the residual environments without base policy and offsets.
+FLAT_COLUMNS: dict[str, Table[Sight]] = {
+    key: Table(column for column in table if column.name not in _OFFSETS)
+    for key, table in COLUMNS.items()
+    if key != "base"
+}
+FLAT: Table[Sight] = Table(column for table in FLAT_COLUMNS.values() for column in table)
+
+
+def flat_space() -> spaces.Box:
+    """Return the space of the observations."""
+    return unit_space(FLAT)
+
+
+def unit_space(table: Table[Sight]) -> spaces.Box:
+    """Return the space of rows of a table, scaled by :meth:`Table.unit`."""
+    return spaces.Box(table.unit(table.low), table.unit(table.high), dtype=np.float32)
+
+
+class FlatObserver:
+    """Observes one encode.
+
+    Args:
+        view: The facts of the encode.
+    """
+
+    def __init__(self, view: EncodeView) -> None:
+        self._view = view
+        self._clip = ClipFacts.of(view)
+        self._group: tuple[int, GroupFacts] | None = None
+
+    def observe(self, frame: Frame | None) -> NDArray[np.float32]:
+        """Update the view, and return the observation, float32 ``[len(FLAT)]``.
+
+        Args:
+            frame: The frame that waits for its decision; None at the end, where all is 0.
+        """
+        view = self._view
+        view.update(frame)
+        if frame is None:
+            return np.zeros(len(FLAT), np.float32)
+        view.take_tpl()  # an action may scale libvpx's factors by it
+        if self._group is None or self._group[0] != frame.group_index:
+            self._group = frame.group_index, GroupFacts.of(view, self._clip)
+        rows = view.episode.records()
+        base = BaseFacts.of(view, Decision(frame.libvpx_q_index), rows)
+        past = PastFacts.of(view, rows)
+        return FLAT.unit(FLAT.row(Sight(view, self._clip, self._group[1], base, past, ())))
