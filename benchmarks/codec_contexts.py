@@ -6,8 +6,8 @@ All arms have the same latent, side information and widths, with random weights:
 cell by cell (as published), the same in slanted lines, a checkerboard, and the improved one, which
 has two networks. Only y is timed, without transforms and without the side information's networks.
 The arms are timed in turn, in seconds of the processor, and the median of their repeats is taken,
-because other processes may share the machine. Then other processes decode the streams with 1 and with 3 threads, and the
-latents have to be the same to the last bit.
+because other processes may share the machine. Then other processes decode the streams with 1 and
+with 3 threads, and the latents have to be the same to the last bit.
 """
 
 import argparse

@@ -114,3 +114,17 @@ for _id, _name in (
         vector_entry_point=f"vpxrc.envs:{_name}VectorEnv",
         disable_env_checker=_name.startswith("MO"),  # it takes no vector for a reward
     )
+
+# Earlier versions, with the observations and the reward that they had.
+for _id, _name, _observation in (
+    ("vpxrc/RateControl-v1", "RateControl", "dict"),
+    ("vpxrc/RateControlContinuous-v1", "RateControlContinuous", "dict"),
+    ("vpxrc/ResidualRateControl-v0", "ResidualRateControl", "columns"),
+    ("vpxrc/ResidualRateControlContinuous-v0", "ResidualRateControlContinuous", "columns"),
+):
+    register(
+        id=_id,
+        entry_point=f"vpxrc.envs:{_name}Env",
+        vector_entry_point=f"vpxrc.envs:{_name}VectorEnv",
+        kwargs={"observation": _observation, "reward": "psnr"},
+    )

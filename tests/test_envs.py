@@ -363,11 +363,29 @@ def test_of_a_group_that_is_too_long_the_first_frames_are_modelled():
     env.close()
 
 
-def test_only_the_latest_versions_are_registered():
-    names = {name for name in gymnasium.registry if name.startswith("vpxrc/")}
-    kinds = [name.rpartition("-v")[0] for name in names]
-    assert len(set(kinds)) == len(kinds)
-    assert {*IDS, "vpxrc/ResidualRateControl-v1", "vpxrc/MORateControl-v0"} <= names
+@pytest.mark.parametrize(
+    ("earlier", "now", "observation"),
+    [
+        ("vpxrc/RateControl-v1", IDS[0], "dict"),
+        ("vpxrc/RateControlContinuous-v1", IDS[1], "dict"),
+        ("vpxrc/ResidualRateControl-v0", "vpxrc/ResidualRateControl-v1", "columns"),
+        (
+            "vpxrc/ResidualRateControlContinuous-v0",
+            "vpxrc/ResidualRateControlContinuous-v1",
+            "columns",
+        ),
+    ],
+)
+def test_earlier_versions_have_their_observations_and_reward(earlier, now, observation):
+    arguments = {"clips": CLIPS, "target_bitrate": 80, "cpu_used": 8}
+    with pytest.warns(DeprecationWarning, match="out of date"):
+        old = gymnasium.make(earlier, **arguments)
+    new = gymnasium.make(now, observation=observation, **arguments)
+    assert old.observation_space == new.observation_space
+    assert isinstance(old.unwrapped.reward, PsnrReward)
+    assert not isinstance(new.unwrapped.reward, PsnrReward)
+    old.close()
+    new.close()
 
 
 # Rewards, each against its definition by hand on logs with chosen figures
