@@ -37,6 +37,7 @@ from vpxrc import EncodeLog, EncoderOptions, Video, encode, make_policy
 from vpxrc.cli.common import progress_bar
 from vpxrc.errors import VpxrcError
 from vpxrc.media.ffmpeg import ffmpeg_program
+from vpxrc.media.frames import Samples
 from vpxrc.media.labels import MATRICES, PRIMARIES, TRANSFERS
 from vpxrc.storage import atomic_write, sha256_file
 from vpxrc.transcoding import transcode
@@ -245,12 +246,13 @@ def encode_smaller(
     return encode(video, options, make_policy("libvpx-vbr"), progress=progress)
 
 
-def _means(plane: NDArray[np.uint8], factor: int, height: int, width: int) -> NDArray[np.uint8]:
+def _means(plane: Samples, factor: int, height: int, width: int) -> Samples:
     """Return the means of squares; a plane is as large as its share of a frame of that size."""
     is_luma = plane.shape[0] >= factor * height
     height, width = (height, width) if is_luma else (height // 2, width // 2)
     squares = plane[: factor * height, : factor * width].reshape(height, factor, width, factor)
-    return squares.mean((1, 3)).round().astype(np.uint8).ravel()
+    means: Samples = squares.mean((1, 3)).round().astype(plane.dtype).ravel()
+    return means
 
 
 def _child(path: Path, limits: Limits, note: Path) -> None:
@@ -448,7 +450,8 @@ def main() -> None:
             word, reason = verdict(row)
             reason = reason.replace(str(path), "IN").replace("|", "/")
             about = {"source": source, "file": path.name, "verdict": word, "reason": reason}
-            rows.append({**about, **pd.json_normalize(row).iloc[0].to_dict()})
+            flat: dict[str, Any] = pd.json_normalize(row).to_dict("records")[0]
+            rows.append({**about, **flat})
             bar.update(task, advance=1)
     frame = pd.DataFrame(rows)
     with atomic_write(arguments.out / "files.parquet") as temporary:

@@ -65,6 +65,7 @@ def test_contexts_are_timed_and_their_latents_compared(capsys):
     sizes = [row["bytes"] for row in rows]
     assert abs(sizes[0] - sizes[1]) <= 4
     serial, lines = (codec_contexts.ARMS[arm](2) for arm in list(codec_contexts.ARMS)[:2])
+    assert serial.context is not None and lines.context is not None
     assert len(serial.context.passes(3, 5)) == 15
     assert len(lines.context.passes(3, 5)) == 11
 

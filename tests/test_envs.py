@@ -7,6 +7,7 @@ import pickle
 import re
 from fractions import Fraction
 from types import SimpleNamespace
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -37,6 +38,7 @@ from vpxrc.envs import (
     SelfCompetition,
     view,
 )
+from vpxrc.envs.problem import EncodeEnv
 from vpxrc.media.decoding import decode_vp9
 from vpxrc.media.frames import frame_bytes
 from vpxrc.policies.constant import ConstantQ
@@ -377,13 +379,13 @@ def test_of_a_group_that_is_too_long_the_first_frames_are_modelled():
     ],
 )
 def test_earlier_versions_have_their_observations_and_reward(earlier, now, observation):
-    arguments = {"clips": CLIPS, "target_bitrate": 80, "cpu_used": 8}
+    arguments: Any = {"clips": CLIPS, "target_bitrate": 80, "cpu_used": 8}
     with pytest.warns(DeprecationWarning, match="out of date"):
         old = gymnasium.make(earlier, **arguments)
     new = gymnasium.make(now, observation=observation, **arguments)
     assert old.observation_space == new.observation_space
-    assert isinstance(old.unwrapped.reward, PsnrReward)
-    assert not isinstance(new.unwrapped.reward, PsnrReward)
+    rewards = [cast(EncodeEnv[Any], env.unwrapped).reward for env in (old, new)]
+    assert [isinstance(reward, PsnrReward) for reward in rewards] == [True, False]
     old.close()
     new.close()
 
