@@ -9,6 +9,7 @@ from typing import Any
 import av
 import imageio_ffmpeg
 import numpy as np
+import pandas as pd
 import pytest
 from chromium import PROGRAM, Chromium
 from conftest import make_video
@@ -325,6 +326,24 @@ def test_measures_are_ffmpegs_of_10_bits(deep, tmp_path):
     assert (same["psnr"], same["ssim"]) == (100, 1)
     with pytest.raises(EncoderError, match="bit depth"):
         measure(to_8_bits(decoded), deep, ["psnr"])
+
+
+def test_a_study_measures_in_10_bits(sdr, deep, tmp_path):
+    policies = ("--agent", "libvpx-vbr-mlarf", "--baseline", "libvpx-vbr")
+    how = ("--bitrates", "100,150,220,330", "--cpu-used", 8, "--metrics", "psnr", "--jobs", 1)
+    arguments = ["evaluate", *policies, "--clips", sdr, *how, "--out", tmp_path / "study"]
+    result = CliRunner().invoke(cli.app, [*map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    table = pd.read_parquet(tmp_path / "study" / "encodes.parquet")
+    assert table["bit_depth"].tolist() == [10] * 8
+    luma = slice(SIZE[0] * SIZE[1])
+    found = []
+    for path in (tmp_path / "study" / "encodes").glob("*.ivf"):
+        error = np.square(samples(path)[:, luma].astype(float) - deep.frames[:, luma])
+        found.append((10 * np.log10(1023**2 / error.mean(axis=1))).mean())
+    assert sorted(found) == pytest.approx(sorted(table["psnr"]))
+    page = (tmp_path / "study" / "report.html").read_text()
+    assert f"{table['psnr'].max():.2f}" in page
 
 
 # Files
