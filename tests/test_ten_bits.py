@@ -19,6 +19,7 @@ from vpxrc import (
     Decision,
     EncoderOptions,
     EncodeSession,
+    SessionPool,
     _native,
     cli,
     encode,
@@ -218,6 +219,23 @@ def test_two_of_ffmpegs_decoders_give_the_frames_of_the_encoder(deep):
         np.testing.assert_array_equal(ours, decoded)
     with pytest.raises(EncoderError, match="10 bits per sample, its source 8"):
         decode_vp9(log.stream, *SIZE)
+
+
+def test_both_bit_depths_share_a_pool(pair):
+    pool, options, logs = SessionPool(), EncoderOptions(target_bitrate=60, cpu_used=8), {}
+    names = {pool.open(video, options): video.name for video in pair}
+    while len(pool):
+        number, session = pool.next()
+        if session.frame is not None:
+            session.step(Decision(110))
+        else:
+            logs[names[number]] = session.log()
+            pool.close_session(number)
+    for video in pair:
+        with EncodeSession(video, options) as session:
+            while session.frame is not None:
+                session.step(Decision(110))
+            assert session.log() == logs[video.name]
 
 
 def test_the_quantizer_has_the_steps_of_the_specification():
