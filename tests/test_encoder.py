@@ -24,6 +24,7 @@ from vpxrc import (
     PolicyError,
     SessionPool,
     _native,
+    _native_high,
     _search,
     encode,
     video_from_frames,
@@ -76,7 +77,7 @@ def test_a_record_of_the_log_is_what_stored_logs_have():
     assert RECORD_DTYPE.itemsize == 120
 
 
-@pytest.mark.parametrize("module", [_native, _search])
+@pytest.mark.parametrize("module", [_native, _native_high, _search])
 def test_everything_bound_has_a_docstring(module):
     classes = [value for value in vars(module).values() if inspect.isclass(value)]
     if State in classes:

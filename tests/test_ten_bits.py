@@ -9,6 +9,7 @@ from typing import Any
 import av
 import imageio_ffmpeg
 import numpy as np
+import pandas as pd
 import pytest
 from chromium import PROGRAM, Chromium
 from conftest import make_video
@@ -18,6 +19,7 @@ from vpxrc import (
     Decision,
     EncoderOptions,
     EncodeSession,
+    SessionPool,
     _native,
     cli,
     encode,
@@ -219,6 +221,23 @@ def test_two_of_ffmpegs_decoders_give_the_frames_of_the_encoder(deep):
         decode_vp9(log.stream, *SIZE)
 
 
+def test_both_bit_depths_share_a_pool(pair):
+    pool, options, logs = SessionPool(), EncoderOptions(target_bitrate=60, cpu_used=8), {}
+    names = {pool.open(video, options): video.name for video in pair}
+    while len(pool):
+        number, session = pool.next()
+        if session.frame is not None:
+            session.step(Decision(110))
+        else:
+            logs[names[number]] = session.log()
+            pool.close_session(number)
+    for video in pair:
+        with EncodeSession(video, options) as session:
+            while session.frame is not None:
+                session.step(Decision(110))
+            assert session.log() == logs[video.name]
+
+
 def test_the_quantizer_has_the_steps_of_the_specification():
     # ac_qlookup for 10 bits: the first steps and the last of section 8.6.1.
     steps = np.exp2(log2_steps(10)) * 4
@@ -325,6 +344,24 @@ def test_measures_are_ffmpegs_of_10_bits(deep, tmp_path):
     assert (same["psnr"], same["ssim"]) == (100, 1)
     with pytest.raises(EncoderError, match="bit depth"):
         measure(to_8_bits(decoded), deep, ["psnr"])
+
+
+def test_a_study_measures_in_10_bits(sdr, deep, tmp_path):
+    policies = ("--agent", "libvpx-vbr-mlarf", "--baseline", "libvpx-vbr")
+    how = ("--bitrates", "100,150,220,330", "--cpu-used", 8, "--metrics", "psnr", "--jobs", 1)
+    arguments = ["evaluate", *policies, "--clips", sdr, *how, "--out", tmp_path / "study"]
+    result = CliRunner().invoke(cli.app, [*map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    table = pd.read_parquet(tmp_path / "study" / "encodes.parquet")
+    assert table["bit_depth"].tolist() == [10] * 8
+    luma = slice(SIZE[0] * SIZE[1])
+    found = []
+    for path in (tmp_path / "study" / "encodes").glob("*.ivf"):
+        error = np.square(samples(path)[:, luma].astype(float) - deep.frames[:, luma])
+        found.append((10 * np.log10(1023**2 / error.mean(axis=1))).mean())
+    assert sorted(found) == pytest.approx(sorted(table["psnr"]))
+    page = (tmp_path / "study" / "report.html").read_text()
+    assert f"{table['psnr'].max():.2f}" in page
 
 
 # Files
