@@ -165,6 +165,24 @@ def test_pictures_that_are_not_the_first_stream_are_read_to_their_end(tmp_path, 
     np.testing.assert_array_equal(found.video.frames, ffmpegs_frames(path))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_frames_of_a_camera_with_exif(tmp_path, orientation):
+    """PyAV knows EXIF beside a frame as little as other new kinds; it may turn the frame."""
+    path = tmp_path / "camera.mjpeg"
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "maker"
+    with open(path, "wb") as file:
+        for n in range(3):
+            picture = Image.new("RGB", (96, 80), (60 * n, 90, 40))
+            picture.paste((250, 240, 0), (0, 0, 30, 12))
+            picture.save(file, "JPEG", exif=exif, quality=95)
+    found = decode(path)
+    size = (found.video.width, found.video.height)
+    assert size == ((96, 80) if orientation < 5 else (80, 96))
+    np.testing.assert_array_equal(found.video.frames, ffmpegs_frames(path))
+    assert probe(path).bit_depth == 8
+
+
 # Animated WebP, which the libraries do not decode, but ffmpeg's newer program does
 
 

@@ -19,8 +19,23 @@ _PLANES = 3
 
 def side_data(frame: "VideoFrame", name: str) -> NDArray[np.int32] | None:
     """Return data that goes with a frame as the integers of its C struct; None without."""
-    data: Any = frame.side_data.get(name)
+    try:
+        data: Any = frame.side_data.get(name)
+    except ValueError:  # PyAV gives none where there is a kind that it does not know, such as EXIF
+        _accept_unknown_side_data()
+        data = frame.side_data.get(name)
     return None if data is None else np.frombuffer(bytes(data), np.int32)
+
+
+def _accept_unknown_side_data() -> None:
+    """Make PyAV count kinds of side data that it does not know as one that is not used here."""
+    from av.sidedata.sidedata import Type
+
+    def other(cls: type[Type], value: object) -> Type:
+        return cls.SEI_UNREGISTERED
+
+    # What an enumeration calls for a value without a member (Python's documentation of enum).
+    setattr(Type, "_missing_", classmethod(other))  # noqa: B010 - mypy takes no other way
 
 
 def upright_filters(frame: "VideoFrame") -> list[str]:
