@@ -6,8 +6,8 @@ All arms have the same latent, side information and widths, with random weights:
 cell by cell (as published), the same in slanted lines, a checkerboard, and the improved one, which
 has two networks. Only y is timed, without transforms and without the side information's networks.
 The arms are timed in turn, in seconds of the processor, and the median of their repeats is taken,
-because other processes may share the machine. Then other processes decode the streams with 1 and
-with 3 threads, and the latents have to be the same to the last bit.
+because other processes may share the machine. Other processes decode the streams with 1 and with 3
+threads, and their latents have to be the same to the last bit.
 """
 
 import argparse
@@ -63,11 +63,10 @@ Size = tuple[int, int, int]  # channels, rows and columns of the latent
 
 
 def problem(arm: str, size: Size) -> tuple[ConditionalCoder, Tensor, Tensor]:
-    """Return a coder with random weights, a latent of values of many sizes, and what is known."""
+    """Return a coder with random weights, a latent that suits them, and its side information."""
     n, height, width = size
     torch.manual_seed(0)
-    scales = torch.logspace(-1, 1, n)[:, None, None]
-    y, side = torch.randn(n, height, width) * scales, snap(torch.randn(2 * n, height, width))
+    y, side = torch.randn(n, height, width), snap(torch.randn(2 * n, height, width))
     torch.manual_seed(1)
     return ARMS[arm](n).coder(), y, side
 

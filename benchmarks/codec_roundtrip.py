@@ -47,9 +47,12 @@ def lively(spec: str) -> Codec:
     """Return a codec of random weights whose latents have many values."""
     torch.manual_seed(1)
     model = build(spec)
-    last = [one for one in model.analysis.modules() if isinstance(one, torch.nn.Conv2d)][-1]
+    convolutions = [one for one in model.analysis.modules() if isinstance(one, torch.nn.Conv2d)]
+    last = [one for one in convolutions if one.stride == (2, 2)][-1]
+    # An importance map makes values small.
+    gain = 200.0 if spec.startswith("asymmetric") else 25.0
     with torch.no_grad():
-        last.weight.mul_(4.0 if isinstance(model, VariableModel) else 25.0)
+        last.weight.mul_(4.0 if isinstance(model, VariableModel) else gain)
     return Codec(model, spec)
 
 

@@ -3,7 +3,7 @@
 This is the only module that knows the library ``constriction``.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +16,6 @@ from vpxrc.codecs.frequencies import Table
 from vpxrc.errors import EncoderError, InputError
 
 _stream = constriction.stream
-_CHUNK = 1 << 12  # symbols with a row of their own whose tables are made at once
 _MAX_BITS = 23  # of an escaped number
 
 
@@ -56,25 +55,6 @@ def by_channel(tables: Sequence[Table], cells: int) -> Indexed:
         cells: ``h w``.
     """
     return Indexed(torch.arange(len(tables)).repeat_interleave(cells), tables)
-
-
-@dataclass(frozen=True)
-class PerSymbol:
-    """Symbols with a distribution each.
-
-    Attributes:
-        count: Number of symbols.
-        rows: Returns the table of some of them, with a row for each.
-    """
-
-    count: int
-    rows: Callable[[slice], Table]
-
-    def groups(self) -> Iterator[tuple[Tensor, Table]]:
-        """Yield the symbols in order, some thousands at a time."""
-        for places in torch.split(torch.arange(self.count), _CHUNK):
-            first = int(places[0])
-            yield places, self.rows(slice(first, first + len(places)))
 
 
 def _model(table: Table) -> tuple[Any, tuple[Any, ...]]:

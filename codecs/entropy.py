@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vpxrc.codecs.coder import Indexed, PerSymbol, Tables
+from vpxrc.codecs.coder import Indexed, Tables
 from vpxrc.codecs.frequencies import (
     MAX_SCALE,
     MEAN_STEPS,
@@ -255,7 +255,7 @@ class Mixture:
         """Return the rounded means of the mixtures, and a table for each value."""
         cdfs = [shape.cdf for shape in self.families]
         mixtures = Mixtures(cdfs, *self._split(parameters))
-        return mixtures.centre.double(), PerSymbol(parameters.shape[1], mixtures.rows)
+        return mixtures.centre.double(), mixtures
 
 
 def bounded_scale(raw: Tensor) -> Tensor:

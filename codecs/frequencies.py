@@ -6,7 +6,7 @@ the factorised prior's, which depend on the checkpoint alone.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -57,7 +57,7 @@ def frequencies(cdf: Tensor) -> Tensor:
     inside = cdf - cdf[..., :1]
     whole = torch.full_like(inside[..., :1], 1 << CDF_BITS)
     # As many as there are frequencies are kept back, one for each.
-    bounds = torch.cat([inside, whole], -1) * (TOTAL - cells) >> CDF_BITS
+    bounds = torch.cat([inside, whole], -1).mul_(TOTAL - cells).bitwise_right_shift_(CDF_BITS)
     bounds += torch.arange(cells + 1)
     return bounds.diff(dim=-1)
 
@@ -110,20 +110,20 @@ def scale_tables(cdf: Callable[[float], float], tail: float = TAIL) -> tuple[Tab
     return tuple(tables)
 
 
-REACH = 32  # whole numbers on each side of a mixture's centre that its table covers
+# Whole numbers on each side of a mixture's centre that its table covers: the first that is enough.
+REACHES = (8, 16, 32)
+RARE = 2.0**-14  # probability on a side for which no table is made wider
 WEIGHT_BITS = 12  # of a softmax
-_FINE = 2 * REACH + 2  # whole numbers on each side for which a distribution function is kept
-_BOUNDS = 2 * REACH + 2  # of the cells of a mixture's table
+_FINE = 2 * REACHES[-1] + 2  # whole numbers on each side for which a distribution function is kept
+_CHUNK = 1 << 12  # mixtures whose tables are made at once
 
 
 @cache
-def _windows(cdf: Callable[[float], float]) -> Tensor:
-    """Return all runs of values of a distribution function at distances of 1.
+def _values(cdf: Callable[[float], float]) -> Tensor:
+    """Return a distribution function, ``[64, 16, 264]``, whole numbers of ``2^-24`` in float64.
 
-    Returns:
-        ``[64, 16, n, 66]``, whole numbers of ``2^-24`` in float64: for each scale and each
-        sixteenth, the runs that start at ``-132 .. 66`` whole numbers. Beyond ``+-66`` the value
-        is that of the end. It is a view of one value for each scale, sixteenth and number.
+    The value is that at ``number + sixteenth / 16`` for each scale, for each sixteenth, and for the
+    whole numbers ``-132..131``. Beyond ``+-66`` it is that of the end.
     """
     steps = range(-_FINE * MEAN_STEPS, _FINE * MEAN_STEPS + 1)
     rows = [
@@ -132,7 +132,16 @@ def _windows(cdf: Callable[[float], float]) -> Tensor:
     values = fixed(torch.tensor(rows, dtype=torch.float64)).double()
     at = torch.arange(-2 * _FINE, 2 * _FINE)[None] * MEAN_STEPS + torch.arange(MEAN_STEPS)[:, None]
     reach = _FINE * MEAN_STEPS
-    return values[:, at.clamp(-reach, reach) + reach].unfold(-1, _BOUNDS, 1)
+    return values[:, at.clamp(-reach, reach) + reach]
+
+
+@cache
+def _spreads(cdf: Callable[[float], float]) -> Tensor:
+    """Return how many sixteenths from its mean a distribution of each scale is rare, ``[64]``."""
+    scales = next(u / 8 for u in range(1000) if cdf(-u / 8) < RARE)
+    return torch.tensor(
+        [math.ceil(scales * scale_of(index) * MEAN_STEPS) for index in range(NUM_SCALES)]
+    )
 
 
 @cache
@@ -152,7 +161,10 @@ def mixture_weights(logits: Tensor) -> Tensor:
 
 
 class Mixtures:
-    """Mixtures of distributions of several families, and their tables.
+    """Mixtures of distributions of several families; their tables are those of the coder.
+
+    Attributes:
+        centre: ``[n]``, int64, the rounded means; tables are for the distance from them.
 
     Args:
         cdfs: The distribution function for scale 1 of each of F families.
@@ -170,28 +182,41 @@ class Mixtures:
         means: Tensor,
         log_scales: Tensor,
     ) -> None:
-        components = logits.shape[1]
-        self._cdfs = [cdf for cdf in cdfs for _ in range(components)]
+        scales = scale_index(log_scales)
+        spreads = torch.stack([_spreads(cdf)[one] for cdf, one in zip(cdfs, scales, strict=True)])
         within = mixture_weights(logits.transpose(0, 1)).transpose(0, 1)
         # Both softmaxes sum to 2^12, so that all weights of a mixture sum to 2^24.
         weights = (mixture_weights(families)[:, None] * within).flatten(0, 1)
         sixteenths = (means.double() * MEAN_STEPS).round().long().flatten(0, 1)
         whole = MEAN_STEPS << 2 * WEIGHT_BITS
         self.centre = ((weights * sixteenths).sum(0) + whole // 2) // whole
-        self._scales = scale_index(log_scales).flatten(0, 1)
-        start = (self.centre - REACH) * MEAN_STEPS - MEAN_STEPS // 2 - sixteenths
-        place = (start // MEAN_STEPS).clamp(-2 * _FINE, 2 * _FINE - _BOUNDS)
-        self._places, self._sixteenths = place + 2 * _FINE, start % MEAN_STEPS
-        self._weights = weights.double()
+        start = self.centre * MEAN_STEPS - MEAN_STEPS // 2 - sixteenths
+        # Distributions of little weight are left to the escape, where they are far away.
+        need = (start.abs() + spreads.flatten(0, 1)) * (weights >> WEIGHT_BITS > 0)
+        self._need = need.amax(0).add_(MEAN_STEPS - 1) // MEAN_STEPS
+        self._cdfs = [cdf for cdf in cdfs for _ in range(logits.shape[1])]
+        self._scales, self._weights = scales.flatten(0, 1), weights.double()
+        self._places, self._sixteenths = start // MEAN_STEPS, start % MEAN_STEPS
 
-    def rows(self, which: slice) -> Table:
-        """Return a table for the distance from the centre, with a row for each mixture."""
-        scales, sixteenths, places, weights = (
-            one[:, which] for one in (self._scales, self._sixteenths, self._places, self._weights)
+    def groups(self) -> Iterator[tuple[Tensor, Table]]:
+        """Yield places ``[k]`` (int64) among the mixtures, and their tables, a row for each."""
+        reaches = torch.bucketize(self._need, torch.tensor(REACHES[:-1]))
+        for number, reach in enumerate(REACHES):
+            every = (reaches == number).nonzero()[:, 0]
+            for which in torch.split(every, _CHUNK):
+                if len(which):
+                    yield which, self.tables(which, reach)
+
+    def tables(self, which: Tensor, reach: int) -> Table:
+        """Return the tables of some mixtures, for distances up to ``reach`` from the centre."""
+        bounds = 2 * reach + 2
+        scales, sixteenths, weights = (
+            one[:, which] for one in (self._scales, self._sixteenths, self._weights)
         )
-        cdf = torch.zeros(scales.shape[1], _BOUNDS, dtype=torch.float64)
+        places = (self._places[:, which] + (2 * _FINE - reach)).clamp(0, 4 * _FINE - bounds)
+        cdf = torch.zeros(len(which), bounds, dtype=torch.float64)
         for k, function in enumerate(self._cdfs):
             # Whole numbers up to 2^48, which float64 adds exactly.
-            part = _windows(function)[scales[k], sixteenths[k], places[k]]
-            cdf.addcmul_(part, weights[k][:, None])
-        return Table(-REACH, frequencies(cdf.long() >> 2 * WEIGHT_BITS))
+            runs = _values(function).unfold(-1, bounds, 1)
+            cdf.addcmul_(runs[scales[k], sixteenths[k], places[k]], weights[k][:, None])
+        return Table(-reach, frequencies(cdf.long() >> 2 * WEIGHT_BITS))

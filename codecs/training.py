@@ -141,6 +141,15 @@ class Learner:
             self.rows.append({"step": self.step, **means})
             self._sums = {}
 
+    def summary(self) -> dict[str, Any]:
+        """Return how far the training is, as JSON takes it."""
+        return {
+            "steps": self.step,
+            "seconds": round(self.seconds, 1),
+            "skipped": self.skipped,
+            "last": self.rows[-1],
+        }
+
     def save_state(self, path: Path, key: str) -> None:
         """Write everything that :meth:`load_state` needs to go on."""
         state = {
@@ -407,18 +416,14 @@ def train(
         waiting = batches.waited / max(time.monotonic() - begun, 1e-9)
     if stop < config.steps:
         learner.save_state(state, key)
-    summary = {
-        "output": str(out),
-        "codec": config.codec,
-        "pictures": len(pictures),
-        "steps": learner.step,
-        "seconds": round(learner.seconds, 1),
-        "waiting": waiting,
-        "skipped": learner.skipped,
-        "last": learner.rows[-1],
-    }
     _write(learner, crops, out, settings)
     if stop == config.steps:
         with contextlib.suppress(OSError):
             state.unlink(missing_ok=True)
-    return summary
+    return {
+        "output": str(out),
+        "codec": config.codec,
+        "pictures": len(pictures),
+        "waiting": waiting,
+        **learner.summary(),
+    }

@@ -17,7 +17,7 @@ pytest.importorskip("constriction")
 from torch.nn import functional  # noqa: E402
 
 from vpxrc.codecs.channel_mask import ChannelMask  # noqa: E402
-from vpxrc.codecs.coder import Decoder, Encoder, Indexed, PerSymbol  # noqa: E402
+from vpxrc.codecs.coder import Decoder, Encoder, Indexed  # noqa: E402
 from vpxrc.codecs.contexts import Checkerboard, Raster, all_cells, padded  # noqa: E402
 from vpxrc.codecs.enhancement import (  # noqa: E402
     Enhancement,
@@ -344,7 +344,7 @@ def test_mixture_tables_are_scipys(families):
     means[:, 0, :5] = 300.0  # so far away that nothing is left in the table
     means[:, 1, 5:10] = -90.0
     mixtures = Mixtures([one.cdf for one in families], outer, logits, means, log_scales)
-    table, centre = mixtures.rows(slice(0, n)), mixtures.centre.numpy()
+    table, centre = mixtures.tables(torch.arange(n), 32), mixtures.centre.numpy()
 
     def softmax(logits, axis):
         # On the grid of the logits.
@@ -366,11 +366,28 @@ def test_mixture_tables_are_scipys(families):
     assert far.max() < 0.01
     whole = (weights[..., 0] * means.numpy()).sum((0, 1))
     assert np.abs(centre - whole)[10:].max() < 0.51
-    some = mixtures.rows(slice(20, 25))
-    assert torch.equal(some.frequencies, table.frequencies[20:25])
+    places = []
+    for which, some in mixtures.groups():
+        places += which.tolist()
+        # The same cells; what a smaller table leaves out is rare.
+        middle = table.frequencies[which, 32 + some.lowest : 33 - some.lowest]
+        assert (some.frequencies[:, :-1] - middle).abs().max() <= 2
+        if some.lowest > -32:
+            assert some.frequencies[:, -1].max() < 2 * 10 * 2**-12 * TOTAL
+    assert sorted(places) == list(range(n))
 
 
 # The coder
+
+
+class Rows:
+    """Distributions of symbols that have one each."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def groups(self):
+        yield torch.arange(len(self.table.frequencies)), self.table
 
 
 def test_coder_returns_what_it_was_given_tails_included():
@@ -384,10 +401,10 @@ def test_coder_returns_what_it_was_given_tails_included():
     more = torch.tensor([-4, 3, 900])
     encoder = Encoder()
     encoder.add(symbols, Indexed(index, tables))
-    encoder.add(more, PerSymbol(3, lambda which: Table(-4, rows[which])))
+    encoder.add(more, Rows(Table(-4, rows)))
     decoder = Decoder(encoder.finish())
     assert torch.equal(decoder.take(5000, Indexed(index, tables)), symbols)
-    assert torch.equal(decoder.take(3, PerSymbol(3, lambda which: Table(-4, rows[which]))), more)
+    assert torch.equal(decoder.take(3, Rows(Table(-4, rows))), more)
     decoder.finish()
 
 

@@ -54,8 +54,10 @@ def tiny(name):
     model = TINY[name]()
     gain = 4.0 if name == "multirate" else 25.0
     with torch.no_grad():
-        last = [one for one in model.analysis.modules() if isinstance(one, torch.nn.Conv2d)][-1]
-        last.weight.mul_(gain)
+        convolutions = [one for one in model.analysis.modules() if isinstance(one, torch.nn.Conv2d)]
+        last = [one for one in convolutions if one.stride == (2, 2)][-1]
+        # An importance map makes values small.
+        last.weight.mul_(200.0 if name == "asymmetric" else gain)
         for name_, weight in model.named_parameters():
             if "latent" in name_ and name_.endswith("weight"):
                 weight.mul_(2.0)  # else all distributions are nearly the same
