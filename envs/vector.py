@@ -59,8 +59,11 @@ class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
     ) -> None:
         self.closed = True  # nothing has to be closed yet, should one of these raise
         self.num_envs = check_integer("num_envs", num_envs, 1)
-        self.batch_size = check_integer("batch_size", batch_size or num_envs, 1, num_envs)
+        asked = num_envs if batch_size is None else batch_size
+        self.batch_size = check_integer("batch_size", asked, 1, num_envs)
         self._mode = _mode(autoreset_mode)
+        if max_episode_steps is not None:
+            check_integer("max_episode_steps", max_episode_steps, 1)
         self._max_steps = max_episode_steps
         self.metadata = {**type(self).metadata, "autoreset_mode": self._mode}
         env = self.single(*arguments, **options)
