@@ -97,7 +97,7 @@ class GainReward:
         if video.content_hash not in self._prepared and curve:
             return
         self._prepared.add(video.content_hash)
-        if not set(anchors(options.target_bitrate)) <= curve.keys():
+        if not set(anchors(video, options.target_bitrate)) <= curve.keys():
             pair = reference_pair(video, options)
             for encode in pair:
                 self._take(encode, curve_slope(*pair))

@@ -248,6 +248,7 @@ class EncodeEnv(gymnasium.Env[Seen, Any]):
             episode: The episode.
             options: What ``draw`` returned for it.
         """
+        self._process = os.getpid()
         self._episode = episode
         self._played = Played(episode.session.video.name, options)
 

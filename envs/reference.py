@@ -24,7 +24,6 @@ _FORMAT = 1  # of the cached files, and of what is in them
 _TYPICAL_SLOPE = 3.0  # dB per doubling of the bits
 _SLOPES = (3.0, 10.0)  # dB per doubling; beyond, it is noise
 _CLOSE = 0.1  # doublings between two encodes, below which their slope is noise
-_HIGHEST = 2_000_000  # kbit/s, the highest target
 _KEPT = 256  # encodes that a process keeps in memory
 _memory: OrderedDict[str, "ReferenceEncode"] = OrderedDict()
 
@@ -86,12 +85,14 @@ def reference_options(options: EncoderOptions) -> EncoderOptions:
     return make_policy("libvpx-vbr").options(options)
 
 
-def anchors(target_bitrate: int) -> tuple[int, int]:
+def anchors(video: Video, target_bitrate: int) -> tuple[int, int]:
     """Return two neighbouring powers of 2, in kbit/s, of which the first is not above a target.
 
-    Any range of targets has few of them, so few encodes are needed.
+    Any range of targets has few of them, so few encodes are needed. Above one bit per pixel, where
+    libvpx soon has nothing left to spend bits on, they stay the same.
     """
-    low = 1 << (min(target_bitrate, _HIGHEST // 2).bit_length() - 1)
+    highest = max(round(video.width * video.height * float(video.fps) / 1000), 1)
+    low = 1 << (min(target_bitrate, highest).bit_length() - 1)
     return low, 2 * low
 
 
@@ -133,7 +134,7 @@ def reference_pair(
     """Return the encodes at both :func:`anchors` of a target."""
     low, high = (
         reference_encode(video, dataclasses.replace(options, target_bitrate=target))
-        for target in anchors(options.target_bitrate)
+        for target in anchors(video, options.target_bitrate)
     )
     return low, high
 

@@ -1,5 +1,6 @@
 """Many environments in one process, each encode on a native thread of its own."""
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -59,8 +60,11 @@ class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
     ) -> None:
         self.closed = True  # nothing has to be closed yet, should one of these raise
         self.num_envs = check_integer("num_envs", num_envs, 1)
-        self.batch_size = check_integer("batch_size", batch_size or num_envs, 1, num_envs)
+        asked = num_envs if batch_size is None else batch_size
+        self.batch_size = check_integer("batch_size", asked, 1, num_envs)
         self._mode = _mode(autoreset_mode)
+        if max_episode_steps is not None:
+            check_integer("max_episode_steps", max_episode_steps, 1)
         self._max_steps = max_episode_steps
         self.metadata = {**type(self).metadata, "autoreset_mode": self._mode}
         env = self.single(*arguments, **options)
@@ -73,6 +77,7 @@ class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         self._reward_shape = getattr(env, "reward_space", np.zeros(())).shape
         self._batch: Any = create_empty_array(env.observation_space, num_envs, fn=np.zeros)
         self._pool = EpisodePool[Any](env.timeout)
+        self._process = os.getpid()
         self._starting: dict[int, EncoderOptions] = {}  # of episodes without a first observation
         self._acting: set[int] = set()  # environments that have been answered
         self._steps = np.zeros(num_envs, np.int64)
@@ -110,6 +115,7 @@ class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         mask = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, np.bool_)))
         if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
             raise InputError(f"reset_mask must be bool [{self.num_envs}]")
+        self._leave_parent()
         started = np.flatnonzero(mask).tolist()
         self._seed(seed, started)
         infos: dict[str, Any] = {}
@@ -163,6 +169,7 @@ class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         """
         if self._mode is not AutoresetMode.NEXT_STEP:
             raise InputError("send and recv need autoreset_mode NextStep")
+        self._leave_parent()
         everyone = range(self.num_envs)
         self._seed(seed, everyone)
         self._start(everyone, options)
@@ -258,6 +265,13 @@ class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
 
     # What these have in common
 
+    def _leave_parent(self) -> None:
+        """In a forked child, which has the parent's pool without its threads, begin anew."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._pool = EpisodePool[Any](self.envs[0].timeout)
+            self._end_all()
+
     def _seed(self, seed: int | Sequence[int | None] | None, chosen: Iterable[int]) -> None:
         if seed is None or isinstance(seed, int | np.integer):
             seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
@@ -294,6 +308,8 @@ class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         """Act, or start the next episode where one has ended."""
         if len(actions) != len(chosen):
             raise InvalidAction(f"{len(actions)} actions for {len(chosen)} environments")
+        if self._process != os.getpid():
+            raise ResetNeeded("this process is a fork, whose encoders do not run: call reset()")
         answers: dict[int, Any] = {}
         for action, i in zip(actions, chosen, strict=True):
             if i in self._acting or self.envs[i].episode is None:

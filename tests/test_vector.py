@@ -1,6 +1,7 @@
 """Many encodes at once give, bit for bit, what one after the other gives."""
 
 import copy
+import multiprocessing
 from typing import Any, SupportsFloat
 
 import gymnasium
@@ -255,6 +256,34 @@ def test_its_environments_can_be_copied_and_it_cannot():
         observation, reward, *_ = one.step(action)
         assert np.array_equal(observation, observations[i]) and reward == rewards[i]
         one.close()
+    env.close()
+
+
+def _reset_in_child(env, queue):
+    try:
+        env.step([120, 120])
+    except ResetNeeded as error:
+        queue.put(str(error))
+    queue.put(env.reset(seed=3)[0].tolist())
+    queue.put(env.step([120, 130])[0].tolist())
+    queue.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_begins_anew():
+    env = RateControlVectorEnv(2, **ARGUMENTS, dependency=False)
+    env.reset(seed=1)
+    env.step([120, 120])
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_reset_in_child, args=(env, queue))
+    child.start()
+    complaint, *found = [queue.get(timeout=60) for _ in range(3)]
+    child.join(60)
+    assert child.exitcode == 0
+    assert "is a fork" in complaint
+    env.step([120, 120])  # the parent's go on
+    assert found == [env.reset(seed=3)[0].tolist(), env.step([120, 130])[0].tolist()]
     env.close()
 
 
