@@ -450,8 +450,8 @@ def main() -> None:
             word, reason = verdict(row)
             reason = reason.replace(str(path), "IN").replace("|", "/")
             about = {"source": source, "file": path.name, "verdict": word, "reason": reason}
-            flat: dict[str, Any] = pd.json_normalize(row).to_dict("records")[0]
-            rows.append({**about, **flat})
+            flat = pd.json_normalize(row).iloc[0].to_dict()
+            rows.append(about | {str(name): value for name, value in flat.items()})
             bar.update(task, advance=1)
     frame = pd.DataFrame(rows)
     with atomic_write(arguments.out / "files.parquet") as temporary:
