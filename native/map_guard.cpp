@@ -38,7 +38,7 @@ std::mutex &changing() {
 std::atomic<Watched *> first{nullptr};
 // The handlers that ours took the place of: at its last installation, and at its first.
 struct sigaction before{}, oldest{};
-std::atomic<uintptr_t> passing{0};  // the thread that is in pass_on()
+std::atomic<uintptr_t> passing{0};       // the thread that is in pass_on()
 std::atomic<uintptr_t> last_address{0};  // of the last read that pass_on() was given
 std::atomic<int> times_in_turn{0};       // that it was given this address
 constexpr int most_times_in_turn = 16;
@@ -54,8 +54,8 @@ Watched *find(uintptr_t address) {
 //
 // faulthandler raises the signal again for the handler that it found. Where it was enabled after
 // our first installation and before our last one, that is ours again, and the oldest has its turn.
-// A handler that returns without a change, as faulthandler's does once it is disabled, would have the
-// same read fail for ever: after some times in turn the signal ends the process.
+// A handler that returns without a change, as faulthandler's does once it is disabled, would have
+// the same read fail for ever: after some times in turn the signal ends the process.
 void pass_on(int signal, siginfo_t *info, void *context) {
   const auto thread = uintptr_t(pthread_self());
   const struct sigaction &next = passing.exchange(thread) == thread ? oldest : before;
