@@ -96,7 +96,7 @@ def test_an_editable_install_and_a_wheel_have_the_same_key(copy, monkeypatch):
     assert provenance.package_files().keys() == here.keys()
     assert provenance.causes() == code
     assert {"__init__.py", "agents/imitation/imitation.safetensors"} < here.keys()
-    assert sum(name.startswith(("_native.", "_search.")) for name in here) == 2
+    assert sum(name.startswith(("_native.", "_native_high.", "_search.")) for name in here) == 3
 
 
 @pytest.mark.parametrize("name", modules())
@@ -108,7 +108,7 @@ def test_a_module_is_in_the_key_unless_it_shows_results(edit, name):
 
 def test_extensions_and_networks_and_new_modules_are_in_the_key(edit, copy):
     names = [path.relative_to(copy).as_posix() for path in copy.rglob("*.so")]
-    assert len(names) == 2
+    assert len(names) == 3
     names += ["agents/imitation/imitation.safetensors", "new.py", "codecs/new.py", "envs/cli.py"]
     seen = [provenance.causes()]
     for name in names:
