@@ -27,8 +27,8 @@ from vpxrc.media.ffmpeg import ffmpeg_program
 from vpxrc.storage import atomic_write
 
 CLIPS = {  # name: size, rate, seconds, and whether it is encoded, too
-    "320x180, 75 frames": ("320x180", 25, 3, True),
     "1280x720, 100 frames": ("1280x720", 25, 4, False),
+    "320x180, 75 frames": ("320x180", 25, 3, True),
 }
 CODECS = (
     "-c:v",

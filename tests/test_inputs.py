@@ -1,5 +1,6 @@
 """Files of all kinds in, judged by what ffmpeg's own program makes of them; docs/inputs.md."""
 
+import gc
 import json
 import os
 import struct
@@ -181,6 +182,17 @@ def test_frames_of_a_camera_with_exif(tmp_path, orientation):
     assert size == ((96, 80) if orientation < 5 else (80, 96))
     np.testing.assert_array_equal(found.video.frames, ffmpegs_frames(path))
     assert probe(path).bit_depth == 8
+
+
+def test_frames_are_let_go_one_by_one(film):
+    """Data beside a frame keep it in a cycle of references, which only the collector ends."""
+    gc.collect()
+    gc.disable()
+    try:
+        assert decode(film).video.num_frames == 25
+        assert gc.collect() < 25
+    finally:
+        gc.enable()
 
 
 # Animated WebP, which the libraries do not decode, but ffmpeg's newer program does

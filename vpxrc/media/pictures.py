@@ -94,6 +94,8 @@ class Pictures:
         self._bit_depth = bit_depth
         self._graph: Graph | None = None
         self._made_for: tuple[object, ...] | None = None  # what the graph was made for
+        self._rotation: int | None = None  # of the frame before
+        self._upright: list[str] = []
         self.size: tuple[int, int] | None = None
         self.num_interlaced = 0
 
@@ -104,7 +106,11 @@ class Pictures:
         filters = ["bwdif=mode=send_frame:deint=interlaced"] * bool(
             self._deinterlace and self.num_interlaced
         )
-        filters += upright_filters(frame)
+        # Data beside a frame are looked at only where they are new: they keep the frame, in a cycle
+        # of references, until Python looks for cycles, which is 100 frames later.
+        if frame.rotation != self._rotation:
+            self._rotation, self._upright = frame.rotation, upright_filters(frame)
+        filters += self._upright
         is_scaled = self._asked != (None, None) or self.size not in (
             None,
             (frame.width, frame.height),
