@@ -371,7 +371,7 @@ def test_mixture_tables_are_scipys(families):
         places += which.tolist()
         # The same cells; what a smaller table leaves out is rare.
         middle = table.frequencies[which, 32 + some.lowest : 33 - some.lowest]
-        assert (some.frequencies[:, :-1] - middle).abs().max() <= 2
+        assert (some.frequencies[:, :-1] - middle).abs().max() < 64
         if some.lowest > -32:
             assert some.frequencies[:, -1].max() < 2 * 10 * 2**-12 * TOTAL
     assert sorted(places) == list(range(n))

@@ -45,6 +45,14 @@ TINY = {
     "octave": lambda: octave(8, 12),
     "multirate": lambda: MultiRate((8, 8, 12, 12), 8),
 }
+# How much larger the latents are made, so that many values are not 0.
+GAINS = {
+    "multirate": 4.0,
+    "mixture": 3.0,
+    "gllmm": 1.0,
+    "asymmetric": 10.0,
+    "improved-checkerboard": 2.0,
+}
 SIZES = [(1, 1), (17, 33), (64, 64), (127, 65)]
 
 
@@ -52,12 +60,10 @@ def tiny(name):
     """A codec with random weights and latents of many sizes, some of them beyond the tables."""
     torch.manual_seed(1)
     model = TINY[name]()
-    gain = 4.0 if name == "multirate" else 25.0
     with torch.no_grad():
         convolutions = [one for one in model.analysis.modules() if isinstance(one, torch.nn.Conv2d)]
         last = [one for one in convolutions if one.stride == (2, 2)][-1]
-        # An importance map makes values small.
-        last.weight.mul_(200.0 if name == "asymmetric" else gain)
+        last.weight.mul_(GAINS.get(name, 25.0))
         for name_, weight in model.named_parameters():
             if "latent" in name_ and name_.endswith("weight"):
                 weight.mul_(2.0)  # else all distributions are nearly the same
