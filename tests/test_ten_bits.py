@@ -283,7 +283,7 @@ def test_the_dependency_model_sees_8_bits(pair):
 def test_observations_are_those_of_8_bits(pair):
     seen = []
     for video in pair:
-        env = RateControlEnv([video], 60, cpu_used=4)
+        env = RateControlEnv([video], 60, observation="dict", cpu_used=4)
         observation, _ = env.reset(seed=1)
         for _ in range(6):
             observation, *_ = env.step(140)
