@@ -619,3 +619,8 @@ def test_a_set_is_the_same_as_its_folder(monkeypatch, name):
     assert clips == load_clips(SHARED / name)
     for clip in clips[:: len(clips) // 3]:
         assert clip.open().content_hash == listed[clip.sha256].content_hash
+
+
+def test_a_clip_of_the_package_is_known_by_its_name_alone():
+    names = [clip.name for name in clip_sets() for clip in load_clips(name)]
+    assert len(set(names)) == len(names)
