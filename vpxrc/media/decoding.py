@@ -32,7 +32,7 @@ from vpxrc.media.reading import Reading, check_file
 from vpxrc.media.timing import at_rate, complete, find_timing
 from vpxrc.storage import cache_dir, sha256_file
 
-CACHE_FORMAT = 4
+CACHE_FORMAT = 5
 
 
 @dataclass(frozen=True)
