@@ -457,6 +457,8 @@ def main() -> None:
             word, reason = verdict(row)
             reason = reason.replace(str(path), "IN").replace("|", "/")
             about = {"source": source, "file": path.name, "verdict": word, "reason": reason}
+            for name in {"message", "ffmpeg_error"} & row.keys():
+                row[name] = row[name].replace(str(path), "IN")
             rows.append(about | pd.json_normalize(row).to_dict("records")[0])
             bar.update(task, advance=1)
     frame = pd.DataFrame(rows)
