@@ -414,9 +414,14 @@ def files_below(folders: list[Path]) -> Iterator[tuple[str, Path]]:
                     yield folder.name, path
 
 
+def note_of(out: Path, path: Path) -> Path:
+    """Return where the result of a file is kept."""
+    return out / "files" / f"{sha256_file(path)[:24]}.json"
+
+
 def kept(out: Path, path: Path, limits: Limits) -> dict[str, Any]:
     """Return what became of a file, from the last time where that is known."""
-    note = out / "files" / f"{sha256_file(path)[:24]}.json"
+    note = note_of(out, path)
     with suppress(OSError, ValueError):
         row: dict[str, Any] = json.loads(note.read_text())
         if not row.get("skipped") or row["pixels"] > limits.read:
@@ -435,6 +440,7 @@ def main() -> None:
     )
     parser.add_argument("--coded", type=float, default=2e5, metavar="PIXELS", help="at full size")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--kept", action="store_true", help="only files whose result is kept")
     parser.add_argument("--json", action="store_true", help="print JSON, and show no progress")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -442,7 +448,9 @@ def main() -> None:
     PROCESSES.set_forkserver_preload(["av", "pandas", "vpxrc.cli.common", "vpxrc.transcoding"])
     # Small files first: most kinds of files are among them.
     found = sorted(files_below(arguments.folders), key=lambda one: one[1].stat().st_size)
-    rows = []
+    if arguments.kept:
+        found = [one for one in found if note_of(arguments.out, one[1]).exists()]
+    rows: list[dict[Any, Any]] = []
     with progress_bar(arguments.json) as bar, ThreadPoolExecutor(arguments.jobs) as pool:
         task = bar.add_task("files", total=len(found))
         results = pool.map(lambda one: kept(arguments.out, one[1], limits), found)
@@ -450,6 +458,8 @@ def main() -> None:
             word, reason = verdict(row)
             reason = reason.replace(str(path), "IN").replace("|", "/")
             about = {"source": source, "file": path.name, "verdict": word, "reason": reason}
+            for name in {"message", "ffmpeg_error"} & row.keys():
+                row[name] = row[name].replace(str(path), "IN")
             flat = pd.json_normalize(row).iloc[0].to_dict()
             rows.append(about | {str(name): value for name, value in flat.items()})
             bar.update(task, advance=1)

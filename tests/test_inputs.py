@@ -162,7 +162,8 @@ def test_pictures_that_are_not_the_first_stream_are_read_to_their_end(tmp_path, 
     with av.open(path) as container:
         assert container.streams.audio[0].index < container.streams.video[0].index
     found = decode(path)
-    assert found.video.num_frames == found.video.fps == 25 and not found.notes
+    assert found.video.num_frames == found.video.fps == 25
+    assert not found.notes
     np.testing.assert_array_equal(found.video.frames, ffmpegs_frames(path))
 
 
@@ -182,6 +183,16 @@ def test_frames_of_a_camera_with_exif(tmp_path, orientation):
     assert size == ((96, 80) if orientation < 5 else (80, 96))
     np.testing.assert_array_equal(found.video.frames, ffmpegs_frames(path))
     assert probe(path).bit_depth == 8
+
+
+@pytest.mark.parametrize("left", [2, 26])
+def test_pixels_that_a_stream_leaves_out_at_the_left(tmp_path, left):
+    path = tmp_path / "cropped.mp4"
+    crop = f"h264_metadata=crop_left={left}:crop_right=10:crop_top=6"
+    ffmpeg(*PICTURES, *X264, "-pix_fmt", "yuv420p", "-bsf:v", crop, path)
+    found = decode(path)
+    assert (found.video.width, found.video.height) == (96 - left - 10, 74)
+    np.testing.assert_array_equal(found.video.frames, ffmpegs_frames(path))
 
 
 def test_frames_are_let_go_one_by_one(film):
@@ -213,7 +224,8 @@ def animated_webp(path: Path, durations: Any, alpha: int = 255, **options: Any) 
 def test_animated_webp(tmp_path, lossless):
     path = animated_webp(tmp_path / "a.webp", 40, lossless=lossless)
     found = decode(path)
-    assert found.video.fps == 25 and not found.notes
+    assert found.video.fps == 25
+    assert not found.notes
     expected = ffmpegs_frames(path)
     assert len(expected) == found.video.num_frames == 8
     # Two decoders' ways to fill in the colours of lossy frames.

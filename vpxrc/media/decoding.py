@@ -35,7 +35,7 @@ from vpxrc.media.reading import Reading, check_file
 from vpxrc.media.timing import at_rate, complete, find_timing
 from vpxrc.storage import cache_dir, sha256_file
 
-CACHE_FORMAT = 5
+CACHE_FORMAT = 6
 #: Options of an output of ffmpeg that has all frames of a stream as they are.
 Y4M = {"format": "yuv4mpegpipe", "fps_mode": "passthrough", "strict": "unofficial"}
 

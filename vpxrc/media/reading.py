@@ -98,6 +98,8 @@ class Reading:
             video = videos[0]
             if video.codec_context is None:  # in spite of PyAV's types
                 raise InputError(f"{path}: there is no decoder for its video")
+            # Else pixels that a stream leaves out at the left stay, up to an aligned address.
+            video.codec_context.flags |= av.codec.context.Flags.unaligned
             self.video: VideoStream = video
             self.num_others = len(videos) - 1
             self._opened = opened.pop_all()
