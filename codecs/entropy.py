@@ -230,8 +230,8 @@ class Mixture:
         inner = 3 * count * self.components
         families = parameters[inner:] if count > 1 else torch.zeros_like(parameters[:1])
         parts = torch.unflatten(parameters[:inner], 0, (count, 3, self.components))
-        logits, means, scales = parts.unbind(1)
-        return families, logits, means, scales
+        logits, means, raw = parts.unbind(1)
+        return families, logits, means, raw
 
     def likelihood(self, y: Tensor, parameters: Tensor) -> Tensor:
         """Return the probability of unit cells around ``y``."""
