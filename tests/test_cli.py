@@ -151,7 +151,7 @@ def test_datasets(clip):
     assert more["here"] + more["to_download"] + more["missing"] == more["clips"] == 84
     assert sum(more["licences"].values()) == 84 and 29 < more["megabytes"] < 30
     listing = run("datasets").stdout
-    assert "eval     9      17.9" in listing and "licences of train: MIT" in listing
+    assert re.search(r"^eval +9 +17\.9 ", listing, re.M) and "licences of train: MIT" in listing
     assert "needs the name of a set" in complaint("datasets", "--download")
     rows = json.loads(run("datasets", "samples", "--json").stdout)
     assert [row["name"] for row in rows] == [one.name for one in load_clips("samples")]
@@ -252,7 +252,7 @@ def test_bad_options_of_encode(clip, tmp_path, monkeypatch, changes, words):
         ({"--agent": "magic"}, "unknown policy 'magic': choose from constant-q"),
         ({"--baseline": "magic"}, "unknown policy 'magic': choose from constant-q"),
         ({"--metrics": "psnr,mos"}, f"unknown metric 'mos': choose from {', '.join(METRICS)}"),
-        ({"--clips": "nowhere"}, "unknown set 'nowhere': choose from eval, samples"),
+        ({"--clips": "nowhere"}, "unknown set 'nowhere': choose from eval, medium-test"),
         ({"--clips": "no/where"}, "no such file or folder"),
         ({"--bitrates": "20,40,80"}, "at least 4"),
         ({"--bitrates": "20,40,80,0"}, "not 0"),

@@ -22,7 +22,7 @@ def environments() -> str:
     """Return the specification of every environment: the docstrings of the classes."""
     parts = []
     for spec in registry.values():
-        if not spec.id.startswith("vpxrc/"):
+        if not spec.id.startswith("vpxrc/") or spec.kwargs:  # earlier versions have arguments
             continue
         name = str(spec.entry_point).rpartition(":")[2]
         doc = inspect.getdoc(getattr(vpxrc.envs, name))
