@@ -16,20 +16,20 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import argparse  # noqa: E402
-import json  # noqa: E402
-import statistics  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import mctx  # noqa: E402
-import numpy as np  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
+import jax
+import jax.numpy as jnp
+import mctx
+import numpy as np
+from numpy.typing import NDArray
 
-from vpxrc.agents.muzero.network import EPSILON, OUTCOMES, Network, shapes  # noqa: E402
-from vpxrc.agents.muzero.search import Root, SearchOutput, gumbel_muzero_search  # noqa: E402
+from vpxrc.agents.muzero.network import EPSILON, OUTCOMES, Network, shapes
+from vpxrc.agents.muzero.search import Root, SearchOutput, gumbel_muzero_search
 
 Array = NDArray[np.float32]
 HIDDEN, ACTIONS, SIMULATIONS = 64, 9, 50

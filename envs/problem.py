@@ -178,8 +178,8 @@ class EncodeEnv(gymnasium.Env[Seen, Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return everything but what encodes at the moment: of it, the decisions."""
-        self.np_random  # noqa: B018 - it is made when it is first asked for
-        return {**self.__dict__, "problem": None, "_episode": None}
+        generator = self.np_random  # made when it is first asked for; here for both
+        return {**self.__dict__, "_np_random": generator, "problem": None, "_episode": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what ``__getstate__`` returned."""

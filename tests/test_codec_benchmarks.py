@@ -10,12 +10,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("constriction")
 
 # These import torch and constriction.
-from benchmarks import codec_claims, codec_contexts, codec_roundtrip, codec_speed  # noqa: E402
-from benchmarks.codec_arms import ARMS, CLAIMS, Claim, arm_of  # noqa: E402
-from benchmarks.codec_claims import compare, verdict  # noqa: E402
-from vpxrc.codecs.codec import load_codec  # noqa: E402
-from vpxrc.codecs.contexts import Raster  # noqa: E402
-from vpxrc.codecs.papers import ABLATION, build, describe  # noqa: E402
+from benchmarks import codec_claims, codec_contexts, codec_roundtrip, codec_speed
+from benchmarks.codec_arms import ARMS, CLAIMS, Claim, arm_of
+from benchmarks.codec_claims import compare, verdict
+from vpxrc.codecs.codec import load_codec
+from vpxrc.codecs.contexts import Raster
+from vpxrc.codecs.papers import ABLATION, build, describe
 
 
 @pytest.fixture(scope="module")

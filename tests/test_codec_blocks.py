@@ -11,17 +11,17 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("constriction")
 
 # These import torch and constriction.
-from torch.nn import functional  # noqa: E402
+from torch.nn import functional
 
-from vpxrc.codecs.deformable import (  # noqa: E402
+from vpxrc.codecs.deformable import (
     OFFSET_RATE,
     DeformableConv2d,
     deformable_conv2d,
     deformable_residual,
 )
-from vpxrc.codecs.layers import bottleneck  # noqa: E402
-from vpxrc.codecs.model import Moment, TransformModel, squared_error  # noqa: E402
-from vpxrc.codecs.papers.asymmetric import (  # noqa: E402
+from vpxrc.codecs.layers import bottleneck
+from vpxrc.codecs.model import Moment, TransformModel, squared_error
+from vpxrc.codecs.papers.asymmetric import (
     FilteredModel,
     ImportanceMap,
     MultiScaleResidual,
@@ -29,7 +29,7 @@ from vpxrc.codecs.papers.asymmetric import (  # noqa: E402
     WeightedAnalysis,
     asymmetric,
 )
-from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard  # noqa: E402
+from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard
 
 
 @pytest.fixture(autouse=True)

@@ -14,12 +14,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("constriction")
 
 # These import torch and constriction.
-from torch.nn import functional  # noqa: E402
+from torch.nn import functional
 
-from vpxrc.codecs.channel_mask import ChannelMask  # noqa: E402
-from vpxrc.codecs.coder import Decoder, Encoder, Indexed  # noqa: E402
-from vpxrc.codecs.contexts import Checkerboard, Raster, all_cells, padded  # noqa: E402
-from vpxrc.codecs.enhancement import (  # noqa: E402
+from vpxrc.codecs.channel_mask import ChannelMask
+from vpxrc.codecs.coder import Decoder, Encoder, Indexed
+from vpxrc.codecs.contexts import Checkerboard, Raster, all_cells, padded
+from vpxrc.codecs.enhancement import (
     Enhancement,
     coefficients,
     quantize,
@@ -27,7 +27,7 @@ from vpxrc.codecs.enhancement import (  # noqa: E402
     step_index,
     step_of,
 )
-from vpxrc.codecs.entropy import (  # noqa: E402
+from vpxrc.codecs.entropy import (
     LAPLACE,
     LOGISTIC,
     NORMAL,
@@ -35,8 +35,8 @@ from vpxrc.codecs.entropy import (  # noqa: E402
     Gaussian,
     Mixture,
 )
-from vpxrc.codecs.exact import STEP, exact, exact_pointwise, snap  # noqa: E402
-from vpxrc.codecs.frequencies import (  # noqa: E402
+from vpxrc.codecs.exact import STEP, exact, exact_pointwise, snap
+from vpxrc.codecs.frequencies import (
     CDF_BITS,
     TOTAL,
     Mixtures,
@@ -49,9 +49,9 @@ from vpxrc.codecs.frequencies import (  # noqa: E402
     scale_of,
     scale_tables,
 )
-from vpxrc.codecs.latents import ConditionalLatent, pointwise  # noqa: E402
-from vpxrc.codecs.layers import GDN, concatenated_residual_block, lower_bound  # noqa: E402
-from vpxrc.codecs.octave import (  # noqa: E402
+from vpxrc.codecs.latents import ConditionalLatent, pointwise
+from vpxrc.codecs.layers import GDN, concatenated_residual_block, lower_bound
+from vpxrc.codecs.octave import (
     GoConv,
     GoConvFirst,
     GoTransposedConv,
@@ -59,10 +59,10 @@ from vpxrc.codecs.octave import (  # noqa: E402
     Octave,
     Width,
 )
-from vpxrc.codecs.picture_quality import ms_ssim, psnr  # noqa: E402
-from vpxrc.codecs.quantizers import add_noise, stochastic_round, straight_through  # noqa: E402
-from vpxrc.codecs.transforms import hyper_synthesis  # noqa: E402
-from vpxrc.errors import EncoderError, InputError  # noqa: E402
+from vpxrc.codecs.picture_quality import ms_ssim, psnr
+from vpxrc.codecs.quantizers import add_noise, stochastic_round, straight_through
+from vpxrc.codecs.transforms import hyper_synthesis
+from vpxrc.errors import EncoderError, InputError
 
 
 @pytest.fixture(autouse=True)

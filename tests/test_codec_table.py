@@ -13,9 +13,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("constriction")
 
 # These import torch and constriction.
-from vpxrc.codecs.classical import CLASSICAL  # noqa: E402
-from vpxrc.codecs.codec import save_checkpoint  # noqa: E402
-from vpxrc.codecs.papers import build  # noqa: E402
+from vpxrc.codecs.classical import CLASSICAL
+from vpxrc.codecs.codec import save_checkpoint
+from vpxrc.codecs.papers import build
 
 
 def test_table(tmp_path):

@@ -17,20 +17,20 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("constriction")
 
 # These import torch and constriction.
-from test_cli import complaint, run  # noqa: E402
+from test_cli import complaint, run
 
-from vpxrc.codecs import frozen, training  # noqa: E402
-from vpxrc.codecs.bitstream import unpack  # noqa: E402
-from vpxrc.codecs.classical import CLASSICAL  # noqa: E402
-from vpxrc.codecs.codec import load_codec, read_checkpoint, save_checkpoint  # noqa: E402
-from vpxrc.codecs.distiller import Distiller, up_blocks  # noqa: E402
-from vpxrc.codecs.model import Moment  # noqa: E402
-from vpxrc.codecs.papers import build  # noqa: E402
-from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard  # noqa: E402
-from vpxrc.codecs.papers.multirate import MultiRate  # noqa: E402
-from vpxrc.codecs.pictures import Crops, PictureStore, Prefetch, find_pictures, read_picture  # noqa: E402
-from vpxrc.codecs.training import TrainingConfig, TrainingJob, train, train_all  # noqa: E402
-from vpxrc.errors import InputError  # noqa: E402
+from vpxrc.codecs import frozen, training
+from vpxrc.codecs.bitstream import unpack
+from vpxrc.codecs.classical import CLASSICAL
+from vpxrc.codecs.codec import load_codec, read_checkpoint, save_checkpoint
+from vpxrc.codecs.distiller import Distiller, up_blocks
+from vpxrc.codecs.model import Moment
+from vpxrc.codecs.papers import build
+from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard
+from vpxrc.codecs.papers.multirate import MultiRate
+from vpxrc.codecs.pictures import Crops, PictureStore, Prefetch, find_pictures, read_picture
+from vpxrc.codecs.training import TrainingConfig, TrainingJob, train, train_all
+from vpxrc.errors import InputError
 
 SHARED_IMAGES = Path(__file__).parents[2] / "shared" / "images"
 

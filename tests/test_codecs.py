@@ -13,24 +13,24 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("constriction")
 
 # These import torch and constriction.
-from vpxrc.codecs.bitstream import CodedPicture, pack, unpack  # noqa: E402
-from vpxrc.codecs.channel_mask import ChannelMask  # noqa: E402
-from vpxrc.codecs.codec import (  # noqa: E402
+from vpxrc.codecs.bitstream import CodedPicture, pack, unpack
+from vpxrc.codecs.channel_mask import ChannelMask
+from vpxrc.codecs.codec import (
     Codec,
     compress_to_size,
     load_codec,
     read_checkpoint,
     save_checkpoint,
 )
-from vpxrc.codecs.entropy import bits  # noqa: E402
-from vpxrc.codecs.model import from_pixels  # noqa: E402
-from vpxrc.codecs.papers import PAPERS, baselines, build, describe  # noqa: E402
-from vpxrc.codecs.papers.asymmetric import asymmetric  # noqa: E402
-from vpxrc.codecs.papers.gllmm import gllmm  # noqa: E402
-from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard  # noqa: E402
-from vpxrc.codecs.papers.multirate import MultiRate  # noqa: E402
-from vpxrc.codecs.papers.octave import octave  # noqa: E402
-from vpxrc.errors import InputError, VpxrcError  # noqa: E402
+from vpxrc.codecs.entropy import bits
+from vpxrc.codecs.model import from_pixels
+from vpxrc.codecs.papers import PAPERS, baselines, build, describe
+from vpxrc.codecs.papers.asymmetric import asymmetric
+from vpxrc.codecs.papers.gllmm import gllmm
+from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard
+from vpxrc.codecs.papers.multirate import MultiRate
+from vpxrc.codecs.papers.octave import octave
+from vpxrc.errors import InputError, VpxrcError
 
 # Every kind of codec, in a width that takes milliseconds.
 TINY = {

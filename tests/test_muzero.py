@@ -32,15 +32,15 @@ from vpxrc.media.frames import write_y4m
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'vpxrc[agents]'")
 
 # These import torch.
-from vpxrc.agents.muzero import actor, state, training  # noqa: E402
-from vpxrc.agents.muzero.actor import Job, ReferenceJob, Task, play  # noqa: E402
-from vpxrc.agents.muzero.learner import Learner, learn, reanalyse  # noqa: E402
-from vpxrc.agents.muzero.network import Trained  # noqa: E402
-from vpxrc.agents.muzero.policy import MuZero  # noqa: E402
-from vpxrc.agents.muzero.purpose import Purpose  # noqa: E402
-from vpxrc.agents.muzero.references import add_references  # noqa: E402
-from vpxrc.agents.muzero.search import Root, Step, gumbel_muzero_search  # noqa: E402
-from vpxrc.agents.muzero.training import train  # noqa: E402
+from vpxrc.agents.muzero import actor, state, training
+from vpxrc.agents.muzero.actor import Job, ReferenceJob, Task, play
+from vpxrc.agents.muzero.learner import Learner, learn, reanalyse
+from vpxrc.agents.muzero.network import Trained
+from vpxrc.agents.muzero.policy import MuZero
+from vpxrc.agents.muzero.purpose import Purpose
+from vpxrc.agents.muzero.references import add_references
+from vpxrc.agents.muzero.search import Root, Step, gumbel_muzero_search
+from vpxrc.agents.muzero.training import train
 
 SMALL = MuZeroConfig(hidden=8, width=16, warmup=30, batch=16, unroll=3, reuse=2.0, simulations=4)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from test_encode import QUICK, complaint, facts, run, scenes, scenes_file  # noqa: F401
+from test_encode import QUICK, complaint, facts, run, scenes, scenes_file  # noqa: F401 - fixtures
 
 from vpxrc.encoder.types import FIRST_PASS_FIELDS
 from vpxrc.errors import InputError

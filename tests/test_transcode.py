@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from test_encode import QUICK, clip, ffmpeg, run, scenes, scenes_file  # noqa: F401
+from test_encode import QUICK, clip, ffmpeg, run, scenes, scenes_file  # noqa: F401 - fixtures
 
 import vpxrc
 from vpxrc import QualityTarget
