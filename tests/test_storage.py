@@ -18,6 +18,7 @@ from vpxrc import (
     EncoderOptions,
     EncodeSession,
     Video,
+    cache,
     encode,
     make_policy,
     open_video,
@@ -297,7 +298,7 @@ def test_a_map_survives_when_its_file_is_cut(tmp_path):
     assert [has_entry(path) for path in paths] == [True, False, False, False]
 
 
-def test_old_files_without_a_note_are_removed(tmp_path):
+def test_old_files_without_a_note_are_removed(tmp_path, monkeypatch):
     """As an older version and a killed process left them; what is new or no entry stays."""
     folder, downloads = tmp_path / "frames", tmp_path / "downloads"
     downloads.mkdir()
@@ -318,6 +319,7 @@ def test_old_files_without_a_note_are_removed(tmp_path):
     for name in names:
         (folder / name).write_bytes(b"12345")
         os.utime(folder / name, (1, 1))
+    monkeypatch.setattr(cache, "_searched", set())  # as in a new process
     with write_entry(folder / f"{'f' * 64}.i420") as (temporary, _):
         temporary.write_bytes(b"new")
     assert not any((folder / name).exists() for name in names) and path.exists()

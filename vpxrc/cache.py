@@ -33,6 +33,7 @@ SIZE_VARIABLE = "VPXRC_CACHE_SIZE"  # environment variable: the most bytes, as i
 DEFAULT_SIZE = 5 * 10**9  # bytes
 OLD = 3600  # seconds after which a file without a note is a leftover
 _ENTRY = re.compile(r"[0-9a-f]{16,}(\..*)?")  # what the package calls its files here: by a digest
+_searched: set[Path] = set()  # folders in which this process has looked for leftovers
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -78,6 +79,9 @@ def write_entry(path: Path) -> Iterator[tuple[Path, Note]]:
         InputError: ``$VPXRC_CACHE_SIZE`` is no size.
     """
     limit = cache_limit()
+    if path.parent not in _searched:
+        _searched.add(path.parent)
+        _remove_leftovers(path.parent)
     note = Note({})
     try:
         with atomic_write(path) as temporary:
@@ -208,7 +212,7 @@ def cache_contents(cache: Path) -> list[Content]:
 
 def clear_cache(cache: Path) -> int:
     """Remove the files that can be made again, except those in use, and return their bytes."""
-    freed = _remove_leftovers(cache)
+    freed = sum(map(_remove_leftovers, cache.iterdir())) if cache.is_dir() else 0
     for note in sorted(cache.glob("*/*.json")):
         path = note.with_suffix("")
         if _is_note(note) and path.is_file():
@@ -299,7 +303,6 @@ def _is_whole(file: BufferedReader, note: dict[str, Any], note_path: Path, alway
 
 def _make_room(cache: Path, limit: int, kept: Path) -> None:
     """Remove what was used longest ago until all files take ``limit`` bytes at most."""
-    _remove_leftovers(cache)
     found = []
     for note in cache.glob("*/*.json"):
         path = note.with_suffix("")
@@ -316,19 +319,20 @@ def _make_room(cache: Path, limit: int, kept: Path) -> None:
             total -= size
 
 
-def _remove_leftovers(cache: Path) -> int:
+def _remove_leftovers(folder: Path) -> int:
     """Remove old files without a note where other files have one, and return their bytes."""
+    if not any(map(_is_note, folder.glob("*.json"))):
+        return 0
     freed = 0
-    for folder in {note.parent for note in cache.glob("*/*.json") if _is_note(note)}:
-        names = {path.name for path in folder.iterdir()}
-        for name in names:
-            is_kept = f"{name}.json" in names or name.removesuffix(".json") in names - {name}
-            if is_kept or _ENTRY.fullmatch(name) is None:
-                continue
-            with suppress(OSError):
-                status = (folder / name).stat()
-                if time.time() - status.st_mtime > OLD and _remove(folder / name):
-                    freed += status.st_size
+    names = {path.name for path in folder.iterdir()}
+    for name in names:
+        is_kept = f"{name}.json" in names or name.removesuffix(".json") in names - {name}
+        if is_kept or _ENTRY.fullmatch(name) is None:
+            continue
+        with suppress(OSError):
+            status = (folder / name).stat()
+            if time.time() - status.st_mtime > OLD and _remove(folder / name):
+                freed += status.st_size
     return freed
 
 
