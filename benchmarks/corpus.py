@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vpxrc import EncodeLog, EncoderOptions, Video, encode, make_policy
+from vpxrc import EncodeLog, EncoderOptions, Video, encode, make_policy, video_from_frames
 from vpxrc.cli.common import progress_bar
 from vpxrc.errors import VpxrcError
 from vpxrc.media.ffmpeg import ffmpeg_program
@@ -242,7 +242,8 @@ def encode_smaller(
             np.concatenate([_means(plane, factor, height, width) for plane in video.planes(index)])
             for index in range(video.num_frames)
         ]
-        video = replace(video, frames=np.array(rows), width=width, height=height)
+        small = video_from_frames(np.array(rows), width, height, video.fps, video.name)
+        video = replace(small, colours=video.colours)
     return encode(video, options, make_policy("libvpx-vbr"), progress=progress)
 
 
