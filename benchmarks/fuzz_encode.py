@@ -260,7 +260,8 @@ def table(rows: list[dict[str, Any]], normal: dict[str, Ran]) -> str:
         "| --- | --- | --- |",
         f"| processor time | {max(row['cpu_seconds'] for row in rows):.1f} s "
         f"| {max(one.cpu_seconds for one in good):.1f} s |",
-        f"| memory beyond that for the good file | {max(row['more'] for row in rows) / 1e6:.1f} MB | |",
+        f"| memory beyond that for the good file | {max(row['more'] for row in rows) / 1e6:.1f} MB "
+        "| |",
         f"| files in the cache | {max(row['cached'] for row in rows) / 1e6:.3f} MB "
         f"| {max(one.cached for one in good) / 1e6:.3f} MB |",
     ]
