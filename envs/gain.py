@@ -60,7 +60,9 @@ class GainReward:
     whatever the quality.
 
     The reward is paid step by step: a step is worth what it adds to ``so_far``, the value that the
-    encode would have if its rest went as the reference's did. ``per_step`` gives each step its
+    encode would have if its rest went as the reference's did. Where the reference is itself above
+    the tolerance, its rest is scaled to the tolerance for the overshoot: so nothing is worth 0, and
+    a step pays for its own bits only. ``per_step`` gives each step its
     share after the end: the value's linear part, which is the contribution of the step's frames'
     PSNRs to P - P0, and of its bits to B - B0. Bits are compared with those of the same frames of
     the reference. But libvpx sizes its golden-frame groups by the q of the frames before, so the
@@ -146,8 +148,11 @@ class GainReward:
         """
         reference, slope = self._find(clip, options.target_bitrate)
         rest = max(reference.bits - _bits_there(reference, rows), 0.0)
-        bits = max(float(rows["bits"].sum()) + rest, 1.0)
-        overshoot = bits / 1000 / clip.duration / options.target_bitrate - 1
+        spent = float(rows["bits"].sum())
+        bits = max(spent + rest, 1.0)
+        target_bits = 1000.0 * options.target_bitrate * clip.duration
+        scale = min((1 + self.tolerance) * target_bits / reference.bits, 1.0)
+        overshoot = (spent + scale * rest) / target_bits - 1
         saved = psnr_above(clip, rows, reference.psnr) / slope - math.log2(bits / reference.bits)
         return self._value(saved, overshoot)
 
