@@ -21,9 +21,11 @@ from vpxrc.envs.standard import (
 )
 from vpxrc.errors import InputError
 from vpxrc.evaluation.bd_rate import Mean, mean_ci95
+from vpxrc.evaluation.markdown import markdown_table
 from vpxrc.policies.base import Policy, encode
 from vpxrc.policies.constant import ConstantQ
 from vpxrc.policies.registry import make_policy
+from vpxrc.storage import atomic_write
 
 RANDOM, BEST_CONSTANT = "random", "best-constant-q"
 REFERENCES = (
@@ -148,13 +150,17 @@ def write_submission(
         task: The task.
         name: What the leaderboard calls the agent.
         episodes: Per seed of the training, the episodes that ``play_split`` returned.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
     text = {
         "task": task.name,
         "name": name,
         "seeds": [[episode._asdict() for episode in one] for one in episodes],
     }
-    path.write_text(json.dumps(text))
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(text))
 
 
 def check_submission(path: Path) -> tuple[StandardTask, Score]:
@@ -203,16 +209,11 @@ def _replayed(
 
 def leaderboard_table(task: StandardTask, scores: Sequence[Score]) -> str:
     """Return the scores as a Markdown table, the best first."""
-    rows = [
-        f"| task {task.name} | return | 95 % interval | seeds | target met |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    rows = [[f"task {task.name}", "return", "95 % interval", "seeds", "target met"]]
     for score in sorted(scores, key=lambda score: -(score.value.mean or 0.0)):
         mean = score.value
         assert mean.mean is not None and mean.ci95 is not None  # there are episodes
         low, high = mean.ci95
-        rows.append(
-            f"| {score.name} | {mean.mean:.3f} | {low:.3f} to {high:.3f} | {score.seeds} | "
-            f"{100 * score.met:.0f} % |"
-        )
-    return "\n".join(rows)
+        figures = (f"{mean.mean:.3f}", f"{low:.3f} to {high:.3f}", f"{score.seeds}")
+        rows.append([score.name, *figures, f"{100 * score.met:.0f} %"])
+    return markdown_table(rows)
