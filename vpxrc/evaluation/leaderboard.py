@@ -163,19 +163,27 @@ def write_submission(
         temporary.write_text(json.dumps(text))
 
 
-def check_submission(path: Path) -> tuple[StandardTask, Score]:
+def check_submission(
+    path: Path, expected: StandardTask | None = None
+) -> tuple[StandardTask, Score]:
     """Read a submission and play its actions again: the score is what comes of them.
 
+    Args:
+        path: The file.
+        expected: The task that it has to be for; None for any.
+
     Raises:
-        InputError: It is no submission, an episode is missing, an action is not possible, or the
-            return is not the one that is claimed.
+        InputError: It is no submission, it is for another task, an episode is missing, an action
+            is not possible, or the return is not the one that is claimed.
     """
     try:
         text = json.loads(path.read_text())
         task, name = find_task(text["task"]), str(text["name"])
-        seeds = [[ScoredEpisode(**episode) for episode in one] for one in text["seeds"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        seeds = [[_claimed(episode) for episode in one] for one in text["seeds"]]
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise InputError(f"{path} is no submission: {error!r:.200}") from error
+    if expected is not None and expected != task:
+        raise InputError(f"{path} is for the task {task.name}, not {expected.name}")
     if not seeds:
         raise InputError(f"{path} has no seeds")
     played: list[ScoredEpisode] = []
@@ -184,13 +192,29 @@ def check_submission(path: Path) -> tuple[StandardTask, Score]:
         if [(e.clip, e.target_bitrate) for e in claimed] != task.pairs("test"):
             raise InputError(f"{where}: its episodes are not those of the test split, in order")
         for one, other in zip(claimed, _replayed(task, claimed, where), strict=True):
-            if abs(one.value - other.value) > 1e-6 * max(1.0, abs(other.value)):
+            if not abs(one.value - other.value) <= 1e-6 * max(1.0, abs(other.value)):  # NaN too
                 raise InputError(
                     f"{where}: {one.clip} at {one.target_bitrate} kbit/s returns "
                     f"{other.value:.4f}, not {one.value:.4f}"
                 )
             played.append(other)
     return task, Score(name, len(seeds), tuple(played))
+
+
+def _claimed(entry: dict[str, Any]) -> ScoredEpisode:
+    """Return an episode of a submission, with numbers where they have to be.
+
+    Raises:
+        TypeError: A field is missing, or is something else.
+        ValueError: A number is none.
+        OverflowError: A number is too large.
+    """
+    episode = ScoredEpisode(**entry)
+    return episode._replace(
+        value=float(episode.value),
+        overshoot=float(episode.overshoot),
+        actions=[[float(part) for part in action] for action in episode.actions],
+    )
 
 
 def _replayed(
