@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 from vpxrc.encoder.types import Decision, Frame
 from vpxrc.envs.columns import Table
-from vpxrc.envs.residual.facts import BaseFacts, ClipFacts, GroupFacts, PastFacts, Sight
-from vpxrc.envs.residual.observation import COLUMNS
+from vpxrc.envs.residual.facts import Sight
+from vpxrc.envs.residual.observation import COLUMNS, ResidualObserver
 from vpxrc.envs.view import EncodeView
 
 # What the residual agent's past has of its own actions.
@@ -41,8 +41,7 @@ class FlatObserver:
 
     def __init__(self, view: EncodeView) -> None:
         self._view = view
-        self._clip = ClipFacts.of(view)
-        self._group: tuple[int, GroupFacts] | None = None
+        self._observer = ResidualObserver(view, FLAT)
 
     def observe(self, frame: Frame | None) -> NDArray[np.float32]:
         """Update the view, and return the observation, float32 ``[len(FLAT)]``.
@@ -55,9 +54,4 @@ class FlatObserver:
         if frame is None:
             return np.zeros(len(FLAT), np.float32)
         view.take_tpl()  # an action may scale libvpx's factors by it
-        if self._group is None or self._group[0] != frame.group_index:
-            self._group = frame.group_index, GroupFacts.of(view, self._clip)
-        rows = view.episode.records()
-        base = BaseFacts.of(view, Decision(frame.libvpx_q_index), rows)
-        past = PastFacts.of(view, rows)
-        return FLAT.unit(FLAT.row(Sight(view, self._clip, self._group[1], base, past, ())))
+        return FLAT.unit(self._observer.observation(Decision(frame.libvpx_q_index), ()))

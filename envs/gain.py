@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.encoder.log import EncodeLog, psnr, shown_rows
+from vpxrc.encoder.log import EncodeLog, shown_rows
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.envs.reference import (
     ReferenceEncode,
     anchors,
     curve_slope,
+    psnr_above,
     reference_pair,
 )
 from vpxrc.errors import InputError
@@ -59,7 +60,9 @@ class GainReward:
     whatever the quality.
 
     The reward is paid step by step: a step is worth what it adds to ``so_far``, the value that the
-    encode would have if its rest went as the reference's did. ``per_step`` gives each step its
+    encode would have if its rest went as the reference's did. Where the reference is itself above
+    the tolerance, its rest is scaled to the tolerance for the overshoot: so nothing is worth 0, and
+    a step pays for its own bits only. ``per_step`` gives each step its
     share after the end: the value's linear part, which is the contribution of the step's frames'
     PSNRs to P - P0, and of its bits to B - B0. Bits are compared with those of the same frames of
     the reference. But libvpx sizes its golden-frame groups by the q of the frames before, so the
@@ -144,13 +147,14 @@ class GainReward:
             InputError: The clip has no reference, or no slope.
         """
         reference, slope = self._find(clip, options.target_bitrate)
-        shown = shown_rows(rows)
-        better = _frame_psnr(clip, shown) - reference.psnr[shown["show_index"]]
         rest = max(reference.bits - _bits_there(reference, rows), 0.0)
-        bits = max(float(rows["bits"].sum()) + rest, 1.0)
-        quality = float(better.sum()) / clip.num_frames
-        overshoot = bits / 1000 / clip.duration / options.target_bitrate - 1
-        return self._value(quality / slope - math.log2(bits / reference.bits), overshoot)
+        spent = float(rows["bits"].sum())
+        bits = max(spent + rest, 1.0)
+        target_bits = 1000.0 * options.target_bitrate * clip.duration
+        scale = min((1 + self.tolerance) * target_bits / reference.bits, 1.0)
+        overshoot = (spent + scale * rest) / target_bits - 1
+        saved = psnr_above(clip, rows, reference.psnr) / slope - math.log2(bits / reference.bits)
+        return self._value(saved, overshoot)
 
     def _value(self, saved: float, overshoot: float) -> float:
         if overshoot > self.tolerance:
@@ -247,11 +251,6 @@ class GainReward:
             )
 
 
-def _frame_psnr(clip: ClipFormat, rows: NDArray[np.void]) -> NDArray[np.float64]:
-    """Return the luma PSNR of coded frames, in dB, as :attr:`vpxrc.EncodeLog.psnr` has it."""
-    return np.asarray(psnr(rows["sse_y"] / clip.pixels, clip.bit_depth), np.float64)
-
-
 def _share(
     reference: _Reference, slope: float, clip: ClipFormat, rows: NDArray[np.void], there: float
 ) -> float:
@@ -264,9 +263,7 @@ def _share(
         rows: Rows of the log.
         there: The reference's bits for the same.
     """
-    shown = shown_rows(rows)
-    better = _frame_psnr(clip, shown) - reference.psnr[shown["show_index"]]
-    quality = math.log(2) * float(better.sum()) / clip.num_frames / slope
+    quality = math.log(2) * psnr_above(clip, rows, reference.psnr) / slope
     return 100.0 * (quality - (float(rows["bits"].sum()) - there) / reference.bits)
 
 

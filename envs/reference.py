@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vpxrc import _native
 from vpxrc.cache import read_entry, write_entry
-from vpxrc.encoder.log import EncodeLog, psnr, shown_rows
+from vpxrc.encoder.log import EncodeLog, frame_psnr, shown_rows
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.types import RECORD_DTYPE, Decision, Frame
 from vpxrc.media.frames import ClipFormat, Video
@@ -54,7 +54,7 @@ class ReferenceEncode:
         """Luma PSNR in dB of each shown frame, by show index, float64 ``[num_frames]``."""
         shown = shown_rows(self.records)
         quality = np.zeros(self.clip.num_frames)
-        quality[shown["show_index"]] = psnr(shown["sse_y"] / self.clip.pixels)
+        quality[shown["show_index"]] = frame_psnr(self.clip, shown)
         return quality
 
     @cached_property
@@ -149,6 +149,19 @@ def curve_slope(low: ReferenceEncode, high: ReferenceEncode) -> float:
         return _TYPICAL_SLOPE
     rise = float(high.psnr.mean() - low.psnr.mean())
     return min(max(rise / distance, _SLOPES[0]), _SLOPES[1])
+
+
+def psnr_above(clip: ClipFormat, rows: NDArray[np.void], other: NDArray[np.float64]) -> float:
+    """Return by how much shown frames raise their clip's mean luma PSNR over another's, in dB.
+
+    Args:
+        clip: The clip.
+        rows: Rows of a log, dtype ``RECORD_DTYPE``.
+        other: The other's luma PSNR in dB by show index, float64 ``[num_frames]``.
+    """
+    shown = shown_rows(rows)
+    better = frame_psnr(clip, shown) - other[shown["show_index"]]
+    return float(better.sum()) / clip.num_frames
 
 
 def shown_groups(rows: NDArray[np.void]) -> NDArray[np.int64]:

@@ -7,10 +7,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.encoder.log import EncodeLog, psnr, shown_rows
+from vpxrc.encoder.log import EncodeLog, shown_rows
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.envs.checks import check_positive
-from vpxrc.envs.reference import curve_slope, reference_options, reference_pair
+from vpxrc.envs.reference import curve_slope, psnr_above, reference_options, reference_pair
 from vpxrc.errors import InputError
 from vpxrc.media.frames import ClipFormat, Video
 
@@ -100,12 +100,11 @@ class RelativeReward:
             InputError: ``prepare`` was not called for the clip and the options.
         """
         curve = self._find(clip, options)
-        shown = shown_rows(rows)
-        better = psnr(shown["sse_y"] / clip.pixels) - curve.psnr[shown["show_index"]]
-        spent = curve.share[len(shown) - 1] if len(shown) else 0.0
+        num_shown = len(shown_rows(rows))
+        spent = curve.share[num_shown - 1] if num_shown else 0.0
         target_bits = 1000.0 * options.target_bitrate * clip.duration
         bitrate = float(rows["bits"].sum()) / target_bits + (1 - spent) * self.cost_limit
-        return self._value(float(better.sum()) / clip.num_frames / curve.slope, bitrate)
+        return self._value(psnr_above(clip, rows, curve.psnr) / curve.slope, bitrate)
 
     def _value(self, quality: float, bitrate: float) -> float:
         """Return the value of a quality in doublings and a bitrate over the target."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.encoder.log import MAX_PSNR, EncodeLog, psnr, shown_rows
+from vpxrc.encoder.log import MAX_PSNR, EncodeLog, frame_psnr, shown_rows
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError
 from vpxrc.media.frames import ClipFormat, Video
@@ -142,7 +142,7 @@ class QualityAndRate:
             options: The encode's options.
             rows: The rows of the log so far, dtype ``RECORD_DTYPE``.
         """
-        quality = psnr(shown_rows(rows)["sse_y"] / clip.pixels).sum() / clip.num_frames
+        quality = frame_psnr(clip, shown_rows(rows)).sum() / clip.num_frames
         target_bits = 1000.0 * options.target_bitrate * clip.duration
         return np.array([quality, -rows["bits"].sum() / target_bits], np.float32)
 

@@ -142,7 +142,7 @@ class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         ended = []
         for i, rewards[i], terminations[i], info in self._outcomes(self.num_envs):
             if self._mode is AutoresetMode.SAME_STEP and self._is_over[i]:
-                last = {"final_obs": self._observation(i), "final_info": info}
+                last = {"final_obs": self._observations(i), "final_info": info}
                 infos = self._add_info(infos, last, i)
                 ended.append(i)
             else:
@@ -207,10 +207,8 @@ class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         terminations = np.array([over for _, _, over, _ in outcomes])
         infos = {name: np.array([info[name] for *_, info in outcomes]) for name in outcomes[0][-1]}
         infos["env_id"] = ids
-        seen = self._batch
-        batch = {key: array[ids] for key, array in seen.items()} if isinstance(seen, dict) else None
         return (
-            seen[ids] if batch is None else batch,
+            self._observations(ids),
             rewards,
             terminations,
             self._is_over[ids] & ~terminations,
@@ -372,15 +370,11 @@ class EncodeVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         else:
             self._batch[i] = observation
 
-    def _observation(self, i: int) -> Any:
+    def _observations(self, chosen: Any = ...) -> Any:
+        """Return a copy of the last observations: all, or those that an index chooses."""
         if isinstance(self._batch, dict):
-            return {key: array[i].copy() for key, array in self._batch.items()}
-        return self._batch[i].copy()
-
-    def _observations(self) -> Any:
-        if isinstance(self._batch, dict):
-            return {key: array.copy() for key, array in self._batch.items()}
-        return self._batch.copy()
+            return {key: np.array(array[chosen]) for key, array in self._batch.items()}
+        return np.array(self._batch[chosen])
 
 
 def _mode(given: str | AutoresetMode) -> AutoresetMode:

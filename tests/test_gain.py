@@ -72,6 +72,16 @@ def test_the_gain_is_bits_saved_at_equal_quality(psnr, bits, target, expected):
     assert curve()(log) == pytest.approx(expected, abs=0.01)  # squared errors are integers
 
 
+def test_a_reference_above_the_target_costs_the_first_step_nothing():
+    reward = curve()
+    log = hand_made(36, 2000, target=64, arf_bits=4000)  # 16000 bits of 12800, as the reference
+    worth = [reward.so_far(log.clip, log.options, log.records[:rows]) for rows in (0, 3, 7)]
+    # The first three frames take 6000 bits. The other 10000 count as 13056 / 16000 of that.
+    middle = -100 * ((6000 + 10000 * 13056 / 16000) / 12800 - 1.02)
+    assert worth == pytest.approx([0.0, middle, -23.0], abs=1e-9)
+    assert reward(log) == pytest.approx(worth[-1], abs=1e-9)
+
+
 def test_a_slope_that_is_given_is_taken():
     reward = GainReward()
     reward.reference(hand_made(36, 2000, target=80, arf_bits=4000), slope=2.0)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from vpxrc import InputError
 from vpxrc.cli import app
 from vpxrc.datasets import load_clips
-from vpxrc.envs.standard import SMALL, STANDARD_TASKS, play_split
+from vpxrc.envs.standard import MEDIUM, SMALL, STANDARD_TASKS, play_split
 from vpxrc.evaluation.leaderboard import check_submission, score_policy, write_submission
 
 
@@ -53,6 +53,8 @@ def test_a_submission_is_played_again(episodes, tmp_path):
     task, score = check_submission(path)
     assert task is SMALL and score.seeds == 2 and len(score.episodes) == 24
     assert score.value.mean == pytest.approx(np.mean([one.value for one in episodes]))
+    with pytest.raises(InputError, match="is for the task Small-v0, not Medium-v0"):
+        check_submission(path, MEDIUM)
     text = json.loads(path.read_text())
 
     def complaint(change):
@@ -66,7 +68,12 @@ def test_a_submission_is_played_again(episodes, tmp_path):
     assert "not those of the test split" in complaint(lambda text: text["seeds"][0].pop())
     assert "returns" in complaint(lambda text: text["seeds"][1][0].update(value=9.0))
     assert "too many actions" in complaint(lambda t: t["seeds"][0][-1]["actions"].append([0, 0]))
+    assert "returns" in complaint(lambda text: text["seeds"][0][0].update(value=float("nan")))
     assert "is no submission" in complaint(lambda text: text.pop("name"))
+    for field, value in (("value", "high"), ("overshoot", None), ("actions", [["a", 0]])):
+        words = complaint(lambda t, f=field, v=value: t["seeds"][0][0].update({f: v}))
+        assert "is no submission" in words
+    assert "is no submission" in complaint(lambda t: t["seeds"][0][0].update(value=10**400))
     assert "unknown task" in complaint(lambda text: text.update(task="Large-v0"))
 
 

@@ -31,7 +31,7 @@ from vpxrc.datasets import load_clips
 from vpxrc.dependency import analyse
 from vpxrc.encoder.first_pass import first_pass_stats, first_pass_table
 from vpxrc.encoder.quantizer import LOG2_STEP, log2_steps, nearest_q
-from vpxrc.envs import RateControlEnv
+from vpxrc.envs import MORateControlEnv, RateControlEnv
 from vpxrc.errors import EncoderError, InputError
 from vpxrc.evaluation import verify
 from vpxrc.media.decoding import decode, decode_vp9
@@ -293,6 +293,27 @@ def test_observations_are_those_of_8_bits(pair):
     for name, values in flat.items():
         # Some columns of the first pass count the 12 macroblocks of the picture.
         assert np.isclose(deep[name], values, atol=0.06).mean() > 0.97, name
+
+
+@pytest.mark.parametrize("reward", ["relative", "gain", "quality and rate"])
+def test_rewards_are_those_of_8_bits(pair, reward):
+    """What is paid adds up to the value, though the peak of a sample is another."""
+    values = []
+    for video in pair:
+        env: Any = (
+            MORateControlEnv([video], 60, cpu_used=4)
+            if reward == "quality and rate"
+            else RateControlEnv([video], 60, reward=reward, cpu_used=4)
+        )
+        env.reset(seed=1)
+        paid, done = np.zeros(1), False
+        while not done:
+            _, step, done, *_ = env.step(190)
+            paid = paid + step
+        value = env.reward(env.log)
+        assert paid == pytest.approx(np.broadcast_to(value, paid.shape), rel=1e-4)
+        values.append(value)
+    assert values[1] == pytest.approx(values[0], abs={"relative": 0.1, "gain": 5.0}.get(reward, 1))
 
 
 @pytest.mark.parametrize("policy", ["constant-quality", "dependency", "imitation"])

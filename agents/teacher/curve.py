@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from vpxrc.encoder.log import EncodeLog, psnr
+from vpxrc.encoder.log import EncodeLog, frame_psnr
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.evaluation.bd_rate import more_bits
 from vpxrc.media.frames import Video
@@ -93,7 +93,7 @@ class Measured:
         frames = shown.sum()
         if part == "psnr":
             clip = self.log.clip
-            result[shown] = psnr(rows["sse_y"][shown] / clip.pixels, clip.bit_depth) / frames
+            result[shown] = frame_psnr(clip, rows[shown]) / frames
         elif part in _STREAM_METRICS:
             order = np.argsort(rows["show_index"][shown])
             values = np.empty(frames)

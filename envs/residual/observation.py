@@ -406,16 +406,18 @@ class ResidualObserver:
 
     Args:
         view: The facts of the encode.
+        table: The columns.
     """
 
-    def __init__(self, view: EncodeView) -> None:
+    def __init__(self, view: EncodeView, table: Table[Sight] = VECTOR) -> None:
         self._view = view
+        self._table = table
         self._clip = ClipFacts.of(view)
         self._group_index = -1
         self._group: GroupFacts | None = None
 
     def observation(self, decision: Decision, offsets: Sequence[Offset]) -> Flat:
-        """Return the observation, float32 ``[len(OBSERVATION)]``.
+        """Return the observation, float32 ``[len(table)]``.
 
         Args:
             decision: The base policy's, on the frame that the view was updated for.
@@ -428,4 +430,4 @@ class ResidualObserver:
             self._group = GroupFacts.of(view, self._clip)
         rows = view.episode.records()
         base, past = BaseFacts.of(view, decision, rows), PastFacts.of(view, rows)
-        return VECTOR.row(Sight(view, self._clip, self._group, base, past, offsets))
+        return self._table.row(Sight(view, self._clip, self._group, base, past, offsets))

@@ -40,12 +40,7 @@ def leaderboard(
       vpxrc leaderboard mine.json --policies random,libvpx-vbr
     """  # noqa: D301 - typer wants the \b as it is
     chosen = find_task(task)
-    scores = []
-    for path in submissions or ():
-        own, score = check_submission(path)
-        if own != chosen:
-            raise InputError(f"{path} is for the task {own.name}, not {chosen.name}")
-        scores.append(score)
+    scores = [check_submission(path, chosen)[1] for path in submissions or ()]
     scores += [score_policy(chosen, spec, seeds) for spec in policies.split(",") if spec]
     if not scores:
         raise InputError("nothing to score: name submissions or --policies")

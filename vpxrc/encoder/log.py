@@ -113,7 +113,7 @@ class EncodeLog:
     @property
     def psnr(self) -> float:
         """Mean over the shown frames of the luma PSNR in dB, each at most 100."""
-        return float(psnr(self.shown["sse_y"] / self.clip.pixels, self.clip.bit_depth).mean())
+        return float(frame_psnr(self.clip, self.shown).mean())
 
     @property
     def psnr_overall(self) -> float:
@@ -160,6 +160,16 @@ def shown_rows(records: NDArray[np.void]) -> NDArray[np.void]:
 def _read_only(rows: NDArray[np.void]) -> NDArray[np.void]:
     rows.flags.writeable = False
     return rows
+
+
+def frame_psnr(clip: ClipFormat, rows: NDArray[np.void]) -> NDArray[np.float64]:
+    """Return the luma PSNR of coded frames in dB, each at most 100, float64 ``[len(rows)]``.
+
+    Args:
+        clip: The clip.
+        rows: Rows of its log, dtype ``RECORD_DTYPE``.
+    """
+    return psnr(rows["sse_y"] / clip.pixels, clip.bit_depth)
 
 
 def psnr(mse: ArrayLike, bit_depth: ArrayLike = 8) -> NDArray[np.float64]:

@@ -21,9 +21,11 @@ from vpxrc.envs.standard import (
 )
 from vpxrc.errors import InputError
 from vpxrc.evaluation.bd_rate import Mean, mean_ci95
+from vpxrc.evaluation.markdown import markdown_table
 from vpxrc.policies.base import Policy, encode
 from vpxrc.policies.constant import ConstantQ
 from vpxrc.policies.registry import make_policy
+from vpxrc.storage import atomic_write
 
 RANDOM, BEST_CONSTANT = "random", "best-constant-q"
 REFERENCES = (
@@ -148,28 +150,40 @@ def write_submission(
         task: The task.
         name: What the leaderboard calls the agent.
         episodes: Per seed of the training, the episodes that ``play_split`` returned.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
     text = {
         "task": task.name,
         "name": name,
         "seeds": [[episode._asdict() for episode in one] for one in episodes],
     }
-    path.write_text(json.dumps(text))
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(text))
 
 
-def check_submission(path: Path) -> tuple[StandardTask, Score]:
+def check_submission(
+    path: Path, expected: StandardTask | None = None
+) -> tuple[StandardTask, Score]:
     """Read a submission and play its actions again: the score is what comes of them.
 
+    Args:
+        path: The file.
+        expected: The task that it has to be for; None for any.
+
     Raises:
-        InputError: It is no submission, an episode is missing, an action is not possible, or the
-            return is not the one that is claimed.
+        InputError: It is no submission, it is for another task, an episode is missing, an action
+            is not possible, or the return is not the one that is claimed.
     """
     try:
         text = json.loads(path.read_text())
         task, name = find_task(text["task"]), str(text["name"])
-        seeds = [[ScoredEpisode(**episode) for episode in one] for one in text["seeds"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        seeds = [[_claimed(episode) for episode in one] for one in text["seeds"]]
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise InputError(f"{path} is no submission: {error!r:.200}") from error
+    if expected is not None and expected != task:
+        raise InputError(f"{path} is for the task {task.name}, not {expected.name}")
     if not seeds:
         raise InputError(f"{path} has no seeds")
     played: list[ScoredEpisode] = []
@@ -178,13 +192,29 @@ def check_submission(path: Path) -> tuple[StandardTask, Score]:
         if [(e.clip, e.target_bitrate) for e in claimed] != task.pairs("test"):
             raise InputError(f"{where}: its episodes are not those of the test split, in order")
         for one, other in zip(claimed, _replayed(task, claimed, where), strict=True):
-            if abs(one.value - other.value) > 1e-6 * max(1.0, abs(other.value)):
+            if not abs(one.value - other.value) <= 1e-6 * max(1.0, abs(other.value)):  # NaN too
                 raise InputError(
                     f"{where}: {one.clip} at {one.target_bitrate} kbit/s returns "
                     f"{other.value:.4f}, not {one.value:.4f}"
                 )
             played.append(other)
     return task, Score(name, len(seeds), tuple(played))
+
+
+def _claimed(entry: dict[str, Any]) -> ScoredEpisode:
+    """Return an episode of a submission, with numbers where they have to be.
+
+    Raises:
+        TypeError: A field is missing, or is something else.
+        ValueError: A number is none.
+        OverflowError: A number is too large.
+    """
+    episode = ScoredEpisode(**entry)
+    return episode._replace(
+        value=float(episode.value),
+        overshoot=float(episode.overshoot),
+        actions=[[float(part) for part in action] for action in episode.actions],
+    )
 
 
 def _replayed(
@@ -203,16 +233,11 @@ def _replayed(
 
 def leaderboard_table(task: StandardTask, scores: Sequence[Score]) -> str:
     """Return the scores as a Markdown table, the best first."""
-    rows = [
-        f"| task {task.name} | return | 95 % interval | seeds | target met |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    rows = [[f"task {task.name}", "return", "95 % interval", "seeds", "target met"]]
     for score in sorted(scores, key=lambda score: -(score.value.mean or 0.0)):
         mean = score.value
         assert mean.mean is not None and mean.ci95 is not None  # there are episodes
         low, high = mean.ci95
-        rows.append(
-            f"| {score.name} | {mean.mean:.3f} | {low:.3f} to {high:.3f} | {score.seeds} | "
-            f"{100 * score.met:.0f} % |"
-        )
-    return "\n".join(rows)
+        figures = (f"{mean.mean:.3f}", f"{low:.3f} to {high:.3f}", f"{score.seeds}")
+        rows.append([score.name, *figures, f"{100 * score.met:.0f} %"])
+    return markdown_table(rows)
