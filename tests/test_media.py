@@ -568,3 +568,45 @@ def test_sha256_file(tmp_path):
     assert sha256_file(tmp_path / "file").startswith("ba7816bf8f01cfea")
     with pytest.raises(InputError, match="cannot read"):
         sha256_file(tmp_path / "none")
+
+
+# Processes
+
+_READ_AND_FORK = """
+import gc, os, sys
+from vpxrc.media.decoding import open_video
+
+def threads():
+    return {int(name) for name in os.listdir("/proc/self/task")}
+
+gc.collect()
+gc.disable()
+before = threads()
+for path in sys.argv[1:]:
+    open_video(path, width=48)
+print(len(threads() - before))
+child = os.fork()
+if not child:
+    gc.collect()
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_forked_process_does_not_wait_for_threads_that_read_before(tmp_path):
+    """Filters and scalers that Python has not yet freed hold no threads."""
+    source = tmp_path / "clip.y4m"
+    write_y4m(synthetic(96, 80, 40), source)
+    files = [tmp_path / name for name in ("clip.gif", "fields.mkv", "rgb.mkv")]
+    options = (("-f", "gif"), ("-vf", "tinterlace=interleave_top"), ("-pix_fmt", "bgr0"))
+    for path, (name, value) in zip(files, options, strict=True):
+        coder = () if name == "-f" else ("-c:v", "ffv1")
+        ffmpeg("-i", source, *coder, name, value, path)
+    done = subprocess.run(
+        [sys.executable, "-c", _READ_AND_FORK, *files],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "VPXRC_CACHE": str(tmp_path / "cache")},
+    )
+    assert done.stdout.split() == ["0", "0"], done.stderr

@@ -236,6 +236,7 @@ class _Encoding:
         from av.filter import Graph
 
         graph = Graph()
+        graph.threads = 1  # as in pictures.py
         tick = Fraction(1, frame.sample_rate)
         nodes = [
             graph.add_abuffer(

@@ -61,7 +61,7 @@ def has_transparency(frame: "VideoFrame") -> bool:
     """Return whether any pixel of a frame is not opaque."""
     if not any(part.is_alpha for part in frame.format.components) and frame.format.name != "pal8":
         return False
-    alpha = frame.reformat(format="yuva420p").planes[_PLANES]
+    alpha = frame.reformat(format="yuva420p", threads=1).planes[_PLANES]
     return bool(_rows(alpha)[: alpha.height, : alpha.width].min() < 255)
 
 
@@ -150,6 +150,9 @@ class Pictures:
         from av.filter import Graph
 
         graph = Graph()
+        # A graph is in a cycle of references. Threads of its own would be there until Python looks
+        # for cycles, and a process forked meanwhile would wait for threads that it does not have.
+        graph.threads = 1
         source = (
             f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1000:"
             f"colorspace={int(frame.colorspace)}:range={int(frame.color_range)}"
