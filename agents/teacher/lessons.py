@@ -169,6 +169,7 @@ def learn(job: Search) -> Path:
             }
         )
     )
+    state = path.with_suffix(".state")
     if path.is_file():
         (there,) = results(path)
         there["options"] = dataclasses.asdict(result_options(there))
@@ -176,8 +177,8 @@ def learn(job: Search) -> Path:
             raise InputError(
                 f"{path} is there with another {', '.join(other)}: choose another folder"
             )
+        state.unlink(missing_ok=True)  # where the run that wrote the lesson ended before it did so
         return path
-    state = path.with_suffix(".state")
     quality = job.search_options.quality
     found = search(
         video,
