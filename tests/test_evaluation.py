@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from conftest import in_this_process
 
 from vpxrc import EncoderOptions, Policy, encode, make_policy
 from vpxrc.datasets import load_clips
@@ -278,9 +279,15 @@ def test_what_changes_a_result_is_in_its_key():
     assert len(different) == 9
 
 
+@pytest.fixture
+def here(monkeypatch):
+    monkeypatch.setattr(evaluation, "open_workers", in_this_process)
+
+
+@pytest.mark.usefixtures("here")
 def test_curves_without_a_bd_rate_are_listed(folder, tmp_path):
     """A constant q has one rate for all targets, which is no curve."""
-    result = run(folder, tmp_path, "constant-q:100", jobs=2, metrics=["psnr"])
+    result = run(folder, tmp_path, "constant-q:100", metrics=["psnr"])
     figures = result.summary["baselines"][BASELINE]["bd_rate"]["psnr"]
     nothing = dict.fromkeys(("mean", "median", "ci95", "worst", "worst_clip"))
     assert figures == {**nothing, "n": 0}
@@ -291,6 +298,7 @@ def test_curves_without_a_bd_rate_are_listed(folder, tmp_path):
         assert words in evaluation.table(result)
 
 
+@pytest.mark.usefixtures("here")
 def test_every_baseline_is_compared_too(folder, tmp_path):
     result = evaluation.evaluate(
         "constant-q",
@@ -299,7 +307,7 @@ def test_every_baseline_is_compared_too(folder, tmp_path):
         BITRATES,
         tmp_path,
         metrics=["psnr"],
-        jobs=2,
+        options=EncoderOptions(cpu_used=4),
     )
     pairs = result.comparisons[["test", "anchor"]].drop_duplicates().to_numpy().tolist()
     assert pairs == [["constant-q", BASELINE], ["constant-q", AGENT], [AGENT, BASELINE]]

@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_video
+from conftest import in_this_process, make_video
 from safetensors import safe_open
 from typer.testing import CliRunner
 
@@ -407,18 +407,6 @@ def test_the_command_line_says_so_in_one_line(network, clips, tmp_path):
 
 
 # Trainings
-
-
-@contextmanager
-def in_this_process(count, ray=None):
-    """Workers that are none: the tests' time goes into encodes."""
-
-    class Here:
-        def unordered(self, function, jobs):
-            for job in jobs:
-                yield job, function(job)
-
-    yield Here()
 
 
 @pytest.fixture
