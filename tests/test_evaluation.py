@@ -25,6 +25,8 @@ from vpxrc.media.decoding import decode_vp9
 from vpxrc.quality import measure
 from vpxrc.reports import write_html, write_pictures
 
+pytestmark = pytest.mark.xdist_group("evaluation")  # one for all of them
+
 AGENT, BASELINE = "libvpx-vbr-mlarf", "libvpx-vbr"
 BITRATES = [20, 40, 80, 160]
 TIMES = ["encode_seconds", "cpu_seconds"]

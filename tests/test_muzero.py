@@ -20,6 +20,7 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 from vpxrc import EncoderOptions, cli, encode, make_policy
+from vpxrc.agents import clips as sizing
 from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.replay import PlayedEpisode, Replay
 from vpxrc.datasets import Clip
@@ -411,7 +412,8 @@ def test_the_command_line_says_so_in_one_line(network, clips, tmp_path):
 
 @pytest.fixture
 def here(monkeypatch):
-    monkeypatch.setattr(training, "open_workers", in_this_process)
+    for module in (training, sizing):
+        monkeypatch.setattr(module, "open_workers", in_this_process)
 
 
 def table(out):
@@ -638,7 +640,7 @@ def arguments(clips, out, *more):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_the_same_command_goes_on(clips, tmp_path, number):
+def test_the_same_command_goes_on(clips, tmp_path, number, here):
     out = tmp_path / "made.safetensors"
     state = out.with_suffix(".state")
     command = [*map(str, arguments(clips, out, "--minutes", 9))]

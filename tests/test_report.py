@@ -31,6 +31,8 @@ from vpxrc.reports import viewer, write_figures, write_html
 from vpxrc.reports.html import Page, Plot, ViewedClip, ViewedStream, code, details, picture
 from vpxrc.reports.html import table as html_table
 
+pytestmark = pytest.mark.xdist_group("report")  # one study for all of them
+
 AGENT, BASELINE = "libvpx-vbr-mlarf", "libvpx-vbr"
 RATES = (20, 40, 80, 160)
 MIDDLE = 80
