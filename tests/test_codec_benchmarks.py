@@ -30,6 +30,14 @@ def photo(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def corner(photo, tmp_path_factory):
+    """A part of it."""
+    path = tmp_path_factory.mktemp("corner") / "corner.png"
+    Image.open(photo).crop((0, 0, 64, 64)).save(path)
+    return path
+
+
 def test_round_trips_and_damage(photo, capsys):
     given = [str(photo), "--pictures", "0", "--sizes", "1x1,17x33", "--streams", "40"]
     assert codec_roundtrip.main([*given, "--codec", "checkerboard/small"]) == 0
@@ -155,9 +163,7 @@ def here(monkeypatch):
         monkeypatch.setattr(module, "open_workers", in_this_process)
 
 
-def test_claims_from_training_to_verdict(photo, tmp_path, capsys, request):
-    corner = tmp_path / "corner.png"
-    Image.open(photo).crop((0, 0, 64, 64)).save(corner)
+def test_claims_from_training_to_verdict(photo, corner, tmp_path, capsys):
     given = [str(photo), "--test", str(corner), "--out", str(tmp_path), "--steps", "2"]
     given += ["--batch", "1", "--lambdas", "0.01", "--jobs", "1", "--claims"]
     codec_claims.main([*given, "S10-b", "--seeds", "0", "1"])
@@ -174,8 +180,15 @@ def test_claims_from_training_to_verdict(photo, tmp_path, capsys, request):
     codec_claims.main([*given, "S10-b", "--seeds", "0", "1"])
     assert [path.stat().st_mtime_ns for path in paths] == times
     assert load_codec(paths[0]).spec == "ablation/octave-plain"
-    request.getfixturevalue("here")
-    codec_claims.main([*given, "S9-b, B=2", "--seeds", "0"])
+
+
+@pytest.mark.usefixtures("here")
+def test_claims_about_a_codec_of_many_rates(corner, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "FIT_BATCHES", 1)
+    monkeypatch.setattr(codec_claims, "CLAIMS", {"S9-b, B=2": CLAIMS["S9-b, B=2"]})
+    given = [str(photo), "--test", str(corner), "--out", str(tmp_path), "--steps", "1"]
+    given += ["--batch", "1", "--lambdas", "0.01", "--seeds", "0", "--claims"]
+    codec_claims.main([*given, "S9-b"])
     result = json.loads((tmp_path / "claims.json").read_text())
     assert len(result["enhancement"]) == len(codec_claims.QUALITIES)
     assert result["claims"]["S9-b, B=2"]["unit"] == "dB"
