@@ -511,11 +511,11 @@ def test_a_signal_leaves_nothing(long, tmp_path, number, goal):
         assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(number)
-    output, words = process.communicate(timeout=30)
+    output, words = process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGINT else 143)
     assert output == b""
     assert b"Traceback" not in words
-    _, left = psutil.wait_procs(busy, timeout=10)
+    _, left = psutil.wait_procs(busy, timeout=60)
     assert not left
     assert not list((tmp_path / "out").iterdir())
 

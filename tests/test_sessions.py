@@ -50,7 +50,7 @@ def join(threads: list[threading.Thread]) -> None:
 
 
 def soon(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)
     return condition()

@@ -169,12 +169,12 @@ def test_a_terminated_teach_goes_on(clips, tmp_path, monkeypatch):
     clip, cut, whole = clips / "one.y4m", tmp_path / "cut", tmp_path / "whole"
     command = ["teach", clip, "--bitrates", 60, "--jobs", 1, "--out", cut]
     process = subprocess.Popen([*VPXRC, *map(str, command)], stderr=subprocess.PIPE)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not list(cut.glob("*.state")):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, words = process.communicate(timeout=20)
+    _, words = process.communicate(timeout=60)
     assert (process.returncode, words) == (cli.TERMINATED, b"")
     assert [file.suffix for file in cut.iterdir()] == [".state"]
     monkeypatch.setattr(teaching, "open_workers", in_this_process)
