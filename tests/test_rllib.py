@@ -189,6 +189,15 @@ def test_an_untrained_policy_begins_at_the_base_policy(algorithm):
 # Training
 
 
+@pytest.mark.usefixtures("rllib")
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_a_slow_runner_is_waited_for(algorithm):
+    from vpxrc.agents.rllib.components import algorithm_config
+
+    made = algorithm_config(algorithm, SPENDING, RllibConfig(), **standardised(0))
+    assert made.sample_timeout_s is None
+
+
 def trained(out, clip, algorithm="ppo", *, config=SPENDING, **given):
     """Train, and return the figures of every iteration and what came of it."""
     figures: dict[str, Any] = {}
