@@ -9,6 +9,9 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 NATIVE := $(shell find native -type f 2>/dev/null)
 
+# Else every process that the tests start compiles the whole package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint types docs bench sanitize clean install system
 
 demo: $(INSTALLED)

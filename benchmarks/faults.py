@@ -383,6 +383,7 @@ def import_everything() -> None:
     for name in ("agents.imitation.training", "agents.teacher.teaching", "cli", "evaluation.study"):
         importlib.import_module(f"vpxrc.{name}")
     importlib.import_module("vpxrc.reports.pages")
+    importlib.import_module("scipy.interpolate")  # which the package imports where it is used
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vpxrc.codecs.papers import build
-from vpxrc.codecs.training import Progress, TrainingConfig, TrainingJob, is_done, train
+from vpxrc.codecs.training import Progress, TrainingConfig, TrainingJob, is_done, train_job
 
 
 def steps_of(
@@ -63,17 +63,5 @@ def distill(
         InputError: A setting cannot be used, or a file beside ``out`` is of another training.
         OutputError: The folder cannot be written.
     """
-    results = []
-    for job in steps_of(pictures, out, config, teacher):
-        if not is_done(job):
-            results.append(
-                train(
-                    job.pictures,
-                    job.out,
-                    job.config,
-                    start=job.start,
-                    teacher=job.teacher,
-                    progress=progress,
-                )
-            )
-    return results
+    work = steps_of(pictures, out, config, teacher)
+    return [train_job(job, progress) for job in work if not is_done(job)]

@@ -249,13 +249,13 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def macs_per_pixel(network: nn.Module, inputs: Sequence[Tensor], pixels: int) -> float:
-    """Return the multiplications of convolutions and of GDN, for each pixel of a picture.
+@torch.no_grad()
+def run_counting(network: nn.Module, x: Any) -> tuple[Any, int]:
+    """Return what a network gives, and how many multiplications its convolutions and GDN take.
 
     Args:
         network: The module that is called.
-        inputs: What it is called with.
-        pixels: Pixels of the picture.
+        x: What it is called with.
     """
     total = 0
 
@@ -271,9 +271,8 @@ def macs_per_pixel(network: nn.Module, inputs: Sequence[Tensor], pixels: int) ->
 
     hooks = [module.register_forward_hook(count) for module in network.modules()]
     try:
-        with torch.no_grad():
-            network(*inputs)
+        result = network(x)
     finally:
         for hook in hooks:
             hook.remove()
-    return total / pixels
+    return result, total

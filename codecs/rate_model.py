@@ -1,7 +1,5 @@
 """The bits that a codec takes for the pictures of a clip, by quality."""
 
-from weakref import WeakKeyDictionary
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +13,8 @@ PROBED = (0.0, 0.25, 0.5, 0.75, 1.0)  # qualities
 PICTURES = 3  # that are probed, evenly spaced in the clip
 TRUST = 2.0  # pictures' worth of bits that the probe counts against those that were coded
 
-_known: WeakKeyDictionary[Video, dict[bytes, NDArray[np.float64]]] = WeakKeyDictionary()
+# By weights and by content of the clip, 2 kB each.
+_known: dict[tuple[bytes, str], NDArray[np.float64]] = {}
 
 
 def quality_of(q_index: int) -> float:
@@ -26,14 +25,15 @@ def quality_of(q_index: int) -> float:
 def expected_bits(codec: Codec, video: Video) -> NDArray[np.float64]:
     """Return the mean bits of a picture by q index, float64 ``[256]``, not increasing.
 
-    A few pictures are really coded, at a few qualities. It is done once for a clip and a codec.
+    A few pictures are really coded, at a few qualities. It is done once in a process for
+    a codec and the content of a clip.
 
     Args:
         codec: A codec of variable quality.
         video: The clip.
     """
-    tables = _known.setdefault(video, {})
-    if codec.identity not in tables:
+    key = codec.identity, video.content_hash
+    if key not in _known:
         places = np.unique(np.linspace(0, video.num_frames - 1, PICTURES).round().astype(int))
         sizes = np.zeros((len(places), len(PROBED)))
         with one_thread():
@@ -43,8 +43,8 @@ def expected_bits(codec: Codec, video: Video) -> NDArray[np.float64]:
         logs = np.log2(sizes.mean(0))
         qualities = [quality_of(q) for q in range(NUM_Q)]
         bits = np.exp2(np.interp(qualities, PROBED, logs))
-        tables[codec.identity] = np.minimum.accumulate(bits)
-    return tables[codec.identity]
+        _known[key] = np.minimum.accumulate(bits)
+    return _known[key]
 
 
 class RateModel:

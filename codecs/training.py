@@ -7,7 +7,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +84,9 @@ class Learner:
         torch.manual_seed(config.seed)
         self.config = config
         self.model: Model = _model(config, start).to(config.device)
-        self.is_rate_alone = config.part.partition(".")[0] == "latent"
-        if self.is_rate_alone:
-            _transforms(self.model, config.codec)
+        self._with_frozen_latents: TransformModel | None = None
+        if config.part.partition(".")[0] == "latent":
+            self._with_frozen_latents = _transforms(self.model, config.codec)
             if teacher is not None:
                 raise InputError("an entropy model that is trained alone has no teacher")
         self._objective = self.model.objective
@@ -102,7 +101,8 @@ class Learner:
 
     def batches(self, crops: Crops) -> Callable[[int], Tensor]:
         """Return what makes a batch for :meth:`run` of its number."""
-        return FrozenLatents(self.model.analysis, crops) if self.is_rate_alone else crops
+        frozen = self._with_frozen_latents
+        return crops if frozen is None else FrozenLatents(frozen.analysis, crops)
 
     def run(self, batch: Tensor) -> None:
         """Take one step with a batch of :meth:`batches`: crops, uint8, or latents.
@@ -117,8 +117,8 @@ class Learner:
             group["lr"] = config.rate * max(min(1.0, left), FINAL_RATE)
         batch = batch.to(config.device)
         self._optimizer.zero_grad()
-        if self.is_rate_alone:
-            loss, figures = rate(_transforms(self.model, config.codec), batch)
+        if self._with_frozen_latents is not None:
+            loss, figures = rate(self._with_frozen_latents, batch)
         else:
             moment = Moment(self.step, config.steps)
             loss, figures = self._objective(to_unit(batch), config.trade_off, moment)
@@ -248,20 +248,16 @@ class TrainingJob:
         return str(self.out)
 
 
-def train_job(job: TrainingJob) -> dict[str, Any]:
-    """Do a training, in a process or on a machine of its own; see :func:`train`."""
-    return _call(job)()
-
-
-def _call(job: TrainingJob) -> Callable[..., dict[str, Any]]:
-    return partial(
-        train,
+def train_job(job: TrainingJob, progress: Progress | None = None) -> dict[str, Any]:
+    """Do a training, here or in a process or on a machine of its own; see :func:`train`."""
+    return train(
         job.pictures,
         job.out,
         job.config,
         start=job.start,
         until=job.until,
         teacher=job.teacher,
+        progress=progress,
     )
 
 
@@ -288,7 +284,7 @@ def train_all(
         EncoderError: A worker was killed.
     """
     if len(work) == 1 and ray is None:
-        return [_call(work[0])(progress=progress)]
+        return [train_job(work[0], progress)]
     progress(0, len(work), "training", None)
     found = {}
     with open_workers(min(count, len(work)), ray) as workers:
@@ -324,10 +320,10 @@ def _settings(
 
 
 def is_done(job: TrainingJob) -> bool:
-    """Return whether the checkpoint of a training is there.
+    """Return whether the checkpoint of a training is there, with all steps.
 
     Raises:
-        InputError: It is another training's, or was stopped early.
+        InputError: It is another training's.
     """
     if not job.out.exists():
         return False

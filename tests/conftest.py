@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,21 @@ def video() -> Video:
     return make_video()
 
 
+@contextmanager
+def in_this_process(count, ray=None):
+    """Workers that are none: for tests of what comes of jobs, not of the processes.
+
+    A process starts in a second or more, which is longer than most jobs of the tests take.
+    """
+
+    class Here:
+        def unordered(self, function, jobs):
+            for job in jobs:
+                yield job, function(job)
+
+    yield Here()
+
+
 def skip_without_ray():
     """Not ``importorskip``: that would import Ray before it is told to stay on loopback."""
     ray = importlib.util.find_spec("ray")
@@ -79,5 +95,7 @@ def local_ray():
         # Else Ray makes a token in the home folder.
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where Ray's workers find the tests
+        # Else Ray's workers wait for whatever else the machine does, the other tests to begin with.
+        patch.setenv("RAY_worker_niceness", "0")
         with open_workers(2, "local") as workers:
             yield workers

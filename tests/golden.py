@@ -38,6 +38,7 @@ import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import gymnasium
 import imageio_ffmpeg
@@ -45,6 +46,7 @@ import numpy as np
 import pandas as pd
 from plotly.offline import get_plotlyjs
 from safetensors.numpy import save as save_tensors
+from typer.testing import CliRunner
 
 # --- What may move or be renamed: all of vpxrc that is used here, under the tests' own names ---
 from vpxrc import EncoderOptions, encode, make_policy, video_from_frames
@@ -58,6 +60,7 @@ from vpxrc.agents.rllib.policy import FORMAT as RLLIB_FORMAT
 from vpxrc.agents.teacher import search
 from vpxrc.agents.teacher.search import SearchOptions
 from vpxrc.agents.teacher.trajectory import Trajectory
+from vpxrc.cli import app
 from vpxrc.datasets import load_clips
 from vpxrc.dependency import analyse
 from vpxrc.envs import (  # registers the environments too
@@ -270,9 +273,10 @@ def write_film(path: Path, width: int, height: int, num_frames: int) -> Path:
 
 def vpxrc_command(folder: Path, *arguments: object) -> dict[str, Any]:
     """Run the program in a folder, and return what it printed as JSON."""
-    command = [sys.executable, "-m", "vpxrc", *map(str, arguments), "--json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    words = [*map(str, arguments), "--json"]
+    with contextlib.chdir(folder), mock.patch.object(sys, "argv", ["vpxrc", *words]):
+        done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
     printed: dict[str, Any] = json.loads(done.stdout)
     return printed
 

@@ -7,10 +7,12 @@ import sys
 
 import imageio_ffmpeg
 import pytest
+from conftest import in_this_process
 from typer.testing import CliRunner
 
 from vpxrc import cli
 from vpxrc.datasets import clip_sets, load_clips
+from vpxrc.evaluation import study
 from vpxrc.evaluation import verify as verification
 from vpxrc.evaluation.verify import Check
 from vpxrc.media.decoding import decode_vp9
@@ -98,7 +100,8 @@ def test_encode_replaces_a_file(clip, tmp_path):
     assert len(decode_vp9(output, 96, 80)) == 12
 
 
-def test_evaluate(clip, tmp_path):
+def test_evaluate(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "open_workers", in_this_process)
     policies = ("--agent", "libvpx-vbr-mlarf", "--baseline", "libvpx-vbr")
     settings = ("--bitrates", "20,40,80,160", "--cpu-used", 5, "--metrics", "psnr")
     other = write_video(tmp_path / "other.mp4", "-pix_fmt", "yuv420p", source="mandelbrot=s=96x80")

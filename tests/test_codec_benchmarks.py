@@ -10,9 +10,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("constriction")
 
 # These import torch and constriction.
+from conftest import in_this_process
+
 from benchmarks import codec_claims, codec_contexts, codec_roundtrip, codec_speed
 from benchmarks.codec_arms import ARMS, CLAIMS, Claim, arm_of
 from benchmarks.codec_claims import compare, verdict
+from vpxrc.codecs import training
 from vpxrc.codecs.codec import load_codec
 from vpxrc.codecs.contexts import Raster
 from vpxrc.codecs.papers import ABLATION, build, describe
@@ -24,6 +27,14 @@ def photo(tmp_path_factory):
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (8, 10, 3), dtype=np.uint8)
     Image.fromarray(small).resize((160, 128), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def corner(photo, tmp_path_factory):
+    """A part of it."""
+    path = tmp_path_factory.mktemp("corner") / "corner.png"
+    Image.open(photo).crop((0, 0, 64, 64)).save(path)
     return path
 
 
@@ -146,8 +157,14 @@ def test_a_claim_about_bits_does_not_see_the_error():
     assert found["unit"] == "percent of bits"
 
 
-def test_claims_from_training_to_verdict(photo, tmp_path, capsys):
-    given = [str(photo), "--test", str(photo), "--out", str(tmp_path), "--steps", "2"]
+@pytest.fixture
+def here(monkeypatch):
+    for module in (training, codec_claims):
+        monkeypatch.setattr(module, "open_workers", in_this_process)
+
+
+def test_claims_from_training_to_verdict(photo, corner, tmp_path, capsys):
+    given = [str(photo), "--test", str(corner), "--out", str(tmp_path), "--steps", "2"]
     given += ["--batch", "1", "--lambdas", "0.01", "--jobs", "1", "--claims"]
     codec_claims.main([*given, "S10-b", "--seeds", "0", "1"])
     found = json.loads((tmp_path / "claims.json").read_text())["claims"]
@@ -159,16 +176,25 @@ def test_claims_from_training_to_verdict(photo, tmp_path, capsys):
     assert len(paths) == 4
     times = [path.stat().st_mtime_ns for path in paths]
     rows = json.loads(next((tmp_path / "rows").iterdir()).read_text())
-    assert rows[0]["bpp"] == 8 * sum(rows[0]["streams"]) / (160 * 128)
+    assert rows[0]["bpp"] == 8 * sum(rows[0]["streams"]) / 64**2
     codec_claims.main([*given, "S10-b", "--seeds", "0", "1"])
     assert [path.stat().st_mtime_ns for path in paths] == times
     assert load_codec(paths[0]).spec == "ablation/octave-plain"
-    codec_claims.main([*given, "S9-b, B=2", "--seeds", "0"])
+
+
+@pytest.mark.usefixtures("here")
+def test_claims_about_a_codec_of_many_rates(corner, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "FIT_BATCHES", 1)
+    monkeypatch.setattr(codec_claims, "CLAIMS", {"S9-b, B=2": CLAIMS["S9-b, B=2"]})
+    given = [str(photo), "--test", str(corner), "--out", str(tmp_path), "--steps", "1"]
+    given += ["--batch", "1", "--lambdas", "0.01", "--seeds", "0", "--claims"]
+    codec_claims.main([*given, "S9-b"])
     result = json.loads((tmp_path / "claims.json").read_text())
     assert len(result["enhancement"]) == len(codec_claims.QUALITIES)
     assert result["claims"]["S9-b, B=2"]["unit"] == "dB"
 
 
+@pytest.mark.usefixtures("here")
 def test_arms_that_start_from_others_are_trained_after_them(photo, tmp_path):
     given = [str(photo), "--test", str(photo), "--out", str(tmp_path), "--steps", "1"]
     given += ["--batch", "1", "--crop", "64", "--lambdas", "0.01", "--seeds", "0", "--claims"]

@@ -19,7 +19,7 @@ pytest.importorskip("constriction")
 # These import torch and constriction.
 from test_cli import complaint, run
 
-from vpxrc.codecs import frozen, training
+from vpxrc.codecs import frozen, papers, training
 from vpxrc.codecs.bitstream import unpack
 from vpxrc.codecs.classical import CLASSICAL
 from vpxrc.codecs.codec import load_codec, read_checkpoint, save_checkpoint
@@ -60,6 +60,14 @@ def photos(tmp_path_factory):
             folder / f"{name}.png"
         )
     return folder
+
+
+@pytest.fixture(scope="module")
+def source(photos, tmp_path_factory):
+    """A corner of one, 45x31."""
+    path = tmp_path_factory.mktemp("source") / "s.png"
+    Image.open(photos / "a.png").crop((20, 30, 65, 61)).save(path)
+    return path
 
 
 def tiny_config(**changes):
@@ -148,17 +156,17 @@ def test_pictures_that_cannot_be_read(tmp_path):
 def test_training_learns(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CURVE_EVERY", 10)
     result = train(
-        find_pictures([photos]), tmp_path / "a.safetensors", tiny_config(steps=60, rate=2e-3)
+        find_pictures([photos]), tmp_path / "a.safetensors", tiny_config(steps=40, rate=2e-3)
     )
     rows = json.loads((tmp_path / "a.curve.json").read_text())
-    assert [row["step"] for row in rows] == [10, 20, 30, 40, 50, 60]
+    assert [row["step"] for row in rows] == [10, 20, 30, 40]
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
     assert rows[-1] == result["last"]
     assert result["skipped"] == 0
     assert 0 <= result["waiting"] < 1
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".state"] == []
     settings = read_checkpoint(tmp_path / "a.safetensors")[1]
-    assert json.loads(settings["config"])["steps"] == 60
+    assert json.loads(settings["config"])["steps"] == 40
     picture = read_picture(photos / "a.png")
     codec = load_codec(tmp_path / "a.safetensors")
     done = codec.compress(picture)
@@ -179,27 +187,38 @@ training.train(find_pictures([Path(sys.argv[1])]), Path(sys.argv[2]), config, pr
 """
 
 
-def test_a_killed_training_goes_on_to_the_same_curve(photos, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def straight(photos, tmp_path_factory):
+    """The checkpoint of a training that nothing has interrupted."""
+    path = tmp_path_factory.mktemp("straight") / "straight.safetensors"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "CURVE_EVERY", 2)
+        train(find_pictures([photos]), path, tiny_config())
+    return path
+
+
+def curve_of(checkpoint):
+    return checkpoint.with_suffix(".curve.json").read_bytes()
+
+
+def test_a_killed_training_goes_on_to_the_same_curve(photos, straight, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CURVE_EVERY", 2)
-    pictures = find_pictures([photos])
-    straight, killed = tmp_path / "straight.safetensors", tmp_path / "killed.safetensors"
-    train(pictures, straight, tiny_config())
+    pictures, killed = find_pictures([photos]), tmp_path / "killed.safetensors"
     done = subprocess.run([sys.executable, "-c", KILLED, str(photos), str(killed)], env=os.environ)
     assert done.returncode == -signal.SIGKILL
     assert not killed.exists()
     seen = []
     train(pictures, killed, tiny_config(), progress=lambda done, *_: seen.append(done))
     assert seen == [4, 5, 6]  # the state is that of step 3
-    curves = [(tmp_path / f"{one}.curve.json").read_bytes() for one in ("straight", "killed")]
-    assert curves[0] == curves[1]
+    assert curve_of(killed) == curve_of(straight)
     assert load_codec(straight).identity == load_codec(killed).identity
 
 
-def test_a_training_that_stops_early_leaves_a_checkpoint_and_goes_on(photos, tmp_path, monkeypatch):
+def test_a_training_that_stops_early_leaves_a_checkpoint_and_goes_on(
+    photos, straight, tmp_path, monkeypatch
+):
     monkeypatch.setattr(training, "CURVE_EVERY", 2)
-    pictures = find_pictures([photos])
-    straight, out = tmp_path / "straight.safetensors", tmp_path / "x.safetensors"
-    train(pictures, straight, tiny_config())
+    pictures, out = find_pictures([photos]), tmp_path / "x.safetensors"
     early = train(pictures, out, tiny_config(), until=4)
     assert early["steps"] == early["last"]["step"] == 4
     assert read_checkpoint(out)[1]["steps"] == "4"
@@ -208,8 +227,7 @@ def test_a_training_that_stops_early_leaves_a_checkpoint_and_goes_on(photos, tmp
     assert load_codec(out).identity == first != load_codec(straight).identity
     assert train(pictures, out, tiny_config())["steps"] == 6
     assert load_codec(out).identity == load_codec(straight).identity
-    curves = [(tmp_path / f"{one}.curve.json").read_bytes() for one in ("straight", "x")]
-    assert curves[0] == curves[1]
+    assert curve_of(out) == curve_of(straight)
     assert not (tmp_path / "x.safetensors.state").exists()
     monkeypatch.undo()
     with pytest.raises(InputError, match="begins at step 100"):
@@ -349,7 +367,7 @@ def test_a_students_loss_has_the_teachers_features(monkeypatch):
         Distiller(improved_checkerboard(12), teacher)
 
 
-def test_distillation_in_three_steps_that_goes_on_where_it_was(photos, tmp_path):
+def test_distillation_in_three_steps_that_goes_on_where_it_was(photos, source, tmp_path):
     out = tmp_path / "s.safetensors"
     options = ("--steps", 2, "--batch", 1, "--crop", 64)
     command = ("codec", "distill", SMALL, photos, "--out", out, *options)
@@ -361,7 +379,7 @@ def test_distillation_in_three_steps_that_goes_on_where_it_was(photos, tmp_path)
     assert [row["codec"] for row in rows] == [f"{SMALL}-teacher"] * 2 + [SMALL]
     assert rows[2]["last"]["features"] > 0
     # The decoder alone is another one than that of the second codec, so the streams are the same.
-    picture = read_picture(photos / "a.png")
+    picture = read_picture(source)
     alike, student = load_codec(tmp_path / names[1]), load_codec(out)
     codings = [codec.compress(picture) for codec in (alike, student)]
     streams = [unpack(one.data).streams for one in codings]
@@ -444,9 +462,8 @@ def checkpoints(tmp_path_factory):
     return folder
 
 
-def test_commands_code_and_decode(photos, checkpoints, tmp_path):
-    source, coded, out = tmp_path / "s.png", tmp_path / "a.vlc", tmp_path / "a.png"
-    Image.open(photos / "a.png").crop((20, 30, 65, 61)).save(source)
+def test_commands_code_and_decode(source, checkpoints, tmp_path):
+    coded, out = tmp_path / "a.vlc", tmp_path / "a.png"
     codec = checkpoints / "multirate.safetensors"
     result = run(
         "codec", "encode", source, "-o", coded, "--codec", codec, "--quality", 0.2, "--json"
@@ -465,8 +482,8 @@ def test_commands_code_and_decode(photos, checkpoints, tmp_path):
     assert 0.7 * most < coded.stat().st_size <= most
 
 
-def test_commands_complain_in_one_line(photos, checkpoints, tmp_path):
-    source, coded, out = photos / "a.png", tmp_path / "a.vlc", tmp_path / "a.png"
+def test_commands_complain_in_one_line(photos, source, checkpoints, tmp_path):
+    coded, out = tmp_path / "a.vlc", tmp_path / "a.png"
     factorized, multirate = (
         checkpoints / f"{one}.safetensors" for one in ("factorized", "multirate")
     )
@@ -504,15 +521,19 @@ def test_commands_complain_in_one_line(photos, checkpoints, tmp_path):
     assert not (tmp_path / "table" / "rows").exists()
 
 
-def test_command_train_and_zoo(photos, tmp_path):
+def test_command_train_and_zoo(photos, tmp_path, monkeypatch):
     out = tmp_path / "c.safetensors"
     options = ("--steps", 2, "--batch", 1, "--crop", 64, "--json")
     result = run("codec", "train", "factorized/small", photos, "--out", out, *options)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["steps"] == 2
     assert load_codec(out).spec == "factorized/small"
+    # All of them together take long: the networks of every width are built in test_codecs.py.
+    monkeypatch.setattr(papers, "PAPERS", {"octave": papers.PAPERS["octave"]})
     listed = json.loads(run("codec", "zoo", "--json").stdout)
-    assert "octave/high" in [row["codec"] for row in listed["codecs"]]
+    assert [row["codec"] for row in listed["codecs"]] == [
+        f"octave/{width}" for width in ("small", "medium", "low", "high")
+    ]
 
 
 def test_several_trainings_are_those_that_run_alone(photos, tmp_path):
@@ -531,6 +552,7 @@ def test_several_trainings_are_those_that_run_alone(photos, tmp_path):
     assert load_codec(tmp_path / "c-0.01.safetensors").identity != alone.identity
 
 
+@pytest.mark.xdist_group("ray")
 def test_a_training_on_ray_is_the_same(photos, tmp_path, local_ray):
     pictures = tuple(find_pictures([photos]))
     jobs = [

@@ -1,10 +1,12 @@
 """Learned codecs: pictures to bytes and back, in another process, and with damage."""
 
+import copy
 import os
 import subprocess
 import sys
 import zlib
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -56,6 +58,7 @@ GAINS = {
 SIZES = [(1, 1), (17, 33), (64, 64), (127, 65)]
 
 
+@cache
 def tiny(name):
     """A codec with random weights and latents of many sizes, some of them beyond the tables."""
     torch.manual_seed(1)
@@ -225,7 +228,7 @@ def test_a_damaged_stream_with_a_right_checksum_decodes_or_is_an_error(name):
     coded = unpack(codec.compress(picture(17, 33)).data)
     rng = np.random.default_rng(0)
     failed = 0
-    for _ in range(40):
+    for _ in range(20):
         streams = [bytearray(stream) for stream in coded.streams]
         stream = streams[rng.integers(len(streams))]
         for _ in range(rng.integers(1, 5)):
@@ -279,7 +282,7 @@ def test_a_checkpoint_has_the_weights_alone_and_codes_the_same(tmp_path):
 
 def test_other_weights_do_not_decode(tmp_path):
     data = tiny("raster").compress(picture(8, 8)).data
-    other = tiny("raster").model
+    other = copy.deepcopy(tiny("raster").model)
     other.synthesis[0].bias.data[0] += 1e-4
     with pytest.raises(InputError, match="other weights"):
         Codec(other, "raster").decompress(data)
@@ -389,12 +392,8 @@ def test_an_unknown_codec_is_an_error():
             build(spec)
 
 
-PAPER_WIDTHS = ["octave/low", "mixture/low", "multirate/paper"]
-PAPER_WIDTHS += [
-    f"{name}/{width}"
-    for name in ("gllmm", "asymmetric", "improved-checkerboard")
-    for width in (128, 256)
-]
+PAPER_WIDTHS = ["octave/low", "mixture/low", "multirate/paper", "gllmm/256", "asymmetric/128"]
+PAPER_WIDTHS += ["improved-checkerboard/128"]
 
 
 @pytest.mark.parametrize("spec", PAPER_WIDTHS)

@@ -21,11 +21,13 @@ from urllib.parse import quote
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from conftest import in_this_process
 from typer.testing import CliRunner
 
 from vpxrc import cli
 from vpxrc.datasets import Clip, Origin, Recipe, catalogue, clip_sets, load_clips, local
 from vpxrc.errors import InputError, MissingDependencyError
+from vpxrc.evaluation import study
 from vpxrc.media.decoding import open_video
 from vpxrc.media.frames import Video, video_from_frames, write_y4m
 from vpxrc.storage import sha256_file
@@ -540,6 +542,7 @@ def test_commands_say_in_one_line_which_clips_they_leave_out(tmp_path, prepared,
     assert result.stderr.startswith(line) and "VPXRC_CLIPS (of the first: lost1: " in result.stderr
     assert "1 clip(s)" in result.stdout and str(made) in result.stdout
     out = tmp_path / "study"
+    monkeypatch.setattr(study, "open_workers", in_this_process)
     command = ["evaluate", "--agent", "constant-q:120", "--baseline", "constant-q:60", "--clips"]
     options = ["--bitrates", "40,60,80,100", "--cpu-used", "8", "--metrics", "psnr", "--jobs", "1"]
     result = CliRunner().invoke(

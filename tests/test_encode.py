@@ -477,6 +477,14 @@ def test_never_in_chunks(scenes_file, tmp_path):
     assert len(found["chunks"]) == 1
 
 
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """Three chunks, each of which is coded for seconds."""
+    path = tmp_path_factory.mktemp("long") / "long.mkv"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x180:d=12:r=25", "-c:v", "ffv1", path)
+    return path
+
+
 @pytest.mark.parametrize(
     ("number", "goal"),
     [
@@ -485,15 +493,13 @@ def test_never_in_chunks(scenes_file, tmp_path):
         (signal.SIGINT, ["--target", "vmaf=90"]),
     ],
 )
-def test_a_signal_leaves_nothing(tmp_path, number, goal):
-    source = tmp_path / "long.mkv"
-    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x180:d=20:r=25", "-c:v", "ffv1", source)
+def test_a_signal_leaves_nothing(long, tmp_path, number, goal):
     (tmp_path / "out").mkdir()
     options = [*goal, "-o", str(tmp_path / "out/out.webm"), "--chunk", "4", "--jobs", "2"]
     slow = ["--cpu-used", "0", "--policy", "libvpx-vbr"]
     environment = {**os.environ, "TMPDIR": str(tmp_path / "out")}
     process = subprocess.Popen(
-        [*VPXRC, "encode", str(source), *options, *slow],
+        [*VPXRC, "encode", str(long), *options, *slow],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
@@ -505,11 +511,11 @@ def test_a_signal_leaves_nothing(tmp_path, number, goal):
         assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(number)
-    output, words = process.communicate(timeout=30)
+    output, words = process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGINT else 143)
     assert output == b""
     assert b"Traceback" not in words
-    _, left = psutil.wait_procs(busy, timeout=10)
+    _, left = psutil.wait_procs(busy, timeout=60)
     assert not left
     assert not list((tmp_path / "out").iterdir())
 

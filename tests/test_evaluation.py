@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from conftest import in_this_process
 
 from vpxrc import EncoderOptions, Policy, encode, make_policy
 from vpxrc.datasets import load_clips
@@ -23,6 +24,8 @@ from vpxrc.evaluation import study as evaluation
 from vpxrc.media.decoding import decode_vp9
 from vpxrc.quality import measure
 from vpxrc.reports import write_html, write_pictures
+
+pytestmark = pytest.mark.xdist_group("evaluation")  # one for all of them
 
 AGENT, BASELINE = "libvpx-vbr-mlarf", "libvpx-vbr"
 BITRATES = [20, 40, 80, 160]
@@ -206,7 +209,7 @@ def test_goes_on_after_sigkill(folder, result, tmp_path):
     family = wait_for_encodes(process, tmp_path, 3)
     process.kill()
     process.wait()
-    assert not psutil.wait_procs(family, timeout=30)[1]
+    assert not psutil.wait_procs(family, timeout=60)[1]
     assert not (tmp_path / "summary.json").exists()
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "encodes").glob("*.json")}
     assert 3 <= len(kept) < 16
@@ -239,17 +242,17 @@ def test_ends_cleanly_when_told(folder, tmp_path, number, code):
         os.killpg(process.pid, number)
     else:
         process.terminate()
-    _, words = process.communicate(timeout=30)
+    _, words = process.communicate(timeout=60)
     assert process.returncode == code
     assert words == ("vpxrc: interrupted\n" if code == 130 else "")
-    assert not psutil.wait_procs(family, timeout=30)[1]
+    assert not psutil.wait_procs(family, timeout=60)[1]
     assert not list(tmp_path.rglob("*.tmp"))
     assert not (tmp_path / "summary.json").exists()
 
 
 def wait_for_encodes(process, out, count):
     """Return the program's processes once so many results are there."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while len(list((out / "encodes").glob("*.json"))) < count:
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.01)
@@ -278,9 +281,15 @@ def test_what_changes_a_result_is_in_its_key():
     assert len(different) == 9
 
 
+@pytest.fixture
+def here(monkeypatch):
+    monkeypatch.setattr(evaluation, "open_workers", in_this_process)
+
+
+@pytest.mark.usefixtures("here")
 def test_curves_without_a_bd_rate_are_listed(folder, tmp_path):
     """A constant q has one rate for all targets, which is no curve."""
-    result = run(folder, tmp_path, "constant-q:100", jobs=2, metrics=["psnr"])
+    result = run(folder, tmp_path, "constant-q:100", metrics=["psnr"])
     figures = result.summary["baselines"][BASELINE]["bd_rate"]["psnr"]
     nothing = dict.fromkeys(("mean", "median", "ci95", "worst", "worst_clip"))
     assert figures == {**nothing, "n": 0}
@@ -291,6 +300,7 @@ def test_curves_without_a_bd_rate_are_listed(folder, tmp_path):
         assert words in evaluation.table(result)
 
 
+@pytest.mark.usefixtures("here")
 def test_every_baseline_is_compared_too(folder, tmp_path):
     result = evaluation.evaluate(
         "constant-q",
@@ -299,7 +309,7 @@ def test_every_baseline_is_compared_too(folder, tmp_path):
         BITRATES,
         tmp_path,
         metrics=["psnr"],
-        jobs=2,
+        options=EncoderOptions(cpu_used=4),
     )
     pairs = result.comparisons[["test", "anchor"]].drop_duplicates().to_numpy().tolist()
     assert pairs == [["constant-q", BASELINE], ["constant-q", AGENT], [AGENT, BASELINE]]

@@ -9,6 +9,8 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
+pytestmark = pytest.mark.xdist_group("examples")  # one installation for all of them
+
 EXAMPLE = Path(__file__).parents[1] / "examples" / "vpxrc-example-policy"
 
 

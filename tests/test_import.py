@@ -36,5 +36,9 @@ def test_import_of_the_package_loads_nothing_heavy():
     assert loaded("import vpxrc") & set(HEAVY) == set()
 
 
+def test_the_program_starts_without_what_curves_need():
+    assert loaded("import vpxrc.cli") & {"scipy", "matplotlib", "torch"} == set()
+
+
 def test_the_list_can_be_found_out():
     assert "pandas" in loaded("import vpxrc.evaluation")

@@ -15,11 +15,12 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_video
+from conftest import in_this_process, make_video
 from safetensors import safe_open
 from typer.testing import CliRunner
 
 from vpxrc import EncoderOptions, cli, encode, make_policy
+from vpxrc.agents import clips as sizing
 from vpxrc.agents.muzero.config import MuZeroConfig
 from vpxrc.agents.muzero.replay import PlayedEpisode, Replay
 from vpxrc.datasets import Clip
@@ -409,21 +410,10 @@ def test_the_command_line_says_so_in_one_line(network, clips, tmp_path):
 # Trainings
 
 
-@contextmanager
-def in_this_process(count, ray=None):
-    """Workers that are none: the tests' time goes into encodes."""
-
-    class Here:
-        def unordered(self, function, jobs):
-            for job in jobs:
-                yield job, function(job)
-
-    yield Here()
-
-
 @pytest.fixture
 def here(monkeypatch):
-    monkeypatch.setattr(training, "open_workers", in_this_process)
+    for module in (training, sizing):
+        monkeypatch.setattr(module, "open_workers", in_this_process)
 
 
 def table(out):
@@ -650,17 +640,17 @@ def arguments(clips, out, *more):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_the_same_command_goes_on(clips, tmp_path, number):
+def test_the_same_command_goes_on(clips, tmp_path, number, here):
     out = tmp_path / "made.safetensors"
     state = out.with_suffix(".state")
     command = [*map(str, arguments(clips, out, "--minutes", 9))]
     process = subprocess.Popen([sys.executable, "-c", OFTEN, *command], stderr=subprocess.PIPE)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while not (state / "current").exists() or os.readlink(state / "current") < "000003":
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.01)
     process.send_signal(number)
-    _, words = process.communicate(timeout=20)
+    _, words = process.communicate(timeout=60)
     assert process.returncode == (cli.TERMINATED if number == signal.SIGTERM else -signal.SIGKILL)
     assert not out.exists()
     if number == signal.SIGTERM:

@@ -253,7 +253,7 @@ def test_no_ray_at_the_address():
             [sys.executable, "-c", UNREACHABLE, *addresses],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=True,
         )
     lines = process.stdout.splitlines()

@@ -4,13 +4,12 @@ import json
 import shutil
 import sys
 import tomllib
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_video
+from conftest import in_this_process, make_video
 from safetensors.numpy import save_file
 
 from vpxrc import EncoderOptions, _native, encode, make_policy, provenance
@@ -251,18 +250,6 @@ def test_policies_that_a_policy_makes_are_in_the_key(plugin, tmp_path):
 
 
 # What is kept is not used again
-
-
-@contextmanager
-def in_this_process(count, ray=None):
-    """Workers that are none."""
-
-    class Here:
-        def unordered(self, function, jobs):
-            for job in jobs:
-                yield job, function(job)
-
-    yield Here()
 
 
 def kept(folder):

@@ -46,6 +46,7 @@ def test_stable_baselines3(tmp_path):
     assert json.loads(out.read_text())["task"] == "Small-v0"
 
 
+@pytest.mark.xdist_group("ray")
 @pytest.mark.filterwarnings("ignore")  # RLlib's own
 def test_rllib_by_name(tmp_path, local_ray):
     pytest.importorskip("ray.rllib.algorithms.ppo", reason="no RLlib: pip install 'vpxrc[ray]'")

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from chromium import PROGRAM, Chromium
+from conftest import in_this_process
 from PIL import Image
 from plotly.offline import get_plotlyjs
 from test_cli import complaint, write_video
@@ -20,6 +21,7 @@ from test_cli import run as run_cli
 from vpxrc.datasets import load_clips
 from vpxrc.encoder.log import psnr
 from vpxrc.errors import InputError
+from vpxrc.evaluation import study as studies
 from vpxrc.evaluation.bd_rate import bd_rate
 from vpxrc.evaluation.comparison import compare, read_study
 from vpxrc.evaluation.result import Evaluation
@@ -28,6 +30,8 @@ from vpxrc.media.decoding import decode_vp9
 from vpxrc.reports import viewer, write_figures, write_html
 from vpxrc.reports.html import Page, Plot, ViewedClip, ViewedStream, code, details, picture
 from vpxrc.reports.html import table as html_table
+
+pytestmark = pytest.mark.xdist_group("report")  # one study for all of them
 
 AGENT, BASELINE = "libvpx-vbr-mlarf", "libvpx-vbr"
 RATES = (20, 40, 80, 160)
@@ -71,6 +75,7 @@ def study(clips, tmp_path_factory):
     """A folder that the command has filled."""
     out = tmp_path_factory.mktemp("a study") / "first"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studies, "open_workers", in_this_process)
         patch.setattr(sys, "argv", ["/somewhere/bin/vpxrc", *command(clips, out)])
         result = run_cli(*command(clips, out))
     assert result.exit_code == 0, result.output
@@ -227,7 +232,8 @@ def test_the_page_stands_alone(clips, study):
     assert (study / "report.html").read_text() == page
 
 
-def test_a_study_without_streams_is_finished(clips, copy):
+def test_a_study_without_streams_is_finished(clips, copy, monkeypatch):
+    monkeypatch.setattr(studies, "open_workers", in_this_process)
     """What an older vpxrc left behind is not encoded again."""
     for stream in (copy / "encodes").glob("*.ivf"):
         stream.unlink()

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_video
+from conftest import in_this_process, make_video
 from test_cli import complaint, run
 
 import vpxrc.envs  # noqa: F401 - registers the environments
@@ -19,6 +19,7 @@ from vpxrc.codecs.options import learned
 from vpxrc.encoder.registry import make_options
 from vpxrc.encoder.types import RECORD_DTYPE, State
 from vpxrc.errors import EncoderTimeoutError, InputError
+from vpxrc.evaluation import study
 from vpxrc.media.frames import write_y4m
 from vpxrc.policies.replay import Replay
 from vpxrc.quality import measure
@@ -47,14 +48,14 @@ def checkpoint(tmp_path_factory):
     return path
 
 
-@pytest.fixture(params=["vp9", pytest.param("learned", marks=needs_torch)])
+@pytest.fixture(scope="module", params=["vp9", pytest.param("learned", marks=needs_torch)])
 def encoder(request):
     if request.param == "vp9":
         return "vp9"
     return f"learned:{request.getfixturevalue('checkpoint')}"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def options(encoder):
     return make_options(encoder, target_bitrate=400, cpu_used=4)
 
@@ -69,6 +70,14 @@ def play(session, q_index=lambda frame: 60 + 5 * (frame.coding_index % 30)):
         frames.append(session.frame)
         session.step(Decision(q_index(session.frame)))
     return frames
+
+
+@pytest.fixture(scope="module")
+def log(small, options):
+    """What comes of :func:`play`."""
+    with options.open(small) as session:
+        play(session)
+        return session.log()
 
 
 def test_one_decision_for_each_coded_frame(small, options):
@@ -89,10 +98,7 @@ def test_one_decision_for_each_coded_frame(small, options):
     assert np.array_equal(np.concatenate([plane.ravel() for plane in last]), decoded[-1])
 
 
-def test_the_log_adds_up_to_the_bytes_and_to_what_is_decoded(small, options, tmp_path):
-    with options.open(small) as session:
-        play(session)
-        log = session.log()
+def test_the_log_adds_up_to_the_bytes_and_to_what_is_decoded(small, options, log, tmp_path):
     assert log.records["bits"].sum() == pytest.approx(log.bits, abs=8 * len(log.packets))
     assert log.bits == 8 * sum(len(data) for data, _ in log.packets)
     decoded = options.decode(log.stream, log.clip)
@@ -106,10 +112,7 @@ def test_the_log_adds_up_to_the_bytes_and_to_what_is_decoded(small, options, tmp
         options.decode(log.stream[:-3], log.clip)
 
 
-def test_the_same_decisions_give_the_same_stream(small, options):
-    with options.open(small) as session:
-        play(session)
-        log = session.log()
+def test_the_same_decisions_give_the_same_stream(small, options, log):
     assert encode(small, options, Replay(log)) == log
     script = [Decision(int(q)) for q in log.coded["q_index"]]
     with options.open(small, script=script) as session:
@@ -155,7 +158,7 @@ def test_a_finer_step_takes_more_bits_and_is_better(small, options):
 
 def test_a_pool_runs_them(small, options):
     pool = SessionPool(60)
-    ids = {pool.open(small, options, plan_groups=True) for _ in range(3)}
+    ids = {pool.open(small, options, plan_groups=True) for _ in range(2)}
     done = {}
     while len(pool):
         number, session = pool.next()
@@ -225,13 +228,13 @@ def _arrays(observations):
 @needs_torch
 @pytest.mark.parametrize("target", [350, 420, 600])
 def test_equal_slope_meets_the_budget(checkpoint, target):
-    clip = make_video(64, 48, 24, seed=3)
+    clip = make_video(48, 34, 12, seed=3)
     options = make_options(f"learned:{checkpoint}", target_bitrate=target)
     log = encode(clip, options, make_policy("equal-slope"))
     assert abs(log.overshoot) < 0.05
     assert len(set(log.coded["q_index"].tolist())) > 1
     # It is the session's own choice.
-    with options.open(clip, script=[Decision(-1)] * 24) as session:
+    with options.open(clip, script=[Decision(-1)] * 12) as session:
         assert session.log() == log
 
 
@@ -305,6 +308,7 @@ def test_encoders_by_name():
 @needs_torch
 def test_a_study_of_a_learned_codec(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("VPXRC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(study, "open_workers", in_this_process)
     clip, out = tmp_path / "clip.y4m", tmp_path / "out"
     write_y4m(make_video(48, 32, 6), clip)
     arguments = ["--encoder", f"learned:{checkpoint}", "--agent", "equal-slope", "--clips", clip]

@@ -50,7 +50,7 @@ def join(threads: list[threading.Thread]) -> None:
 
 
 def soon(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)
     return condition()
@@ -205,7 +205,7 @@ DAEMONS = """
 @pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise KeyError('on purpose')"])
 @pytest.mark.parametrize("targets", ["step, step, wait, wait", "measure, measure"])
 def test_a_program_ends_while_daemon_threads_use_sessions(targets, end):
-    for pause in (0.0, 0.003, 0.011):
+    for pause in (0.0, 0.011):
         program = textwrap.dedent(DAEMONS).format(
             tests=os.path.dirname(__file__), targets=targets, pause=pause, end=end
         )
@@ -266,13 +266,13 @@ def test_sessions_in_reference_cycles_do_not_pile_up(small):
     gc.disable()  # Python sees a few small objects, too few for a collection of its own
     try:
         most = 0
-        for _ in range(150):
+        for _ in range(60):
             session = EncodeSession(small, OPTIONS)
             session.itself = session  # type: ignore[attr-defined]
             most = max(most, _native.num_running())
         assert most <= 17
-        kept = [EncodeSession(small, OPTIONS) for _ in range(40)]
-        assert sum(session.state == State.FRAME for session in kept) == 40
+        kept = [EncodeSession(small, OPTIONS) for _ in range(20)]
+        assert sum(session.state == State.FRAME for session in kept) == 20
         for one in kept:
             one.close()
     finally:

@@ -11,12 +11,12 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_video
+from conftest import in_this_process, make_video
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from vpxrc import EncoderOptions, cli, encode, make_policy
-from vpxrc.agents.teacher import objective
+from vpxrc.agents.teacher import objective, teaching
 from vpxrc.agents.teacher.lessons import learn, pack, results, scaled, searches
 from vpxrc.agents.teacher.search import SearchOptions
 from vpxrc.agents.tensors import from_tensors, to_tensors
@@ -26,6 +26,8 @@ from vpxrc.media.decoding import decode_vp9
 from vpxrc.media.frames import write_y4m
 from vpxrc.reports.bounds import bounds_figures, bounds_page
 from vpxrc.transcoding import chunks
+
+pytestmark = pytest.mark.xdist_group("teaching")  # the same lessons for all of them
 
 VPXRC = [sys.executable, "-m", "vpxrc"]
 
@@ -87,7 +89,7 @@ def test_help_has_examples(command):
 # teach
 
 
-def test_teach(clips, tmp_path):
+def test_teach(clips, tmp_path, monkeypatch):
     out = tmp_path / "lessons"
     command = ["teach", clips, "--bitrates", "40,60", "--per-clip", 1, "--pixels", 48 * 36]
     command += ["--start", "layered", "--directions", "arf,level", "--cpu-used", 8, "--jobs", 1]
@@ -123,6 +125,7 @@ def test_teach(clips, tmp_path):
     assert set(words.split()) <= set(lines[-2].split())
 
     # Again: nothing is done, the same comes out, and what a kill before the end left is removed.
+    monkeypatch.setattr(teaching, "open_workers", in_this_process)
     left = (out / "one-48x36-40.json").with_suffix(".state")
     left.touch()
     own = [file for file in out.iterdir() if file.name not in ("bounds.md", ROUND, left.name)]
@@ -165,18 +168,19 @@ def test_a_clip_without_a_curve_is_in_no_mean():
     assert (figures["mean"]["psnr_found"], figures["median"]["encodes"]) == (2.0, 35.0)
 
 
-def test_a_terminated_teach_goes_on(clips, tmp_path):
+def test_a_terminated_teach_goes_on(clips, tmp_path, monkeypatch):
     clip, cut, whole = clips / "one.y4m", tmp_path / "cut", tmp_path / "whole"
     command = ["teach", clip, "--bitrates", 60, "--jobs", 1, "--out", cut]
     process = subprocess.Popen([*VPXRC, *map(str, command)], stderr=subprocess.PIPE)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not list(cut.glob("*.state")):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, words = process.communicate(timeout=20)
+    _, words = process.communicate(timeout=60)
     assert (process.returncode, words) == (cli.TERMINATED, b"")
     assert [file.suffix for file in cut.iterdir()] == [".state"]
+    monkeypatch.setattr(teaching, "open_workers", in_this_process)
     assert run(*command).exit_code == 0
     given = scaled(Clip("one", str(clip)), None)
     (lesson,) = searches([given], [60], EncoderOptions(), whole, start=START)
@@ -305,6 +309,7 @@ def test_train(taught, clips, trainable, monkeypatch):
     assert encode(make_video(), EncoderOptions(60, cpu_used=8), policy).psnr > 20
 
     # Killed after two epochs, the same command goes on.
+    monkeypatch.setattr(training, "open_workers", in_this_process)
     train = Learner.train
 
     def interrupted(self, progress):
@@ -350,8 +355,10 @@ def test_train(taught, clips, trainable, monkeypatch):
 
 
 def test_train_on_parts_of_what_there_is(taught, trainable, monkeypatch):
+    from vpxrc.agents.imitation import training
     from vpxrc.agents.imitation.learner import Learner
 
+    monkeypatch.setattr(training, "open_workers", in_this_process)
     configs = []
     train = Learner.train
     monkeypatch.setattr(

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from chromium import PROGRAM, Chromium
-from conftest import make_video
+from conftest import in_this_process, make_video
 from typer.testing import CliRunner
 
 from vpxrc import (
@@ -33,7 +33,7 @@ from vpxrc.encoder.first_pass import first_pass_stats, first_pass_table
 from vpxrc.encoder.quantizer import LOG2_STEP, log2_steps, nearest_q
 from vpxrc.envs import MORateControlEnv, RateControlEnv
 from vpxrc.errors import EncoderError, InputError
-from vpxrc.evaluation import verify
+from vpxrc.evaluation import study, verify
 from vpxrc.media.decoding import decode, decode_vp9
 from vpxrc.media.frames import split_planes, to_8_bits, write_y4m
 from vpxrc.media.labels import ContentLight, Labels, MasteringDisplay
@@ -367,7 +367,8 @@ def test_measures_are_ffmpegs_of_10_bits(deep, tmp_path):
         measure(to_8_bits(decoded), deep, ["psnr"])
 
 
-def test_a_study_measures_in_10_bits(sdr, deep, tmp_path):
+def test_a_study_measures_in_10_bits(sdr, deep, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "open_workers", in_this_process)
     policies = ("--agent", "libvpx-vbr-mlarf", "--baseline", "libvpx-vbr")
     how = ("--bitrates", "100,150,220,330", "--cpu-used", 8, "--metrics", "psnr", "--jobs", 1)
     arguments = ["evaluate", *policies, "--clips", sdr, *how, "--out", tmp_path / "study"]

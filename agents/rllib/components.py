@@ -336,7 +336,13 @@ def _set_online(
     rate = own.rate_of(algorithm)
     register_env(_ENVIRONMENT, make_environment)
     made.environment(_ENVIRONMENT, env_config=environment)
-    made.env_runners(env_runner_cls=Runner, num_env_runners=runners, num_cpus_per_env_runner=1)
+    made.env_runners(
+        env_runner_cls=Runner,
+        num_env_runners=runners,
+        num_cpus_per_env_runner=1,
+        # RLlib drops what a runner plays in more than a minute, and then learns from nothing.
+        sample_timeout_s=None,
+    )
     made.callbacks(on_episode_end=note_overshoot)
     if algorithm == "ppo":
         made.env_runners(batch_mode="complete_episodes")

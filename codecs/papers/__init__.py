@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from vpxrc.codecs.model import Model, macs_per_pixel
+from vpxrc.codecs.model import Model, run_counting
 from vpxrc.codecs.papers import baselines
 from vpxrc.codecs.papers.ablation import ARMS
 from vpxrc.codecs.papers.asymmetric import asymmetric
@@ -132,14 +132,14 @@ def describe(spec: str) -> Description:
         model = build(spec)
         side = 2 * model.multiple
         x = torch.zeros(1, 3, side, side)
-    with torch.no_grad():
-        latent = model.analysis(x)
+    latent, encoding = run_counting(model.analysis, x)
+    _, decoding = run_counting(model.synthesis, latent)
     return Description(
         spec,
         _paper(spec.partition("/")[0]).title,
         sum(4 * one.numel() for one in model.state_dict().values()) / 1e6,
-        macs_per_pixel(model.analysis, [x], side**2) / 1000,
-        macs_per_pixel(model.synthesis, [latent], side**2) / 1000,
+        encoding / side**2 / 1000,
+        decoding / side**2 / 1000,
     )
 
 

@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import PchipInterpolator
 
 from vpxrc.errors import InputError
 
@@ -115,6 +114,9 @@ def more_bits(
     rate = np.log(np.asarray(anchor_rates, dtype=np.float64))[order]
     if not ((np.diff(quality) > 0).all() and (np.diff(rate) > 0).all()):
         return None
+    # Here, because every command and worker starts faster without SciPy.
+    from scipy.interpolate import PchipInterpolator
+
     curve = PchipInterpolator(quality, rate)
     at = np.clip(qualities, quality[0], quality[-1])
     expected = curve(at) + (np.asarray(qualities) - at) * curve.derivative()(at)

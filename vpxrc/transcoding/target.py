@@ -13,7 +13,6 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
 
 from vpxrc.encoder.complexity import coded_error
 from vpxrc.encoder.types import FIRST_PASS_FIELDS
@@ -338,6 +337,9 @@ def _between(target: QualityTarget, by_rate: Sequence[Try], above: int) -> int |
     if not (np.diff(scores) > 0).all():
         rates, scores = rates[above - 1 : above + 1], scores[above - 1 : above + 1]
     if scores[0] < scores[-1]:
+        # Here, because every command starts faster without SciPy.
+        from scipy.interpolate import PchipInterpolator
+
         rate = float(PchipInterpolator(scores, rates)(min(target.aim, scores[-1])))
     else:
         rate = rates.mean()  # both are perfect but for a hair
