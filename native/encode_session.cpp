@@ -289,8 +289,8 @@ struct EncodeSession::Core {
 
   // Whether a map is empty or has a value for every block of a frame; says so where not.
   bool fits(size_t values, int block, const char *map, const char *blocks) {
-    const size_t wanted = size_t((source.width + block - 1) / block) *
-                          size_t((source.height + block - 1) / block);
+    const size_t wanted =
+        size_t((source.width + block - 1) / block) * size_t((source.height + block - 1) / block);
     if (values == 0 || values == wanted) return true;
     error = std::string(map) + " of " + std::to_string(values) + " values, the frame has " +
             std::to_string(wanted) + " " + blocks;

@@ -20,12 +20,11 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "region_of_interest.h"
 #include "vp9/common/vp9_quant_common.h"
-#include "vp9/encoder/vp9_encodeframe.h"
 #include "vp9/encoder/vp9_encoder.h"
 #include "vp9/encoder/vp9_ext_ratectrl.h"
 #include "vp9/encoder/vp9_rd.h"
-#include "vp9/encoder/vp9_segmentation.h"
 #include "vpx/vp8cx.h"
 #include "vpx_mem/vpx_mem.h"
 
@@ -53,7 +52,6 @@ _Static_assert(offsetof(FIRSTPASS_STATS, new_mv_count) ==
                "first-pass statistics of this libvpx");
 
 _Static_assert(VPXRC_TRACE_FIELDS == 2 + SWITCHABLE_FILTERS, "filters of this libvpx");
-_Static_assert((int)VPXRC_SEGMENTS == (int)MAX_SEGMENTS, "segments of this libvpx");
 
 typedef struct seam_state {
   vpxrc_controller *controller;
@@ -67,10 +65,7 @@ typedef struct seam_state {
   int last_group_size;
   int had_tpl;          /* the current group's TPL pass has run */
   int kept_layer_depth; /* the frame's own, while libvpx is shown another; -1 = none */
-  int has_segments;     /* the frame at hand has them; their map is cpi->segmentation_map */
-  int is_new_map;       /* it differs from that of the frame before */
-  int32_t segment_q_offset[VPXRC_SEGMENTS];
-  int had_segments; /* the frame coded last had them */
+  vpxrc_region_state region;
 } seam_state;
 
 static VP9_COMP *encoder_of(EXT_RATECTRL *rc) {
@@ -390,81 +385,15 @@ static void take_superblock_scale(VP9_COMP *cpi, seam_state *state) {
   gf->layer_depth[gf->index] = 1;
 }
 
-/* Makes libvpx scale lambda per 16x16 block as its tuning for SSIM does, but by our factors. Between
- * frames that tuning is off, so libvpx computes none of its own. */
-static vpx_codec_err_t take_block_scale(VP9_COMP *cpi, const float *scale) {
-  const VP9_COMMON *const cm = &cpi->common;
-  const int size = cm->mb_rows * cm->mb_cols;
-  if (cpi->mi_ssim_rdmult_scaling_factors == NULL) {
-    cpi->mi_ssim_rdmult_scaling_factors =
-        vpx_calloc(size, sizeof(*cpi->mi_ssim_rdmult_scaling_factors));
-    if (cpi->mi_ssim_rdmult_scaling_factors == NULL) return VPX_CODEC_MEM_ERROR;
-    cpi->mi_ssim_rdmult_scaling_factors_rows = cm->mb_rows;
-    cpi->mi_ssim_rdmult_scaling_factors_cols = cm->mb_cols;
-  }
-  for (int i = 0; i < size; ++i) cpi->mi_ssim_rdmult_scaling_factors[i] = scale[i];
-  cpi->oxcf.tuning = VP8_TUNE_SSIM;
-  /* set_segment_rdmult() of vp9_encodeframe.c would apply the factors to a lambda that has them
-   * already, unless it begins with the superblock's. Without TPL statistics that is the frame's. */
-  cpi->sf.enable_tpl_model = 1;
-  return VPX_CODEC_OK;
-}
-
-static void take_segments(VP9_COMP *cpi, seam_state *state, const vpxrc_decision *answer) {
-  const size_t size = (size_t)cpi->common.mi_rows * cpi->common.mi_cols;
-  state->has_segments = 1;
-  state->is_new_map = memcmp(cpi->segmentation_map, answer->segment_map, size) != 0;
-  memcpy(cpi->segmentation_map, answer->segment_map, size);
-  memcpy(state->segment_q_offset, answer->segment_q_offset, sizeof(state->segment_q_offset));
-}
-
-/* Switches segmentation on or off for the frame, and sends only what the decoder does not have. */
-static void set_up_segments(VP9_COMP *cpi, const seam_state *state) {
-  const VP9_COMMON *const cm = &cpi->common;
-  struct segmentation *const seg = &cpi->common.seg;
-  if (!state->has_segments) {
-    if (seg->enabled) vp9_disable_segmentation(seg);
-    return;
-  }
-  /* The decoder forgets map and offsets at these frames. */
-  const int is_new = !state->had_segments || frame_is_intra_only(cm) || cm->error_resilient_mode;
-  int is_new_offset = 0;
-  for (int i = 0; i < VPXRC_SEGMENTS; ++i)
-    is_new_offset |= get_segdata(seg, i, SEG_LVL_ALT_Q) != state->segment_q_offset[i];
-  vp9_clearall_segfeatures(seg);
-  for (int i = 0; i < VPXRC_SEGMENTS; ++i) {
-    if (state->segment_q_offset[i] == 0) continue;
-    vp9_enable_segfeature(seg, i, SEG_LVL_ALT_Q);
-    vp9_set_segdata(seg, i, SEG_LVL_ALT_Q, state->segment_q_offset[i]);
-  }
-  seg->enabled = 1;
-  seg->abs_delta = SEGMENT_DELTADATA;
-  seg->update_map = is_new || state->is_new_map;
-  seg->update_data = is_new || is_new_offset;
-}
-
 /* The linker gives us libvpx's calls of vp9_encode_frame() (--wrap): the one place after
  * setup_frame(), which resets segmentation, and before the blocks are coded. */
 void __real_vp9_encode_frame(VP9_COMP *cpi);
 void __wrap_vp9_encode_frame(VP9_COMP *cpi);
 void __wrap_vp9_encode_frame(VP9_COMP *cpi) {
-  if (!cpi->ext_ratectrl.ready) { /* an encode without a controller */
-    __real_vp9_encode_frame(cpi);
-    return;
-  }
-  seam_state *const state = state_of(&cpi->ext_ratectrl);
-  if (cpi->common.base_qindex == 0) state->has_segments = 0; /* lossless, for the whole frame */
-  set_up_segments(cpi, state);
-  if (state->has_segments) {
-    cpi->roi.enabled = 1; /* makes set_segment_index() of vp9_encodeframe.c look at the map */
-    /* Without AQ, update_state() there leaves a block with the quantiser of the block that was
-     * tried last. PSNR_AQ does nothing else in there, but for one: the trellis does not get the TPL
-     * scale of lambda. */
-    cpi->oxcf.aq_mode = PSNR_AQ;
-  }
+  EXT_RATECTRL *const rc = &cpi->ext_ratectrl;
+  if (rc->ready) vpxrc_begin_region(cpi, &state_of(rc)->region);
   __real_vp9_encode_frame(cpi);
-  cpi->roi.enabled = 0;
-  cpi->oxcf.aq_mode = NO_AQ;
+  if (rc->ready) vpxrc_end_region(cpi);
 }
 
 /* Whether libvpx is to choose q by itself, recode loop included. A frame lambda and a superblock
@@ -513,8 +442,7 @@ vpx_codec_err_t vp9_extrc_get_encodeframe_decision(EXT_RATECTRL *rc, int gop_ind
     vpx_free(decision->sb_params_list); /* libvpx leaves by longjmp and would leak it */
     return VPX_CODEC_ERROR;
   }
-  if (answer.segment_map != NULL) take_segments(cpi, state, &answer);
-  if (answer.block_scale != NULL && take_block_scale(cpi, answer.block_scale) != VPX_CODEC_OK) {
+  if (vpxrc_take_region(cpi, &state->region, &answer) != VPX_CODEC_OK) {
     vpx_free(decision->sb_params_list);
     return VPX_CODEC_MEM_ERROR;
   }
@@ -564,12 +492,9 @@ vpx_codec_err_t vp9_extrc_update_encodeframe_result(EXT_RATECTRL *rc, int64_t bi
   if (state->kept_layer_depth >= 0)
     gf->layer_depth[gf->index] = (unsigned char)state->kept_layer_depth;
   state->kept_layer_depth = -1;
-  cpi->oxcf.tuning = VP8_TUNE_PSNR;
-  cpi->sf.enable_tpl_model = cpi->oxcf.enable_tpl_model;
   const YV12_BUFFER_CONFIG *const picture = &get_ref_cnt_buffer(cm, cm->new_fb_idx)->buf;
   const int again = cm->show_existing_frame;
-  if (!again) state->had_segments = state->has_segments;
-  state->has_segments = 0;
+  if (!again) vpxrc_forget_region(cpi, &state->region);
   if (state->has_trace) {
     cpi->max_mv_magnitude = (unsigned)state->trace[1];
     for (int i = 0; i < SWITCHABLE_FILTERS; ++i)

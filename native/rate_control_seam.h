@@ -93,9 +93,9 @@ typedef struct vpxrc_decision {
   double lambda_scale;           /* factor on the frame's lambda, 1 = libvpx's */
   const float *superblock_scale; /* [sb_rows * sb_cols] or NULL: libvpx's own TPL scale */
   /* A region of interest. It leaves the choice of q, recode loop included, to whoever has it. */
-  const float *block_scale;         /* factors on lambda per 16x16 block, [rows * cols], or NULL */
-  const uint8_t *segment_map;       /* segment of each 8x8 block, [rows * cols], or NULL */
-  const int32_t *segment_q_offset;  /* [VPXRC_SEGMENTS], -255..255, on q; read with a map only */
+  const float *block_scale;        /* factors on lambda per 16x16 block, [rows * cols], or NULL */
+  const uint8_t *segment_map;      /* segment of each 8x8 block, [rows * cols], or NULL */
+  const int32_t *segment_q_offset; /* [VPXRC_SEGMENTS], -255..255, on q; read with a map only */
 } vpxrc_decision;
 
 /* Samples are uint8_t, or uint16_t where they have more than 8 bits. */
