@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import struct
 from collections.abc import Iterator
 
@@ -10,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import make_video
+from PIL import Image
+from typer.testing import CliRunner
 
 from vpxrc import (
     Decision,
@@ -20,12 +23,15 @@ from vpxrc import (
     PolicyError,
     Region,
     RegionOfInterest,
+    cli,
     encode,
     make_policy,
     video_from_frames,
 )
 from vpxrc.agents.teacher.trajectory import Follow, Record, Trajectory
 from vpxrc.datasets import load_clips
+from vpxrc.media.decoding import decode_vp9
+from vpxrc.media.frames import write_y4m
 from vpxrc.policies import ConstantQ, LibvpxVbr, Replay
 
 WIDTH, HEIGHT = 150, 100  # neither is a multiple of 8
@@ -352,3 +358,125 @@ def test_a_table_with_a_wrong_map(clip, mask, column, value):
     table.loc[2, column][0] = value
     with pytest.raises(InputError, match="maps are finite"):
         Trajectory.from_pandas(table)
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory, clip):
+    path = tmp_path_factory.mktemp("region") / "clip.y4m"
+    write_y4m(clip, path)
+    return path
+
+
+def picture(path, pixels, mode=None):
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+def command(*arguments, code=0):
+    quick = ("--policy", "layered", "--cpu-used", 8, "-b", 150, "--jobs", 1)
+    result = CliRunner().invoke(cli.app, ["encode", *map(str, (*quick, *arguments))])
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "settings"),
+    [
+        ("box", (), {}),
+        ("mask", (), {}),
+        ("large grey mask", ("--roi-weight", 9), {"weight": 9}),
+        ("16-bit mask", ("--roi-segments",), {"moves_q": True}),
+        ("boxes", ("--roi-segments",), {"moves_q": True}),
+    ],
+)
+def test_the_command_encodes_as_the_policy_does(
+    clip, mask, source, tmp_path, kind, options, settings
+):
+    white = (mask * 255).astype(np.uint8)
+    roi = {
+        "box": lambda: ["box:41,30,59,40"],
+        "boxes": lambda: ["box:41,30,30,40", "box:60,30,40,40"],
+        "mask": lambda: [picture(tmp_path / "mask.png", white, "1")],
+        "large grey mask": lambda: [
+            picture(tmp_path / "mask.jpg", np.repeat(np.repeat(white, 3, 0), 3, 1) // 2 + 64, "RGB")
+        ],
+        "16-bit mask": lambda: [picture(tmp_path / "mask.png", white.astype(np.uint16) * 257)],
+    }[kind]()
+    output = tmp_path / "out.ivf"
+    parts = [part for one in roi for part in ("--roi", one)]
+    command(source, "-o", output, *parts, *options)
+    policy = RegionOfInterest(make_policy("layered"), mask, **settings)
+    expected = encode(clip, EncoderOptions(150, cpu_used=8), policy)
+    assert output.read_bytes() == expected.stream
+    assert expected.stream != encode(clip, expected.options, make_policy("layered")).stream
+
+
+def test_in_chunks_and_as_a_sample(source, tmp_path):
+    roi = ("--roi", "box:41,30,59,40")
+    output = tmp_path / "out.webm"
+    command(source, "-o", output, *roi, "--roi-segments", "--chunk", 0.5)
+    decoded = decode_vp9(output, WIDTH, HEIGHT, 8)
+    assert len(decoded) == 24
+    result = command(source, *roi, "--sample", "--json")
+    assert json.loads(result.stdout)["bitrate"] > 0
+    beyond = ("--roi", "box:100,20,60,20", "--chunk", 0.5, "--jobs", 2)
+    result = command(source, "-o", tmp_path / "beyond.webm", *beyond, code=2)
+    assert "reaches beyond the picture" in result.stderr and result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--roi", "box:1,2,3"), "a box is box:X,Y,W,H in whole pixels, not 'box:1,2,3'"),
+        (("--roi", "box:1,2,3,x"), "not 'box:1,2,3,x'"),
+        (("--roi", "box:-1,2,3,4"), "X and Y are at least 0"),
+        (("--roi", "box:1,2,0,4"), "W and H at least 1"),
+        (("--roi", "box:100,20,60,20"), "reaches beyond the picture, which has 150x100"),
+        (("--roi", "box:0,0,150,100"), "is the whole picture"),
+        (("--roi", "box:0,0,150,60", "--roi", "box:0,60,150,40"), "is the whole picture"),
+        (("--roi", "box:0,0,145,97"), "is the whole picture"),  # of 8x8 blocks
+        (("--roi", "none.png"), "none.png: no such file"),
+        (("--roi", "text.png"), "text.png: not a picture that can be read"),
+        (("--roi", "cut.png"), "cut.png: not a picture that can be read"),
+        (("--roi", "."), ".: no such file"),
+        (("--roi", "clip.y4m"), "clip.y4m: not a picture that can be read"),
+        (("--roi", "moving.gif"), "a mask is one picture, and this has several frames"),
+        (("--roi", "black.png"), "nothing in it is white"),
+        (("--roi", "white.png"), "all of it is white"),
+        (("--roi", "square.png"), "a mask of 90x90 does not have the shape of the picture"),
+        (("--roi", "dot.png"), "nothing is left of the region at 150x100"),
+        (("--roi", ""), "no such file"),
+        (("--roi", "box:8,8,8,8", "--roi-weight", 1), "above 1 and at most 64, not 1"),
+        (("--roi", "box:8,8,8,8", "--roi-weight", 65), "not 65"),
+        (("--roi", "box:8,8,8,8", "--roi-weight", "nan"), "not nan"),
+        (("--roi-weight", 2), "go with --roi"),
+        (("--roi-segments",), "go with --roi"),
+        (("--roi", "box:8,8,8,8", "--effort", 20), "does not go with --roi"),
+    ],
+)
+def test_what_the_command_refuses(source, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    pixels = np.zeros((100, 150), np.uint8)
+    picture(tmp_path / "black.png", pixels)
+    picture(tmp_path / "white.png", pixels + 255)
+    pixels[20:60, 20:60] = 255
+    picture(tmp_path / "square.png", pixels[:90, :90])
+    noise = np.random.default_rng(1).integers(0, 256, (100, 150), dtype=np.uint8)
+    whole = picture(tmp_path / "cut.png", noise)
+    whole.write_bytes(whole.read_bytes()[:900])
+    dot = np.zeros((1000, 1500), np.uint8)
+    dot[500, 500] = 255
+    picture(tmp_path / "dot.png", dot)
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "clip.y4m").write_bytes(source.read_bytes())
+    frames = [Image.fromarray(pixels), Image.fromarray(255 - pixels)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    before = sorted(tmp_path.iterdir())
+    result = command(source, "-o", "out.webm", *arguments, code=2)
+    (line,) = result.stderr.splitlines()
+    assert words in line
+    assert sorted(tmp_path.iterdir()) == before

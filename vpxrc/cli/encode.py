@@ -264,7 +264,8 @@ def encode(
         result = transcode(source, output, **common, **more, progress=progress)
     _keep_log(log, result)
     asked = _asked(policy, bitrate, size, target, result)
-    _report(result, asked, chosen.observes, None if quiet and not as_json else as_json)
+    is_final = chosen.observes or region is not None
+    _report(result, asked, is_final, None if quiet and not as_json else as_json)
 
 
 @dataclass(frozen=True)
@@ -344,18 +345,18 @@ def _asked(
 
 
 def _report(
-    result: Transcoded, asked: dict[str, Any], observes: bool, as_json: bool | None
+    result: Transcoded, asked: dict[str, Any], is_final: bool, as_json: bool | None
 ) -> None:
     """Print a result.
 
     Args:
         result: The result.
         asked: What was asked for, by the names that it has in JSON.
-        observes: Whether the policy leaves all decisions to libvpx.
+        is_final: Whether no search could come nearer to the target.
         as_json: Whether it is printed as JSON; None to print nothing.
     """
     overshoot, target = asked["overshoot"], asked["target"]
-    notes = _notes(result, None if observes else overshoot)
+    notes = _notes(result, None if is_final else overshoot)
     if as_json:
         print(json.dumps({**result.figures(), **asked, "notes": notes}))
     elif as_json is not None:
