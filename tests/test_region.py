@@ -5,6 +5,7 @@ import io
 import json
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import av
 import numpy as np
@@ -93,11 +94,11 @@ def q_offsets(stream) -> Iterator[dict[tuple[int, int], int] | None]:
 
     libavutil/video_enc_params.h has the structs.
     """
-    with av.open(io.BytesIO(stream)) as file:
+    with av.open(io.BytesIO(stream), "r") as file:
         video = file.streams.video[0]
         video.codec_context.options = {"export_side_data": "venc_params"}
         for frame in file.decode(video):
-            (data,) = [one for one in frame.side_data if "ENC_PARAMS" in str(one.type)]
+            data: Any = frame.side_data.get("VIDEO_ENC_PARAMS")
             raw = bytes(data)
             number, offset, size = struct.unpack_from("=I4xQQ", raw)
             found = {}
@@ -166,6 +167,7 @@ def test_segments_are_in_the_stream(clip, mask):
     first = Record(policy)
     encode(clip, OPTIONS, first)
     region = first.decisions[0].region
+    assert region is not None and region.segment_map is not None
     moving = region.segment_map.copy()
     moving[-1, -1] = 0
     sent = encode(
@@ -181,7 +183,7 @@ def test_segments_come_and_go(clip, mask):
     one = Region(segment_map=here, segment_q_offset=(20, -30))
     other = Region(segment_map=here[::-1].copy(), segment_q_offset=(20, -30))
     third = Region(segment_map=here * 7, segment_q_offset=(-10,) * 7 + (-50,))
-    lambdas = Region(block_scale=np.linspace(0.5, 2, 70).reshape(7, 10))
+    lambdas = Region(block_scale=np.linspace(0.5, 2, 70, dtype=np.float32).reshape(7, 10))
     both = dataclasses.replace(one, block_scale=lambdas.block_scale)
     regions = (one, other, None, third, lambdas, both, None)
     expected = ({20, -30}, {20, -30}, {None}, {-10, -50}, {None}, {20, -30}, {None})

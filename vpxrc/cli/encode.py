@@ -313,7 +313,7 @@ def _encode(policy: str, effort: int, region: _Region | None) -> Encode | None:
 
 def _named(region: _Region | None) -> list[Any] | None:
     """Return what tells regions apart, as JSON can hold it."""
-    return region and [region.spec.content_hash, region.weight, region.moves_q]
+    return None if region is None else [region.spec.content_hash, region.weight, region.moves_q]
 
 
 @contextmanager
