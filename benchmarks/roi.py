@@ -28,7 +28,7 @@ BOXES = {
     "flutter_bee": Box(56, 28, 164, 96),  # a bee on a flower
 }
 BITRATES = (40, 60, 85, 120)  # kbit/s
-WEIGHTS = (2.0, 4.0, 16.0)
+WEIGHTS = (4.0,)
 KINDS = {
     "lambda": {"scales_lambda": True, "moves_q": False},
     "segments": {"scales_lambda": False, "moves_q": True},

@@ -34,6 +34,7 @@ from vpxrc.datasets import load_clips
 from vpxrc.media.decoding import decode_vp9
 from vpxrc.media.frames import write_y4m
 from vpxrc.policies import ConstantQ, LibvpxVbr, Replay
+from vpxrc.quality import weighted_psnr
 
 WIDTH, HEIGHT = 150, 100  # neither is a multiple of 8
 OPTIONS = EncoderOptions(target_bitrate=150, cpu_used=4, auto_alt_ref=6)
@@ -482,3 +483,23 @@ def test_what_the_command_refuses(source, tmp_path, monkeypatch, arguments, word
     (line,) = result.stderr.splitlines()
     assert words in line
     assert sorted(tmp_path.iterdir()) == before
+
+
+# The measure
+
+
+def test_weighted_psnr_by_hand(clip, mask):
+    log = encode(clip, OPTIONS, RegionOfInterest(ConstantQ(110), mask))
+    decoded = log.options.decode(log.stream, log.clip)
+    squares = errors(log, clip)
+    inside = weighted_psnr(decoded, clip, mask)
+    np.testing.assert_allclose(inside, 10 * np.log10(255**2 / squares[:, mask].mean(axis=1)))
+    weights = np.where(mask, 3.0, 0.5)
+    expected = [(weights * one).sum() / weights.sum() for one in squares]
+    np.testing.assert_allclose(
+        weighted_psnr(decoded, clip, weights), 10 * np.log10(255**2 / np.array(expected))
+    )
+    np.testing.assert_allclose(weighted_psnr(decoded, clip, np.ones(mask.shape)).mean(), log.psnr)
+    for wrong in (mask.T, -weights, weights * 0, weights * np.nan):
+        with pytest.raises(InputError, match="weights are"):
+            weighted_psnr(decoded, clip, wrong)
