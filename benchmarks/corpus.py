@@ -39,7 +39,7 @@ from vpxrc.errors import VpxrcError
 from vpxrc.media.ffmpeg import ffmpeg_program
 from vpxrc.media.frames import Samples
 from vpxrc.media.labels import MATRICES, PRIMARIES, TRANSFERS
-from vpxrc.storage import atomic_write, sha256_file
+from vpxrc.storage import atomic_write, sha256_file, write_frame
 from vpxrc.transcoding import transcode
 
 SUFFIXES = (
@@ -466,7 +466,7 @@ def main() -> None:
             bar.update(task, advance=1)
     frame = pd.DataFrame(rows)
     with atomic_write(arguments.out / "files.parquet") as temporary:
-        frame.astype({"notes": str}).to_parquet(temporary)
+        write_frame(frame.astype({"notes": str}), temporary)
     text = table(frame)
     with atomic_write(arguments.out / "table.md") as temporary:
         temporary.write_text(text)

@@ -610,3 +610,37 @@ def test_a_forked_process_does_not_wait_for_threads_that_read_before(tmp_path):
         env={**os.environ, "VPXRC_CACHE": str(tmp_path / "cache")},
     )
     assert done.stdout.split() == ["0", "0"], done.stderr
+
+
+_READ_DAMAGED = """
+import random, sys
+from contextlib import suppress
+from pathlib import Path
+from vpxrc.errors import InputError
+from vpxrc.media.decoding import open_video
+
+good, damaged = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
+for seed in range(6):
+    data, rng = bytearray(good), random.Random(seed)
+    for _ in range(1000):
+        data[rng.randrange(2000, len(data))] = rng.randrange(256)
+    damaged.write_bytes(data)
+    with suppress(InputError):
+        open_video(damaged)
+print("end")
+"""
+
+
+def test_a_decoder_whose_threads_report_damage_ends(tmp_path):
+    """Its threads wait for Python's lock to log errors while Python frees the decoder."""
+    source, good = tmp_path / "clip.y4m", tmp_path / "clip.mkv"
+    write_y4m(synthetic(96, 80, 60), source)
+    ffmpeg("-i", source, "-c:v", "ffv1", "-level", "3", "-slicecrc", "1", good)
+    done = subprocess.run(
+        [sys.executable, "-c", _READ_DAMAGED, good, tmp_path / "damaged.mkv"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "VPXRC_CACHE": str(tmp_path / "cache")},
+    )
+    assert (done.stdout.strip(), done.stderr) == ("end", "")

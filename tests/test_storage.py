@@ -434,3 +434,28 @@ def test_what_is_no_size_is_refused(monkeypatch, tmp_path, text):
     monkeypatch.setenv("VPXRC_CACHE_SIZE", text)
     with pytest.raises(InputError, match=r"VPXRC_CACHE_SIZE: .* is not a size such as 5GB"):
         put(tmp_path / "frames" / "a")
+
+
+# Tables
+
+_NO_THREADS = """
+import os, sys
+import numpy as np, pandas as pd
+import pyarrow.parquet  # has a thread of its own for memory
+from vpxrc.storage import read_frame, write_frame
+
+before = set(os.listdir("/proc/self/task"))
+frame = pd.DataFrame({"q": np.arange(3000), "psnr": np.arange(3000) / 7, "clip": ["a", "b"] * 1500})
+write_frame(frame, sys.argv[1])
+read = read_frame(sys.argv[1])
+print(len(set(os.listdir("/proc/self/task")) - before))
+pd.testing.assert_frame_equal(read, pd.read_parquet(sys.argv[1]), check_exact=True)
+pd.testing.assert_frame_equal(read, frame, check_exact=True)
+"""
+
+
+def test_tables_need_no_threads(tmp_path):
+    """Where no thread can be started, Arrow's reader raises or waits for ever."""
+    command = [sys.executable, "-c", _NO_THREADS, str(tmp_path / "table.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.stdout.strip(), done.returncode) == ("0", 0), done.stderr

@@ -26,7 +26,7 @@ from vpxrc.agents.teacher.lessons import (
     searches,
 )
 from vpxrc.agents.teacher.objective import Candidate, Objective, next_offset
-from vpxrc.agents.teacher.rounds import read_table
+from vpxrc.agents.teacher.rounds import lesson_table
 from vpxrc.agents.teacher.search import SearchOptions, parabola, search
 from vpxrc.agents.teacher.trajectory import Follow, Record, Trajectory
 from vpxrc.datasets import Clip, load_clips
@@ -674,8 +674,8 @@ def test_a_round_has_all_that_its_lessons_have(packed):
         assert len({one.content_hash for one in trajectories}) == 1
     assert trajectories[0].superblock_scale[0].tolist() == [[0.25]]
     responses = pd.read_parquet(singles[0]["path"].with_suffix(".responses.parquet"))
-    pd.testing.assert_frame_equal(read_table(packed, 0, "responses"), responses, check_exact=True)
-    assert read_table(packed, 1, "responses").empty
+    pd.testing.assert_frame_equal(lesson_table(packed, 0, "responses"), responses, check_exact=True)
+    assert lesson_table(packed, 1, "responses").empty
     # It can be read without us.
     table = pd.read_parquet(packed)
     assert table["clip"].tolist() == ["tiny", "tiny"]

@@ -17,9 +17,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vpxrc.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 
 def cache_dir() -> Path:
@@ -200,6 +204,35 @@ def sha256_file(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_table(path: str | Path, columns: list[str] | None = None) -> "pa.Table":
+    """Return a parquet file's columns, all of them by default.
+
+    It starts no threads: where there are none to be had Arrow's own reader waits for ever.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is no parquet file.
+    """
+    import pyarrow.parquet as pq  # loaded where it is needed: `import vpxrc` stays quick
+
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        return file.read(columns, use_threads=False)
+
+
+def read_frame(path: str | Path) -> "pd.DataFrame":
+    """Return a parquet file as a frame of pandas; see :func:`read_table`."""
+    frame: pd.DataFrame = read_table(path).to_pandas(use_threads=False)
+    return frame
+
+
+def write_frame(frame: "pd.DataFrame", target: "Path | BinaryIO") -> None:
+    """Write a frame of pandas as a parquet file, without threads as in :func:`read_table`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pandas(frame, nthreads=1), target)
 
 
 def digest(value: Any) -> str:

@@ -18,7 +18,7 @@ from vpxrc.agents.muzero.network import Network
 from vpxrc.agents.muzero.purpose import MuZeroReward
 from vpxrc.agents.muzero.replay import Replay
 from vpxrc.errors import InputError
-from vpxrc.storage import atomic_write, sync
+from vpxrc.storage import atomic_write, read_frame, sync, write_frame
 from vpxrc.tensors import DAMAGED
 
 FORMAT = 2
@@ -98,7 +98,7 @@ class StateFolder:
             torch.save(memory.learner.state_dict(), folder / "weights.pt")
             (folder / "replay.safetensors").write_bytes(save_tensors(memory.replay.state()))
             _write_planned(folder, memory.planned)
-            pd.DataFrame(memory.rows).to_parquet(folder / "curve.parquet")
+            write_frame(pd.DataFrame(memory.rows), folder / "curve.parquet")
             (folder / "ema.json").write_text(json.dumps(memory.reward.state_dict()) + "\n")
             state = {
                 "settings": settings,
@@ -146,7 +146,7 @@ class StateFolder:
             memory.replay.load_state(load_tensors((folder / "replay.safetensors").read_bytes()))
             memory.planned = _read_planned(folder)
             memory.reward.load_state_dict(json.loads((folder / "ema.json").read_text()))
-            table = pd.read_parquet(folder / "curve.parquet")
+            table = read_frame(folder / "curve.parquet")
             memory.rows = [cast(Row, row) for row in table.to_dict("records")]
             memory.count.update(state["count"])
             memory.wins.extend(state["wins"])

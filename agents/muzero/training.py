@@ -40,7 +40,7 @@ from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.envs.rewards import HistoricalOpponent
 from vpxrc.errors import InputError, VpxrcError
 from vpxrc.parallel import open_workers
-from vpxrc.storage import atomic_write, check_writable, digest
+from vpxrc.storage import atomic_write, check_writable, digest, write_frame
 
 STATE_EVERY = 120.0  # seconds between two states
 OUTDONE = 0.55  # win rate at which an opponent is replaced
@@ -380,7 +380,7 @@ class Run:
     def write(self) -> None:
         """Write the curve and the checkpoint."""
         with atomic_write(self._out.with_suffix(".curve.parquet")) as temporary:
-            pd.DataFrame(self.memory.rows).to_parquet(temporary)
+            write_frame(pd.DataFrame(self.memory.rows), temporary)
         options = self._purpose.tasks[0].options
         default = EncoderOptions()
         shaping = {

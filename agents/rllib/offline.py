@@ -31,7 +31,7 @@ from vpxrc.media.frames import Video
 from vpxrc.policies.base import Episode, Policy, encode
 from vpxrc.policies.registry import make_policy
 from vpxrc.policies.wrapper import PolicyWrapper
-from vpxrc.storage import cache_dir, digest
+from vpxrc.storage import cache_dir, digest, read_table
 
 # The second target of a clip that has only one, as a multiple of it: a slope takes two encodes.
 _NEIGHBOUR = 0.75
@@ -381,7 +381,7 @@ def read_episodes(path: str | Path) -> list[Demonstrated]:
         InputError: It cannot be read.
     """
     try:
-        columns = pq.read_table(path).to_pydict()
+        columns = read_table(path).to_pydict()
         return [
             Demonstrated(
                 np.array(seen, np.float32).reshape(len(actions) + 1, len(OBSERVATION)),

@@ -14,7 +14,7 @@ import pandas as pd
 
 from vpxrc import _native
 from vpxrc.agents.teacher.curve import Point, anchor_curve, parts, saved
-from vpxrc.agents.teacher.rounds import Table, read_round, read_table, write_round
+from vpxrc.agents.teacher.rounds import Table, lesson_table, read_round, write_round
 from vpxrc.agents.teacher.search import SearchOptions, SearchResult, search
 from vpxrc.agents.teacher.trajectory import Follow, Record, Trajectory
 from vpxrc.datasets import Clip
@@ -24,7 +24,7 @@ from vpxrc.evaluation.verify import Check
 from vpxrc.media.frames import Video, parse_fps
 from vpxrc.policies.base import encode
 from vpxrc.policies.registry import make_policy
-from vpxrc.storage import atomic_write
+from vpxrc.storage import atomic_write, read_frame, write_frame
 
 _LOGGED = ("psnr", "psnr_overall")  # qualities that every log has
 _CODED = ("q_index", "is_shown", "bits", "sse_y", "sse_u", "sse_v")  # what came of a decision
@@ -169,6 +169,7 @@ def learn(job: Search) -> Path:
             }
         )
     )
+    state = path.with_suffix(".state")
     if path.is_file():
         (there,) = results(path)
         there["options"] = dataclasses.asdict(result_options(there))
@@ -176,8 +177,8 @@ def learn(job: Search) -> Path:
             raise InputError(
                 f"{path} is there with another {', '.join(other)}: choose another folder"
             )
+        state.unlink(missing_ok=True)  # where the run that wrote the lesson ended before it did so
         return path
-    state = path.with_suffix(".state")
     quality = job.search_options.quality
     found = search(
         video,
@@ -209,7 +210,7 @@ def learn(job: Search) -> Path:
     }
     for name, table in (("trajectory", _trajectory(found)), ("responses", found.responses)):
         with atomic_write(path.with_suffix(f".{name}.parquet")) as temporary:
-            table.to_parquet(temporary)
+            write_frame(table, temporary)
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n")
     state.unlink(missing_ok=True)
@@ -359,10 +360,10 @@ def stored_trajectory(result: dict[str, Any]) -> pd.DataFrame:
 def _stored(result: dict[str, Any], name: Table) -> pd.DataFrame:
     """Return a table of a lesson, from its round or from the file beside it."""
     if result["row"] is not None:
-        return read_table(result["path"], result["row"], name)
+        return lesson_table(result["path"], result["row"], name)
     path = result["path"].with_suffix(f".{name}.parquet")
     try:
-        return pd.read_parquet(path)
+        return read_frame(path)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vpxrc.errors import InputError
-from vpxrc.storage import atomic_write
+from vpxrc.storage import atomic_write, read_table
 
 Table = Literal["trajectory", "responses"]
 _TABLES: tuple[Table, ...] = get_args(Table)
@@ -68,7 +68,7 @@ def read_round(path: Path) -> list[dict[str, Any]]:
                 for name, value in row.items()
                 if value is not None
             }
-            for row in pq.read_table(path, columns=facts).to_pylist()
+            for row in read_table(path, facts).to_pylist()
         ]
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
@@ -76,7 +76,7 @@ def read_round(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path}: not a round of lessons") from error
 
 
-def read_table(path: Path, lesson: int, name: Table) -> pd.DataFrame:
+def lesson_table(path: Path, lesson: int, name: Table) -> pd.DataFrame:
     """Return a table of one lesson.
 
     Args:
@@ -88,9 +88,9 @@ def read_table(path: Path, lesson: int, name: Table) -> pd.DataFrame:
         InputError: The file cannot be read, or has no such table.
     """
     try:
-        column = pq.read_table(path, columns=[name]).column(name)
+        column = read_table(path, [name]).column(name)
         rows = column.slice(lesson, 1).combine_chunks().flatten()
-        table: pd.DataFrame = pa.Table.from_struct_array(rows).to_pandas()
+        table: pd.DataFrame = pa.Table.from_struct_array(rows).to_pandas(use_threads=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     return table
@@ -98,7 +98,7 @@ def read_table(path: Path, lesson: int, name: Table) -> pd.DataFrame:
 
 def _nested(tables: Sequence[pd.DataFrame]) -> pa.ListArray:
     """Return a column of lists of structures, a list per table and a structure per row of it."""
-    parts = [pa.Table.from_pandas(table, preserve_index=False) for table in tables]
+    parts = [pa.Table.from_pandas(table, preserve_index=False, nthreads=1) for table in tables]
     # A column of nothing but None has no type until other tables have something there.
     rows = pa.concat_tables(parts, promote_options="permissive").to_struct_array().combine_chunks()
     ends = np.cumsum([0, *map(len, parts)])

@@ -20,7 +20,7 @@ from vpxrc.media.masks import RegionSpec
 from vpxrc.policies.region import DEFAULT_WEIGHT, check_weight
 from vpxrc.policies.registry import make_policy
 from vpxrc.provenance import causes
-from vpxrc.storage import atomic_write, digest
+from vpxrc.storage import atomic_write, digest, write_frame
 from vpxrc.transcoding.chunks import Encode, encode_region_by
 from vpxrc.transcoding.pipeline import (
     MAX_ENCODES,
@@ -384,7 +384,7 @@ def _show(found: Preview, quality: QualityTarget | None, as_json: bool) -> None:
 def _keep_log(log: Path | None, result: Transcoded) -> None:
     if log is not None:
         with atomic_write(log) as temporary:
-            result.log.to_pandas().to_parquet(temporary)
+            write_frame(result.log.to_pandas(), temporary)
 
 
 def _checked(output: Path | None, source: Path, *others: Path | None) -> Path:

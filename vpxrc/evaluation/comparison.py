@@ -21,6 +21,7 @@ from vpxrc.evaluation.tables import (
     tables,
 )
 from vpxrc.quality import measured_qualities
+from vpxrc.storage import read_frame
 
 MAX_NAMED = 3  # clips of a study that an error names
 
@@ -125,7 +126,7 @@ def read_study(folder: str | Path, name: str | None = None) -> Study:
             raise InputError(f"{folder}: no finished study in it: {file} is missing")
     try:
         summary = json.loads((folder / "summary.json").read_text())
-        encodes = pd.read_parquet(folder / "encodes.parquet")
+        encodes = read_frame(folder / "encodes.parquet")
         _check_summary(summary)
         _check_encodes(encodes)
         policies = [summary["agent"], *summary["baselines"]]

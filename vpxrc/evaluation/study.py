@@ -30,7 +30,14 @@ from vpxrc.policies.base import Policy, encode
 from vpxrc.policies.registry import make_policy
 from vpxrc.provenance import causes
 from vpxrc.quality import METRICS, check_metrics, evenness, measure, qualities_of, summarize
-from vpxrc.storage import atomic_write, check_writable, digest, sha256_file
+from vpxrc.storage import (
+    atomic_write,
+    check_writable,
+    digest,
+    read_frame,
+    sha256_file,
+    write_frame,
+)
 
 
 @dataclass(frozen=True)
@@ -274,7 +281,7 @@ def _run(job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
         row["encoder"] = log.options.encoder
     row = {**dataclasses.asdict(log.options), **row}
     frames = io.BytesIO()
-    log.to_pandas().to_parquet(frames)
+    write_frame(log.to_pandas(), frames)
     return row, frames.getvalue(), log.stream
 
 
@@ -329,7 +336,7 @@ def _collect(work: list[_Job]) -> tuple[pd.DataFrame, pd.DataFrame]:
         # The stored row has no clip name: the caller may rename a clip.
         rows.append({"clip": job.clip.name, **row, "key": job.path.stem})
         try:
-            log = pd.read_parquet(job.path.with_suffix(".parquet"))
+            log = read_frame(job.path.with_suffix(".parquet"))
         except (OSError, ValueError) as error:
             raise EncoderError(f"{job}: its frames cannot be read: {error}") from error
         log.insert(0, "clip", job.clip.name)
@@ -347,7 +354,7 @@ def _write(evaluation: Evaluation) -> None:
     out = evaluation.folder
     for name, rows in (("encodes", evaluation.encodes), ("frames", evaluation.frames)):
         with atomic_write(out / f"{name}.parquet") as temporary:
-            rows.to_parquet(temporary)
+            write_frame(rows, temporary)
     with atomic_write(out / "table.md") as temporary:
         temporary.write_text(table(evaluation))
     with atomic_write(out / "summary.json") as temporary:

@@ -1,7 +1,7 @@
 """Decoding the video stream of an open file, and what is found damaged on the way."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -48,32 +48,35 @@ class Decoder:
         self.num_packets = 0
         self.num_frames = 0
 
-    def frames(self) -> "Iterator[tuple[VideoFrame, Fraction | None]]":
+    def frames(self) -> "Generator[tuple[VideoFrame, Fraction | None]]":
         """Yield every frame and its time in seconds, None where the file has none.
 
-        At the end it is known whether the file is whole.
+        At the end it is known whether the file is whole. Who stops before it closes the generator.
         """
-        import av
-
         name = self._reading.container.format.name
         with _errors(name in _SILENT_FORMATS) as errors:
-            packets = self._reading.packets(self._video)
-            while True:
-                try:
-                    packet = next(packets)
-                except StopIteration:
-                    break
-                except av.FFmpegError as error:
-                    self._note(f"it cannot be read to its end: {error.strerror}")
-                    break
-                for frame in self._decode(packet):
-                    self.num_frames += 1
-                    yield frame, None if frame.pts is None else frame.pts * self._tick
+            try:
+                for packet in self._packets():
+                    for frame in self._decode(packet):
+                        self.num_frames += 1
+                        yield frame, None if frame.pts is None else frame.pts * self._tick
+            finally:
+                # PyAV frees a decoder while it has Python's lock, and waits there for the
+                # decoder's threads, which need the lock to log an error. Here it has no lock.
+                self._video.codec_context.flush_buffers()
         # Reading from the file has no part of its own.
         if any(part in (name, "") for _, part, _ in errors):
             self._note("a part cannot be read")
         if is_truncated(self._reading.path):
             self._note("the end is missing")
+
+    def _packets(self) -> "Iterator[Packet[Any]]":
+        import av
+
+        try:
+            yield from self._reading.packets(self._video)
+        except av.FFmpegError as error:
+            self._note(f"it cannot be read to its end: {error.strerror}")
 
     def _decode(self, packet: "Packet[Any]") -> "list[VideoFrame]":
         """Return the frames that come out for a packet."""

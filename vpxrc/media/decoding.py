@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -441,20 +442,21 @@ def _read_frames(
         read.origin = reading.begin + Fraction(wanted.start) if wanted.start else None
         decoder = Decoder(reading, strict, threads)
         before = 0  # frames before the start
-        for frame, time in decoder.frames():
-            if _is_before(wanted.start, reading, read, time, before):
-                before += 1
-                decoder.damage = ""
-                continue
-            if _is_enough(wanted, read.times, time) or (strict and decoder.damage):
-                break
-            read.is_transparent = read.is_transparent or has_transparency(frame)
-            read.times.append(time)
-            read.last = (frame.duration or 0) * read.tick
-            for row in pictures.push(frame):
-                file.write(row)
-        else:
-            read.is_short = decoder.num_frames < decoder.num_packets
+        with closing(decoder.frames()) as frames:
+            for frame, time in frames:
+                if _is_before(wanted.start, reading, read, time, before):
+                    before += 1
+                    decoder.damage = ""
+                    continue
+                if _is_enough(wanted, read.times, time) or (strict and decoder.damage):
+                    break
+                read.is_transparent = read.is_transparent or has_transparency(frame)
+                read.times.append(time)
+                read.last = (frame.duration or 0) * read.tick
+                for row in pictures.push(frame):
+                    file.write(row)
+            else:
+                read.is_short = decoder.num_frames < decoder.num_packets
         for row in pictures.flush():
             file.write(row)
         read.size, read.num_interlaced = pictures.size, pictures.num_interlaced
@@ -467,8 +469,9 @@ def _can_seek(path: Path, start: float) -> bool:
     with Reading(path) as reading:
         if not reading.has_times or not reading.seek(start):
             return False
-        for _, time in Decoder(reading, strict=False, threads=False).frames():
-            return time is not None and time <= reading.begin + Fraction(start)
+        with closing(Decoder(reading, strict=False, threads=False).frames()) as frames:
+            for _, time in frames:
+                return time is not None and time <= reading.begin + Fraction(start)
     return False
 
 

@@ -15,7 +15,7 @@ from vpxrc.dependency import BLOCK
 from vpxrc.evaluation.inspection import GroupModel, Inspection, group_table
 from vpxrc.media.frames import Video, to_8_bits
 from vpxrc.reports.style import LAYERS, LEAF, layers_of
-from vpxrc.storage import atomic_write
+from vpxrc.storage import atomic_write, write_frame
 
 MAX_PANELS = 12  # frames in the picture of the maps
 LABELLED_SHARE = 0.01  # of a group's propagated cost; arrows with less are pale and have no label
@@ -49,7 +49,7 @@ def write_inspection(inspection: Inspection, group: int, folder: Path) -> list[P
             figure.savefig(temporary, format="png", dpi=_DPI)
     paths.append(folder / "dependency.parquet")
     with atomic_write(paths[-1]) as temporary:
-        inspection.table.to_parquet(temporary)
+        write_frame(inspection.table, temporary)
     return paths
 
 

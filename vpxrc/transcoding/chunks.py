@@ -201,16 +201,23 @@ class ChunkedEncode:
             if low <= bits <= high:
                 break
             targets = self._corrections((low + high) / 2 - bits)
-            is_new = any(target not in self._found for target in targets.items())
+            tried = [{target for target, _ in one} for one in self._tried]
+            is_new = any(target not in tried[index] for index, target in targets.items())
             for index, chunk in self._encode_at(targets).items():
                 self.chunks[index] = chunk
             if self._miss(self.chunks, low, high) < self._miss(best, low, high):
                 best = list(self.chunks)
             elif self._bits(self.chunks) == bits:
                 break  # the policy does not look at the target
+            self._forget_all_but(*best, *self.chunks)
             if not is_new:
                 break
         self.chunks = best
+
+    def _forget_all_but(self, *chunks: Chunk) -> None:
+        """Let go of other encodes, which in a video of hours would be hundreds of megabytes."""
+        kept = {id(chunk) for chunk in chunks}
+        self._found = {key: one for key, one in self._found.items() if id(one) in kept}
 
     @property
     def log(self) -> EncodeLog:
