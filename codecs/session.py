@@ -395,6 +395,7 @@ class CodecSession:
             or decision.superblock_scale is not None
             or decision.delta_q_uv
             or any(decision.recode_trace)
+            or decision.region is not None
         ):
             raise PolicyError(f"{self._where()}: a learned codec takes a q index and nothing else")
         return self._rate.q_index() if q_index < 0 else int(q_index)

@@ -287,6 +287,16 @@ struct EncodeSession::Core {
     }
   }
 
+  // Whether a map is empty or has a value for every block of a frame; says so where not.
+  bool fits(size_t values, int block, const char *map, const char *blocks) {
+    const size_t wanted =
+        size_t((source.width + block - 1) / block) * size_t((source.height + block - 1) / block);
+    if (values == 0 || values == wanted) return true;
+    error = std::string(map) + " of " + std::to_string(values) + " values, the frame has " +
+            std::to_string(wanted) + " " + blocks;
+    return false;
+  }
+
   static int on_decide(void *user, void *encoder, const vpxrc_frame *frame, vpxrc_decision *out) {
     auto *const core = static_cast<Core *>(user);
     core->frame = *frame;
@@ -305,19 +315,20 @@ struct EncodeSession::Core {
       if (!core->hand_over(State::kFrame)) return 1;
     }
     const Decision &decision = core->decision;
-    const size_t superblocks =
-        size_t((core->source.width + 63) / 64) * ((core->source.height + 63) / 64);
-    if (!decision.superblock_scale.empty() && decision.superblock_scale.size() != superblocks) {
-      core->error = "superblock map of " + std::to_string(decision.superblock_scale.size()) +
-                    " values, the frame has " + std::to_string(superblocks) + " superblocks";
+    const Region &region = decision.region;
+    if (!core->fits(decision.superblock_scale.size(), 64, "superblock map", "superblocks") ||
+        !core->fits(region.block_scale.size(), 16, "block map", "blocks of 16x16") ||
+        !core->fits(region.segment_map.size(), 8, "segment map", "blocks of 8x8"))
       return 1;
-    }
     out->q_index = decision.q_index;
     out->lambda_scale = decision.lambda_scale;
     out->delta_q_uv = decision.delta_q_uv;
     if (!decision.recode_trace.empty()) out->recode_trace = decision.recode_trace.data();
     if (!decision.superblock_scale.empty())
       out->superblock_scale = decision.superblock_scale.data();
+    if (!region.block_scale.empty()) out->block_scale = region.block_scale.data();
+    if (!region.segment_map.empty()) out->segment_map = region.segment_map.data();
+    out->segment_q_offset = region.segment_q_offset.data();
     return 0;
   }
 

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <array>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -75,12 +76,20 @@ struct FrameRecord {
   int32_t recode_trace[VPXRC_TRACE_FIELDS];
 };
 
+// Which blocks of a frame matter more. Maps of a frame, row by row; empty: none.
+struct Region {
+  std::vector<float> block_scale;    // factors on lambda per 16x16 block
+  std::vector<uint8_t> segment_map;  // segment of each 8x8 block
+  std::array<int32_t, VPXRC_SEGMENTS> segment_q_offset{};
+};
+
 struct Decision {
   int q_index = VPXRC_LIBVPX_Q;
   double lambda_scale = 1.0;
   std::vector<float> superblock_scale;  // empty: libvpx's own
   int delta_q_uv = 0;
   std::vector<int32_t> recode_trace;  // a logged frame's, for an exact replay; else empty
+  Region region = {};
 };
 
 // TPL statistics of a group, [frames][rows][cols][VPXRC_TPL_FIELDS]; NaN for frames without.

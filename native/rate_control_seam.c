@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "region_of_interest.h"
 #include "vp9/common/vp9_quant_common.h"
 #include "vp9/encoder/vp9_encoder.h"
 #include "vp9/encoder/vp9_ext_ratectrl.h"
@@ -64,6 +65,7 @@ typedef struct seam_state {
   int last_group_size;
   int had_tpl;          /* the current group's TPL pass has run */
   int kept_layer_depth; /* the frame's own, while libvpx is shown another; -1 = none */
+  vpxrc_region_state region;
 } seam_state;
 
 static VP9_COMP *encoder_of(EXT_RATECTRL *rc) {
@@ -383,6 +385,17 @@ static void take_superblock_scale(VP9_COMP *cpi, seam_state *state) {
   gf->layer_depth[gf->index] = 1;
 }
 
+/* The linker gives us libvpx's calls of vp9_encode_frame() (--wrap): the one place after
+ * setup_frame(), which resets segmentation, and before the blocks are coded. */
+void __real_vp9_encode_frame(VP9_COMP *cpi);
+void __wrap_vp9_encode_frame(VP9_COMP *cpi);
+void __wrap_vp9_encode_frame(VP9_COMP *cpi) {
+  EXT_RATECTRL *const rc = &cpi->ext_ratectrl;
+  if (rc->ready) vpxrc_begin_region(cpi, &state_of(rc)->region);
+  __real_vp9_encode_frame(cpi);
+  if (rc->ready) vpxrc_end_region(cpi);
+}
+
 /* Whether libvpx is to choose q by itself, recode loop included. A frame lambda and a superblock
  * map are set for one q only, so they need a q that stays. */
 static int is_left_to_libvpx(const vpxrc_decision *answer) {
@@ -423,11 +436,15 @@ vpx_codec_err_t vp9_extrc_get_encodeframe_decision(EXT_RATECTRL *rc, int gop_ind
 
   vpxrc_frame frame;
   describe_frame(cpi, state, &frame);
-  vpxrc_decision answer = {VPXRC_LIBVPX_Q, 0, NULL, 1.0, NULL};
+  vpxrc_decision answer = {VPXRC_LIBVPX_Q, 0, NULL, 1.0, NULL, NULL, NULL, NULL};
   const vpxrc_controller *const controller = state->controller;
   if (controller->decide(controller->user, cpi, &frame, &answer)) {
     vpx_free(decision->sb_params_list); /* libvpx leaves by longjmp and would leak it */
     return VPX_CODEC_ERROR;
+  }
+  if (vpxrc_take_region(cpi, &state->region, &answer) != VPX_CODEC_OK) {
+    vpx_free(decision->sb_params_list);
+    return VPX_CODEC_MEM_ERROR;
   }
   if (is_left_to_libvpx(&answer)) {
     /* Without the flag the recode loop goes on after the first coding. The result sets it again. */
@@ -477,6 +494,7 @@ vpx_codec_err_t vp9_extrc_update_encodeframe_result(EXT_RATECTRL *rc, int64_t bi
   state->kept_layer_depth = -1;
   const YV12_BUFFER_CONFIG *const picture = &get_ref_cnt_buffer(cm, cm->new_fb_idx)->buf;
   const int again = cm->show_existing_frame;
+  if (!again) vpxrc_forget_region(cpi, &state->region);
   if (state->has_trace) {
     cpi->max_mv_magnitude = (unsigned)state->trace[1];
     for (int i = 0; i < SWITCHABLE_FILTERS; ++i)

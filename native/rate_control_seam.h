@@ -19,6 +19,7 @@ extern "C" {
 #define VPXRC_FIRST_PASS_FIELDS 26
 #define VPXRC_TPL_FIELDS 8
 #define VPXRC_LIBVPX_Q (-1) /* leave q to libvpx */
+#define VPXRC_SEGMENTS 8    /* VP9's */
 
 /* The recode trace: what the earlier passes leave behind where libvpx's VBR codes a frame more than
  * once. Its fields say whether 1/8-sample vectors are allowed (0/1, by the first q tried), the
@@ -91,6 +92,10 @@ typedef struct vpxrc_decision {
   const int32_t *recode_trace;   /* a logged result's, for an exact replay; else NULL */
   double lambda_scale;           /* factor on the frame's lambda, 1 = libvpx's */
   const float *superblock_scale; /* [sb_rows * sb_cols] or NULL: libvpx's own TPL scale */
+  /* A region of interest. It leaves the choice of q, recode loop included, to whoever has it. */
+  const float *block_scale;        /* factors on lambda per 16x16 block, [rows * cols], or NULL */
+  const uint8_t *segment_map;      /* segment of each 8x8 block, [rows * cols], or NULL */
+  const int32_t *segment_q_offset; /* [VPXRC_SEGMENTS], -255..255, on q; read with a map only */
 } vpxrc_decision;
 
 /* Samples are uint8_t, or uint16_t where they have more than 8 bits. */

@@ -25,6 +25,7 @@ namespace vpxrc {
 namespace {
 
 using Scales = py::array_t<float, py::array::c_style | py::array::forcecast>;
+using Segments = py::array_t<uint8_t, py::array::c_style>;
 
 // An attribute of a Python object, as a T. Throws TypeError where it is something else.
 template <typename T>
@@ -72,7 +73,40 @@ struct DecisionNames {
   py::handle superblock_scale = PyUnicode_InternFromString("superblock_scale");
   py::handle delta_q_uv = PyUnicode_InternFromString("delta_q_uv");
   py::handle recode_trace = PyUnicode_InternFromString("recode_trace");
+  py::handle region = PyUnicode_InternFromString("region");
+  py::handle block_scale = PyUnicode_InternFromString("block_scale");
+  py::handle segment_map = PyUnicode_InternFromString("segment_map");
+  py::handle segment_q_offset = PyUnicode_InternFromString("segment_q_offset");
 };
+
+// Factors on lambda; empty for None. Throws ValueError where one is out of range.
+std::vector<float> scales_of(const py::object &given, py::handle name) {
+  const auto map = field<std::optional<Scales>>(given, name);
+  if (!map.has_value()) return {};
+  std::vector<float> scales(map->data(), map->data() + map->size());
+  if (scales.empty() || !std::all_of(scales.begin(), scales.end(), is_scale))
+    throw py::value_error(std::string(py::str(name)) + " must be in (0, 64] everywhere");
+  return scales;
+}
+
+// A vpxrc.Region. Throws ValueError or TypeError, which name the field that is out of range.
+Region region_of(const py::object &given, const DecisionNames &name) {
+  Region region;
+  region.block_scale = scales_of(given, name.block_scale);
+  const auto map = field<std::optional<Segments>>(given, name.segment_map);
+  const auto offsets = field<std::vector<int32_t>>(given, name.segment_q_offset);
+  if (offsets.size() > VPXRC_SEGMENTS ||
+      !std::all_of(offsets.begin(), offsets.end(), [](int q) { return q >= -255 && q <= 255; }))
+    throw py::value_error("segment_q_offset must have at most " + std::to_string(VPXRC_SEGMENTS) +
+                          " offsets in -255..255");
+  std::copy(offsets.begin(), offsets.end(), region.segment_q_offset.begin());
+  if (!map.has_value()) return region;
+  region.segment_map.assign(map->data(), map->data() + map->size());
+  if (region.segment_map.empty() ||
+      *std::max_element(region.segment_map.begin(), region.segment_map.end()) >= offsets.size())
+    throw py::value_error("segment_map must have segments that segment_q_offset has");
+  return region;
+}
 
 // A vpxrc.Decision. Throws ValueError or TypeError, which name the field that is out of range.
 Decision decision_of(const py::object &given) {
@@ -89,12 +123,9 @@ Decision decision_of(const py::object &given) {
   if (!decision.recode_trace.empty() && decision.recode_trace.size() != VPXRC_TRACE_FIELDS)
     throw py::value_error("recode_trace must have " + std::to_string(VPXRC_TRACE_FIELDS) +
                           " fields, as in the encode log");
-  const auto map = field<std::optional<Scales>>(given, name.superblock_scale);
-  if (map.has_value()) {
-    decision.superblock_scale.assign(map->data(), map->data() + map->size());
-    if (!std::all_of(decision.superblock_scale.begin(), decision.superblock_scale.end(), is_scale))
-      throw py::value_error("superblock_scale must be in (0, 64] everywhere");
-  }
+  decision.superblock_scale = scales_of(given, name.superblock_scale);
+  const py::object region = given.attr(name.region);
+  if (!region.is_none()) decision.region = region_of(region, name);
   return decision;
 }
 

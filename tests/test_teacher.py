@@ -83,6 +83,9 @@ def counted(monkeypatch):
 def assert_same(one, other):
     for field in dataclasses.fields(Trajectory):
         a, b = getattr(one, field.name), getattr(other, field.name)
+        if field.name == "region":
+            assert a == b == ()  # tests/test_region.py has those that have some
+            continue
         if field.name != "superblock_scale":
             assert a.dtype == b.dtype
             np.testing.assert_array_equal(a, b)

@@ -6,7 +6,7 @@ from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.quantizer import LOG2_STEP, nearest_q
 from vpxrc.encoder.session import EncodeSession, SessionPool
-from vpxrc.encoder.types import Decision, Frame, Group, UpdateType
+from vpxrc.encoder.types import Decision, Frame, Group, Region, UpdateType
 from vpxrc.errors import (
     EncoderError,
     EncoderTimeoutError,
@@ -19,6 +19,7 @@ from vpxrc.errors import (
 from vpxrc.media.decoding import open_video
 from vpxrc.media.frames import Video, video_from_frames
 from vpxrc.policies.base import Episode, Policy, encode
+from vpxrc.policies.region import RegionOfInterest
 from vpxrc.policies.registry import make_policy, policy_names
 from vpxrc.policies.wrapper import PolicyWrapper
 
@@ -43,6 +44,8 @@ __all__ = [
     "PolicyError",
     "PolicyWrapper",
     "QualityTarget",
+    "Region",
+    "RegionOfInterest",
     "SessionPool",
     "Transcoded",
     "UpdateType",

@@ -134,6 +134,43 @@ def measure(
     return table
 
 
+def weighted_psnr(
+    decoded: Samples, video: Video, weights: NDArray[np.floating[Any] | np.bool_]
+) -> NDArray[np.float64]:
+    """Return the luma PSNR of every frame, with a weight for each pixel.
+
+    It is the PSNR of ``sum(weights * error ** 2) / sum(weights)``. With a mask as weights it is
+    that of the region.
+
+    Args:
+        decoded: Decoded frames, as for :func:`measure`.
+        video: The source.
+        weights: ``[height, width]``, none below 0, not all 0.
+
+    Returns:
+        float64 ``[num_frames]`` in dB, each at most 100.
+
+    Raises:
+        InputError: The weights have another size than the video, or are out of range.
+        EncoderError: The number of frames or their size is not the source's.
+    """
+    _check_frames(decoded, video)
+    weight = np.asarray(weights, dtype=np.float64).ravel()
+    if np.shape(weights) != (video.height, video.width):
+        raise InputError(
+            f"weights are [{video.height}, {video.width}], not {list(np.shape(weights))}"
+        )
+    if not np.isfinite(weight).all() or weight.min() < 0 or not weight.any():
+        raise InputError("weights are at least 0, and not all 0")
+    pixels = video.width * video.height
+    errors = [
+        np.dot(weight, (mine[:pixels].astype(np.float64) - source[:pixels]) ** 2) / weight.sum()
+        for mine, source in zip(decoded, video.frames, strict=True)
+    ]
+    check_not_cut(video.frames, video.name)
+    return psnr(errors, video.bit_depth)
+
+
 def measure_stream(
     stream: bytes, video: Video, metrics: Sequence[str]
 ) -> dict[str, NDArray[np.float64]]:

@@ -1,6 +1,7 @@
 """How every frame of an encode is decided: recorded, moved, followed, kept in a table."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.quantizer import LOG2_STEP, log2_steps, nearest_q
-from vpxrc.encoder.types import Decision, Frame
+from vpxrc.encoder.types import Decision, Frame, Region
 from vpxrc.errors import InputError
 from vpxrc.policies.base import Episode, Policy
 from vpxrc.policies.wrapper import PolicyWrapper
@@ -33,6 +34,7 @@ class Trajectory:
         step: log2 of the quantiser step, float64 ``[T]``; the q index is the nearest one.
         lambda_scale: Factor on lambda, float64 ``[T]``.
         superblock_scale: Factors on lambda per superblock, or None, ``T`` of them.
+        region: The region of interest, or None, ``T`` of them; empty where no frame has one.
     """
 
     show_index: NDArray[np.int32]
@@ -43,6 +45,7 @@ class Trajectory:
     step: NDArray[np.float64]
     lambda_scale: NDArray[np.float64]
     superblock_scale: tuple[NDArray[np.float32] | None, ...]
+    region: tuple[Region | None, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of coded frames."""
@@ -52,11 +55,13 @@ class Trajectory:
     def of(cls, log: EncodeLog, decisions: list[Decision]) -> Self:
         """Return the trajectory of a log and the decisions that made it."""
         rows = log.coded
+        regions = tuple(decision.region for decision in decisions)
         return cls(
             **{name: rows[name].copy() for name in _FRAME_FIELDS},
             step=log2_steps(log.clip.bit_depth)[rows["q_index"]],
             lambda_scale=rows["lambda_scale"].copy(),
             superblock_scale=tuple(decision.superblock_scale for decision in decisions),
+            region=regions if any(region is not None for region in regions) else (),
         )
 
     def fits(self, log: EncodeLog) -> bool:
@@ -84,13 +89,16 @@ class Trajectory:
             {
                 field.name: getattr(self, field.name)
                 for field in dataclasses.fields(self)
-                if field.name != "superblock_scale"
+                if field.name not in ("superblock_scale", "region")
             }
         )
-        maps = self.superblock_scale
-        flat = [None if m is None else m.ravel().tolist() for m in maps]
-        table["superblock_scale"] = pd.Series(flat, dtype=object)
-        table["superblock_rows"] = [0 if m is None else m.shape[0] for m in maps]
+        _put_maps(table, "superblock", "scale", self.superblock_scale)
+        if self.region:  # most trajectories have none, and no columns for them
+            regions = [region or Region() for region in self.region]
+            _put_maps(table, "block", "scale", [region.block_scale for region in regions])
+            _put_maps(table, "segment", "map", [region.segment_map for region in regions])
+            offsets = [list(region.segment_q_offset) for region in regions]
+            table["segment_q_offset"] = pd.Series(offsets, dtype=object)
         return table
 
     @property
@@ -108,27 +116,76 @@ class Trajectory:
         try:
             columns: dict[str, NDArray[Any]] = {
                 name: table[name].to_numpy(np.float64)
-                for name in (*_FRAME_FIELDS, "superblock_rows", "step", "lambda_scale")
+                for name in (*_FRAME_FIELDS, "step", "lambda_scale")
             }
             if not all(np.isfinite(values).all() for values in columns.values()):
                 raise ValueError("not all of its numbers are finite")
-            for name in (*_FRAME_FIELDS, "superblock_rows"):
-                if (columns[name] != np.clip(np.rint(columns[name]), -(2**31), 2**31 - 1)).any():
-                    raise ValueError(f"{name} has something else than whole numbers")
-                columns[name] = columns[name].astype(np.int32)
-            maps = tuple(
-                np.asarray(flat, dtype=np.float32).reshape(rows, -1) if rows else None
-                for flat, rows in zip(
-                    table["superblock_scale"], columns.pop("superblock_rows"), strict=True
-                )
-            )
-            if not all(np.isfinite(found).all() for found in maps if found is not None):
-                raise ValueError("not all of its superblock maps are finite")
+            for name in _FRAME_FIELDS:
+                columns[name] = _whole_numbers(table, name)
+            maps = _taken_maps(table, "superblock", "scale", np.float32)
+            regions = _taken_regions(table) if "segment_q_offset" in table else ()
         except KeyError as error:
             raise InputError(f"not a table of a trajectory: no column {error}") from error
         except (TypeError, ValueError) as error:
             raise InputError(f"not a table of a trajectory: {error}") from error
-        return cls(**columns, superblock_scale=maps)
+        return cls(**columns, superblock_scale=tuple(maps), region=regions)
+
+
+def _put_maps(
+    table: pd.DataFrame, block: str, name: str, maps: Sequence[NDArray[Any] | None]
+) -> None:
+    """Add the columns ``{block}_{name}`` of flat maps and ``{block}_rows`` of their rows."""
+    flat = [None if m is None else m.ravel().tolist() for m in maps]
+    table[f"{block}_{name}"] = pd.Series(flat, dtype=object)
+    table[f"{block}_rows"] = [0 if m is None else m.shape[0] for m in maps]
+
+
+def _whole_numbers(table: pd.DataFrame, name: str) -> NDArray[np.int32]:
+    """Return a column of whole numbers.
+
+    Raises:
+        ValueError: It has others.
+    """
+    values = table[name].to_numpy(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("not all of its numbers are finite")
+    if (values != np.clip(np.rint(values), -(2**31), 2**31 - 1)).any():
+        raise ValueError(f"{name} has something else than whole numbers")
+    return values.astype(np.int32)
+
+
+def _taken_maps(
+    table: pd.DataFrame, block: str, name: str, dtype: type[np.generic]
+) -> list[NDArray[Any] | None]:
+    """Return the maps that :func:`_put_maps` has added.
+
+    Raises:
+        ValueError: They are no maps, or have something else than finite numbers.
+    """
+    maps: list[NDArray[Any] | None] = []
+    for flat, rows in zip(
+        table[f"{block}_{name}"], _whole_numbers(table, f"{block}_rows"), strict=True
+    ):
+        values = np.asarray(flat if rows else (), dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError(f"not all of its {block} maps are finite")
+        maps.append(values.astype(dtype).reshape(rows, -1) if rows else None)
+    return maps
+
+
+def _taken_regions(table: pd.DataFrame) -> tuple[Region | None, ...]:
+    """Return the regions of a table that has some.
+
+    Raises:
+        ValueError: They are none.
+    """
+    scales = _taken_maps(table, "block", "scale", np.float32)
+    maps = _taken_maps(table, "segment", "map", np.uint8)
+    offsets = [tuple(int(q) for q in row) for row in table["segment_q_offset"]]
+    return tuple(
+        None if scale is None and segments is None else Region(scale, segments, offset)
+        for scale, segments, offset in zip(scales, maps, offsets, strict=True)
+    )
 
 
 class Record(PolicyWrapper):
@@ -212,4 +269,5 @@ class Follow(Policy):
             at = int(strangeness.argmin())
         scale = t.superblock_scale[at] if same_place else None
         q_index = nearest_q(float(t.step[at]), self._log2_step)
-        return Decision(q_index, float(t.lambda_scale[at]), scale)
+        region = t.region[at] if t.region else None
+        return Decision(q_index, float(t.lambda_scale[at]), scale, region=region)

@@ -80,6 +80,10 @@ void observed_equals_plain_and_replays(const Clip &clip, const EncoderOptions &o
   CHECK(too_short.error().find("script") != std::string::npos);
 }
 
+size_t blocks_of(const vpxrc::Source &source, int size) {
+  return size_t((source.width + size - 1) / size) * size_t((source.height + size - 1) / size);
+}
+
 void every_lever(const Clip &clip, EncoderOptions options) {
   const std::string stats = vpxrc::run_first_pass(clip.source, options);
   const size_t superblocks =
@@ -94,6 +98,13 @@ void every_lever(const Clip &clip, EncoderOptions options) {
     CHECK(frame.libvpx_q_index >= 0 && frame.libvpx_q_index <= 255);
     Decision decision{60 + 5 * place.layer_depth, place.coding_index % 2 ? 1.0 : 1.2, {}, -3, {}};
     if (place.coding_index % 3 == 0) decision.superblock_scale.assign(superblocks, 0.8f);
+    if (place.coding_index % 4 < 3) {  // maps that change, and frames without
+      vpxrc::Region &region = decision.region;
+      region.block_scale.assign(blocks_of(clip.source, 16), 1.5f);
+      region.segment_map.assign(blocks_of(clip.source, 8), 1);
+      region.segment_map[size_t(place.coding_index % 2)] = 0;
+      region.segment_q_offset = {-20, 10};
+    }
     return decision;
   });
   CHECK(state == State::kDone);
@@ -104,6 +115,14 @@ void every_lever(const Clip &clip, EncoderOptions options) {
           return Decision{100, 1.0, std::vector<float>(superblocks + 1, 1.0f), 0, {}};
         }) == State::kFailed);
   CHECK(wrong.error().find("superblock") != std::string::npos);
+
+  EncodeSession no_map(clip.source, options, stats, Control{}, nullptr, 0);
+  CHECK(run(no_map, [&](const EncodeSession &) {
+          Decision decision{100, 1.0, {}, 0, {}};
+          decision.region.segment_map.assign(blocks_of(clip.source, 8) - 1, 0);
+          return decision;
+        }) == State::kFailed);
+  CHECK(no_map.error().find("segment map") != std::string::npos);
 }
 
 void closed_anywhere(const Clip &clip, const EncoderOptions &options) {

@@ -4,6 +4,7 @@ import functools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +16,12 @@ from vpxrc.agents.teacher.search import check_start, improve_by
 from vpxrc.cli.common import DEFAULT_POLICY, CpuUsed, Json, progress_bar
 from vpxrc.errors import InputError
 from vpxrc.media.frames import parse_fps
+from vpxrc.media.masks import RegionSpec
+from vpxrc.policies.region import DEFAULT_WEIGHT, check_weight
 from vpxrc.policies.registry import make_policy
 from vpxrc.provenance import causes
 from vpxrc.storage import atomic_write, digest, write_frame
+from vpxrc.transcoding.chunks import Encode, encode_region_by
 from vpxrc.transcoding.pipeline import (
     MAX_ENCODES,
     MEGABYTE,
@@ -82,6 +86,31 @@ _Effort = Annotated[
         max=1000,
         help="Encodes at most. More than one meet the target within 2 %, and from about 10 on a "
         "search improves the policy's decisions.",
+    ),
+]
+_Roi = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--roi",
+        metavar="MASK|box:X,Y,W,H",
+        help="A region that gets more of the bits: a picture that is white inside, or a box in "
+        "pixels. May be given several times.",
+    ),
+]
+_RoiWeight = Annotated[
+    float | None,
+    typer.Option(
+        metavar="R",
+        help="How much more an error inside --roi counts, above 1 and at most 64; by default "
+        f"{DEFAULT_WEIGHT:g}.",
+    ),
+]
+_RoiSegments = Annotated[
+    bool,
+    typer.Option(
+        "--roi-segments",
+        help="Give the region a finer quantiser too, by VP9's segments: a stronger effect, for a "
+        "few more bits.",
     ),
 ]
 _Audio = Annotated[
@@ -168,6 +197,9 @@ def encode(
     tune: _Tune = None,
     cpu_used: CpuUsed = 2,
     effort: _Effort = 1,
+    roi: _Roi = None,
+    roi_weight: _RoiWeight = None,
+    roi_segments: _RoiSegments = False,
     audio: _Audio = True,
     deinterlace: _Deinterlace = True,
     strict: _Strict = False,
@@ -195,6 +227,7 @@ def encode(
       vpxrc encode holiday.mp4 --target vmaf=93 -o holiday.webm    # as few bits as have VMAF 93
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm --policy libvpx-vbr-mlarf --cpu-used 1
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm --effort 40   # slower, for fewer bits
+      vpxrc encode holiday.mp4 -b 400 -o holiday.webm --roi box:64,32,128,128
       vpxrc encode holiday.mp4 -b 400 -o holiday.webm --resume    # after an interruption
       vpxrc encode holiday.mp4 --target vmaf=93 --sample    # what would it be?
     """  # noqa: D301 - typer wants the \b as it is
@@ -202,8 +235,7 @@ def encode(
     _check_options(bitrate, size, target, chunk, fps, bit_depth)
     policy = _tuned(policy, tune)
     chosen = make_policy(policy)
-    if effort > 1:
-        check_start(chosen)
+    region = _region(roi, roi_weight, roi_segments, effort)
     common: dict[str, Any] = {
         "target_bitrate": bitrate,
         "size": size,
@@ -211,7 +243,7 @@ def encode(
         "max_encodes": max_encodes,
         "policy": policy,
         "cpu_used": cpu_used,
-        "encode": functools.partial(improve_by, policy, effort) if effort > 1 else None,
+        "encode": _encode(policy, effort, region),
         "audio": audio,
         "deinterlace": deinterlace,
         "strict": strict,
@@ -225,14 +257,63 @@ def encode(
     more: dict[str, Any] = {
         "chunk": chunk,
         "two_pass_log": two_pass_log,
-        "recipe": digest({"code": causes(policy), "effort": effort}),
+        "recipe": digest({"code": causes(policy), "effort": effort, "region": _named(region)}),
         "resume": resume,
     }
     with _progress(f"{source.stem}, {policy}", hidden=as_json or quiet) as progress:
         result = transcode(source, output, **common, **more, progress=progress)
     _keep_log(log, result)
     asked = _asked(policy, bitrate, size, target, result)
-    _report(result, asked, chosen.observes, None if quiet and not as_json else as_json)
+    is_final = chosen.observes or region is not None
+    _report(result, asked, is_final, None if quiet and not as_json else as_json)
+
+
+@dataclass(frozen=True)
+class _Region:
+    """A region of interest, and how it is preferred."""
+
+    spec: RegionSpec
+    weight: float
+    moves_q: bool
+
+
+def _region(
+    roi: list[str] | None, weight: float | None, segments: bool, effort: int
+) -> _Region | None:
+    """Return the region of the options, None without one.
+
+    Raises:
+        InputError: The options do not go together, or one is wrong.
+    """
+    if not roi:
+        if weight is not None or segments:
+            raise InputError("--roi-weight and --roi-segments go with --roi")
+        return None
+    if effort > 1:
+        raise InputError("--effort searches for the whole picture: it does not go with --roi")
+    weight = DEFAULT_WEIGHT if weight is None else weight
+    check_weight(weight)
+    return _Region(RegionSpec.parse(roi), weight, segments)
+
+
+def _encode(policy: str, effort: int, region: _Region | None) -> Encode | None:
+    """Return what encodes in place of the policy alone, or None.
+
+    Raises:
+        InputError: A search cannot start from the policy.
+    """
+    if region is not None:
+        how = (region.spec, region.weight, region.moves_q)
+        return functools.partial(encode_region_by, policy, *how)
+    if effort == 1:
+        return None
+    check_start(make_policy(policy))
+    return functools.partial(improve_by, policy, effort)
+
+
+def _named(region: _Region | None) -> list[Any] | None:
+    """Return what tells regions apart, as JSON can hold it."""
+    return None if region is None else [region.spec.content_hash, region.weight, region.moves_q]
 
 
 @contextmanager
@@ -264,18 +345,18 @@ def _asked(
 
 
 def _report(
-    result: Transcoded, asked: dict[str, Any], observes: bool, as_json: bool | None
+    result: Transcoded, asked: dict[str, Any], is_final: bool, as_json: bool | None
 ) -> None:
     """Print a result.
 
     Args:
         result: The result.
         asked: What was asked for, by the names that it has in JSON.
-        observes: Whether the policy leaves all decisions to libvpx.
+        is_final: Whether no search could come nearer to the target.
         as_json: Whether it is printed as JSON; None to print nothing.
     """
     overshoot, target = asked["overshoot"], asked["target"]
-    notes = _notes(result, None if observes else overshoot)
+    notes = _notes(result, None if is_final else overshoot)
     if as_json:
         print(json.dumps({**result.figures(), **asked, "notes": notes}))
     elif as_json is not None:

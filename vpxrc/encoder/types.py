@@ -202,19 +202,43 @@ class Group(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Region:
+    """Which blocks of one frame matter more than others: a region of interest.
+
+    A decision with a region may still leave q to libvpx, which then codes the frame as often as
+    without one.
+
+    Attributes:
+        block_scale: Factors on lambda per 16x16 block, ``[ceil(height / 16), ceil(width / 16)]``,
+            in (0, 64]; None: 1 everywhere. They multiply the other factors of the decision, and
+            libvpx's own TPL scale. A larger block takes the geometric mean of its factors.
+        segment_map: The segment of each 8x8 block, uint8 ``[ceil(height / 8), ceil(width / 8)]``;
+            None: no segments. A larger block takes the lowest segment in it. Without effect at q
+            index 0, where all of a VP9 frame is lossless.
+        segment_q_offset: What is added to the q index in each segment, at most 8 times -255..255;
+            the sums are clipped to 0..255. Lambda stays that of the frame's q index.
+    """
+
+    block_scale: NDArray[np.float32] | None = None
+    segment_map: NDArray[np.uint8] | None = None
+    segment_q_offset: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """How one frame is to be coded.
 
     Attributes:
         q_index: Quantizer index 0..255, or -1 to leave it to libvpx's own rate control. libvpx then
             may code the frame several times, as it does without a policy. It codes the frame once,
-            at its first estimate, where the decision sets anything else.
+            at its first estimate, where the decision sets anything else but a region.
         lambda_scale: Factor on the frame's lambda (rdmult), in (0, 64]; 1 = libvpx's own.
         superblock_scale: Factors on lambda per 64x64 superblock, ``[rows, cols]``, in (0, 64], in
             steps of 1/256; None = libvpx's own TPL scale. Read by libvpx only where
             ``Frame.takes_superblock_scale``.
         delta_q_uv: Chroma q delta, -15..15.
         recode_trace: The field of that name of a logged frame, for an exact replay; else empty.
+        region: Which of its blocks matter more; None: all the same.
     """
 
     q_index: int
@@ -222,3 +246,4 @@ class Decision:
     superblock_scale: NDArray[np.float32] | None = None
     delta_q_uv: int = 0
     recode_trace: tuple[int, ...] = ()
+    region: Region | None = None

@@ -12,6 +12,7 @@ from vpxrc.policies.libvpx import (
     libvpx_vbr,
     libvpx_vbr_mlarf,
 )
+from vpxrc.policies.region import RegionOfInterest
 from vpxrc.policies.registry import make_policy, policy_names
 from vpxrc.policies.replay import Replay
 from vpxrc.policies.wrapper import PolicyWrapper
@@ -27,6 +28,7 @@ __all__ = [
     "LibvpxVbr",
     "Policy",
     "PolicyWrapper",
+    "RegionOfInterest",
     "Replay",
     "encode",
     "libvpx_q",

@@ -27,8 +27,10 @@ from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError
 from vpxrc.media.frames import Samples, Video, as_samples, frame_bytes, video_from_frames
+from vpxrc.media.masks import RegionSpec
 from vpxrc.parallel import Workers, open_workers
 from vpxrc.policies.base import encode
+from vpxrc.policies.region import RegionOfInterest
 from vpxrc.policies.registry import make_policy
 from vpxrc.storage import temporary_folder
 from vpxrc.transcoding.keeping import Keeper
@@ -73,6 +75,34 @@ def encode_by(
         progress: Called with the number of frames coded so far.
     """
     return encode(video, options, make_policy(spec), progress=progress)
+
+
+def encode_region_by(
+    spec: str,
+    region: RegionSpec,
+    weight: float,
+    moves_q: bool,
+    video: Video,
+    options: EncoderOptions,
+    progress: Callable[[int], None],
+) -> EncodeLog:
+    """Encode under the policy of a name, with a region of interest: as :func:`encode_by`.
+
+    Args:
+        spec: As :func:`vpxrc.make_policy` takes it.
+        region: The region, the same in all frames.
+        weight: How much more an error inside counts; see :class:`RegionOfInterest`.
+        moves_q: Whether the q index is moved too, beside lambda.
+        video: The clip.
+        options: The encoder's options with the target.
+        progress: Called with the number of frames coded so far.
+
+    Raises:
+        InputError: The region does not fit the clip.
+    """
+    mask = region.mask(video.width, video.height)
+    policy = RegionOfInterest(make_policy(spec), mask, weight, moves_q=moves_q)
+    return encode(video, options, policy, progress=progress)
 
 
 class ChunkedEncode:
