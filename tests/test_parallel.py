@@ -56,8 +56,8 @@ class Job:
 
 
 def work(job):
-    job.mark("begun")
     try:
+        job.mark("begun")
         end = time.monotonic() + 60
         while job.waits_for and not (job.folder / job.waits_for).exists():
             assert time.monotonic() < end

@@ -236,13 +236,13 @@ def test_ppo_learns_in_processes_of_its_own(clip, tmp_path):
         assert sum("Runner" in name for name in names) == 1
         assert_on_loopback()
 
-    _, told = trained(out, clip, iterations=12, runners=1, progress=progress)
+    _, told = trained(out, clip, iterations=24, runners=1, progress=progress)
     returns = [figures["return"] for figures in seen]
     assert np.mean(returns[-3:]) > np.mean(returns[:2]) + 15  # percent
     policy = Rllib(out)
     assert overshoot(policy, clip) < overshoot(make_policy("constant-q:120"), clip) - 0.05
     assert policy.training_clips == {clip.content_hash}
-    assert told["iterations"] == 12 and told["clips"] == 1 and not told["left_out"]
+    assert told["iterations"] == 24 and told["clips"] == 1 and not told["left_out"]
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == [out.name]
 
 
