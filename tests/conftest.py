@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import os
 import secrets
+import subprocess
 import tempfile
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
@@ -63,6 +65,45 @@ def make_video(width=64, height=48, num_frames=20, seed=0, name="made") -> Video
 @pytest.fixture(scope="session")
 def video() -> Video:
     return make_video()
+
+
+# Black and silent, then white and loud: what must stay together.
+FLASH = "color=black:s=96x80:r=30:d=2,drawbox=color=white:t=fill:enable='gte(t,1)'"
+BEEP = "aevalsrc='if(gte(t,1),0.5*sin(2000*t),0)':d=2:s=48000"
+
+
+def ffmpeg(*arguments, check=True):
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    command = [program, "-nostdin", "-v", "error", "-y", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert not check or (done.returncode == 0 and not done.stderr), done.stderr.decode()
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory):
+    """Two seconds with a flash and a beep, H.264 and AAC."""
+    path = tmp_path_factory.mktemp("clips") / "clip.mp4"
+    ffmpeg("-f", "lavfi", "-i", FLASH, "-f", "lavfi", "-i", BEEP, "-pix_fmt", "yuv420p", path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def scenes():
+    """Four scenes of 20 frames."""
+    parts = [make_video(num_frames=60, seed=seed).frames[:20] for seed in range(4)]
+    return video_from_frames(np.concatenate(parts), 64, 48, 25, "scenes")
+
+
+@pytest.fixture(scope="session")
+def scenes_file(scenes, tmp_path_factory):
+    path = tmp_path_factory.mktemp("scenes") / "scenes.mkv"
+    raw = path.with_suffix(".yuv")
+    scenes.frames.tofile(raw)
+    geometry = ("-f", "rawvideo", "-video_size", "64x48", "-framerate", "25")
+    sound = ("-f", "lavfi", "-i", "sine=d=3.2")
+    ffmpeg(*geometry, "-i", raw, *sound, "-c:v", "ffv1", "-c:a", "libopus", path)
+    return path
 
 
 @contextmanager

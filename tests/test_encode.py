@@ -16,10 +16,10 @@ import pandas as pd
 import psutil
 import pytest
 from chromium import PROGRAM, Chromium
-from conftest import make_video
+from conftest import BEEP, FLASH, ffmpeg
 from typer.testing import CliRunner
 
-from vpxrc import EncoderOptions, cli, encode, make_policy, video_from_frames
+from vpxrc import EncoderOptions, cli, encode, make_policy
 from vpxrc.encoder.first_pass import first_pass_stats, first_pass_table
 from vpxrc.encoder.key_frames import cut, key_frames
 from vpxrc.encoder.types import FIRST_PASS_FIELDS
@@ -31,17 +31,6 @@ from vpxrc.transcoding.chunks import ChunkedEncode, encode_by, share
 
 QUICK = ("--cpu-used", 8, "--policy", "libvpx-vbr")
 VPXRC = [sys.executable, "-m", "vpxrc"]
-# Black and silent, then white and loud: what must stay together.
-FLASH = "color=black:s=96x80:r=30:d=2,drawbox=color=white:t=fill:enable='gte(t,1)'"
-BEEP = "aevalsrc='if(gte(t,1),0.5*sin(2000*t),0)':d=2:s=48000"
-
-
-def ffmpeg(*arguments, check=True):
-    program = imageio_ffmpeg.get_ffmpeg_exe()
-    command = [program, "-nostdin", "-v", "error", "-y", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, check=False)
-    assert not check or (done.returncode == 0 and not done.stderr), done.stderr.decode()
-    return done.stdout
 
 
 def run(*arguments):
@@ -119,32 +108,6 @@ def cue_times(path):
         int.from_bytes(match[2][: match[1][0] - 0x80], "big")
         for match in re.finditer(rb"\xbb.\xb3([\x81-\x88])(.{8})", cues, re.DOTALL)
     ]
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    """Two seconds with a flash and a beep, H.264 and AAC."""
-    path = tmp_path_factory.mktemp("clips") / "clip.mp4"
-    ffmpeg("-f", "lavfi", "-i", FLASH, "-f", "lavfi", "-i", BEEP, "-pix_fmt", "yuv420p", path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def scenes():
-    """Four scenes of 20 frames."""
-    parts = [make_video(num_frames=60, seed=seed).frames[:20] for seed in range(4)]
-    return video_from_frames(np.concatenate(parts), 64, 48, 25, "scenes")
-
-
-@pytest.fixture(scope="module")
-def scenes_file(scenes, tmp_path_factory):
-    path = tmp_path_factory.mktemp("scenes") / "scenes.mkv"
-    raw = path.with_suffix(".yuv")
-    scenes.frames.tofile(raw)
-    geometry = ("-f", "rawvideo", "-video_size", "64x48", "-framerate", "25")
-    sound = ("-f", "lavfi", "-i", "sine=d=3.2")
-    ffmpeg(*geometry, "-i", raw, *sound, "-c:v", "ffv1", "-c:a", "libopus", path)
-    return path
 
 
 # Sound

@@ -22,6 +22,10 @@ from pathlib import Path
 import pytest
 
 SOURCE = os.environ.get("VPXRC_GYMNASIUM_SOURCE", "")
+# Neither its wheel nor its source package has the tests, and nothing of them is copied here.
+pytestmark = pytest.mark.skipif(
+    not SOURCE, reason="VPXRC_GYMNASIUM_SOURCE names no checkout of Gymnasium"
+)
 FILES = {  # file: expression that chooses tests
     "tests/envs/test_envs.py": "",
     "tests/envs/test_rendering.py": "",
@@ -93,7 +97,6 @@ def run(folder, *arguments):
     return int(found[1])
 
 
-@pytest.mark.skipif(not SOURCE, reason="VPXRC_GYMNASIUM_SOURCE names no checkout of Gymnasium")
 def test_gymnasiums_own_tests_of_environments(tmp_path):
     shutil.copytree(Path(SOURCE) / "tests", tmp_path / "tests")
     (tmp_path / "tests" / "envs" / "utils.py").write_text(UTILS)
@@ -103,7 +106,6 @@ def test_gymnasiums_own_tests_of_environments(tmp_path):
     assert passed >= 30  # four tests or more for each of six environments
 
 
-@pytest.mark.skipif(not SOURCE, reason="VPXRC_GYMNASIUM_SOURCE names no checkout of Gymnasium")
 def test_gymnasiums_own_tests_of_wrappers_and_vectors(tmp_path):
     for package in ("moviepy", "cv2", "pygame", "jax"):
         pytest.importorskip(package, reason=f"no {package}: pip install 'gymnasium[other]'")

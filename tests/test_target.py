@@ -12,7 +12,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from test_encode import QUICK, complaint, facts, run, scenes, scenes_file  # noqa: F401 - fixtures
+from test_encode import QUICK, complaint, facts, run
 
 from vpxrc.encoder.types import FIRST_PASS_FIELDS
 from vpxrc.errors import InputError
@@ -191,7 +191,7 @@ def scores_by_ffmpeg(path, source, metric):
 @pytest.mark.parametrize(
     ("quality", "score", "tolerance"), [("psnr", 34, 0.1), ("ssim", 0.95, 0.0005)]
 )
-def test_the_file_has_the_quality_asked_for(scenes_file, tmp_path, quality, score, tolerance):  # noqa: F811
+def test_the_file_has_the_quality_asked_for(scenes_file, tmp_path, quality, score, tolerance):
     output = tmp_path / "out.webm"
     found = facts(scenes_file, "-o", output, "--target", f"{quality}={score}", *QUICK)
     assert found["score"] == pytest.approx(
@@ -208,7 +208,7 @@ def test_the_file_has_the_quality_asked_for(scenes_file, tmp_path, quality, scor
     assert found["target_bitrate"] is None
 
 
-def test_in_chunks_the_whole_is_measured(scenes_file, tmp_path):  # noqa: F811
+def test_in_chunks_the_whole_is_measured(scenes_file, tmp_path):
     output = tmp_path / "out.webm"
     options = ("--target", "ssim=0.94", "--chunk", 0.9, *QUICK)
     found = facts(scenes_file, "-o", output, *options, "--jobs", 1)
@@ -218,7 +218,7 @@ def test_in_chunks_the_whole_is_measured(scenes_file, tmp_path):  # noqa: F811
     assert found["score"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_what_cannot_be_reached_says_so(scenes_file, tmp_path):  # noqa: F811
+def test_what_cannot_be_reached_says_so(scenes_file, tmp_path):
     options = ("-o", tmp_path / "out.webm", "--cpu-used", 8)
     words = complaint(scenes_file, *options, "--policy", "constant-q:200", "--target", "psnr=60")
     assert re.search(r"scenes: PSNR 60 dB cannot be reached: the best is PSNR \d+\.\d\d dB", words)
@@ -227,7 +227,7 @@ def test_what_cannot_be_reached_says_so(scenes_file, tmp_path):  # noqa: F811
     assert not list(tmp_path.iterdir())
 
 
-def test_the_result_in_words(scenes_file, tmp_path):  # noqa: F811
+def test_the_result_in_words(scenes_file, tmp_path):
     words = run(scenes_file, "-o", tmp_path / "out.ivf", "--target", "psnr=30", *QUICK)
     assert re.search(r"kbit/s, PSNR 3\d\.\d\d dB \(30 asked for\), .* encode\(s\)", words)
     assert "scores at bitrates in kbit/s: " in words
@@ -243,12 +243,12 @@ def test_the_result_in_words(scenes_file, tmp_path):  # noqa: F811
         (("--target", "vmaf=93", "--max-encodes", 0), "--max-encodes"),
     ],
 )
-def test_bad_options(scenes_file, tmp_path, options, words):  # noqa: F811
+def test_bad_options(scenes_file, tmp_path, options, words):
     assert words in complaint(scenes_file, "-o", tmp_path / "out.webm", *options)
     assert not list(tmp_path.iterdir())
 
 
-def test_figures_of_other_goals_have_no_tries(scenes_file, tmp_path):  # noqa: F811
+def test_figures_of_other_goals_have_no_tries(scenes_file, tmp_path):
     found = json.loads(run(scenes_file, "-o", tmp_path / "a.ivf", "-b", 60, *QUICK, "--json"))
     assert (found["score"], found["tries"], found["target"]) == (None, [], None)
     assert found["encodes"] == 1

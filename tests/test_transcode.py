@@ -5,7 +5,8 @@ import json
 from typing import Any
 
 import pytest
-from test_encode import QUICK, clip, ffmpeg, run, scenes, scenes_file  # noqa: F401 - fixtures
+from conftest import ffmpeg
+from test_encode import QUICK, run
 
 import vpxrc
 from vpxrc import QualityTarget
@@ -32,7 +33,7 @@ FAST: dict[str, Any] = {"cpu_used": 8, "policy": "libvpx-vbr"}
         ),
     ],
 )
-def test_both_write_the_same_bytes(scenes_file, tmp_path, suffix, options, arguments):  # noqa: F811
+def test_both_write_the_same_bytes(scenes_file, tmp_path, suffix, options, arguments):
     by_command, by_call = tmp_path / f"command{suffix}", tmp_path / f"call{suffix}"
     printed = json.loads(run(scenes_file, "-o", by_command, *options, *QUICK, "--json"))
     result = vpxrc.transcode(scenes_file, by_call, **arguments, **FAST)
@@ -47,7 +48,7 @@ def test_both_write_the_same_bytes(scenes_file, tmp_path, suffix, options, argum
     }
 
 
-def test_progress_is_of_frames_that_are_counted(scenes_file, tmp_path):  # noqa: F811
+def test_progress_is_of_frames_that_are_counted(scenes_file, tmp_path):
     seen: list[tuple[int, int | None]] = []
 
     def progress(done: int, total: int | None) -> None:
@@ -61,7 +62,7 @@ def test_progress_is_of_frames_that_are_counted(scenes_file, tmp_path):  # noqa:
     assert (seen[0], seen[-1]) == ((0, None), (80, None))
 
 
-def test_a_search_is_handed_in(clip, tmp_path):  # noqa: F811
+def test_a_search_is_handed_in(clip, tmp_path):
     by_command, by_call = tmp_path / "command.ivf", tmp_path / "call.ivf"
     run(clip, "-o", by_command, "-b", 60, "--cpu-used", 8, "--policy", "dependency", "--effort", 2)
     search = functools.partial(improve_by, "dependency", 2)
@@ -84,7 +85,7 @@ def test_a_search_is_handed_in(clip, tmp_path):  # noqa: F811
         ({"target_bitrate": 60, "fps": "fast"}, "fps 'fast' is not a number"),
     ],
 )
-def test_bad_arguments_leave_nothing(clip, tmp_path, arguments, words):  # noqa: F811
+def test_bad_arguments_leave_nothing(clip, tmp_path, arguments, words):
     with pytest.raises(InputError, match=words):
         vpxrc.transcode(clip, tmp_path / "out.webm", **arguments)
     with pytest.raises(InputError, match=r"one of \.webm, \.ivf"):
@@ -111,7 +112,7 @@ def limited(video, options, progress, *, left):
     return encode_by("libvpx-vbr", video, options, progress)
 
 
-def test_an_interrupted_encode_goes_on(scenes_file, tmp_path, cache):  # noqa: F811
+def test_an_interrupted_encode_goes_on(scenes_file, tmp_path, cache):
     common: dict[str, Any] = {"target_bitrate": 60, "chunk": 0.6, "jobs": 1, **FAST}
     whole = vpxrc.transcode(scenes_file, tmp_path / "whole.webm", **common)
     count = len(whole.chunks)
@@ -137,7 +138,7 @@ def test_an_interrupted_encode_goes_on(scenes_file, tmp_path, cache):  # noqa: F
 
 
 @pytest.mark.parametrize("change", ["recipe", "bitrate", "no resume", "damage"])
-def test_chunks_of_another_encode_are_not_used(scenes_file, tmp_path, cache, change):  # noqa: F811
+def test_chunks_of_another_encode_are_not_used(scenes_file, tmp_path, cache, change):
     common: dict[str, Any] = {"chunk": 0.6, "jobs": 1, **FAST}
     half = functools.partial(limited, left=[None])
     with pytest.raises(KeyboardInterrupt):
@@ -176,7 +177,7 @@ def test_a_preview_is_close_to_the_whole(tmp_path, cache):
     assert json.loads(json.dumps(expected.figures()))["notes"] == list(expected.notes)
 
 
-def test_a_preview_of_a_short_video_is_its_encode(scenes_file, cache):  # noqa: F811
+def test_a_preview_of_a_short_video_is_its_encode(scenes_file, cache):
     printed = json.loads(run(scenes_file, "--sample", "-b", 60, *QUICK, "--json"))
     assert printed["num_frames"] == 80
     assert printed["bitrate"] == pytest.approx(60, rel=0.2)
