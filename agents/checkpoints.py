@@ -13,6 +13,7 @@ from vpxrc.envs.residual.config import ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.errors import InputError
 from vpxrc.policies.registry import policy_names
+from vpxrc.storage import parse_json
 from vpxrc.tensors import read_weights
 
 
@@ -83,8 +84,8 @@ def residual_config(text: str, path: str | Path) -> ResidualConfig:
         InputError: The text describes no problem, or names a base policy that a file must not name.
     """
     try:
-        config = ResidualConfig(**json.loads(text))
-    except (TypeError, ValueError, RecursionError, InputError) as error:
+        config = ResidualConfig(**parse_json(text))
+    except (TypeError, ValueError, InputError) as error:
         raise InputError(f"{path}: not the settings of a residual problem: {error}") from error
     return dataclasses.replace(config, base=named_in_file(config.base, path))
 

@@ -23,7 +23,7 @@ from vpxrc.codecs.pictures import read_picture, to_unit
 from vpxrc.errors import InputError
 from vpxrc.evaluation.bd_rate import bd_rate
 from vpxrc.parallel import open_workers
-from vpxrc.storage import atomic_write, digest, sha256_file
+from vpxrc.storage import atomic_write, digest, parse_json, sha256_file
 
 DEFAULT_QUALITIES = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)
 
@@ -170,7 +170,7 @@ def measure(
         progress(done, total, f"{job.label}, {job.picture.name}")
         with atomic_write(rows[job.key]) as temporary:
             temporary.write_text(json.dumps(row))
-    return pd.DataFrame([json.loads(rows[job.key].read_text()) for job in jobs])
+    return pd.DataFrame([parse_json(rows[job.key].read_text()) for job in jobs])
 
 
 def _run(

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from vpxrc.errors import InputError, OutputError
-from vpxrc.storage import atomic_write, cache_dir, sha256_file
+from vpxrc.storage import atomic_write, cache_dir, parse_json, sha256_file
 
 CLIPS_VARIABLE = "VPXRC_CLIPS"  # environment variable: a folder that has clips of the sets
 
@@ -70,7 +70,7 @@ class _Checksums:
         self._rows: dict[str, list[object]] = {}
         self._changed = False
         with suppress(OSError, ValueError):
-            rows = json.loads(path.read_text())
+            rows = parse_json(path.read_text())
             if isinstance(rows, dict):
                 self._rows = rows
 

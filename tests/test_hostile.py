@@ -27,15 +27,18 @@ from vpxrc.agents.muzero.network import Network, Trained, shapes
 from vpxrc.agents.rllib.policy import Rllib
 from vpxrc.agents.teacher.lessons import results
 from vpxrc.agents.teacher.trajectory import Trajectory
+from vpxrc.cli.train.options import settings_of
 from vpxrc.datasets import load_clips
 from vpxrc.envs.residual.config import ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.errors import InputError
 from vpxrc.evaluation.comparison import read_study
+from vpxrc.evaluation.leaderboard import check_submission
 from vpxrc.media import open_video
 from vpxrc.media.ffmpeg import NOT_READ, ffmpeg_program
 from vpxrc.media.frames import write_y4m
 from vpxrc.media.probing import probe
+from vpxrc.storage import parse_json
 from vpxrc.tensors import read_tensors, tensor_bytes
 
 SMALL = MuZeroConfig(hidden=8, width=8)
@@ -167,6 +170,13 @@ def test_settings_that_are_nested_deeply(tmp_path):
         path.write_bytes(tensor_bytes(tensors, {**settings, name: "[" * 100_000}))
         with pytest.raises(InputError):
             make_policy(f"muzero:{path}")
+    submission = tmp_path / "mine.json"
+    submission.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="is no submission"):
+        check_submission(submission)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json('{"a":' * 100_000)
+    assert settings_of(["options=" + "[" * 100_000]) == {"options": "[" * 100_000}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

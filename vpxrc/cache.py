@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from vpxrc import _native
 from vpxrc.errors import InputError, OutputError
-from vpxrc.storage import atomic_write, sweep
+from vpxrc.storage import atomic_write, parse_json, sweep
 
 SIZE_VARIABLE = "VPXRC_CACHE_SIZE"  # environment variable: the most bytes, as in ``5GB``
 DEFAULT_SIZE = 5 * 10**9  # bytes
@@ -138,10 +138,10 @@ def open_entry(path: Path, *, always: bool = False) -> Entry | None:
     sweep(path.parent)
     note_path = _note_path(path)
     try:
-        note = json.loads(note_path.read_text())
+        note = parse_json(note_path.read_text())
         # By a string: numpy keeps the name of what it maps only then.
         file = open(str(path), "rb")  # noqa: SIM115 - the entry closes it
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return None
     try:
         _lock(file)
@@ -339,8 +339,8 @@ def _remove_leftovers(folder: Path) -> int:
 def _is_note(path: Path) -> bool:
     """Whether a file is a note of this module, and no other file that ends in .json."""
     try:
-        note = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
+        note = parse_json(path.read_text())
+    except (OSError, ValueError):
         return False
     return isinstance(note, dict) and {"sha256", "facts", "prefix"} <= note.keys()
 

@@ -206,6 +206,18 @@ def sha256_file(path: str | Path) -> str:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return what a JSON text says, as ``json.loads`` does.
+
+    Raises:
+        ValueError: It is no JSON, or is nested deeper than Python reads.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def read_table(path: str | Path, columns: list[str] | None = None) -> "pa.Table":
     """Return a parquet file's columns, all of them by default.
 

@@ -28,7 +28,7 @@ from vpxrc.encoder.options import EncoderOptions
 from vpxrc.envs.residual.config import ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.errors import InputError
-from vpxrc.storage import atomic_write
+from vpxrc.storage import atomic_write, parse_json
 from vpxrc.tensors import tensor_bytes
 
 Array = NDArray[np.float32]
@@ -159,10 +159,10 @@ class Trained:
         """
         found = read_checkpoint(path, FORMAT)
         try:
-            config = MuZeroConfig(**json.loads(found.settings["muzero"]))
-            options = json.loads(found.settings["options"])
+            config = MuZeroConfig(**parse_json(found.settings["muzero"]))
+            options = parse_json(found.settings["options"])
             EncoderOptions(**options)
-        except (KeyError, TypeError, ValueError, RecursionError, InputError) as error:
+        except (KeyError, TypeError, ValueError, InputError) as error:
             raise InputError(f"{path}: a network of another form; train it again") from error
         actions = len(found.config.actions)
         expected = shapes(len(OBSERVATION), actions, config.hidden, config.width)

@@ -18,7 +18,7 @@ from vpxrc.agents.muzero.network import Network
 from vpxrc.agents.muzero.purpose import MuZeroReward
 from vpxrc.agents.muzero.replay import Replay
 from vpxrc.errors import InputError
-from vpxrc.storage import atomic_write, read_frame, sync, write_frame
+from vpxrc.storage import atomic_write, parse_json, read_frame, sync, write_frame
 from vpxrc.tensors import DAMAGED
 
 FORMAT = 2
@@ -129,7 +129,7 @@ class StateFolder:
         """
         folder = (self._path / "current").resolve()
         try:
-            state = json.loads((folder / "state.json").read_text())
+            state = parse_json((folder / "state.json").read_text())
             there = state["settings"]
             other = [name for name in settings if there.get(name) != settings[name]]
         except DAMAGED as error:
@@ -145,7 +145,7 @@ class StateFolder:
             memory.learner.load_state_dict(weights)
             memory.replay.load_state(load_tensors((folder / "replay.safetensors").read_bytes()))
             memory.planned = _read_planned(folder)
-            memory.reward.load_state_dict(json.loads((folder / "ema.json").read_text()))
+            memory.reward.load_state_dict(parse_json((folder / "ema.json").read_text()))
             table = read_frame(folder / "curve.parquet")
             memory.rows = [cast(Row, row) for row in table.to_dict("records")]
             memory.count.update(state["count"])
@@ -180,7 +180,7 @@ def _write_planned(folder: Path, planned: list[Planned]) -> None:
 
 
 def _read_planned(folder: Path) -> list[Planned]:
-    plans = json.loads((folder / "planned.json").read_text())
+    plans = parse_json((folder / "planned.json").read_text())
     parameters: dict[int, dict[str, Any]] = {}
     for name, values in load_tensors((folder / "planned.safetensors").read_bytes()).items():
         place, _, own = name.partition(".")

@@ -31,7 +31,7 @@ from vpxrc.media.frames import Video
 from vpxrc.policies.base import Episode, Policy, encode
 from vpxrc.policies.registry import make_policy
 from vpxrc.policies.wrapper import PolicyWrapper
-from vpxrc.storage import cache_dir, digest, read_table
+from vpxrc.storage import cache_dir, digest, parse_json, read_table
 
 # The second target of a clip that has only one, as a multiple of it: a slope takes two encodes.
 _NEIGHBOUR = 0.75
@@ -168,7 +168,7 @@ class Surveyed:
         """
         try:
             with np.load(path) as kept:
-                return cls(kept["observations"], **json.loads(str(kept["words"])))
+                return cls(kept["observations"], **parse_json(str(kept["words"])))
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise InputError(f"cannot read {path}: {error}") from error
 

@@ -17,6 +17,7 @@ from vpxrc.envs.residual.config import Offset, ResidualConfig
 from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.errors import InputError, needing
 from vpxrc.parallel import import_ray
+from vpxrc.storage import parse_json
 
 Array = NDArray[np.float32]
 FORMAT = "rllib 1"
@@ -202,7 +203,7 @@ def _problem(folder: Path) -> tuple[ResidualConfig, frozenset[str], float]:
     if not path.is_file():
         return ResidualConfig(), frozenset(), REACH
     try:
-        words = json.loads(path.read_text())
+        words = parse_json(path.read_text())
         clips = frozenset(str(clip) for clip in words.get("clips", []))
         config, reach = json.dumps(words.get("config", {})), float(words.get("reach", REACH))
     except (OSError, ValueError, AttributeError, TypeError) as error:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from vpxrc.agents.rllib.policy import PROBLEM
 from vpxrc.envs.rewards import SelfCompetition
 from vpxrc.errors import InputError, OutputError
-from vpxrc.storage import atomic_write
+from vpxrc.storage import atomic_write, parse_json
 
 
 class TrainingState:
@@ -29,7 +29,7 @@ class TrainingState:
         self._folder, self._key = out.with_suffix(".state"), key
         about = self._folder / "training.json"
         try:
-            if about.is_file() and json.loads(about.read_text())["key"] != key:
+            if about.is_file() and parse_json(about.read_text())["key"] != key:
                 raise InputError(
                     f"{self._folder}: a state of another training; remove it to start anew"
                 )
@@ -42,7 +42,7 @@ class TrainingState:
         if not numbers:
             return None, None
         tables = self._folder / str(max(numbers)) / "tables.json"
-        return max(numbers), json.loads(tables.read_text())
+        return max(numbers), parse_json(tables.read_text())
 
     def restore(self, algorithm: Any, number: int) -> None:
         """Go on from an iteration's state."""

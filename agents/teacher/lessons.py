@@ -24,7 +24,7 @@ from vpxrc.evaluation.verify import Check
 from vpxrc.media.frames import Video, parse_fps
 from vpxrc.policies.base import encode
 from vpxrc.policies.registry import make_policy
-from vpxrc.storage import atomic_write, read_frame, write_frame
+from vpxrc.storage import atomic_write, parse_json, read_frame, write_frame
 
 _LOGGED = ("psnr", "psnr_overall")  # qualities that every log has
 _CODED = ("q_index", "is_shown", "bits", "sse_y", "sse_u", "sse_v")  # what came of a decision
@@ -270,10 +270,10 @@ def results(place: Path) -> Iterator[dict[str, Any]]:
         raise InputError(f"no lessons of `vpxrc teach` in {place}")
     for path in paths:
         try:
-            facts = json.loads(path.read_text())
+            facts = parse_json(path.read_text())
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise InputError(f"{path}: not a lesson of `vpxrc teach`") from error
         yield {"path": path, "row": None, **_complete(path, facts)}
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vpxrc.errors import InputError
-from vpxrc.storage import atomic_write, read_table
+from vpxrc.storage import atomic_write, parse_json, read_table
 
 Table = Literal["trajectory", "responses"]
 _TABLES: tuple[Table, ...] = get_args(Table)
@@ -64,7 +64,7 @@ def read_round(path: Path) -> list[dict[str, Any]]:
         facts = [name for name in names if name not in _TABLES]
         return [
             {
-                name: json.loads(value) if name in _NESTED else value
+                name: parse_json(value) if name in _NESTED else value
                 for name, value in row.items()
                 if value is not None
             }
@@ -72,7 +72,7 @@ def read_round(path: Path) -> list[dict[str, Any]]:
         ]
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise InputError(f"{path}: not a round of lessons") from error
 
 

@@ -36,7 +36,7 @@ from vpxrc.errors import InputError
 from vpxrc.media.frames import Video
 from vpxrc.policies.base import Policy
 from vpxrc.policies.registry import make_policy
-from vpxrc.storage import atomic_write
+from vpxrc.storage import atomic_write, parse_json
 
 _FULL_STEP = 0.8  # share of the way to the parabola's minimum that is gone: neighbours move as well
 _RESERVE = 3  # landing encodes that are kept where the number of encodes is limited
@@ -313,7 +313,7 @@ class _Search:
 
     def _resume(self, path: Path) -> bool:
         try:
-            kept = json.loads(path.read_text())
+            kept = parse_json(path.read_text())
         except (OSError, ValueError):
             return False
         if kept.get("key") != self._key:

@@ -1,7 +1,6 @@
 """Finished studies side by side: folders that ``vpxrc evaluate`` has filled."""
 
 import itertools
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from vpxrc.evaluation.tables import (
     tables,
 )
 from vpxrc.quality import measured_qualities
-from vpxrc.storage import read_frame
+from vpxrc.storage import parse_json, read_frame
 
 MAX_NAMED = 3  # clips of a study that an error names
 
@@ -125,14 +124,14 @@ def read_study(folder: str | Path, name: str | None = None) -> Study:
         if not (folder / file).is_file():
             raise InputError(f"{folder}: no finished study in it: {file} is missing")
     try:
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = parse_json((folder / "summary.json").read_text())
         encodes = read_frame(folder / "encodes.parquet")
         _check_summary(summary)
         _check_encodes(encodes)
         policies = [summary["agent"], *summary["baselines"]]
         clips = [clip["content_hash"] for clip in summary["clips"]]
         there = set(zip(encodes["policy"], encodes["content_hash"], strict=True))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: its study cannot be read: {error!r}") from error
     if not there.issuperset(itertools.product(policies, clips)):
         raise InputError(f"{folder}: encodes.parquet lacks encodes that summary.json has")

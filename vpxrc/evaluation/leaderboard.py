@@ -25,7 +25,7 @@ from vpxrc.evaluation.markdown import markdown_table
 from vpxrc.policies.base import Policy, encode
 from vpxrc.policies.constant import ConstantQ
 from vpxrc.policies.registry import make_policy
-from vpxrc.storage import atomic_write
+from vpxrc.storage import atomic_write, parse_json
 
 RANDOM, BEST_CONSTANT = "random", "best-constant-q"
 REFERENCES = (
@@ -177,7 +177,7 @@ def check_submission(
             is not possible, or the return is not the one that is claimed.
     """
     try:
-        text = json.loads(path.read_text())
+        text = parse_json(path.read_text())
         task, name = find_task(text["task"]), str(text["name"])
         seeds = [[_claimed(episode) for episode in one] for one in text["seeds"]]
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:

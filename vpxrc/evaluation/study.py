@@ -34,6 +34,7 @@ from vpxrc.storage import (
     atomic_write,
     check_writable,
     digest,
+    parse_json,
     read_frame,
     sha256_file,
     write_frame,
@@ -314,14 +315,14 @@ def _keep(job: _Job, row: dict[str, Any], frames: bytes, stream: bytes) -> None:
 def _read_row(job: _Job) -> dict[str, Any] | None:
     """Return a stored result, None where there is none or the file is damaged."""
     try:
-        row = json.loads(job.path.read_text())
+        row = parse_json(job.path.read_text())
         pq.read_schema(job.path.with_suffix(".parquet"))
         if not isinstance(row, dict):
             return None
         stream = job.path.with_suffix(".ivf")
         if stream.exists() and sha256_file(stream) != row["stream_sha256"]:
             return None
-    except (OSError, ValueError, KeyError, InputError, RecursionError):
+    except (OSError, ValueError, KeyError, InputError):
         return None
     return row
 

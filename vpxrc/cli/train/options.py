@@ -1,6 +1,5 @@
 """Options and helpers that the agents of ``train`` share."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -9,6 +8,7 @@ import typer
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.envs.residual.config import Offset, ResidualConfig
 from vpxrc.errors import InputError
+from vpxrc.storage import parse_json
 
 
 def _checkpoint(out: Path) -> Path:
@@ -131,7 +131,7 @@ def settings_of(texts: list[str] | None) -> dict[str, Any]:
         if not equals:
             raise InputError(f"--set takes NAME=VALUE, not {text!r}")
         try:
-            settings[name] = json.loads(value)
+            settings[name] = parse_json(value)
         except ValueError:
             settings[name] = value
     return settings
