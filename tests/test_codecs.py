@@ -392,8 +392,12 @@ def test_an_unknown_codec_is_an_error():
             build(spec)
 
 
-PAPER_WIDTHS = ["octave/low", "mixture/low", "multirate/paper", "gllmm/256", "asymmetric/128"]
-PAPER_WIDTHS += ["improved-checkerboard/128"]
+PAPER_WIDTHS = ["octave/low", "mixture/low", "multirate/paper"]
+PAPER_WIDTHS += [
+    f"{name}/{width}"
+    for name in ("gllmm", "asymmetric", "improved-checkerboard")
+    for width in (128, 256)
+]
 
 
 @pytest.mark.parametrize("spec", PAPER_WIDTHS)
