@@ -42,6 +42,8 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, inverse: bool) -> Tensor:
+        # The weights stay in float32 where the features have half of the digits.
+        gamma, beta = gamma.to(x), beta.to(x)
         norm = functional.conv2d(x * x, gamma[:, :, None, None], beta)
         factor = norm.sqrt() if inverse else norm.rsqrt()
         ctx.save_for_backward(x, gamma, factor)
@@ -59,8 +61,8 @@ class _Normalise(torch.autograd.Function):
         by_x = functional.conv2d(by_norm, gamma.t()[:, :, None, None])
         by_x.mul_(x).mul_(2).addcmul_(grads[0], factor)
         flat = by_norm.flatten(2)
-        by_gamma = torch.bmm(flat, x.square().flatten(2).transpose(1, 2)).sum(0)
-        return by_x, by_gamma, flat.sum((0, 2)), None
+        by_gamma = torch.bmm(flat, x.square().flatten(2).transpose(1, 2)).float().sum(0)
+        return by_x, by_gamma, flat.float().sum((0, 2)), None
 
 
 class GDN(nn.Module):

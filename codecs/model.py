@@ -69,11 +69,15 @@ class Model(nn.Module, ABC):
         analysis: From pictures ``[B, 3, H, W]`` to latents.
         synthesis: From latents to pictures.
         multiple: Height and width of a picture have to be multiples of it.
+        precision: What the transforms are computed in; in training it may be ``torch.bfloat16``,
+            whose products some processors have in hardware. The latents' probabilities always have
+            float32.
     """
 
     analysis: nn.Module
     synthesis: nn.Module
     multiple: int
+    precision: torch.dtype = torch.float32
 
     @abstractmethod
     def forward(self, x: Tensor, quality: Tensor) -> Output:
@@ -102,6 +106,14 @@ class Model(nn.Module, ABC):
         error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output.bits, x)
         loss = (trade_off * error + bpp).mean()
         return loss, figures(loss, error, bpp)
+
+    def transform(self, network: nn.Module, x: Any) -> Any:
+        """Return what a transform gives, in float32: a tensor, or a named tuple of tensors."""
+        half = self.precision != torch.float32
+        device = next(self.parameters()).device.type
+        with torch.autocast(device, self.precision if half else None, enabled=half):
+            y = network(x)
+        return y.float() if isinstance(y, Tensor) else type(y)(*map(Tensor.float, y))
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Take statistics that no gradient gives, at the end of a training.
@@ -186,9 +198,9 @@ class TransformModel(Model):
 
     def code(self, x: Tensor) -> Coded:
         """Code pictures as in training; return the latents too."""
-        y = self.analysis(x)
+        y = self.transform(self.analysis, x)
         y_hat, rates = self.latent(y)
-        return Coded(y, y_hat, self.synthesis(y_hat), rates)
+        return Coded(y, y_hat, self.transform(self.synthesis, y_hat), rates)
 
     def coder(self) -> "TransformCoder":
         """Return a coder with the weights as they are now."""

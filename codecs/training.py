@@ -50,6 +50,7 @@ class TrainingConfig:
         device: ``cpu`` or ``cuda``.
         part: Beginning of the names of the weights that are trained, as ``latent`` or
             ``synthesis.0``; the others come from a checkpoint and stay. Empty for all.
+        precision: What the transforms are computed in, ``float32`` or ``bfloat16``.
     """
 
     codec: str
@@ -61,6 +62,10 @@ class TrainingConfig:
     seed: int = 0
     device: str = "cpu"
     part: str = ""
+    precision: str = "float32"
+
+
+_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Learner:
@@ -84,6 +89,11 @@ class Learner:
         torch.manual_seed(config.seed)
         self.config = config
         self.model: Model = _model(config, start).to(config.device)
+        self.model.precision = _PRECISIONS[config.precision]
+        half = config.precision != "float32"
+        # The fast products take the channels of a pixel side by side.
+        self._format = torch.channels_last if half else torch.contiguous_format
+        self.model.to(memory_format=self._format)
         self._with_frozen_latents: TransformModel | None = None
         if config.part.partition(".")[0] == "latent":
             self._with_frozen_latents = _transforms(self.model, config.codec)
@@ -121,7 +131,8 @@ class Learner:
             loss, figures = rate(self._with_frozen_latents, batch)
         else:
             moment = Moment(self.step, config.steps)
-            loss, figures = self._objective(to_unit(batch), config.trade_off, moment)
+            x = to_unit(batch).contiguous(memory_format=self._format)
+            loss, figures = self._objective(x, config.trade_off, moment)
         torch.autograd.backward(loss)
         norm = float(nn.utils.clip_grad_norm_(self._trained, 1.0))
         if math.isfinite(float(loss.detach())) and math.isfinite(norm):
@@ -337,6 +348,7 @@ def is_done(job: TrainingJob) -> bool:
 def _write(learner: Learner, crops: Crops, out: Path, settings: Mapping[str, str]) -> None:
     """Write a checkpoint with the weights so far, and the curve."""
     config, model = learner.config, learner.model.cpu().eval()
+    model.precision = torch.float32  # in which pictures are coded
     with torch.no_grad():
         model.fit(crops(config.steps + number) for number in range(FIT_BATCHES))
     with atomic_write(out.with_suffix(".curve.json")) as temporary:

@@ -7,6 +7,7 @@ from torch import nn
 from vpxrc.codecs.layers import (
     GDN,
     Attention,
+    Residual,
     UpBlock,
     conv,
     deconv,
@@ -77,6 +78,38 @@ def residual_synthesis(n: int, blocks: Sequence[Block] = (residual_block,) * 4) 
         *(Attention(n), quarter, UpBlock(n)),
         *(half, conv(n, 12, 3, 1), nn.PixelShuffle(2)),
     )
+
+
+def patch_analysis(n: int, wide: int, m: int) -> nn.Sequential:
+    """Return 3x3 convolutions of 4x4 patches, which are the channels of a picture at 1/4.
+
+    No layer works at the picture's size or at half of it, so nearly all of the time goes to
+    products of matrices.
+
+    Args:
+        n: Channels at 1/4 of the picture's size.
+        wide: Channels at 1/8.
+        m: Channels of the latent, at 1/16.
+    """
+    return nn.Sequential(
+        *(nn.PixelUnshuffle(4), conv(48, n, 3, 1), _linear_block(n)),
+        *(conv(n, wide, 3), _linear_block(wide), _linear_block(wide)),
+        conv(wide, m, 3),
+    )
+
+
+def patch_synthesis(n: int, wide: int, m: int) -> nn.Sequential:
+    """Return the mirror image of :func:`patch_analysis`."""
+    return nn.Sequential(
+        *(conv(m, 4 * wide, 3, 1), nn.PixelShuffle(2), _linear_block(wide), _linear_block(wide)),
+        *(conv(wide, 4 * n, 3, 1), nn.PixelShuffle(2), _linear_block(n)),
+        *(conv(n, 48, 3, 1), nn.PixelShuffle(4)),
+    )
+
+
+def _linear_block(channels: int) -> nn.Module:
+    """Return a residual block without an activation at its end."""
+    return Residual(conv(channels, channels, 3, 1), leaky(), conv(channels, channels, 3, 1))
 
 
 def hyper_analysis(n: int, m: int) -> nn.Sequential:

@@ -10,6 +10,7 @@ from vpxrc.codecs.model import Model, run_counting
 from vpxrc.codecs.papers import baselines
 from vpxrc.codecs.papers.ablation import ARMS
 from vpxrc.codecs.papers.asymmetric import asymmetric
+from vpxrc.codecs.papers.gained import Gained
 from vpxrc.codecs.papers.gllmm import gllmm
 from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard
 from vpxrc.codecs.papers.multirate import MultiRate
@@ -93,6 +94,13 @@ PAPERS: Mapping[str, Paper] = {
     "octave": Paper("latents at two resolutions, context row by row", _classic(octave)),
     "octave-mean-scale": Paper(
         "latents at two resolutions, no context", _classic(partial(octave, context=False))
+    ),
+    "gained": Paper(
+        "one model for all rates, a gain for each channel, context in two passes",
+        {
+            "small": partial(Gained, 64, 96, 128),
+            "medium": partial(Gained, 96, 160, 192),
+        },
     ),
     "multirate": Paper("one model for all rates, octave residual blocks", _multirate(True)),
     "multirate-distortion": Paper(

@@ -23,20 +23,26 @@ def factorized(n: int, m: int) -> TransformModel:
     return TransformModel(analysis(n, m), synthesis(n, m), FactorizedLatent(m), multiple=16)
 
 
-def _hyperprior(n: int, m: int, context: Context | None, network: nn.Module) -> TransformModel:
-    latent = Hyperprior(
+def hyperprior(n: int, m: int, context: Context | None, network: nn.Module) -> Hyperprior:
+    """Return a latent of m channels with means and scales, and side information of n channels."""
+    return Hyperprior(
         hyper_analysis(n, m),
         hyper_synthesis(n, m),
         z_channels=n,
         y_channels=m,
         latent=ConditionalLatent(Gaussian(), context, network),
     )
-    return TransformModel(analysis(n, m), synthesis(n, m), latent)
 
 
 def mean_scale(n: int, m: int) -> TransformModel:
     """Return a codec with means and scales from side information (Minnen et al., NeurIPS 2018)."""
-    return _hyperprior(n, m, None, nn.Identity())
+    latent = hyperprior(n, m, None, nn.Identity())
+    return TransformModel(analysis(n, m), synthesis(n, m), latent)
+
+
+def checkerboard_hyperprior(n: int, m: int) -> Hyperprior:
+    """Return :func:`hyperprior` with a context in two passes (He et al., CVPR 2021)."""
+    return hyperprior(n, m, Checkerboard(m), _parameters(m))
 
 
 def _parameters(m: int) -> nn.Sequential:
@@ -46,12 +52,13 @@ def _parameters(m: int) -> nn.Sequential:
 
 def checkerboard(n: int, m: int) -> TransformModel:
     """Return :func:`mean_scale` with a context in two passes (He et al., CVPR 2021)."""
-    return _hyperprior(n, m, Checkerboard(m), _parameters(m))
+    return TransformModel(analysis(n, m), synthesis(n, m), checkerboard_hyperprior(n, m))
 
 
 def raster(n: int, m: int) -> TransformModel:
     """Return :func:`mean_scale` with a context row by row (Minnen et al., NeurIPS 2018)."""
-    return _hyperprior(n, m, Raster(m), _parameters(m))
+    latent = hyperprior(n, m, Raster(m), _parameters(m))
+    return TransformModel(analysis(n, m), synthesis(n, m), latent)
 
 
 def mixture(n: int) -> TransformModel:

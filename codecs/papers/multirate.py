@@ -169,7 +169,7 @@ class MultiRate(VariableModel):
 
     def latent(self, x: Tensor) -> Octave:
         """Return the latent in 0..1."""
-        y = self.analysis(x)
+        y = self.transform(self.analysis, x)
         return Octave(y.high.sigmoid(), y.low.sigmoid())
 
     def forward(self, x: Tensor, quality: Tensor) -> Output:
@@ -177,7 +177,7 @@ class MultiRate(VariableModel):
         v, steps = self.latent(x), _steps(quality)
         high, high_bits = self.high(v.high, steps, self.rate_term)
         low, low_bits = self.low(v.low, steps, self.rate_term)
-        x_hat = self.synthesis(Octave(high, low))
+        x_hat = self.transform(self.synthesis, Octave(high, low))
         return Output(x_hat, {"high": high_bits, "low": low_bits})
 
     def objective(

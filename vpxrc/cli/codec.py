@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -37,6 +37,12 @@ TradeOffs = Annotated[
 ]
 Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Crops of a batch.")]
 Crop = Annotated[int, typer.Option(metavar="N", min=32, help="Side of a crop.")]
+Precision = Annotated[
+    Literal["float32", "bfloat16"],
+    typer.Option(
+        help="What the transforms are computed in. bfloat16 is faster where the processor has it."
+    ),
+]
 Rate = Annotated[float, typer.Option(metavar="R", help="Learning rate of Adam.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="cpu or cuda.")]
@@ -204,6 +210,7 @@ def train(
     ] = "",
     seed: Seed = 0,
     device: Device = "cpu",
+    precision: Precision = "float32",
     jobs: Jobs = 1,
     ray: TrainingRay = None,
     tensorboard: Annotated[
@@ -233,7 +240,7 @@ def train(
         TrainingJob(
             found,
             out if len(weights) == 1 else out.with_name(f"{out.stem}-{weight:g}{out.suffix}"),
-            TrainingConfig(spec, weight, steps, batch, crop, rate, seed, device, part),
+            TrainingConfig(spec, weight, steps, batch, crop, rate, seed, device, part, precision),
             start,
             until,
         )
@@ -299,6 +306,7 @@ def distill(
     rate: Rate = 5e-4,
     seed: Seed = 0,
     device: Device = "cpu",
+    precision: Precision = "float32",
     as_json: Json = False,
 ) -> None:
     """Train a codec with a light decoder from one with a heavy decoder.
@@ -321,7 +329,9 @@ def distill(
         from vpxrc.codecs.distillation import distill as distill_codec
         from vpxrc.codecs.pictures import find_pictures
         from vpxrc.codecs.training import TrainingConfig
-    config = TrainingConfig(spec, trade_off, steps, batch, crop, rate, seed, device)
+    config = TrainingConfig(
+        spec, trade_off, steps, batch, crop, rate, seed, device, precision=precision
+    )
     with watched(as_json, None) as progress:
         results = distill_codec(
             find_pictures(pictures), out, config, teacher=teacher, progress=progress

@@ -1,0 +1,132 @@
+"""Gained: one set of weights for all rates, by a gain of each channel of the latent.
+
+Cui et al., "Asymmetric gained deep image compression with continuous rate adaptation", CVPR 2021.
+A latent is multiplied by gains before it is rounded, and by other ones before the synthesis. Both
+are learned at a few qualities, and interpolated between them. The transforms are this project's;
+the latent is that of the baseline with a context in two passes.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vpxrc.codecs.latents import Hyperprior
+from vpxrc.codecs.model import (
+    Moment,
+    Output,
+    VariableModel,
+    bits_per_pixel,
+    figures,
+    from_pixels,
+    squared_error,
+    synthesize,
+    to_pixels,
+)
+from vpxrc.codecs.papers.baselines import checkerboard_hyperprior
+from vpxrc.codecs.transforms import patch_analysis, patch_synthesis
+
+MIN_LAMBDA, MAX_LAMBDA = 0.0016, 0.12  # of the objective at the qualities 0 and 1
+KNOTS = 6  # qualities whose gains are learned
+
+
+def _trade_off(quality: Tensor) -> Tensor:
+    """Return lambda at qualities 0..1."""
+    return MIN_LAMBDA * (MAX_LAMBDA / MIN_LAMBDA) ** quality
+
+
+class Gains(nn.Module):
+    """Factors of the channels of a latent, positive, for qualities 0..1.
+
+    Args:
+        channels: M.
+        exponent: At the start the factors are ``(lambda / lambda_min) ** exponent``. At high rate
+            the best step of a quantiser goes with ``lambda ** -1/2``.
+    """
+
+    def __init__(self, channels: int, exponent: float) -> None:
+        super().__init__()
+        span = math.log(MAX_LAMBDA / MIN_LAMBDA)
+        start = torch.linspace(0, exponent * span, KNOTS)
+        self.logs = nn.Parameter(start[:, None].repeat(1, channels))
+
+    def forward(self, quality: Tensor) -> Tensor:
+        """Return ``[B, M, 1, 1]`` of qualities ``[B]``."""
+        place = quality * (KNOTS - 1)
+        below = place.floor().clamp(0, KNOTS - 2).long()
+        share = (place - below)[:, None]
+        logs = (1 - share) * self.logs[below] + share * self.logs[below + 1]
+        return logs.exp()[:, :, None, None]
+
+
+class Gained(VariableModel):
+    """The networks.
+
+    Args:
+        n: Channels of the transforms at 1/4 of the picture's size, and of the side information.
+        wide: Channels at 1/8.
+        m: Channels of the latent.
+    """
+
+    multiple = 64
+
+    def __init__(self, n: int, wide: int, m: int) -> None:
+        super().__init__()
+        self.analysis = patch_analysis(n, wide, m)
+        self.synthesis = patch_synthesis(n, wide, m)
+        self.latent: Hyperprior = checkerboard_hyperprior(n, m)
+        self.gain, self.inverse_gain = Gains(m, 0.5), Gains(m, -0.5)
+
+    def forward(self, x: Tensor, quality: Tensor) -> Output:
+        """Code pictures as in training."""
+        y = self.transform(self.analysis, x) * self.gain(quality)
+        y_hat, rates = self.latent(y)
+        x_hat = self.transform(self.synthesis, y_hat * self.inverse_gain(quality))
+        return Output(x_hat, rates)
+
+    def objective(
+        self, x: Tensor, trade_off: float, moment: Moment
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of pictures at random qualities, and its parts by name.
+
+        The quality is uniform in 0..1 and gives lambda; ``trade_off`` is not used. The loss of a
+        picture is divided by the root of lambda. It grows about so with the quality, and else the
+        high qualities would be learned at the expense of the low ones.
+        """
+        quality = torch.rand(len(x), device=x.device)
+        output, weight = self(x, quality), _trade_off(quality)
+        error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output.bits, x)
+        middle = math.sqrt(MIN_LAMBDA * MAX_LAMBDA)
+        loss = ((weight * error + bpp) * (middle / weight).sqrt()).mean()
+        return loss, figures(loss, error, bpp)
+
+    def trade_off(self, quality: float) -> float:
+        """Return lambda of the objective at a quality 0..1."""
+        return float(_trade_off(torch.tensor(quality)))
+
+    def coder(self) -> "GainedCoder":
+        """Return a coder with the weights as they are now."""
+        return GainedCoder(self)
+
+
+class GainedCoder:
+    """The coder of a :class:`Gained` model; the streams are those of its latent."""
+
+    def __init__(self, model: Gained) -> None:
+        self._model = model
+        self._latent = model.latent.coder()
+
+    def encode(self, pixels: Tensor, quality: float) -> tuple[list[bytes], Tensor]:
+        """Return the streams, and the decoded picture."""
+        y = self._model.analysis(from_pixels(pixels)) * self._model.gain(torch.tensor([quality]))
+        streams, y_hat = self._latent.encode(y)
+        return streams, self._picture(y_hat, quality)
+
+    def decode(self, streams: Sequence[bytes], height: int, width: int, quality: float) -> Tensor:
+        """Return the decoded picture."""
+        return self._picture(self._latent.decode(streams, height // 16, width // 16), quality)
+
+    def _picture(self, y_hat: Tensor, quality: float) -> Tensor:
+        scaled = y_hat.float() * self._model.inverse_gain(torch.tensor([quality]))
+        return to_pixels(synthesize(self._model.synthesis, scaled))
