@@ -100,8 +100,12 @@ CLASSICAL: Mapping[str, Classical] = {
     "jpeg2000": Classical(
         "JPEG 2000",
         (27, 29, 31, 33, 35, 38, 41),
+        # Without mct, Pillow codes R, G and B as they are, in two and a half times the bits.
         partial(
-            _pillow, "JPEG2000", "quality_layers", {"quality_mode": "dB", "irreversible": True}
+            _pillow,
+            "JPEG2000",
+            "quality_layers",
+            {"quality_mode": "dB", "irreversible": True, "mct": 1},
         ),
         _open,
     ),

@@ -234,6 +234,22 @@ def test_a_training_that_stops_early_leaves_a_checkpoint_and_goes_on(
         train(pictures, out, tiny_config(), until=4)
 
 
+def test_a_training_in_half_precision_learns_the_same_and_goes_on(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CURVE_EVERY", 2)
+    pictures = find_pictures([photos])
+    results = {}
+    for name, precision, until in (
+        *(("whole", "bfloat16", None), ("cut", "bfloat16", 3), ("cut", "bfloat16", None)),
+        ("single", "float32", None),
+    ):
+        config = tiny_config(codec="checkerboard/small", precision=precision)
+        results[name] = train(pictures, tmp_path / f"{name}.safetensors", config, until=until)
+    whole, cut, single = (tmp_path / f"{name}.safetensors" for name in ("whole", "cut", "single"))
+    assert load_codec(whole).identity == load_codec(cut).identity
+    assert curve_of(whole) == curve_of(cut) != curve_of(single)
+    assert results["whole"]["last"]["loss"] == pytest.approx(results["single"]["last"]["loss"], 0.1)
+
+
 def test_a_state_of_another_training_is_refused(photos, tmp_path):
     out = tmp_path / "x.safetensors"
     state = tmp_path / "x.safetensors.state"
@@ -431,6 +447,12 @@ def test_objectives_of_the_multi_rate_codec(rate_term):
 
 
 # Classical codecs
+
+
+def test_jpeg_2000_has_its_colour_transform():
+    data = CLASSICAL["jpeg2000"].encode(np.zeros((64, 64, 3), np.uint8), 30)
+    # In the segment COD, after its length, style, progression and layers: ISO 15444-1, A.6.1.
+    assert data[data.index(b"\xff\x52") + 8] == 1
 
 
 @pytest.mark.parametrize("name", CLASSICAL)

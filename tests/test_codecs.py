@@ -28,6 +28,7 @@ from vpxrc.codecs.entropy import bits
 from vpxrc.codecs.model import from_pixels
 from vpxrc.codecs.papers import PAPERS, baselines, build, describe
 from vpxrc.codecs.papers.asymmetric import asymmetric
+from vpxrc.codecs.papers.gained import KNOTS, MAX_LAMBDA, MIN_LAMBDA, Gained, Gains
 from vpxrc.codecs.papers.gllmm import gllmm
 from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard
 from vpxrc.codecs.papers.multirate import MultiRate
@@ -46,6 +47,7 @@ TINY = {
     "improved-checkerboard": lambda: improved_checkerboard(8),
     "octave": lambda: octave(8, 12),
     "multirate": lambda: MultiRate((8, 8, 12, 12), 8),
+    "gained": lambda: Gained(8, 8, 12),
 }
 # How much larger the latents are made, so that many values are not 0.
 GAINS = {
@@ -54,6 +56,7 @@ GAINS = {
     "gllmm": 1.0,
     "asymmetric": 10.0,
     "improved-checkerboard": 2.0,
+    "gained": 8.0,
 }
 SIZES = [(1, 1), (17, 33), (64, 64), (127, 65)]
 
@@ -128,6 +131,8 @@ def test_bytes_are_those_that_the_likelihoods_promise(name):
     model = codec.model
     x = from_pixels(torch.from_numpy(pixels.transpose(2, 0, 1).copy()))
     y = model.analysis(x)
+    if name == "gained":
+        y = y * model.gain(torch.tensor([0.5]))
     z = model.latent.analysis(y).round()
     side = model.latent.synthesis(z)
     latent = model.latent.y
@@ -157,11 +162,11 @@ def test_bytes_of_bounded_latents_are_those_that_the_likelihoods_promise():
     v = codec.model.latent(from_pixels(torch.from_numpy(pixels.transpose(2, 0, 1).copy())))
     for quality in (0.3, 0.613, 1.0):
         streams, _ = coder.encode_base(v, round(quality * 65535))
-        steps = 2 ** (1 + 7 * round(quality * 65535) / 65535) - 1
+        steps = 2 ** (1 + 6 * round(quality * 65535) / 65535) - 1
         for stream, part, model in zip(
             streams, (v.low, v.high), (codec.model.low, codec.model.high), strict=True
         ):
-            levels = (part * steps).round().clamp(0, int(steps))
+            levels = (part * steps).round().clamp(-int(steps), int(steps))
             likelihood = model._likelihood(levels, torch.tensor([steps])[:, None, None, None])
             assert 8 * len(stream) == pytest.approx(float(bits(likelihood)), rel=0.01, abs=40)
 
@@ -172,13 +177,27 @@ def _streams(data):
     return coded, *coded.streams
 
 
-def test_quality_is_continuous_and_buys_what_it_costs():
-    codec = tiny("multirate")
+@pytest.mark.parametrize("name", ["multirate", "gained"])
+def test_quality_is_continuous_and_buys_what_it_costs(name):
+    codec = tiny(name)
     pixels = picture(96, 96)
     assert codec.compress(pixels, 0.5).data == codec.compress(pixels).data
     sizes = [len(codec.compress(pixels, quality).data) for quality in (0.0, 0.35, 0.37, 0.7, 1.0)]
     assert sizes == sorted(sizes)
     assert len(set(sizes)) == len(sizes)
+
+
+@torch.no_grad()
+def test_gains_are_learned_at_some_qualities_and_interpolated_between_them():
+    gains = Gains(3, 0.5)
+    start = gains(torch.tensor([0.0, 0.2, 1.0]))[..., 0, 0]
+    ratio = MAX_LAMBDA / MIN_LAMBDA
+    assert torch.allclose(start, torch.tensor([1.0, ratio**0.1, ratio**0.5])[:, None].repeat(1, 3))
+    gains.logs.copy_(torch.randn(KNOTS, 3))
+    for place in (0, 2, KNOTS - 2):
+        pair = gains(torch.tensor([place, place + 1.0]) / (KNOTS - 1))
+        middle = gains(torch.tensor([(place + 0.5) / (KNOTS - 1)]))
+        assert torch.allclose(middle[0], pair.prod(0).sqrt())
 
 
 def test_a_size_is_met_from_below():

@@ -44,8 +44,8 @@ def _classic(make: Callable[[int, int], Model]) -> dict[str, Callable[[], Model]
 def _multirate(rate_term: bool) -> dict[str, Callable[[], Model]]:
     """Return the width that is recalled of the paper, and a small one."""
     return {
-        "slim": partial(MultiRate, (32, 64, 96, 96), 32, rate_term, slim=True),
-        "small": partial(MultiRate, (48, 64, 96, 96), 32, rate_term),
+        "slim": partial(MultiRate, (32, 64, 96, 96), 128, rate_term, slim=True),
+        "small": partial(MultiRate, (48, 64, 96, 96), 128, rate_term),
         "paper": partial(MultiRate, (120, 240, 480, 960), 8, rate_term),
     }
 

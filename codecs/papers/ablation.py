@@ -62,7 +62,7 @@ def plain_residual(channels: int) -> nn.Module:
 _wide = (640, 1280)
 _asymmetric = partial(asymmetric, N, slim=True)
 _improved = partial(improved_checkerboard, N, slim=True)
-_multirate = partial(MultiRate, (32, 64, 96, 96), 32, True, slim=True)
+_multirate = partial(MultiRate, (32, 64, 96, 96), 128, True, slim=True)
 
 ARMS: Mapping[str, Callable[[], Model]] = {
     "octave-quarter": partial(octave, 64, 96, 0.25, context=False),

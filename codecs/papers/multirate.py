@@ -6,9 +6,10 @@ residual blocks made of them, stochastic rounding, an objective over several rat
 enhancement layer for the residual of the decoded picture. The widths are recalled; the latent's
 range, its prior and the coder of the residual are this project's.
 
-The latent lies in 0..1 and is rounded to ``2^B`` levels. In the paper B is 2, 4 or 8 and the
-objective has no term of rate (:func:`multirate` with ``rate_term=False``). Here B is any number
-between 1 and 8, so the quality is continuous, and a term of rate is the default.
+The latent lies in -1..1 and is rounded to ``2^B - 1`` levels, of which the middle one is 0: what
+says nothing costs nothing. In the paper B is 2, 4 or 8 and the objective has no term of rate
+(:class:`MultiRate` with ``rate_term=False``). Here B is any number between 2 and 8, so the quality
+is continuous, and a term of rate is the default.
 """
 
 import struct
@@ -50,10 +51,10 @@ from vpxrc.codecs.picture_quality import ms_ssim
 from vpxrc.codecs.quantizers import stochastic_round
 from vpxrc.errors import InputError
 
-MIN_BITS, MAX_BITS = 1.0, 8.0  # B at the qualities 0 and 1
+MIN_BITS, MAX_BITS = 2.0, 8.0  # B at the qualities 0 and 1
 MIN_LAMBDA, MAX_LAMBDA = 0.0018, 0.18  # of the objective there
 PAPER_BITS = (2.0, 4.0, 8.0)
-BASES = (1.0, 0.75, 0.5)  # qualities of the base that are tried, as shares of the one asked for
+BASES = (1.0, 0.6, 0.3)  # qualities of the base that are tried, as shares of the one asked for
 
 Rounding = Callable[[Tensor], Tensor]
 
@@ -62,8 +63,8 @@ _FAR = 40.0  # a logit beyond which nothing is left
 
 
 def _steps(quality: Tensor) -> Tensor:
-    """Return the largest level of the latents, ``2^B - 1``."""
-    return torch.exp2(MIN_BITS + (MAX_BITS - MIN_BITS) * quality) - 1
+    """Return the largest level of the latents, ``2^(B - 1) - 1``."""
+    return torch.exp2(MIN_BITS - 1 + (MAX_BITS - MIN_BITS) * quality) - 1
 
 
 def trade_offs(quality: Tensor) -> Tensor:
@@ -72,12 +73,12 @@ def trade_offs(quality: Tensor) -> Tensor:
 
 
 def quality_of_bits(count: float) -> float:
-    """Return the quality 0..1 at which a latent has ``2^count`` levels."""
+    """Return the quality 0..1 at which a latent has ``2^count - 1`` levels."""
     return (count - MIN_BITS) / (MAX_BITS - MIN_BITS)
 
 
 class BoundedLatent(nn.Module):
-    """A latent in 0..1 whose levels have one density for each channel, whatever their number.
+    """A latent in -1..1 whose levels have one density for each channel, whatever their number.
 
     Args:
         channels: C.
@@ -93,12 +94,13 @@ class BoundedLatent(nn.Module):
         """Return the rounded latent, and its bits ``[B]``.
 
         Args:
-            v: ``[B, C, h, w]``, 0..1.
+            v: ``[B, C, h, w]``, -1..1.
             steps: ``[B]``, the largest level; it need not be a whole number.
             learn_rate: Whether the gradient of the bits reaches ``v``.
         """
         count = steps[:, None, None, None]
-        levels = torch.minimum(self._rounding(v * count).clamp(min=0), count.floor())
+        most = count.floor()
+        levels = torch.clamp(self._rounding(v * count), -most, most)
         counted = levels if learn_rate else levels.detach()
         return levels / count, bits(self._likelihood(counted, count))
 
@@ -108,7 +110,7 @@ class BoundedLatent(nn.Module):
         of = count.expand(batch, 1, height, width).flatten()
         low, high = self.prior.logits((flat - 0.5) / of), self.prior.logits((flat + 0.5) / of)
         # All that lies outside belongs to the first and to the last level.
-        low = low.masked_fill(flat < 0.5, -_FAR)
+        low = low.masked_fill(flat < 0.5 - of.floor(), -_FAR)
         high = high.masked_fill(flat > of.floor() - 0.5, _FAR)
         return between(low, high).view(-1, batch, height, width).transpose(0, 1)
 
@@ -116,11 +118,11 @@ class BoundedLatent(nn.Module):
     def tables(self, steps: float) -> list[Table]:
         """Return a table of levels for each channel."""
         count = int(steps)
-        bounds = (torch.arange(1, count + 1, dtype=torch.float64) - 0.5) / steps
+        bounds = (torch.arange(1 - count, count + 1, dtype=torch.float64) - 0.5) / steps
         inner = self.prior.logits(bounds.expand(self.prior.channels, -1)).sigmoid()
         ends = inner.new_zeros(len(inner), 1)
         cdf = fixed(torch.cat([ends, inner, ends + 1], 1))
-        return [Table(0, frequencies(row)) for row in cdf]
+        return [Table(-count, frequencies(row)) for row in cdf]
 
 
 class MultiRate(VariableModel):
@@ -168,9 +170,9 @@ class MultiRate(VariableModel):
         self.rate_term, self.only = rate_term, only
 
     def latent(self, x: Tensor) -> Octave:
-        """Return the latent in 0..1."""
+        """Return the latent in -1..1."""
         y = self.transform(self.analysis, x)
-        return Octave(y.high.sigmoid(), y.low.sigmoid())
+        return Octave(y.high.tanh(), y.low.tanh())
 
     def forward(self, x: Tensor, quality: Tensor) -> Output:
         """Code pictures as in training, without the enhancement layer."""
@@ -278,12 +280,12 @@ class MultiRateCoder:
         """Return the streams of both parts of a latent, and the picture without enhancement.
 
         Args:
-            v: The latent in 0..1 of one picture.
+            v: The latent in -1..1 of one picture.
             base: The quality in steps of 1/65535.
         """
         steps, streams, levels = _exact_steps(base), [], []
         for part, model in ((v.low, self._model.low), (v.high, self._model.high)):
-            rounded = (part.double() * steps).round().clamp(0, int(steps))
+            rounded = (part.double() * steps).round().clamp(-int(steps), int(steps))
             encoder = Encoder()
             tables = by_channel(model.tables(steps), rounded[0, 0].numel())
             encoder.add(rounded.flatten().long(), tables)
