@@ -56,7 +56,7 @@ GAINS = {
     "gllmm": 1.0,
     "asymmetric": 10.0,
     "improved-checkerboard": 2.0,
-    "gained": 8.0,
+    "gained": 3.0,
 }
 SIZES = [(1, 1), (17, 33), (64, 64), (127, 65)]
 
