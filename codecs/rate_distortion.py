@@ -5,7 +5,7 @@ Every file is decoded in another process than the one that made it.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from vpxrc.codecs.model import VariableModel
 from vpxrc.codecs.picture_quality import MIN_SIDE, ms_ssim, psnr
 from vpxrc.codecs.pictures import read_picture, to_unit
 from vpxrc.errors import InputError
-from vpxrc.evaluation.bd_rate import bd_rate
+from vpxrc.evaluation.bd_rate import BdRate, bd_rate
 from vpxrc.parallel import open_workers
 from vpxrc.storage import atomic_write, digest, parse_json, sha256_file
 
@@ -199,32 +199,101 @@ def curves(rows: pd.DataFrame) -> pd.DataFrame:
     return means.sort_values(["codec", "bpp"], kind="stable").reset_index(drop=True)
 
 
-def bd_rates(table: pd.DataFrame, learned: Iterable[str]) -> pd.DataFrame:
-    """Return the BD-rate in percent of learned codecs against all others, by PSNR.
+def published_points(path: Path, names: Sequence[str], dataset: str) -> pd.DataFrame:
+    """Return published points of codecs: ``codec``, ``bpp``, ``psnr``, ``ms_ssim``.
 
     Args:
-        table: As :func:`curves` returns it.
+        path: A table separated by tabs with these columns and ``dataset``; if it has a column
+            ``metric_set``, rows with ``msssim-opt`` there are left out: they are of codecs that
+            were trained for MS-SSIM.
+        names: Codecs in it.
+        dataset: The pictures.
+
+    Raises:
+        InputError: The table cannot be read, or lacks a codec.
+    """
+    try:
+        table = pd.read_csv(path, sep="\t")
+        if "metric_set" in table:
+            table = table[table["metric_set"] != "msssim-opt"]
+        points = table[table["dataset"] == dataset].set_index("codec")[["bpp", "psnr", "ms_ssim"]]
+        points = points.astype(float)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path}: not a table of published points: {error}") from error
+    missing = [name for name in names if name not in points.index]
+    if missing:
+        raise InputError(f"{path}: there is no {', '.join(missing)} on {dataset}")
+    chosen: pd.DataFrame = points.loc[list(names)].reset_index()
+    return chosen.assign(codec=chosen["codec"] + ", published")
+
+
+def joined(table: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of :func:`curves` and those of :func:`published_points`."""
+    return pd.concat([table, points], ignore_index=True)
+
+
+MEASURES: Mapping[str, Callable[[pd.Series], pd.Series]] = {
+    "psnr": lambda psnr: psnr,
+    "ms_ssim": lambda ms_ssim: -10 * np.log10(1 - ms_ssim),
+}
+
+
+def bd_rates(rows: pd.DataFrame, table: pd.DataFrame, learned: Iterable[str]) -> pd.DataFrame:
+    """Return the BD-rate in percent of learned codecs against all others, in each measure.
+
+    MS-SSIM is interpolated in decibels, ``-10 log10(1 - MS-SSIM)``.
+
+    Args:
+        rows: As :func:`measure` returns it.
+        table: As :func:`curves` returns it; it may have further codecs with published points.
         learned: Names of learned codecs.
 
     Returns:
-        A row for each pair: ``codec``, ``anchor``, ``percent`` (NaN where there is none),
-        ``status`` and ``overlap``, as :class:`vpxrc.evaluation.bd_rate.BdRate` has them.
+        A row for each pair and measure: ``codec``, ``anchor``, ``measure``, ``percent`` (NaN where
+        there is none), ``status`` and ``overlap``, as :class:`vpxrc.evaluation.bd_rate.BdRate` has
+        them; and ``worst`` and ``worst_picture``, the largest BD-rate of a picture alone.
     """
+
+    def compare(measure: str, anchor: pd.DataFrame, test: pd.DataFrame) -> BdRate:
+        curves = [
+            one[["bpp", measure]].replace([np.inf, -np.inf], np.nan).dropna()
+            for one in (anchor, test)
+        ]
+        sides = [(one["bpp"], MEASURES[measure](one[measure])) for one in curves]
+        return bd_rate(*sides[0], *sides[1])
+
     found = []
     for name in learned:
         test = table[table["codec"] == name]
         for anchor in table["codec"].unique():
             if anchor == name:
                 continue
-            other = table[table["codec"] == anchor]
-            result = bd_rate(other["bpp"], other["psnr"], test["bpp"], test["psnr"])
-            found.append(
-                {
-                    "codec": name,
-                    "anchor": anchor,
-                    "percent": float("nan") if result.percent is None else result.percent,
-                    "status": result.status,
-                    "overlap": result.overlap,
+            pictures = {
+                picture: (group[group["codec"] == anchor], group[group["codec"] == name])
+                for picture, group in rows.groupby("picture")
+            }
+            for measure in MEASURES:
+                result = compare(measure, table[table["codec"] == anchor], test)
+                each = {
+                    picture: compare(measure, *pair).percent
+                    for picture, pair in pictures.items()
+                    if len(pair[0])
                 }
-            )
-    return pd.DataFrame(found, columns=["codec", "anchor", "percent", "status", "overlap"])
+                known = {picture: one for picture, one in each.items() if one is not None}
+                worst = max(known, key=lambda picture: known[picture], default=None)
+                found.append(
+                    {
+                        "codec": name,
+                        "anchor": anchor,
+                        "measure": measure,
+                        "percent": float("nan") if result.percent is None else result.percent,
+                        "worst": float("nan") if worst is None else known[worst],
+                        "worst_picture": "" if worst is None else worst,
+                        "status": result.status,
+                        "overlap": result.overlap,
+                    }
+                )
+    columns = ["codec", "anchor", "measure", "percent", "worst", "worst_picture", "status"]
+    return pd.DataFrame(found, columns=[*columns, "overlap"])

@@ -18,6 +18,7 @@ from vpxrc.codecs import rate_distortion
 from vpxrc.codecs.classical import CLASSICAL
 from vpxrc.codecs.codec import save_checkpoint
 from vpxrc.codecs.papers import build
+from vpxrc.errors import InputError
 
 
 def test_table(tmp_path, monkeypatch):
@@ -56,3 +57,55 @@ def test_table(tmp_path, monkeypatch):
         **row,
         "decode_seconds": json.loads(lost.read_text())["decode_seconds"],
     }
+
+
+def curve(name, picture, bpp, psnr):
+    """Rows of a codec whose MS-SSIM has the decibels of a third of its PSNR."""
+    quality = 1 - 10 ** (-np.array(psnr) / 30)
+    return pd.DataFrame(
+        {"codec": name, "setting": range(len(bpp)), "picture": picture, "bpp": bpp, "psnr": psnr}
+    ).assign(ms_ssim=quality, encode_seconds=0.0, decode_seconds=0.0)
+
+
+def test_differences_in_both_measures_with_the_worst_picture():
+    bpp, psnr = np.array([0.1, 0.2, 0.4, 0.8, 1.6]), [28.0, 31, 34, 37, 40]
+    rows = pd.concat(
+        [
+            *(curve("old", name, bpp, psnr) for name in "ab"),
+            curve("new", "a", 0.5 * bpp, psnr),
+            curve("new", "b", 1.1 * bpp, psnr),
+        ]
+    )
+    table = rate_distortion.curves(rows)
+    points = pd.DataFrame({"codec": "far, published", "bpp": 2 * bpp, "psnr": psnr})
+    found = rate_distortion.bd_rates(rows, rate_distortion.joined(table, points), ["new"])
+    old = found[found["anchor"] == "old"]
+    assert list(old["measure"]) == ["psnr", "ms_ssim"]
+    # Both measures differ by a factor, so the rates at equal quality do not.
+    assert list(old["percent"]) == pytest.approx([-20, -20])
+    assert list(old["worst"]) == pytest.approx([10, 10])
+    assert list(old["worst_picture"]) == ["b", "b"]
+    far = found[found["anchor"] == "far, published"].set_index("measure")
+    assert far.loc["psnr", "percent"] == pytest.approx(-60)
+    assert far.loc["psnr", "worst_picture"] == ""
+    assert far.loc["ms_ssim", "status"] == "too-few-rates"
+
+
+def test_published_points(tmp_path):
+    path = tmp_path / "points.tsv"
+    head = "codec\tdataset\tmetric_set\tbpp\tpsnr\tms_ssim\n"
+    lines = ["vtm\tkodak\tclassical\t0.5\t34.4\t0.98", "vtm\tother\tclassical\t0.5\t30\t0.9"]
+    lines.append("vtm\tkodak\tmsssim-opt\t0.5\t31\t0.99")
+    path.write_text(head + "\n".join(lines) + "\n")
+    [point] = rate_distortion.published_points(path, ["vtm"], "kodak").to_dict("records")
+    assert point == {"codec": "vtm, published", "bpp": 0.5, "psnr": 34.4, "ms_ssim": 0.98}
+    with pytest.raises(InputError, match="there is no av1 on kodak"):
+        rate_distortion.published_points(path, ["vtm", "av1"], "kodak")
+    path.write_text("codec\tbpp\nvtm\t0.5\n")
+    with pytest.raises(InputError, match="not a table"):
+        rate_distortion.published_points(path, ["vtm"], "kodak")
+    with pytest.raises(InputError, match="cannot read"):
+        rate_distortion.published_points(tmp_path / "none.tsv", ["vtm"], "kodak")
+    result = run("codec", "table", tmp_path, "--anchors", "vtm", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "belong together" in result.output

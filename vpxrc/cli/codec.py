@@ -377,18 +377,33 @@ def table(
         str,
         typer.Option(metavar="A,B,...", help="Codecs that are not learned; empty for none."),
     ] = "jpeg,jpeg444,jpeg2000,webp,avif,jxl,hevc",
+    published: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TSV",
+            help="Published points, with the columns codec, dataset, bpp, psnr and ms_ssim.",
+        ),
+    ] = None,
+    anchors: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Codecs of the published points.")
+    ] = "",
+    dataset: Annotated[
+        str, typer.Option(metavar="NAME", help="Pictures of the published points.")
+    ] = "kodak",
     jobs: Jobs = CORES,
     ray: Ray = None,
     as_json: Json = False,
 ) -> None:
-    """Compare codecs: bits, PSNR, MS-SSIM and BD-rates, from real files.
+    """Compare codecs: bits, PSNR, MS-SSIM and BD-rates in both, from real files.
 
     Each file is decoded in another process than the one that coded it. A command that was
     interrupted or killed continues where it was when it is run again.
 
     \b
-    Example:
+    Examples:
       vpxrc codec table kodak/ --codec multirate.safetensors --classical jpeg,webp --out table
+      vpxrc codec table kodak/ --codec gained.safetensors --published points.tsv \\
+        --anchors av1,vtm --out table
     """  # noqa: D301 - typer wants the \b as it is
     with needing("learned codecs need", "codecs"):
         from vpxrc.codecs import rate_distortion as rd
@@ -399,6 +414,10 @@ def table(
     check_writable(out)
     checkpoints = [checkpoint(spec) for spec in codec or []]
     names = [name for name in classical.split(",") if name]
+    if bool(anchors) != (published is not None):
+        raise InputError("--published and --anchors belong together")
+    wanted = [name for name in anchors.split(",") if name]
+    points = None if published is None else rd.published_points(published, wanted, dataset)
     work = rd.jobs_of(find_pictures(pictures), checkpoints, names)
     if not work:
         raise InputError("there is no codec to measure")
@@ -414,8 +433,10 @@ def table(
             ),
         )
     means = rd.curves(rows)
+    if points is not None:
+        means = rd.joined(means, points)
     learned = [path.stem for path in checkpoints]
-    differences = rd.bd_rates(means, learned)
+    differences = rd.bd_rates(rows, means, learned)
     for name, frame in (("rows", rows), ("curves", means), ("bd_rates", differences)):
         with atomic_write(out / f"{name}.csv") as temporary:
             frame.to_csv(temporary, index=False)
@@ -430,7 +451,7 @@ def table(
         return
     print(means.to_string(index=False, float_format="%.4g"))
     if len(differences):
-        print("\nBD-rate by PSNR:")
+        print("\nBD-rates, by the pictures' means; and that of the picture where it is largest:")
         print(differences.to_string(index=False, float_format="%.2f"))
     print(f"\nEverything is in {out}: rd.png has the plot.")
 

@@ -16,7 +16,8 @@ def write_curves(table: pd.DataFrame, learned: list[str], path: Path) -> None:
 
     Args:
         table: A row for each codec and setting: ``codec``, ``bpp`` and ``psnr``.
-        learned: Names of the learned codecs; they come first, and their lines are thicker.
+        learned: Names of the learned codecs; they come first, and their lines are thicker. Those
+            whose name ends in ", published" are dashed.
         path: The file.
 
     Raises:
@@ -31,7 +32,7 @@ def write_curves(table: pd.DataFrame, learned: list[str], path: Path) -> None:
         panel.plot(
             curve["bpp"],
             curve["psnr"],
-            f"{MARKERS[turn % len(MARKERS)]}-",
+            f"{MARKERS[turn % len(MARKERS)]}{'--' if name.endswith(', published') else '-'}",
             ms=4,
             lw=2 if name in learned else 1.1,
             color=COLOURS[place],
