@@ -27,7 +27,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
@@ -94,6 +94,13 @@ class Tally:
     refused: int = 0  # ended with 2 and one line
     passed: int = 0  # ended with 0 all the same
     faults: list[str] = field(default_factory=list)
+
+    def add(self, other: "Tally") -> None:
+        """Count another one's points too."""
+        self.points += other.points
+        self.refused += other.refused
+        self.passed += other.passed
+        self.faults += other.faults
 
 
 def make_clip(path: Path) -> None:
@@ -350,10 +357,18 @@ def command(library: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
 def campaign(jobs: list[Job], kinds: list[str], most: int, out: Path) -> dict[str, Any]:
     """Run all points, or for each job and kind ``most`` of them at equal distances.
 
-    A table and the faults are written to ``out`` after each job and kind.
+    A table and the faults are written to ``out`` after each job and kind. Each point is kept there
+    at once, so a campaign that was stopped goes on; for one with other code, remove the folder.
     """
     import_everything()
     tallies: dict[tuple[str, str], Tally] = {}
+    out.mkdir(parents=True, exist_ok=True)
+    kept = out / "points.jsonl"
+    lines = kept.read_text().splitlines(keepends=True) if kept.exists() else []
+    if lines and not lines[-1].endswith("\n"):  # a kill has cut it
+        del lines[-1]
+        kept.write_text("".join(lines))
+    known: dict[str, Any] = dict(map(json.loads, lines))
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         template = Path(folder) / "template"
         prepare(template, jobs)
@@ -364,8 +379,14 @@ def campaign(jobs: list[Job], kinds: list[str], most: int, out: Path) -> dict[st
                 calls = points.count(kind)
                 step = max(1, -(-calls // most))
                 for n in range(1, calls + 1, step):
-                    points.point(kind, n, tally)
-                out.mkdir(parents=True, exist_ok=True)
+                    line = json.dumps([job.name, kind, calls, n])
+                    if line not in known:
+                        one = Tally()
+                        points.point(kind, n, one)
+                        known[line] = asdict(one)
+                        with kept.open("a") as file:
+                            file.write(f"{json.dumps([line, known[line]])}\n")
+                    tally.add(Tally(**known[line]))
                 (out / "table.md").write_text(table(tallies))
                 found = [fault for one in tallies.values() for fault in one.faults]
                 (out / "faults.txt").write_text("\n".join(found))
