@@ -1,13 +1,16 @@
 """Analysis and synthesis transforms: picture to latent and back."""
 
+import math
 from collections.abc import Callable, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from vpxrc.codecs.layers import (
     GDN,
     Attention,
     Residual,
+    Sum,
     UpBlock,
     conv,
     deconv,
@@ -16,6 +19,10 @@ from vpxrc.codecs.layers import (
     leaky,
     residual_block,
 )
+
+BLOCK = 16  # side of the linear transform's blocks
+UNIT = 0.5  # of its values: about the best step of a quantiser at the lowest quality
+MIDDLE = 0.5  # of a picture's values
 
 
 def analysis(n: int, m: int) -> nn.Sequential:
@@ -80,31 +87,77 @@ def residual_synthesis(n: int, blocks: Sequence[Block] = (residual_block,) * 4) 
     )
 
 
-def patch_analysis(n: int, wide: int, m: int) -> nn.Sequential:
-    """Return 3x3 convolutions of 4x4 patches, which are the channels of a picture at 1/4.
+def patch_analysis(n: int, wide: int, m: int) -> nn.Module:
+    """Return a linear transform of 16x16 blocks, and a network whose result is added to it.
 
-    No layer works at the picture's size or at half of it, so nearly all of the time goes to
-    products of matrices.
+    The linear one starts as a DCT, and the network with zeros. So a training starts from a codec
+    that works, at all rates. The network consists of 3x3 convolutions of 4x4 patches, which are the
+    channels of a picture at 1/4. No layer works at the picture's size or at half of it, so nearly
+    all of the time goes to products of matrices.
 
     Args:
-        n: Channels at 1/4 of the picture's size.
+        n: Channels of the network at 1/4 of the picture's size.
         wide: Channels at 1/8.
-        m: Channels of the latent, at 1/16.
+        m: Channels of the latent, at 1/16; of the linear transform's 768 values, the m lowest
+            frequencies.
     """
-    return nn.Sequential(
+    network = nn.Sequential(
         *(nn.PixelUnshuffle(4), conv(48, n, 3, 1), _linear_block(n)),
         *(conv(n, wide, 3), _linear_block(wide), _linear_block(wide)),
-        conv(wide, m, 3),
+        _silent(conv(wide, m, 3)),
     )
+    linear = nn.Conv2d(3, m, BLOCK, BLOCK)
+    with torch.no_grad():
+        linear.weight.copy_(block_dct(m) / UNIT)
+        linear.bias.copy_(-MIDDLE * linear.weight.flatten(1).sum(1))
+    return Sum(network, linear)
 
 
-def patch_synthesis(n: int, wide: int, m: int) -> nn.Sequential:
+def patch_synthesis(n: int, wide: int, m: int) -> nn.Module:
     """Return the mirror image of :func:`patch_analysis`."""
-    return nn.Sequential(
+    network = nn.Sequential(
         *(conv(m, 4 * wide, 3, 1), nn.PixelShuffle(2), _linear_block(wide), _linear_block(wide)),
         *(conv(wide, 4 * n, 3, 1), nn.PixelShuffle(2), _linear_block(n)),
-        *(conv(n, 48, 3, 1), nn.PixelShuffle(4)),
+        *(_silent(conv(n, 48, 3, 1)), nn.PixelShuffle(4)),
     )
+    linear = nn.ConvTranspose2d(m, 3, BLOCK, BLOCK)
+    with torch.no_grad():
+        linear.weight.copy_(block_dct(m) * UNIT)
+        linear.bias.fill_(MIDDLE)
+    return Sum(network, linear)
+
+
+def block_dct(m: int) -> Tensor:
+    """Return the m lowest frequencies of an orthonormal DCT of 16x16 blocks of RGB.
+
+    Returns:
+        ``[m, 3, 16, 16]``, orthonormal rows. The colours are brightness and two differences, whose
+        frequencies count twice.
+    """
+    colours = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]])
+    colours /= colours.square().sum(1, keepdim=True).sqrt()
+    k = torch.arange(BLOCK, dtype=torch.float64)
+    waves = (math.pi / BLOCK * (k + 0.5) * k[:, None]).cos() * math.sqrt(2 / BLOCK)
+    waves[0] /= math.sqrt(2)
+    order = sorted(
+        (float((u + v) * (2 if colour else 1)), colour, u, v)
+        for colour in range(3)
+        for u in range(BLOCK)
+        for v in range(BLOCK)
+    )
+    rows = [
+        colours[colour][:, None, None] * waves[u][:, None] * waves[v]
+        for _, colour, u, v in order[:m]
+    ]
+    return torch.stack(rows).float()
+
+
+def _silent(layer: nn.Conv2d) -> nn.Conv2d:
+    """Return a convolution whose weights are zeros at the start."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _linear_block(channels: int) -> nn.Module:
@@ -121,6 +174,13 @@ def hyper_synthesis(n: int, m: int) -> nn.Sequential:
     """Return the way from side information to ``2 m`` channels of the latent's size."""
     return nn.Sequential(
         deconv(n, m), leaky(), deconv(m, m * 3 // 2), leaky(), conv(m * 3 // 2, 2 * m, 3, 1)
+    )
+
+
+def light_hyper_synthesis(n: int, m: int) -> nn.Sequential:
+    """Return :func:`hyper_synthesis` with n and 2 n channels inside in place of m and 3/2 m."""
+    return nn.Sequential(
+        deconv(n, n), leaky(), deconv(n, 2 * n), leaky(), conv(2 * n, 2 * m, 3, 1)
     )
 
 

@@ -98,8 +98,8 @@ PAPERS: Mapping[str, Paper] = {
     "gained": Paper(
         "one model for all rates, a gain for each channel, context in two passes",
         {
-            "small": partial(Gained, 64, 96, 128),
-            "medium": partial(Gained, 96, 160, 192),
+            "small": partial(Gained, 64, 96, 320),
+            "medium": partial(Gained, 96, 160, 384),
         },
     ),
     "multirate": Paper("one model for all rates, octave residual blocks", _multirate(True)),

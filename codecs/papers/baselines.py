@@ -10,6 +10,7 @@ from vpxrc.codecs.transforms import (
     analysis,
     hyper_analysis,
     hyper_synthesis,
+    light_hyper_synthesis,
     residual_analysis,
     residual_hyper_analysis,
     residual_hyper_synthesis,
@@ -38,6 +39,17 @@ def mean_scale(n: int, m: int) -> TransformModel:
     """Return a codec with means and scales from side information (Minnen et al., NeurIPS 2018)."""
     latent = hyperprior(n, m, None, nn.Identity())
     return TransformModel(analysis(n, m), synthesis(n, m), latent)
+
+
+def light_hyperprior(n: int, m: int) -> Hyperprior:
+    """Return :func:`hyperprior` whose layers have n channels, for a latent of many channels."""
+    return Hyperprior(
+        hyper_analysis(n, m),
+        light_hyper_synthesis(n, m),
+        z_channels=n,
+        y_channels=m,
+        latent=ConditionalLatent(Gaussian(), None, nn.Identity()),
+    )
 
 
 def checkerboard_hyperprior(n: int, m: int) -> Hyperprior:

@@ -24,7 +24,7 @@ from vpxrc.codecs.model import (
     synthesize,
     to_pixels,
 )
-from vpxrc.codecs.papers.baselines import checkerboard_hyperprior
+from vpxrc.codecs.papers.baselines import light_hyperprior
 from vpxrc.codecs.transforms import patch_analysis, patch_synthesis
 
 MIN_LAMBDA, MAX_LAMBDA = 0.0016, 0.12  # of the objective at the qualities 0 and 1
@@ -75,7 +75,7 @@ class Gained(VariableModel):
         super().__init__()
         self.analysis = patch_analysis(n, wide, m)
         self.synthesis = patch_synthesis(n, wide, m)
-        self.latent: Hyperprior = checkerboard_hyperprior(n, m)
+        self.latent: Hyperprior = light_hyperprior(n, m)
         self.gain, self.inverse_gain = Gains(m, 0.5), Gains(m, -0.5)
 
     def forward(self, x: Tensor, quality: Tensor) -> Output:
