@@ -179,9 +179,7 @@ def hyper_synthesis(n: int, m: int) -> nn.Sequential:
 
 def light_hyper_synthesis(n: int, m: int) -> nn.Sequential:
     """Return :func:`hyper_synthesis` with n and 2 n channels inside in place of m and 3/2 m."""
-    return nn.Sequential(
-        deconv(n, n), leaky(), deconv(n, 2 * n), leaky(), conv(2 * n, 2 * m, 3, 1)
-    )
+    return nn.Sequential(deconv(n, n), leaky(), deconv(n, 2 * n), leaky(), conv(2 * n, 2 * m, 3, 1))
 
 
 def residual_hyper_analysis(n: int) -> nn.Sequential:

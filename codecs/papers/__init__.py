@@ -96,7 +96,7 @@ PAPERS: Mapping[str, Paper] = {
         "latents at two resolutions, no context", _classic(partial(octave, context=False))
     ),
     "gained": Paper(
-        "one model for all rates, a gain for each channel, context in two passes",
+        "one model for all rates, a gain for each channel",
         {
             "small": partial(Gained, 64, 96, 320),
             "medium": partial(Gained, 96, 160, 384),

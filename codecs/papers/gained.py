@@ -3,7 +3,7 @@
 Cui et al., "Asymmetric gained deep image compression with continuous rate adaptation", CVPR 2021.
 A latent is multiplied by gains before it is rounded, and by other ones before the synthesis. Both
 are learned at a few qualities, and interpolated between them. The transforms are this project's;
-the latent is that of the baseline with a context in two passes.
+the latent is that of the baseline with means and scales, with fewer channels in its networks.
 """
 
 import math
