@@ -93,7 +93,9 @@ class Learner:
         half = config.precision != "float32"
         # The fast products take the channels of a pixel side by side.
         self._format = torch.channels_last if half else torch.contiguous_format
-        self.model.to(memory_format=self._format)
+        for parameter in self.model.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=self._format)
         self._with_frozen_latents: TransformModel | None = None
         if config.part.partition(".")[0] == "latent":
             self._with_frozen_latents = _transforms(self.model, config.codec)

@@ -109,7 +109,7 @@ def patch_analysis(n: int, wide: int, m: int) -> nn.Module:
     linear = nn.Conv2d(3, m, BLOCK, BLOCK)
     with torch.no_grad():
         linear.weight.copy_(block_dct(m) / UNIT)
-        linear.bias.copy_(-MIDDLE * linear.weight.flatten(1).sum(1))
+    linear.bias = nn.Parameter(-MIDDLE * linear.weight.detach().flatten(1).sum(1))
     return Sum(network, linear)
 
 
@@ -123,7 +123,7 @@ def patch_synthesis(n: int, wide: int, m: int) -> nn.Module:
     linear = nn.ConvTranspose2d(m, 3, BLOCK, BLOCK)
     with torch.no_grad():
         linear.weight.copy_(block_dct(m) * UNIT)
-        linear.bias.fill_(MIDDLE)
+    linear.bias = nn.Parameter(torch.full((3,), MIDDLE))
     return Sum(network, linear)
 
 
