@@ -10,10 +10,12 @@ from vpxrc.encoder.log import MAX_PSNR
 from vpxrc.encoder.types import DEFAULT_TIMEOUT
 from vpxrc.envs.columns import generated
 from vpxrc.envs.direct_problem import ContinuousDirectProblem, DirectProblem
+from vpxrc.envs.episode import EncodeEpisode
 from vpxrc.envs.flat import FLAT
 from vpxrc.envs.named import DEFAULT_REWARD
 from vpxrc.envs.observations import DEFAULT_MAX_FRAMES, num_rows
 from vpxrc.envs.problem import EncodeEnv
+from vpxrc.envs.region import region_of
 from vpxrc.envs.rewards import QualityAndRate, Reward
 from vpxrc.envs.tables import TABLES
 from vpxrc.envs.tasks import Clips, Targets, Tasks
@@ -211,6 +213,8 @@ class RateControlEnv(EncodeEnv[Any]):
         dependency: bool = True,
         render_mode: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
+        roi: Any = None,
+        roi_weight: float | None = None,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -221,6 +225,7 @@ class RateControlEnv(EncodeEnv[Any]):
             cost_limit,
             render_mode,
             timeout,
+            region_of(roi, roi_weight),
         )
 
 
@@ -301,3 +306,8 @@ class MORateControlEnv(RateControlEnv):
             np.array([0.0, -np.inf], np.float32), np.array([MAX_PSNR, 0.0], np.float32)
         )
         self.reward_dim = 2
+
+    def outcome(self, episode: EncodeEpisode[Any]) -> tuple[Any, bool, dict[str, Any]]:
+        """Return reward, termination and info; with a region the rewards are 0 until the end."""
+        reward, terminated, info = super().outcome(episode)
+        return np.zeros(2, np.float32) + np.asarray(reward, np.float32), terminated, info

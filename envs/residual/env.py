@@ -17,6 +17,7 @@ from vpxrc.envs.flat import unit_space
 from vpxrc.envs.named import DEFAULT_REWARD
 from vpxrc.envs.observations import DEFAULT_MAX_FRAMES, num_rows
 from vpxrc.envs.problem import EncodeEnv, Problem, checked
+from vpxrc.envs.region import region_of
 from vpxrc.envs.residual.config import (
     FRAME_OFFSETS,
     GROUP_OFFSETS,
@@ -284,6 +285,8 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
         max_frames: int = DEFAULT_MAX_FRAMES,
         render_mode: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
+        roi: Any = None,
+        roi_weight: float | None = None,
         **options: Any,
     ) -> None:
         config = ResidualConfig(base, decisions, None if offsets is None else tuple(offsets))
@@ -295,6 +298,7 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
             cost_limit,
             render_mode,
             timeout,
+            region_of(roi, roi_weight),
         )
 
 
@@ -346,6 +350,8 @@ class ResidualRateControlContinuousEnv(EncodeEnv[Flat]):
         max_frames: int = DEFAULT_MAX_FRAMES,
         render_mode: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
+        roi: Any = None,
+        roi_weight: float | None = None,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -356,4 +362,5 @@ class ResidualRateControlContinuousEnv(EncodeEnv[Flat]):
             cost_limit,
             render_mode,
             timeout,
+            region_of(roi, roi_weight),
         )

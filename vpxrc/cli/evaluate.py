@@ -26,7 +26,29 @@ from vpxrc.evaluation.tables import table
 from vpxrc.quality import METRICS
 
 ALL_METRICS = ",".join(METRICS)
-Metrics = Annotated[str, typer.Option(help="Quality metrics to measure, of psnr, ssim and vmaf.")]
+Metrics = Annotated[
+    str,
+    typer.Option(
+        help="Quality metrics to measure, of psnr, ssim and vmaf, and with --roi also roi_psnr: "
+        "PSNR inside and outside of the region."
+    ),
+]
+_Roi = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--roi",
+        metavar="MASK|box:X,Y,W,H",
+        help="A region of all clips for roi_psnr, as `vpxrc encode --roi` takes it.",
+    ),
+]
+_RoiWeight = Annotated[
+    float | None,
+    typer.Option(
+        metavar="R",
+        help="Encode with the region under every policy, the baselines too: an error inside counts "
+        "R times, above 1 and at most 64. By default no policy knows of the region.",
+    ),
+]
 
 
 def evaluate(
@@ -61,6 +83,8 @@ def evaluate(
         ),
     ] = None,
     metrics: Metrics = ALL_METRICS,
+    roi: _Roi = None,
+    roi_weight: _RoiWeight = None,
     allow_training_clips: Annotated[
         bool,
         typer.Option(
@@ -85,6 +109,8 @@ def evaluate(
         --bitrates 64,96,144,216 --out results
       vpxrc evaluate --agent layered --baseline libvpx-vbr --baseline libvpx-q-mlarf \\
         --clips folder/ film.mp4 --bitrates 128,192,256,384 --metrics psnr --figures --out results
+      vpxrc evaluate --agent constant-quality --baseline libvpx-vbr --clips talk.mp4 \\
+        --bitrates 64,96,144,216 --metrics psnr,roi_psnr --roi box:96,32,160,160 --out results
       vpxrc evaluate --encoder learned:codec.safetensors --agent equal-slope --baseline layered \\
         --clips samples --bitrates 256,384,576,864 --out results
     """  # noqa: D301 - typer wants the \b as it is
@@ -101,6 +127,8 @@ def evaluate(
         allow_training_clips,
         figures,
         hidden=as_json,
+        roi=roi or None,
+        roi_weight=roi_weight,
     )
     if as_json:
         print(json.dumps(evaluation.summary))
@@ -122,6 +150,8 @@ def run_study(
     allow_training_clips: bool,
     figures: bool,
     hidden: bool,
+    roi: list[str] | None = None,
+    roi_weight: float | None = None,
 ) -> Evaluation:
     """Run a study with a progress bar, and draw its pictures and its page."""
     found, left_out = gather_clips(clips, hidden)
@@ -135,6 +165,8 @@ def run_study(
             out,
             options=options,
             metrics=metrics,
+            roi=roi,
+            roi_weight=roi_weight,
             jobs=jobs,
             ray=ray,
             allow_training_clips=allow_training_clips,

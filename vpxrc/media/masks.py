@@ -334,6 +334,8 @@ class RegionSpec:
         """
         if not texts:
             raise InputError("a region of interest has at least one box or mask")
+        if "" in texts:  # as a path it would be this folder
+            raise InputError("a region of interest is box:X,Y,W,H or a path, not ''")
         return cls(
             tuple(
                 Box.parse(text.removeprefix(_BOX))

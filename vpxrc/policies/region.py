@@ -74,9 +74,30 @@ class WeightedRegion:
         Raises:
             InputError: The region does not fit the clip.
         """
-        masks = self.masks(video.width, video.height, frames)
-        mask = masks(0) if self.spec.num_masks == 1 else masks
+        mask = self._mask(video, frames)
         return RegionOfInterest(policy, mask, self.weight, moves_q=self.moves_q)
+
+    def regions(self, episode: Episode) -> "FrameRegions":
+        """Return the regions of an encode's frames.
+
+        Raises:
+            InputError: The region does not fit the clip.
+        """
+        mask = self._mask(episode.video, None)
+        return FrameRegions(episode, mask, self.weight, moves_q=self.moves_q)
+
+    def check(self, video: Video) -> None:
+        """Check that a clip can have this region.
+
+        Raises:
+            InputError: It cannot.
+        """
+        self.spec.check(video.width, video.height, video.num_frames)
+        self.around(Policy(), video)
+
+    def _mask(self, video: Video, frames: Sequence[int] | None) -> NDArray[np.bool_] | MaskOf:
+        masks = self.masks(video.width, video.height, frames)
+        return masks(0) if self.spec.num_masks == 1 else masks
 
     def weights(self, video: Video) -> Callable[[int], NDArray[np.float64]]:
         """Return the weight of every pixel's error by the number of the frame: R inside, else 1."""
@@ -120,12 +141,11 @@ class RegionOfInterest(PolicyWrapper):
         check_weight(weight)
         if not scales_lambda and not moves_q:
             raise InputError("a region changes lambda, the q index or both")
-        self._mask: NDArray[np.bool_] | MaskOf = mask
         if not callable(mask):
-            self._mask = np.asarray(mask, dtype=np.bool_)
-            _check_cells(_cells(self._mask))
-        self._log2_weight = float(np.log2(weight))
-        self._scales_lambda, self._moves_q = scales_lambda, moves_q
+            mask = np.asarray(mask, dtype=np.bool_)
+            _check_cells(_cells(mask))
+        self._mask = mask
+        self._settings = weight, scales_lambda, moves_q
 
     def begin(self, episode: Episode) -> None:
         """Start the policy's encode.
@@ -133,9 +153,7 @@ class RegionOfInterest(PolicyWrapper):
         Raises:
             InputError: The mask has another size than the clip.
         """
-        self._size = episode.video.height, episode.video.width
-        self._slope = _slope(episode.log2_step)
-        self._region = None if callable(self._mask) else self._region_of(self._mask)
+        self._regions = FrameRegions(episode, self._mask, *self._settings)
         super().begin(episode)
 
     def decide(self, frame: Frame) -> Decision:
@@ -145,13 +163,49 @@ class RegionOfInterest(PolicyWrapper):
             InputError: The frame's mask has another size than the clip.
         """
         decision = Decision(-1) if self.policy.observes else super().decide(frame)
-        region = self._region
-        if callable(self._mask):
-            region = self._region_of(np.asarray(self._mask(frame.show_index), dtype=np.bool_))
-        return dataclasses.replace(decision, region=region)
+        return dataclasses.replace(decision, region=self._regions.of(frame))
 
-    def _region_of(self, mask: NDArray[np.bool_]) -> Region | None:
-        """Return the region of a mask; None of one that is empty or the whole picture."""
+
+class FrameRegions:
+    """The regions of one clip's frames, as decisions take them.
+
+    Args:
+        episode: The encode.
+        mask: As for :class:`RegionOfInterest`, and so are the others.
+        weight: How much more an error inside counts.
+        scales_lambda: Whether lambda is scaled.
+        moves_q: Whether the q index is moved.
+
+    Raises:
+        InputError: The mask has another size than the clip.
+    """
+
+    def __init__(
+        self,
+        episode: Episode,
+        mask: NDArray[np.bool_] | MaskOf,
+        weight: float,
+        scales_lambda: bool = True,
+        moves_q: bool = False,
+    ) -> None:
+        self._size = episode.video.height, episode.video.width
+        self._slope = _slope(episode.log2_step)
+        self._log2_weight = float(np.log2(weight))
+        self._scales_lambda, self._moves_q = scales_lambda, moves_q
+        self._mask_of = mask if callable(mask) else None
+        self._region = None if callable(mask) else self._made(mask)
+
+    def of(self, frame: Frame) -> Region | None:
+        """Return the region of a frame; None where its mask is empty or the whole picture.
+
+        Raises:
+            InputError: The frame's mask has another size than the clip.
+        """
+        if self._mask_of is None:
+            return self._region
+        return self._made(np.asarray(self._mask_of(frame.show_index), dtype=np.bool_))
+
+    def _made(self, mask: NDArray[np.bool_]) -> Region | None:
         if mask.shape != self._size:
             sizes = ["x".join(map(str, shape[::-1])) for shape in (mask.shape, self._size)]
             raise InputError(f"a mask of {sizes[0]} for a video of {sizes[1]}")
