@@ -111,6 +111,14 @@ class RateControlEnv(EncodeEnv[Any]):
     environment makes the two reference encodes of a clip and a target itself, at the first episode
     that needs them, and keeps them in the cache.
 
+    With `roi`, every decision prefers the region as `vpxrc.RegionOfInterest` does: lambda inside is
+    lambda outside over `roi_weight`, and their geometric mean stays. Every reward then sees the
+    weighted PSNR in place of the PSNR, in which the squared error of a pixel inside counts
+    `roi_weight` times one outside. It is measured on the decoded stream, so all rewards are paid at
+    the end. libvpx's own encodes, which `relative` and `gain` compare with, have the same region
+    and the same weights: 0 is libvpx with the same wish. Observations and `info` stay as they are;
+    `psnr` in `info` is not weighted.
+
     `info` has numbers only (numpy's), of the same names after `reset` and after each step. `cost`
     is the one of Safety-Gymnasium: its sum over an episode is achieved over target bitrate, which
     is not to exceed `cost_limit`.
@@ -178,6 +186,14 @@ class RateControlEnv(EncodeEnv[Any]):
     | `render_mode`    | `str`               | `None`      | `"rgb_array"`: the frame coded last,  |
     |                  |                     |             | as decoded, ARFs too; black at first  |
     | `timeout`        | `float`             | `600`       | seconds for a frame                   |
+    | `roi`            | `str`, `Path`,      | `None`      | a region of interest of all clips:    |
+    |                  | list, array         |             | `"box:X,Y,W,H"`, a mask's path, a     |
+    |                  |                     |             | list of these, or a mask of 0 and 1   |
+    |                  |                     |             | per pixel, `[height, width]` or       |
+    |                  |                     |             | `[frames, height, width]`; see        |
+    |                  |                     |             | Rewards                               |
+    | `roi_weight`     | `float`             | `4.0` with  | how much more an error inside `roi`   |
+    |                  |                     | `roi`       | counts, above 1 and at most 64        |
     | `encoder`        | `str`               | `"vp9"`     | or `"learned:CODEC"`, which codes     |
     |                  |                     |             | picture by picture                    |
     | others           |                     |             | `vpxrc.EncoderOptions`: `cpu_used`,   |
@@ -278,6 +294,8 @@ class MORateControlEnv(RateControlEnv):
     |-----|---------|----------------------------------------|
     | 0   | quality | mean luma PSNR of the shown frames, dB |
     | 1   | rate    | -(achieved bitrate / target bitrate)   |
+
+    With `roi` the first is the weighted PSNR, and both are paid at the end.
 
     ## Arguments
 

@@ -253,6 +253,9 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
     | `render_mode`    | `str`            | `None`         | `"rgb_array"`: the frame coded     |
     |                  |                  |                | last, as decoded; black at first   |
     | `timeout`        | `float`          | `600`          | seconds for a frame                |
+    | `roi`            | as there         | `None`         | a region of interest of all clips  |
+    | `roi_weight`     | `float`          | `4.0` with     | as there                           |
+    |                  |                  | `roi`          |                                    |
     | others           |                  |                | `vpxrc.EncoderOptions`; the base   |
     |                  |                  |                | policy may have its own, as        |
     |                  |                  |                | `dependency` has for               |
