@@ -182,10 +182,11 @@ class EncodeEnv(gymnasium.Env[Seen, Any]):
         self.tasks = tasks
         self.max_episode_steps = max_episode_steps
         self.cost_limit = check_positive("cost_limit", cost_limit)
-        self.reward: Reward | VideoReward = make_reward(reward, self.cost_limit)
+        self.reward: Reward | VideoReward
+        self.reward = worth = make_reward(reward, self.cost_limit)
         if region is not None:
             check_region(region, tasks)
-            self.reward = RegionReward(make_reward(reward, self.cost_limit), region)
+            self.reward = RegionReward(worth, region)
         self.render_mode: str | None = check_choice("render_mode", render_mode, (None, "rgb_array"))
         self.timeout = check_positive("timeout", timeout)
         self.observation_space = self.problem.observation_space

@@ -5,7 +5,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -231,11 +231,11 @@ def read_masks(path: Path) -> MaskPicture | MaskSequence:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     with _opened(path) as picture:
-        if picture is None:
-            return _video(path)
-        if getattr(picture, "n_frames", 1) == 1:
+        if picture is not None and getattr(picture, "n_frames", 1) == 1:
             return MaskPicture(str(path), _pixels(picture))
-        return MaskSequence.of(str(path), _frames(path, picture))
+        if picture is not None:
+            return MaskSequence.of(str(path), _frames(path, picture))
+    return _video(path)
 
 
 def _folder(path: Path) -> Iterator[tuple[str, NDArray[np.bool_]]]:
@@ -291,12 +291,10 @@ def _opened(path: Path) -> "Iterator[Image | None]":
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            try:
+            picture = None
+            with suppress(UnidentifiedImageError):
                 picture = Image.open(path)
-            except UnidentifiedImageError:
-                yield None
-                return
-            with picture:
+            with picture or nullcontext():
                 yield picture
     except (
         OSError,
@@ -359,7 +357,8 @@ class RegionSpec:
         """
         if isinstance(given, str | Path):
             return cls.parse([str(given)])
-        words = f"{name} must be box:X,Y,W,H, a path, a list of these or a mask, not {given!r:.80}"
+        shown = " ".join(repr(given).split())  # an array has several lines
+        words = f"{name} must be box:X,Y,W,H, a path, a list of these or a mask, not {shown:.80}"
         if not isinstance(given, Sequence | np.ndarray) or isinstance(given, bytes):
             raise InputError(words)
         if all(isinstance(one, str | Path) for one in given):
