@@ -258,9 +258,7 @@ def encode(
     more: dict[str, Any] = {
         "chunk": chunk,
         "two_pass_log": two_pass_log,
-        "recipe": digest(
-            {"code": causes(policy), "effort": effort, "region": region and region.key}
-        ),
+        "recipe": _recipe(policy, effort, region),
         "resume": resume,
     }
     with _progress(f"{source.stem}, {policy}", hidden=as_json or quiet) as progress:
@@ -302,6 +300,12 @@ def _encode(policy: str, effort: int, region: WeightedRegion | None) -> Encode |
         return None
     check_start(make_policy(policy))
     return functools.partial(improve_by, policy, effort)
+
+
+def _recipe(policy: str, effort: int, region: WeightedRegion | None) -> str:
+    """Return what tells encodes of a video at the same options apart."""
+    key = None if region is None else region.key
+    return digest({"code": causes(policy), "effort": effort, "region": key})
 
 
 @contextmanager

@@ -33,6 +33,9 @@ Metrics = Annotated[
         "PSNR inside and outside of the region."
     ),
 ]
+_Figures = Annotated[
+    bool, typer.Option("--figures", help="Also write figures for papers to figures/, PDF and PNG.")
+]
 _Roi = Annotated[
     list[str] | None,
     typer.Option(
@@ -91,17 +94,13 @@ def evaluate(
             "--allow-training-clips", help="Accept clips that one of the policies was trained on."
         ),
     ] = False,
-    figures: Annotated[
-        bool,
-        typer.Option("--figures", help="Also write figures for papers to figures/, PDF and PNG."),
-    ] = False,
+    figures: _Figures = False,
     as_json: Json = False,
 ) -> None:
     """Compare a policy with baselines at four bitrates or more.
 
     A command that was interrupted or killed continues where it was when it is run again.
-    report.html in the folder has the tables, the plots and some decoded frames, and needs no other
-    file.
+    report.html in the folder has tables, plots and decoded frames, and needs no other file.
 
     \b
     Examples:
@@ -109,8 +108,6 @@ def evaluate(
         --bitrates 64,96,144,216 --out results
       vpxrc evaluate --agent layered --baseline libvpx-vbr --baseline libvpx-q-mlarf \\
         --clips folder/ film.mp4 --bitrates 128,192,256,384 --metrics psnr --figures --out results
-      vpxrc evaluate --agent constant-quality --baseline libvpx-vbr --clips talk.mp4 \\
-        --bitrates 64,96,144,216 --metrics psnr,roi_psnr --roi box:96,32,160,160 --out results
       vpxrc evaluate --encoder learned:codec.safetensors --agent equal-slope --baseline layered \\
         --clips samples --bitrates 256,384,576,864 --out results
     """  # noqa: D301 - typer wants the \b as it is

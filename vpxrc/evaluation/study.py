@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -53,6 +53,27 @@ from vpxrc.storage import (
 )
 
 
+class _Measured(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        metrics: Names of the metrics.
+        region: The region of interest; None for none.
+        weight: Weight of the region in the encodes; None where they do not know of it.
+    """
+
+    metrics: tuple[str, ...]
+    region: RegionSpec | None
+    weight: float | None
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the summary says of the region."""
+        if self.region is None:
+            return {}
+        return {"roi": {"content_hash": self.region.content_hash, "weight": self.weight}}
+
+
 @dataclass(frozen=True)
 class _Job:
     """One encode.
@@ -61,9 +82,7 @@ class _Job:
         clip: The clip.
         policy: Spec of the policy.
         options: The options that the policy is asked for, with the target.
-        metrics: Metrics to measure.
-        region: The region of interest; None for none.
-        weight: Weight of the region in the encode; None for an encode that does not know of it.
+        measured: What is measured.
         key: Hash of everything that changes the result; it names the result's files.
         folder: Folder of the result's files.
     """
@@ -71,9 +90,7 @@ class _Job:
     clip: Clip
     policy: str
     options: EncoderOptions
-    metrics: tuple[str, ...]
-    region: RegionSpec | None
-    weight: float | None
+    measured: _Measured
     key: str
     folder: Path
 
@@ -119,11 +136,9 @@ def evaluate(
         bitrates: At least four targets in kbit/s, in any order.
         out: Folder of all files. Encodes that are already in it are used again.
         options: Options that every policy is asked for; the target is replaced.
-        metrics: Any of ``psnr``, ``ssim`` and ``vmaf``, and with ``roi`` ``roi_psnr``: the PSNR
-            inside and outside of the region.
+        metrics: Any of ``psnr``, ``ssim`` and ``vmaf``, and with ``roi`` also ``roi_psnr``.
         roi: A region of interest of all clips, as :meth:`RegionSpec.of` takes it.
-        roi_weight: The weight of errors inside with which every policy encodes, the baselines too;
-            see :class:`vpxrc.RegionOfInterest`. None: no policy knows of the region.
+        roi_weight: Weight of the region in the encodes of every policy; None: they ignore it.
         jobs: Number of encodes at the same time, in processes or in tasks on Ray.
         ray: Address of a Ray cluster, as :func:`vpxrc.parallel.open_workers` takes it.
             Every machine of the cluster needs this vpxrc, the policies, and the clips under the
@@ -143,35 +158,29 @@ def evaluate(
     """
     policies = [agent, *baselines]
     rates = sorted(bitrates)
-    region = None if roi is None else RegionSpec.of(roi)
-    _check_arguments(policies, clips, rates, metrics, jobs)
-    _check_region(region, roi_weight, metrics, options or EncoderOptions())
-    made = {spec: make_policy(spec) for spec in policies}
     options = options or EncoderOptions()
+    _check_arguments(policies, clips, rates, metrics, jobs)
+    measured = _measured(metrics, roi, roi_weight, options)
+    made = {spec: make_policy(spec) for spec in policies}
     asked = [dataclasses.replace(options, target_bitrate=rate) for rate in rates]
     given = {"options": options, "metrics": list(metrics), "jobs": jobs, "ray": ray}
-    if roi is not None:
-        given |= {"roi": roi, "roi_weight": roi_weight}
     given["allow_training_clips"] = allow_training_clips
-    out = Path(out)
-    folder = out / "encodes"
+    given |= {} if roi is None else {"roi": roi, "roi_weight": roi_weight}
+    out, folder = Path(out), Path(out) / "encodes"
     with open_workers(min(jobs, len(clips) * len(policies) * len(rates)), ray) as workers:
-        wanted = [(clip, region) for clip in clips]
+        wanted = [(clip, measured.region) for clip in clips]
         described = {job[0].name: found for job, found in workers.unordered(_describe, wanted)}
         contents = [described[clip.name] for clip in clips]
         if not allow_training_clips:
             _check_overlap(made, clips, contents)
         check_writable(folder)
-        measured = tuple(metrics), region, roi_weight
         work = _all_jobs(policies, clips, contents, asked, measured, folder)
         _do_missing(work, workers, progress)
     encodes, frames = _collect(work)
     comparisons = compare_curves(encodes, _pairs(agent, baselines), qualities_of(metrics))
     command = command or _call(agent, baselines, clips, rates, out, given)
     summary = summarize_study(encodes, comparisons, policies, rates, options, left_out, command)
-    if region is not None:
-        summary["roi"] = {"content_hash": region.content_hash, "weight": roi_weight}
-    evaluation = Evaluation(out, summary, encodes, frames, comparisons)
+    evaluation = Evaluation(out, summary | measured.summary, encodes, frames, comparisons)
     _write(evaluation)
     return evaluation
 
@@ -220,23 +229,25 @@ def _check_arguments(
                 raise InputError(f"the {what} {value} is given twice")
 
 
-def _check_region(
-    region: RegionSpec | None,
-    weight: float | None,
-    metrics: Sequence[str],
-    options: EncoderOptions,
-) -> None:
-    if (region is not None) != (REGION_METRIC in metrics):
+def _measured(
+    metrics: Sequence[str], roi: Any, weight: float | None, options: EncoderOptions
+) -> _Measured:
+    """Return what is measured.
+
+    Raises:
+        InputError: The arguments do not go together, or one is wrong.
+    """
+    if (roi is not None) != (REGION_METRIC in metrics):
         raise InputError(
             f"the metric {REGION_METRIC} goes with a region (roi), and a region with it"
         )
-    if weight is None:
-        return
-    if region is None:
-        raise InputError("a weight (roi_weight) goes with a region (roi)")
-    check_weight(weight)
-    if options.encoder != "vp9":
-        raise InputError(f"a region needs the encoder vp9, not {options.encoder}")
+    if weight is not None:
+        if roi is None:
+            raise InputError("a weight (roi_weight) goes with a region (roi)")
+        check_weight(weight)
+        if options.encoder != "vp9":
+            raise InputError(f"a region needs the encoder vp9, not {options.encoder}")
+    return _Measured(tuple(metrics), None if roi is None else RegionSpec.of(roi), weight)
 
 
 def _check_overlap(policies: dict[str, Policy], clips: Sequence[Clip], contents: list[str]) -> None:
@@ -254,13 +265,10 @@ def _key(
     code: dict[str, Any],
     content: str,
     options: EncoderOptions,
-    region: RegionSpec | None,
-    weight: float | None,
+    measured: _Measured,
 ) -> str:
-    parts = [code, content, dataclasses.asdict(options)]
-    if region is not None:
-        parts.append([region.content_hash, weight])
-    return digest(parts)
+    region = list(measured.summary.values())  # nothing of studies without one
+    return digest([code, content, dataclasses.asdict(options), *region])
 
 
 def _all_jobs(
@@ -268,18 +276,13 @@ def _all_jobs(
     clips: Sequence[Clip],
     contents: list[str],
     asked: list[EncoderOptions],
-    measured: tuple[tuple[str, ...], RegionSpec | None, float | None],
+    measured: _Measured,
     folder: Path,
 ) -> list[_Job]:
-    """Return every encode of a study: each clip under each policy with each of the options.
-
-    ``measured`` has the metrics, the region and its weight.
-    """
-    code = {spec: causes(spec, metrics=measured[0]) for spec in policies}
+    """Return every encode of a study: each clip under each policy with each of the options."""
+    code = {spec: causes(spec, metrics=measured.metrics) for spec in policies}
     return [
-        _Job(
-            clip, spec, wanted, *measured, _key(code[spec], content, wanted, *measured[1:]), folder
-        )
+        _Job(clip, spec, wanted, measured, _key(code[spec], content, wanted, measured), folder)
         for clip, content in zip(clips, contents, strict=True)
         for spec in policies
         for wanted in asked
@@ -322,19 +325,19 @@ def _run(job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
     try:
         video = job.clip.open()
         policy = make_policy(job.policy)
-        if job.region is not None and job.weight is not None:
-            policy = WeightedRegion(job.region, job.weight).around(policy, video)
+        metrics, region, weight = job.measured
+        if region is not None and weight is not None:
+            policy = WeightedRegion(region, weight).around(policy, video)
         # Stored before the clock starts, so that only the second pass is timed.
         first_pass_stats(video, job.options)
         wall, cpu = time.perf_counter(), time.process_time()
         log = encode(video, job.options, policy)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         decoded = log.options.decode(log.stream, log.clip)
-        metrics = [metric for metric in job.metrics if metric != REGION_METRIC]
-        quality = measure(decoded, video, metrics)
+        quality = measure(decoded, video, [one for one in metrics if one != REGION_METRIC])
         inside = {}
-        if job.region is not None:
-            masks = partial(job.region.mask, video.width, video.height)
+        if region is not None:
+            masks = partial(region.mask, video.width, video.height)
             inside = region_quality(decoded, video, masks)
     except VpxrcError as error:
         raise type(error)(f"{job}: {error}") from error
