@@ -16,7 +16,7 @@ from vpxrc.envs.named import DEFAULT_REWARD
 from vpxrc.envs.observations import DEFAULT_MAX_FRAMES, num_rows
 from vpxrc.envs.problem import EncodeEnv
 from vpxrc.envs.region import region_of
-from vpxrc.envs.rewards import QualityAndRate, Reward
+from vpxrc.envs.rewards import AnyReward, QualityAndRate
 from vpxrc.envs.tables import TABLES
 from vpxrc.envs.tasks import Clips, Targets, Tasks
 from vpxrc.errors import InputError
@@ -223,7 +223,7 @@ class RateControlEnv(EncodeEnv[Any]):
         target_bitrate: Targets = 256,
         *,
         observation: str = "flat",
-        reward: str | Reward = DEFAULT_REWARD,
+        reward: str | AnyReward = DEFAULT_REWARD,
         cost_limit: float = 1.0,
         max_frames: int = DEFAULT_MAX_FRAMES,
         dependency: bool = True,

@@ -23,7 +23,7 @@ from vpxrc.envs.checks import check_choice, check_positive
 from vpxrc.envs.episode import EncodeEpisode, Seen
 from vpxrc.envs.named import DEFAULT_REWARD, make_reward
 from vpxrc.envs.region import RegionController, RegionReward, check_region
-from vpxrc.envs.rewards import PreparedReward, Reward, VideoReward
+from vpxrc.envs.rewards import AnyReward, PreparedReward
 from vpxrc.envs.tasks import Tasks
 from vpxrc.media.frames import Video
 from vpxrc.policies.base import Episode
@@ -169,7 +169,7 @@ class EncodeEnv(gymnasium.Env[Seen, Any]):
         make_problem: Callable[[], Problem[Seen]],
         tasks: Tasks,
         max_episode_steps: int,
-        reward: str | Reward = DEFAULT_REWARD,
+        reward: str | AnyReward = DEFAULT_REWARD,
         cost_limit: float = 1.0,
         render_mode: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
@@ -182,11 +182,10 @@ class EncodeEnv(gymnasium.Env[Seen, Any]):
         self.tasks = tasks
         self.max_episode_steps = max_episode_steps
         self.cost_limit = check_positive("cost_limit", cost_limit)
-        self.reward: Reward | VideoReward
-        self.reward = worth = make_reward(reward, self.cost_limit)
+        self.reward = make_reward(reward, self.cost_limit)
         if region is not None:
             check_region(region, tasks)
-            self.reward = RegionReward(worth, region)
+            self.reward = RegionReward(self.reward, region)
         self.render_mode: str | None = check_choice("render_mode", render_mode, (None, "rgb_array"))
         self.timeout = check_positive("timeout", timeout)
         self.observation_space = self.problem.observation_space

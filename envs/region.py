@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any, Generic
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from vpxrc.encoder.log import EncodeLog
@@ -14,7 +13,7 @@ from vpxrc.envs.episode import Controller, Seen
 from vpxrc.envs.gain import GainReward
 from vpxrc.envs.reference import weighted_log
 from vpxrc.envs.relative import RelativeReward
-from vpxrc.envs.rewards import PreparedReward, Reward
+from vpxrc.envs.rewards import AnyReward, PreparedReward, VideoReward
 from vpxrc.envs.tasks import Tasks
 from vpxrc.errors import InputError
 from vpxrc.media.frames import Video
@@ -111,7 +110,7 @@ class RegionReward:
         region: The region.
     """
 
-    def __init__(self, reward: Reward, region: WeightedRegion) -> None:
+    def __init__(self, reward: AnyReward, region: WeightedRegion) -> None:
         self.reward = reward
         self._region = region
 
@@ -144,4 +143,7 @@ class RegionReward:
             log: The encode.
             video: The clip.
         """
-        return np.asarray(self.reward(weighted_log(log, video, self._region)))[()]
+        log = weighted_log(log, video, self._region)
+        if isinstance(self.reward, VideoReward):
+            return self.reward.of_video(log, video)
+        return self.reward(log)

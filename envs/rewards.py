@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,9 @@ class VideoReward(Protocol):
             log: The encode; ``log.options.decode(log.stream, log.clip)`` has its frames.
             video: The clip.
         """
+
+
+AnyReward: TypeAlias = Reward | VideoReward
 
 
 @runtime_checkable

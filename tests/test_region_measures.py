@@ -143,6 +143,23 @@ def test_every_reward_sees_it(clip, mask, reward):
         )
 
 
+class Lowest:
+    """The PSNR of the worst frame, as ffmpeg's frames have it."""
+
+    range = (0.0, 100.0)
+    deterministic = True
+
+    def of_video(self, log, video):
+        return float(level(squares(log, video).mean(axis=(1, 2))).min())
+
+
+def test_a_reward_of_ones_own_sees_the_video(clip, mask):
+    for arguments in ({"roi": None, "roi_weight": None}, {"roi": mask}):
+        rewards, log = play(make(clip, **({"reward": Lowest()} | arguments)))
+        assert rewards[:-1] == [0] * (len(rewards) - 1)
+        assert rewards[-1] == Lowest().of_video(log, clip)
+
+
 def test_other_environments(clip, mask):
     rewards, log = play(make(clip, mask, "vpxrc/MORateControl-v0"))
     assert all(np.shape(one) == (2,) for one in rewards) and not np.any(rewards[:-1])

@@ -28,7 +28,7 @@ from vpxrc.envs.residual.config import (
 )
 from vpxrc.envs.residual.controller import ResidualController
 from vpxrc.envs.residual.observation import COLUMNS, OBSERVATION, VECTOR
-from vpxrc.envs.rewards import Reward
+from vpxrc.envs.rewards import AnyReward
 from vpxrc.envs.tasks import Clips, Targets, Tasks
 from vpxrc.policies.base import Episode
 
@@ -283,7 +283,7 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
         decisions: Literal["group", "frame"] = "group",
         offsets: Sequence[Offset] | None = None,
         observation: str = "flat",
-        reward: str | Reward = DEFAULT_REWARD,
+        reward: str | AnyReward = DEFAULT_REWARD,
         cost_limit: float = 1.0,
         max_frames: int = DEFAULT_MAX_FRAMES,
         render_mode: str | None = None,
@@ -348,7 +348,7 @@ class ResidualRateControlContinuousEnv(EncodeEnv[Flat]):
         decisions: Literal["group", "frame"] = "group",
         reach: float = 0.5,
         observation: str = "flat",
-        reward: str | Reward = DEFAULT_REWARD,
+        reward: str | AnyReward = DEFAULT_REWARD,
         cost_limit: float = 1.0,
         max_frames: int = DEFAULT_MAX_FRAMES,
         render_mode: str | None = None,
