@@ -30,6 +30,7 @@ from vpxrc.evaluation import study
 from vpxrc.media.decoding import decode_vp9
 from vpxrc.media.frames import write_y4m
 from vpxrc.policies import LibvpxVbr
+from vpxrc.quality import region_quality, weighted_psnr
 
 WIDTH, HEIGHT, WEIGHT = 64, 48, 9.0
 OPTIONS = EncoderOptions(target_bitrate=60, cpu_used=8)
@@ -247,6 +248,26 @@ def test_a_learned_codec_has_no_region(clip, tmp_path):
 
 
 # Studies
+
+
+def test_frames_without_a_region_are_left_out(clip, mask):
+    masks = np.stack([mask, ~mask, mask & False, mask | True, mask, mask])
+    noise = np.random.default_rng(0).integers(0, 9, clip.frames.shape, dtype=np.uint8)
+    decoded = clip.frames + noise  # the samples of the clip end below 206
+    squares = noise[:, : WIDTH * HEIGHT].astype(float).reshape(-1, HEIGHT, WIDTH) ** 2
+    inside = [
+        level(one[part].mean()) if part.any() else np.nan
+        for one, part in zip(squares, masks, strict=True)
+    ]
+    np.testing.assert_allclose(weighted_psnr(decoded, clip, masks.__getitem__), inside)
+    outside = [
+        level(one[~part].mean()) for one, part in zip(squares, masks, strict=True) if not part.all()
+    ]
+    found = region_quality(decoded, clip, masks.__getitem__)
+    assert found["roi_psnr"] == pytest.approx(np.nanmean(inside))
+    assert found["background_psnr"] == pytest.approx(np.mean(outside))
+    with pytest.raises(InputError, match="no frame has a region"):
+        region_quality(decoded, clip, lambda index: masks[2])
 
 
 @pytest.fixture
