@@ -103,7 +103,7 @@ class RegionReward:
     The error of a frame is measured on the decoded stream, so everything is paid at the end.
 
     libvpx's own encodes, which ``relative`` and ``gain`` compare with, have the same region and the
-    same weights. So the return is worth of rate control, and nothing is gained by the region alone.
+    same weights. So these two pay for rate control, and the region alone earns nothing.
 
     Args:
         reward: The other reward.
