@@ -123,6 +123,25 @@ def study(kept: dict[str, Any], clips: str, policy: str, out: Path) -> dict[str,
     return {name: kept[name]["rows"] for name in SCENES}
 
 
+def report(found: dict[str, Any], policy: str) -> str:
+    """Return the table of clips, with the mean and the worst of each kind."""
+    table = [["clip", "region", "inside", "outside", "whole", "bitrate", "time"]]
+    regions = [kind for kind in KINDS if kind != "none"]
+    all_of = {kind: [compared(rows, kind) for rows in found.values()] for kind in regions}
+    for index, clip in enumerate(found):
+        table += [cells(clip, kind, all_of[kind][index]) for kind in regions]
+    for index, words in enumerate(("mean", "worst")):
+        table += [cells(words, kind, mean_and_worst(all_of[kind])[index]) for kind in regions]
+    return (
+        f"Against the policy {policy} without a region, at equal bitrate ({len(BITRATES)} targets "
+        f"of {BITRATES[0]} to {BITRATES[-1]} kbit/s, 256x144 or 176x144, {NUM_FRAMES} frames, "
+        f"cpu-used 2), weight {WEIGHT:g}: luma PSNR in dB (mean over frames) inside the region, "
+        "outside of it and of the whole picture (Bjontegaard); the sum of the bitrates against "
+        "that of the targets; processor time of the encoder as a ratio. The worst of each figure "
+        "may be another clip's.\n\n" + markdown_table(table)
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clips")
@@ -131,22 +150,7 @@ def main() -> None:
     arguments = parser.parse_args()
     path = arguments.out / "encodes.json"
     kept = json.loads(path.read_text()) if path.exists() else {}
-    found = study(kept, arguments.clips, arguments.policy, arguments.out)
-    table = [["clip", "region", "inside", "outside", "whole", "bitrate", "time"]]
-    regions = [kind for kind in KINDS if kind != "none"]
-    all_of = {kind: [compared(rows, kind) for rows in found.values()] for kind in regions}
-    for index, clip in enumerate(found):
-        table += [cells(clip, kind, all_of[kind][index]) for kind in regions]
-    for index, words in enumerate(("mean", "worst")):
-        table += [cells(words, kind, mean_and_worst(all_of[kind])[index]) for kind in regions]
-    text = (
-        f"Against the policy {arguments.policy} without a region, at equal bitrate ({len(BITRATES)}"
-        f" targets of {BITRATES[0]} to {BITRATES[-1]} kbit/s, 256x144 or 176x144, {NUM_FRAMES} "
-        f"frames, cpu-used 2), weight {WEIGHT:g}: luma PSNR in dB (mean over frames) inside the "
-        "region, outside of it and of the whole picture (Bjontegaard); the sum of the bitrates "
-        "against that of the targets; processor time of the encoder as a ratio. The worst of each "
-        "figure may be another clip's.\n\n" + markdown_table(table)
-    )
+    text = report(study(kept, arguments.clips, arguments.policy, arguments.out), arguments.policy)
     with atomic_write(arguments.out / "table.md") as temporary:
         temporary.write_text(text)
     print(text)
