@@ -29,6 +29,7 @@ from vpxrc.envs.rewards import (
     SelfCompetition,
     SharedReward,
     StepReward,
+    VideoReward,
 )
 from vpxrc.envs.standard import (
     STANDARD_TASKS,
@@ -94,6 +95,7 @@ __all__ = [
     "StandardTask",
     "StepReward",
     "Table",
+    "VideoReward",
     "make_reward",
     "observation_space",
     "play_split",

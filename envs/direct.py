@@ -10,11 +10,13 @@ from vpxrc.encoder.log import MAX_PSNR
 from vpxrc.encoder.types import DEFAULT_TIMEOUT
 from vpxrc.envs.columns import generated
 from vpxrc.envs.direct_problem import ContinuousDirectProblem, DirectProblem
+from vpxrc.envs.episode import EncodeEpisode
 from vpxrc.envs.flat import FLAT
 from vpxrc.envs.named import DEFAULT_REWARD
 from vpxrc.envs.observations import DEFAULT_MAX_FRAMES, num_rows
 from vpxrc.envs.problem import EncodeEnv
-from vpxrc.envs.rewards import QualityAndRate, Reward
+from vpxrc.envs.region import region_of
+from vpxrc.envs.rewards import AnyReward, QualityAndRate
 from vpxrc.envs.tables import TABLES
 from vpxrc.envs.tasks import Clips, Targets, Tasks
 from vpxrc.errors import InputError
@@ -109,6 +111,14 @@ class RateControlEnv(EncodeEnv[Any]):
     environment makes the two reference encodes of a clip and a target itself, at the first episode
     that needs them, and keeps them in the cache.
 
+    With `roi`, every decision prefers the region as `vpxrc.RegionOfInterest` does: lambda inside is
+    lambda outside over `roi_weight`, and their geometric mean stays. Every reward then sees the
+    weighted PSNR in place of the PSNR, in which the squared error of a pixel inside counts
+    `roi_weight` times one outside. It is measured on the decoded stream, so all rewards are paid at
+    the end. libvpx's own encodes, which `relative` and `gain` compare with, have the same region
+    and the same weights: 0 is libvpx with the same wish. Observations and `info` stay as they are;
+    `psnr` in `info` is not weighted.
+
     `info` has numbers only (numpy's), of the same names after `reset` and after each step. `cost`
     is the one of Safety-Gymnasium: its sum over an episode is achieved over target bitrate, which
     is not to exceed `cost_limit`.
@@ -176,6 +186,14 @@ class RateControlEnv(EncodeEnv[Any]):
     | `render_mode`    | `str`               | `None`      | `"rgb_array"`: the frame coded last,  |
     |                  |                     |             | as decoded, ARFs too; black at first  |
     | `timeout`        | `float`             | `600`       | seconds for a frame                   |
+    | `roi`            | `str`, `Path`,      | `None`      | a region of interest of all clips:    |
+    |                  | list, array         |             | `"box:X,Y,W,H"`, a mask's path, a     |
+    |                  |                     |             | list of these, or a mask of 0 and 1   |
+    |                  |                     |             | per pixel, `[height, width]` or       |
+    |                  |                     |             | `[frames, height, width]`; see        |
+    |                  |                     |             | Rewards                               |
+    | `roi_weight`     | `float`             | `4.0` with  | how much more an error inside `roi`   |
+    |                  |                     | `roi`       | counts, above 1 and at most 64        |
     | `encoder`        | `str`               | `"vp9"`     | or `"learned:CODEC"`, which codes     |
     |                  |                     |             | picture by picture                    |
     | others           |                     |             | `vpxrc.EncoderOptions`: `cpu_used`,   |
@@ -205,12 +223,14 @@ class RateControlEnv(EncodeEnv[Any]):
         target_bitrate: Targets = 256,
         *,
         observation: str = "flat",
-        reward: str | Reward = DEFAULT_REWARD,
+        reward: str | AnyReward = DEFAULT_REWARD,
         cost_limit: float = 1.0,
         max_frames: int = DEFAULT_MAX_FRAMES,
         dependency: bool = True,
         render_mode: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
+        roi: Any = None,
+        roi_weight: float | None = None,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -221,6 +241,7 @@ class RateControlEnv(EncodeEnv[Any]):
             cost_limit,
             render_mode,
             timeout,
+            region_of(roi, roi_weight),
         )
 
 
@@ -274,6 +295,8 @@ class MORateControlEnv(RateControlEnv):
     | 0   | quality | mean luma PSNR of the shown frames, dB |
     | 1   | rate    | -(achieved bitrate / target bitrate)   |
 
+    With `roi` the first is the weighted PSNR, and both are paid at the end.
+
     ## Arguments
 
     Those of `RateControlEnv` but `reward`. `mo_gymnasium.make` takes them as `gymnasium.make` does.
@@ -301,3 +324,8 @@ class MORateControlEnv(RateControlEnv):
             np.array([0.0, -np.inf], np.float32), np.array([MAX_PSNR, 0.0], np.float32)
         )
         self.reward_dim = 2
+
+    def outcome(self, episode: EncodeEpisode[Any]) -> tuple[Any, bool, dict[str, Any]]:
+        """Return reward, termination and info; with a region the rewards are 0 until the end."""
+        reward, terminated, info = super().outcome(episode)
+        return np.zeros(2, np.float32) + np.asarray(reward, np.float32), terminated, info

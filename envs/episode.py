@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.session import Session
 from vpxrc.encoder.types import Decision, Frame, Group, State
-from vpxrc.envs.rewards import Reward, StepReward
+from vpxrc.envs.rewards import AnyReward, StepReward, VideoReward
 from vpxrc.envs.view import EncodeView, mse_psnr
 from vpxrc.errors import EncoderError, InputError
 from vpxrc.media.frames import rgb
@@ -129,7 +129,7 @@ class EncodeEpisode(Generic[Seen]):
         self._has_acted = True
         self.session.step(decision)
 
-    def pay(self, reward: Reward) -> Any:
+    def pay(self, reward: AnyReward) -> Any:
         """Return the reward of the step that has just ended; to be called once per step.
 
         Args:
@@ -140,17 +140,20 @@ class EncodeEpisode(Generic[Seen]):
             A number, or an array where the reward is a vector.
         """
         session = self.session
-        if self.log is not None:
-            worth = reward(self.log)
-        elif isinstance(reward, StepReward):
+        worth: Any
+        if self.log is None:
+            if not isinstance(reward, StepReward):
+                return 0.0
             rows = session.records()[: self.controller.view.num_records]
             worth = reward.so_far(session.video.format, session.options, rows)
+        elif isinstance(reward, VideoReward):
+            worth = reward.of_video(self.log, session.video)
         else:
-            return 0.0
+            worth = reward(self.log)
         paid, self._paid = worth - self._paid, worth
         return paid
 
-    def settle(self, reward: Reward) -> None:
+    def settle(self, reward: AnyReward) -> None:
         """Take the rewards so far as paid, in an episode that is played again.
 
         A reward that is paid at the end, and may remember the encode, is not asked.

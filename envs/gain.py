@@ -16,9 +16,11 @@ from vpxrc.envs.reference import (
     curve_slope,
     psnr_above,
     reference_pair,
+    weighted_hash,
 )
 from vpxrc.errors import InputError
 from vpxrc.media.frames import ClipFormat, Video
+from vpxrc.policies.region import WeightedRegion
 
 # Show index, whether it is shown, update type and layer of a frame. An ARF and the frame that shows
 # it are two.
@@ -85,23 +87,27 @@ class GainReward:
         self._references: dict[str, dict[int, _Reference]] = {}
         self._prepared: set[str] = set()  # clips whose references are libvpx's own
 
-    def prepare(self, video: Video, options: EncoderOptions) -> None:
+    def prepare(
+        self, video: Video, options: EncoderOptions, region: WeightedRegion | None = None
+    ) -> None:
         """Take libvpx's own encodes near the target, unless the clip has a reference already.
 
         Args:
             video: The clip.
             options: The encode's options.
+            region: A region that the encodes prefer; the logs to come are weighted by it.
 
         Raises:
             EncoderError: An encode failed.
             OutputError: The cache cannot be written.
         """
-        curve = self._references.get(video.content_hash, {})
-        if video.content_hash not in self._prepared and curve:
+        name = weighted_hash(video.content_hash, region)
+        curve = self._references.get(name, {})
+        if name not in self._prepared and curve:
             return
-        self._prepared.add(video.content_hash)
+        self._prepared.add(name)
         if not set(anchors(video, options.target_bitrate)) <= curve.keys():
-            pair = reference_pair(video, options)
+            pair = reference_pair(video, options, region)
             for encode in pair:
                 self._take(encode, curve_slope(*pair))
 

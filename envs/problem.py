@@ -5,6 +5,7 @@ import dataclasses
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, NamedTuple, Self
 
 import gymnasium
@@ -21,9 +22,12 @@ from vpxrc.encoder.types import DEFAULT_TIMEOUT
 from vpxrc.envs.checks import check_choice, check_positive
 from vpxrc.envs.episode import EncodeEpisode, Seen
 from vpxrc.envs.named import DEFAULT_REWARD, make_reward
-from vpxrc.envs.rewards import PreparedReward, Reward
+from vpxrc.envs.region import RegionController, RegionReward, check_region
+from vpxrc.envs.rewards import AnyReward, PreparedReward
 from vpxrc.envs.tasks import Tasks
 from vpxrc.media.frames import Video
+from vpxrc.policies.base import Episode
+from vpxrc.policies.region import WeightedRegion
 
 
 class Problem(ABC, Generic[Seen]):
@@ -54,6 +58,45 @@ class Problem(ABC, Generic[Seen]):
         Raises:
             InvalidAction: It is not in the action space.
         """
+
+
+class RegionProblem(Problem[Seen]):
+    """Another problem, whose decisions have a region of interest.
+
+    Args:
+        make_problem: Makes the other problem.
+        region: The region.
+    """
+
+    def __init__(self, make_problem: Callable[[], Problem[Seen]], region: WeightedRegion) -> None:
+        self._problem = make_problem()
+        self._region = region
+        self.observation_space = self._problem.observation_space
+        self.action_space = self._problem.action_space
+        self.plan_groups = self._problem.plan_groups
+
+    def options(self, options: EncoderOptions) -> EncoderOptions:
+        """Return the other problem's options."""
+        return self._problem.options(options)
+
+    def episode(self, session: Session) -> EncodeEpisode[Seen]:
+        """Return the episode of a session that is at its first stop.
+
+        Raises:
+            InputError: The region does not fit the clip.
+            PolicyError: The base policy, where there is one, failed.
+        """
+        regions = self._region.regions(Episode(session))
+        controller = self._problem.episode(session).controller
+        return EncodeEpisode(session, RegionController(controller, regions))
+
+    def action(self, given: Any) -> Any:
+        """Return an action in the form that the other problem takes.
+
+        Raises:
+            InvalidAction: It is not in the action space.
+        """
+        return self._problem.action(given)
 
 
 def checked(action: Any, space: spaces.Space[Any]) -> Any:
@@ -102,9 +145,10 @@ class EncodeEnv(gymnasium.Env[Seen, Any]):
         cost_limit: Achieved over target bitrate that is allowed, above 0: the sum of ``cost``.
         render_mode: None or ``rgb_array``.
         timeout: Seconds that the encoder may take for a frame.
+        region: A region that all decisions have, and whose errors count more; None: none.
 
     Attributes:
-        make_problem: As given.
+        make_problem: What makes the observations and actions.
         problem: This environment's own.
         tasks: As given.
         reward: The worth of encodes.
@@ -125,17 +169,23 @@ class EncodeEnv(gymnasium.Env[Seen, Any]):
         make_problem: Callable[[], Problem[Seen]],
         tasks: Tasks,
         max_episode_steps: int,
-        reward: str | Reward = DEFAULT_REWARD,
+        reward: str | AnyReward = DEFAULT_REWARD,
         cost_limit: float = 1.0,
         render_mode: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
+        region: WeightedRegion | None = None,
     ) -> None:
         self.make_problem = make_problem
-        self.problem = make_problem()
+        if region is not None:
+            self.make_problem = partial(RegionProblem, make_problem, region)
+        self.problem = self.make_problem()
         self.tasks = tasks
         self.max_episode_steps = max_episode_steps
         self.cost_limit = check_positive("cost_limit", cost_limit)
-        self.reward: Reward = make_reward(reward, self.cost_limit)
+        self.reward = make_reward(reward, self.cost_limit)
+        if region is not None:
+            check_region(region, tasks)
+            self.reward = RegionReward(self.reward, region)
         self.render_mode: str | None = check_choice("render_mode", render_mode, (None, "rgb_array"))
         self.timeout = check_positive("timeout", timeout)
         self.observation_space = self.problem.observation_space

@@ -17,7 +17,9 @@ from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.types import RECORD_DTYPE, Decision, Frame
 from vpxrc.media.frames import ClipFormat, Video
 from vpxrc.policies.base import Policy, encode
+from vpxrc.policies.region import WeightedRegion
 from vpxrc.policies.registry import make_policy
+from vpxrc.quality import weighted_error
 from vpxrc.storage import cache_dir, digest
 
 _FORMAT = 1  # of the cached files, and of what is in them
@@ -96,7 +98,40 @@ def anchors(video: Video, target_bitrate: int) -> tuple[int, int]:
     return low, 2 * low
 
 
-def reference_encode(video: Video, options: EncoderOptions) -> ReferenceEncode:
+def weighted_hash(content_hash: str, region: WeightedRegion | None) -> str:
+    """Return what names a clip where errors in a region count more; its own without a region."""
+    return content_hash if region is None else digest([content_hash, region.key])
+
+
+def weighted_log(log: EncodeLog, video: Video, region: WeightedRegion) -> EncodeLog:
+    """Return a log whose luma errors are weighted by a region.
+
+    The weight of a pixel is R inside the region and 1 outside. An error of a shown frame becomes
+    the number of its pixels times the weighted mean of the squared errors, rounded. The clip has
+    another hash, so that no table takes it for the clip without a region.
+
+    Args:
+        log: The encode.
+        video: The clip.
+        region: The region.
+
+    Raises:
+        EncoderError: The stream cannot be decoded.
+    """
+    decoded = log.options.decode(log.stream, log.clip)
+    errors = weighted_error(decoded, video, region.weights(video))
+    records = log.records.copy()
+    is_shown = records["is_shown"] != 0
+    shown = records["show_index"][is_shown]
+    records["sse_y"][is_shown] = np.rint(errors[shown] * log.clip.pixels)
+    name = weighted_hash(log.clip.content_hash, region)
+    clip = dataclasses.replace(log.clip, content_hash=name)
+    return dataclasses.replace(log, records=records, clip=clip)
+
+
+def reference_encode(
+    video: Video, options: EncoderOptions, region: WeightedRegion | None = None
+) -> ReferenceEncode:
     """Encode a clip by libvpx's two-pass VBR, unless that is in memory or in the cache.
 
     A learned codec is encoded at the q index that its rate model chooses.
@@ -104,22 +139,29 @@ def reference_encode(video: Video, options: EncoderOptions) -> ReferenceEncode:
     Args:
         video: The clip.
         options: The target and everything else.
+        region: A region that the encode prefers, and whose errors count more; None: none.
 
     Raises:
         EncoderError: An encode failed.
         OutputError: The cache cannot be written.
     """
     options = reference_options(options)
-    key = digest([_FORMAT, _native.LIBVPX_VERSION, video.content_hash, dataclasses.asdict(options)])
+    name = weighted_hash(video.content_hash, region)
+    clip = dataclasses.replace(video.format, content_hash=name)
+    key = digest([_FORMAT, _native.LIBVPX_VERSION, name, dataclasses.asdict(options)])
     if key in _memory:
         _memory.move_to_end(key)
-        return dataclasses.replace(_memory[key], clip=video.format)
+        return dataclasses.replace(_memory[key], clip=clip)
     path = cache_dir() / "references" / f"{key}.npz"
-    found = _read(read_entry(path), video, options)
+    found = _read(read_entry(path), clip, options)
     if found is None:
         own = options.encoder == "vp9"
         policy = make_policy("libvpx-vbr") if own else _OwnChoice()
-        found = ReferenceEncode.of(encode(video, options, policy))
+        if region is None:
+            log = encode(video, options, policy)
+        else:
+            log = weighted_log(encode(video, options, region.around(policy, video)), video, region)
+        found = ReferenceEncode.of(log)
         with write_entry(path) as (temporary, _), open(temporary, "wb") as file:
             np.savez(file, allow_pickle=False, records=found.records, bits=found.bits)
     _memory[key] = found
@@ -129,11 +171,11 @@ def reference_encode(video: Video, options: EncoderOptions) -> ReferenceEncode:
 
 
 def reference_pair(
-    video: Video, options: EncoderOptions
+    video: Video, options: EncoderOptions, region: WeightedRegion | None = None
 ) -> tuple[ReferenceEncode, ReferenceEncode]:
-    """Return the encodes at both :func:`anchors` of a target."""
+    """Return the encodes at both :func:`anchors` of a target; see :func:`reference_encode`."""
     low, high = (
-        reference_encode(video, dataclasses.replace(options, target_bitrate=target))
+        reference_encode(video, dataclasses.replace(options, target_bitrate=target), region)
         for target in anchors(video, options.target_bitrate)
     )
     return low, high
@@ -175,7 +217,7 @@ def shown_groups(rows: NDArray[np.void]) -> NDArray[np.int64]:
     return np.asarray(rows["group_index"][last_coded], np.int64)
 
 
-def _read(data: bytes | None, video: Video, options: EncoderOptions) -> ReferenceEncode | None:
+def _read(data: bytes | None, clip: ClipFormat, options: EncoderOptions) -> ReferenceEncode | None:
     """Return the encode of a cached file; None where there is none, or another version's."""
     if data is None:
         return None
@@ -186,4 +228,4 @@ def _read(data: bytes | None, video: Video, options: EncoderOptions) -> Referenc
         return None
     if records.dtype != RECORD_DTYPE:
         return None
-    return ReferenceEncode(video.format, options.target_bitrate, records, bits)
+    return ReferenceEncode(clip, options.target_bitrate, records, bits)

@@ -10,9 +10,16 @@ from numpy.typing import NDArray
 from vpxrc.encoder.log import EncodeLog, shown_rows
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.envs.checks import check_positive
-from vpxrc.envs.reference import curve_slope, psnr_above, reference_options, reference_pair
+from vpxrc.envs.reference import (
+    curve_slope,
+    psnr_above,
+    reference_options,
+    reference_pair,
+    weighted_hash,
+)
 from vpxrc.errors import InputError
 from vpxrc.media.frames import ClipFormat, Video
+from vpxrc.policies.region import WeightedRegion
 
 MAX_GAIN = 1.0  # doublings of the bitrate; no rate control saves half of the bits
 PENALTY = 4.0  # per doubling of the bitrate above the limit
@@ -63,20 +70,23 @@ class RelativeReward:
         self.cost_limit = check_positive("cost_limit", cost_limit)
         self._curves: dict[tuple[str, EncoderOptions], _Curve] = {}
 
-    def prepare(self, video: Video, options: EncoderOptions) -> None:
+    def prepare(
+        self, video: Video, options: EncoderOptions, region: WeightedRegion | None = None
+    ) -> None:
         """Encode the clip by libvpx, unless that has been done.
 
         Args:
             video: The clip.
             options: The encode's options.
+            region: A region that the encodes prefer; the logs to come are weighted by it.
 
         Raises:
             EncoderError: An encode failed.
             OutputError: The cache cannot be written.
         """
-        key = video.content_hash, reference_options(options)
+        key = weighted_hash(video.content_hash, region), reference_options(options)
         if key not in self._curves:
-            self._curves[key] = _curve(video, options)
+            self._curves[key] = _curve(video, options, region)
 
     def __call__(self, log: EncodeLog) -> float:
         """Return the value of the finished encode.
@@ -118,9 +128,9 @@ class RelativeReward:
         return curve
 
 
-def _curve(video: Video, options: EncoderOptions) -> _Curve:
+def _curve(video: Video, options: EncoderOptions, region: WeightedRegion | None) -> _Curve:
     """Return libvpx's curve at a target, from its encodes at the :func:`anchors` of the target."""
-    low, high = reference_pair(video, options)
+    low, high = reference_pair(video, options, region)
     target_bits = 1000.0 * options.target_bitrate * video.duration
     slope = curve_slope(low, high)
     nearest = min(low, high, key=lambda encode: abs(math.log2(encode.bits / target_bits)))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,36 @@ class Reward(Protocol):
 
 
 @runtime_checkable
-class PreparedReward(Reward, Protocol):
+class VideoReward(Protocol):
+    """A reward that looks at the pictures: paid at the end, with the source at hand.
+
+    Attributes:
+        range: Lowest and highest value.
+        deterministic: Whether the same encode is always worth the same.
+    """
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Lowest and highest value."""
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the same encode is always worth the same."""
+
+    def of_video(self, log: EncodeLog, video: Video) -> float:
+        """Return the worth of the finished encode.
+
+        Args:
+            log: The encode; ``log.options.decode(log.stream, log.clip)`` has its frames.
+            video: The clip.
+        """
+
+
+AnyReward: TypeAlias = Reward | VideoReward
+
+
+@runtime_checkable
+class PreparedReward(Protocol):
     """A reward that needs something of a clip before its first encode."""
 
     def prepare(self, video: Video, options: EncoderOptions) -> None:

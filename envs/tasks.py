@@ -59,6 +59,11 @@ class Tasks:
             if isinstance(clip, Video):
                 self._check_length(clip)
 
+    @property
+    def encoder(self) -> str:
+        """The encoder's spec."""
+        return str(self._options.get("encoder", "vp9"))
+
     def __getstate__(self) -> dict[str, Any]:
         """Return everything but the clips that were opened meanwhile."""
         return {**self.__dict__, "_opened": {}}

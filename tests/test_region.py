@@ -33,8 +33,12 @@ from vpxrc.agents.teacher.trajectory import Follow, Record, Trajectory
 from vpxrc.datasets import load_clips
 from vpxrc.media.decoding import decode_vp9
 from vpxrc.media.frames import write_y4m
+from vpxrc.media.masks import RegionSpec
 from vpxrc.policies import ConstantQ, LibvpxVbr, Replay
+from vpxrc.policies.region import WeightedRegion
 from vpxrc.quality import weighted_psnr
+from vpxrc.transcoding import ChunkedEncode
+from vpxrc.transcoding.regions import RegionEncode
 
 WIDTH, HEIGHT = 150, 100  # neither is a multiple of 8
 OPTIONS = EncoderOptions(target_bitrate=150, cpu_used=4, auto_alt_ref=6)
@@ -445,14 +449,21 @@ def test_in_chunks_and_as_a_sample(source, tmp_path):
         (("--roi", "none.png"), "none.png: no such file"),
         (("--roi", "text.png"), "text.png: not a picture that can be read"),
         (("--roi", "cut.png"), "cut.png: not a picture that can be read"),
-        (("--roi", "."), ".: no such file"),
-        (("--roi", "clip.y4m"), "clip.y4m: not a picture that can be read"),
-        (("--roi", "moving.gif"), "a mask is one picture, and this has several frames"),
+        (("--roi", "clip.bin"), "clip.bin: not a picture that can be read, nor a video"),
+        (("--roi", "."), "clip.bin: not a picture that can be read"),
+        (("--roi", "empty"), "empty: no picture in it"),
+        (("--roi", "sizes"), "2.png: a mask of 90x90 after masks of 150x100"),
+        (("--roi", "deep"), "inside: a folder of masks has pictures only"),
+        (("--roi", "dark"), "dark: none of its masks has both white and black"),
+        (("--roi", "squares"), "squares: a mask of 90x90 does not have the shape"),
+        (("--roi", "long.gif"), "25 masks for a video of 24 frames"),
+        (("--roi", "long.gif", "--sample"), "25 masks for a video of 24 frames"),
+        (("--roi", "cut.gif"), "cut.gif: not a picture that can be read"),
         (("--roi", "black.png"), "nothing in it is white"),
         (("--roi", "white.png"), "all of it is white"),
         (("--roi", "square.png"), "a mask of 90x90 does not have the shape of the picture"),
         (("--roi", "dot.png"), "nothing is left of the region at 150x100"),
-        (("--roi", ""), "no such file"),
+        (("--roi", ""), "a region of interest is box:X,Y,W,H or a path, not ''"),
         (("--roi", "box:8,8,8,8", "--roi-weight", 1), "above 1 and at most 64, not 1"),
         (("--roi", "box:8,8,8,8", "--roi-weight", 65), "not 65"),
         (("--roi", "box:8,8,8,8", "--roi-weight", "nan"), "not nan"),
@@ -475,14 +486,103 @@ def test_what_the_command_refuses(source, tmp_path, monkeypatch, arguments, word
     dot[500, 500] = 255
     picture(tmp_path / "dot.png", dot)
     (tmp_path / "text.png").write_text("no picture")
-    (tmp_path / "clip.y4m").write_bytes(source.read_bytes())
-    frames = [Image.fromarray(pixels), Image.fromarray(255 - pixels)]
-    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    (tmp_path / "clip.bin").write_bytes(source.read_bytes()[:40])
+    for folder, names in {
+        "empty": [".hidden"],
+        "sizes": ["10.png", "1.png", "2.png"],
+        "deep": ["1.png"],
+        "dark": ["1.png", "2.png"],
+        "squares": ["1.png"],
+    }.items():
+        (tmp_path / folder).mkdir()
+        for name in names:
+            is_square = (folder, name) in (("sizes", "2.png"), ("squares", "1.png"))
+            shown = pixels[:90, :90] if is_square else pixels * (folder != "dark")
+            Image.fromarray(shown).save(tmp_path / folder / name, "PNG")
+    (tmp_path / "deep" / "inside").mkdir()
+    frames = [Image.fromarray(np.roll(pixels, index, axis=1)) for index in range(25)]
+    frames[0].save(tmp_path / "long.gif", save_all=True, append_images=frames[1:])
+    (tmp_path / "cut.gif").write_bytes((tmp_path / "long.gif").read_bytes()[:1500])
     before = sorted(tmp_path.iterdir())
     result = command(source, "-o", "out.webm", *arguments, code=2)
     (line,) = result.stderr.splitlines()
     assert words in line
     assert sorted(tmp_path.iterdir()) == before
+
+
+# A mask for each frame
+
+
+@pytest.fixture(scope="module")
+def moving(mask):
+    """A region that moves for 20 of 24 frames, and is not there in one."""
+    masks = np.stack([np.roll(mask, 2 * index, axis=1) for index in range(20)])
+    masks[5] = False
+    return masks
+
+
+def kept(moving):
+    return moving[np.minimum(np.arange(24), 19)]
+
+
+def test_each_frame_has_its_mask(clip, moving):
+    masks = kept(moving)
+    policy = RegionOfInterest(ConstantQ(120), masks.__getitem__, 16, moves_q=True)
+    log = encode(clip, OPTIONS, record := Record(policy))
+    errors(log, clip)
+    for decision, row in zip(record.decisions, log.coded, strict=True):
+        if row["show_index"] == 5:
+            assert decision.region is None
+        else:
+            np.testing.assert_array_equal(
+                decision.region.segment_map == 0, cells(masks[row["show_index"]])
+            )
+    # ffmpeg gives the map of each frame that sends it: here each that is coded and has a region.
+    frames, offset = list(q_offsets(log.stream)), -round(2 * (1 - cells(masks[0]).mean()) / 0.02324)
+    assert {frames[0][row, column] for row, column in np.argwhere(cells(masks[0]))} == {offset}
+    with pytest.raises(InputError, match="a mask of 100x150 for a video of 150x100"):
+        encode(clip, OPTIONS, RegionOfInterest(ConstantQ(), lambda index: masks[index].T))
+
+
+@pytest.mark.parametrize("kind", ["folder", "gif", "png", "webm"])
+def test_masks_in_files(clip, source, moving, tmp_path, kind):
+    pictures = [Image.fromarray(one).convert("L") for one in moving]
+    path = tmp_path / f"masks.{kind}"
+    if kind == "folder":
+        path.mkdir()
+        for index, one in enumerate(pictures):
+            one.save(path / f"mask-{index}.png")
+    elif kind == "webm":
+        frames = np.full((20, WIDTH * HEIGHT * 3 // 2), 128, np.uint8)
+        frames[:, : WIDTH * HEIGHT] = np.where(moving, 235, 16).reshape(20, -1)
+        options = EncoderOptions(target_bitrate=4000, cpu_used=8)
+        video = video_from_frames(frames, WIDTH, HEIGHT, 30)
+        path = tmp_path / "masks.ivf"
+        path.write_bytes(encode(video, options, ConstantQ(0)).stream)
+    else:
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=40)
+    output = tmp_path / "out.ivf"
+    command(source, "-o", output, "--roi", path)
+    masks = kept(moving)
+    policy = RegionOfInterest(make_policy("layered"), masks.__getitem__)
+    assert output.read_bytes() == encode(clip, EncoderOptions(150, cpu_used=8), policy).stream
+
+
+def test_chunks_and_samples_take_their_own_masks(clip, moving):
+    spec = RegionSpec.of(moving)
+    encode_by = RegionEncode("layered", WeightedRegion(spec))
+    options = EncoderOptions(150, cpu_used=8)
+    with ChunkedEncode(clip, options, encode_by, [0, 9]) as job:
+        job.run()
+        chunks = job.chunks
+    masks = kept(moving)
+    for chunk, first, stop in zip(chunks, (0, 9), (9, 24), strict=True):
+        part = video_from_frames(clip.frames[first:stop], WIDTH, HEIGHT, 30)
+        policy = RegionOfInterest(make_policy("layered"), masks[first:stop].__getitem__)
+        assert chunk.log.stream == encode(part, chunk.options, policy).stream
+    # A sample has parts of the clip, and chunks are parts of it.
+    sample = encode_by.of_frames([3, 4, 10, 11], clip)
+    assert sample.of_frames(range(2, 4), clip).frames == (10, 11)
 
 
 # The measure

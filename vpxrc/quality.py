@@ -2,10 +2,10 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import ffmpeg
 import numpy as np
@@ -20,6 +20,9 @@ from vpxrc.media.decoding import Y4M, y4m_frames
 from vpxrc.media.ffmpeg import run_ffmpeg
 from vpxrc.media.frames import Samples, Video, frame_samples, split_planes
 from vpxrc.storage import atomic_write, temporary_folder
+
+#: Weights of a frame's pixels, or a mask.
+Weights: TypeAlias = NDArray[np.floating[Any] | np.bool_]
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,18 @@ QUALITIES = {
         Quality("vmaf", "VMAF", "vmaf", ffmpeg_filter="libvmaf"),
     )
 }
+REGION_METRIC = "roi_psnr"  # of a region of interest; it is part of no mean over qualities
+REGION_QUALITIES = {
+    quality.name: quality
+    for quality in (
+        Quality("roi_psnr", "PSNR inside", REGION_METRIC, unit="dB"),
+        Quality("background_psnr", "PSNR outside", REGION_METRIC, unit="dB"),
+    )
+}
+ALL_QUALITIES = {**QUALITIES, **REGION_QUALITIES}
 METRICS = tuple(dict.fromkeys(quality.metric for quality in QUALITIES.values()))
 BALANCED = "balanced"  # the mean of the bits saved at equal quality, over all of QUALITIES
-LABELS = {**{one.name: one.label for one in QUALITIES.values()}, BALANCED: "mean of the four"}
+LABELS = {**{one.name: one.label for one in ALL_QUALITIES.values()}, BALANCED: "mean of the four"}
 _FILTERS = {one.metric: one.ffmpeg_filter for one in QUALITIES.values() if one.ffmpeg_filter}
 _VMAF_SIDE = 17  # pixels, below which libvmaf's process dies
 
@@ -77,12 +89,12 @@ def check_metrics(metrics: Sequence[str]) -> None:
 
 def qualities_of(metrics: Sequence[str]) -> list[str]:
     """Return the names of the qualities that metrics give, in the order of the metrics."""
-    return [one.name for metric in metrics for one in QUALITIES.values() if one.metric == metric]
+    return [one.name for m in metrics for one in ALL_QUALITIES.values() if one.metric == m]
 
 
 def measured_qualities(encodes: pd.DataFrame) -> list[str]:
     """Return the names of the qualities that a table of encodes has columns for."""
-    return [name for name in QUALITIES if name in encodes]
+    return [name for name in ALL_QUALITIES if name in encodes]
 
 
 def measure(
@@ -135,40 +147,108 @@ def measure(
 
 
 def weighted_psnr(
-    decoded: Samples, video: Video, weights: NDArray[np.floating[Any] | np.bool_]
+    decoded: Samples, video: Video, weights: Weights | Callable[[int], Weights]
 ) -> NDArray[np.float64]:
     """Return the luma PSNR of every frame, with a weight for each pixel.
 
-    It is the PSNR of ``sum(weights * error ** 2) / sum(weights)``. With a mask as weights it is
-    that of the region.
+    It is the PSNR of :func:`weighted_error`. With a mask as weights it is that of the region.
 
     Args:
         decoded: Decoded frames, as for :func:`measure`.
         video: The source.
-        weights: ``[height, width]``, none below 0, not all 0.
+        weights: As for :func:`weighted_error`.
 
     Returns:
-        float64 ``[num_frames]`` in dB, each at most 100.
+        float64 ``[num_frames]`` in dB, each at most 100; NaN for a frame whose weights are all 0.
+
+    Raises:
+        InputError: The weights have another size than the video, or are out of range.
+        EncoderError: The number of frames or their size is not the source's.
+    """
+    return psnr(weighted_error(decoded, video, weights), video.bit_depth)
+
+
+def weighted_error(
+    decoded: Samples, video: Video, weights: Weights | Callable[[int], Weights]
+) -> NDArray[np.float64]:
+    """Return ``sum(weights * error ** 2) / sum(weights)`` over the luma of every frame.
+
+    Args:
+        decoded: Decoded frames, as for :func:`measure`.
+        video: The source.
+        weights: ``[height, width]``, none below 0, not all 0; or a function that returns those of a
+            frame by its number, which may be all 0.
+
+    Returns:
+        float64 ``[num_frames]``; NaN for a frame whose weights are all 0.
 
     Raises:
         InputError: The weights have another size than the video, or are out of range.
         EncoderError: The number of frames or their size is not the source's.
     """
     _check_frames(decoded, video)
-    weight = np.asarray(weights, dtype=np.float64).ravel()
+    pixels = video.width * video.height
+    errors = np.full(video.num_frames, np.nan)
+    same = None if callable(weights) else _checked_weights(weights, video)
+    if same is not None and not same.any():
+        raise InputError("weights are at least 0, and not all 0")
+    for index, (mine, source) in enumerate(zip(decoded, video.frames, strict=True)):
+        weight = same
+        if callable(weights):
+            weight = _checked_weights(weights(index), video)
+        if weight is not None and weight.any():
+            squares = (mine[:pixels].astype(np.float64) - source[:pixels]) ** 2
+            errors[index] = np.dot(weight, squares) / weight.sum()
+    check_not_cut(video.frames, video.name)
+    return errors
+
+
+def _checked_weights(weights: Weights, video: Video) -> NDArray[np.float64]:
+    """Return weights of a frame's pixels, float64 ``[height * width]``.
+
+    Raises:
+        InputError: They have another size than the video, or are out of range.
+    """
     if np.shape(weights) != (video.height, video.width):
         raise InputError(
             f"weights are [{video.height}, {video.width}], not {list(np.shape(weights))}"
         )
-    if not np.isfinite(weight).all() or weight.min() < 0 or not weight.any():
+    weight = np.asarray(weights, dtype=np.float64).ravel()
+    if not np.isfinite(weight).all() or weight.min() < 0:
         raise InputError("weights are at least 0, and not all 0")
-    pixels = video.width * video.height
-    errors = [
-        np.dot(weight, (mine[:pixels].astype(np.float64) - source[:pixels]) ** 2) / weight.sum()
-        for mine, source in zip(decoded, video.frames, strict=True)
-    ]
-    check_not_cut(video.frames, video.name)
-    return psnr(errors, video.bit_depth)
+    return weight
+
+
+def region_quality(
+    decoded: Samples, video: Video, mask_of: Callable[[int], NDArray[np.bool_]]
+) -> dict[str, float]:
+    """Return the qualities of an encode inside and outside of a region.
+
+    Args:
+        decoded: Decoded frames, as for :func:`measure`.
+        video: The source.
+        mask_of: Returns the mask of a frame by its number, bool ``[height, width]``.
+
+    Returns:
+        ``roi_psnr`` and ``background_psnr``: means of the luma PSNR in dB inside and outside, each
+        over the frames that have such pixels.
+
+    Raises:
+        InputError: A mask has another size than the video, or no frame has pixels inside, or none
+            outside.
+        EncoderError: The number of frames or their size is not the source's.
+    """
+    found = {}
+    for name, weights in (
+        ("roi_psnr", mask_of),
+        ("background_psnr", lambda index: ~mask_of(index)),
+    ):
+        levels = weighted_psnr(decoded, video, weights)
+        levels = levels[~np.isnan(levels)]
+        if not len(levels):
+            raise InputError(f"{video.name}: no frame has a region of interest and a rest")
+        found[name] = float(levels.mean())
+    return found
 
 
 def measure_stream(

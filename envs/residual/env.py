@@ -17,6 +17,7 @@ from vpxrc.envs.flat import unit_space
 from vpxrc.envs.named import DEFAULT_REWARD
 from vpxrc.envs.observations import DEFAULT_MAX_FRAMES, num_rows
 from vpxrc.envs.problem import EncodeEnv, Problem, checked
+from vpxrc.envs.region import region_of
 from vpxrc.envs.residual.config import (
     FRAME_OFFSETS,
     GROUP_OFFSETS,
@@ -27,7 +28,7 @@ from vpxrc.envs.residual.config import (
 )
 from vpxrc.envs.residual.controller import ResidualController
 from vpxrc.envs.residual.observation import COLUMNS, OBSERVATION, VECTOR
-from vpxrc.envs.rewards import Reward
+from vpxrc.envs.rewards import AnyReward
 from vpxrc.envs.tasks import Clips, Targets, Tasks
 from vpxrc.policies.base import Episode
 
@@ -252,6 +253,9 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
     | `render_mode`    | `str`            | `None`         | `"rgb_array"`: the frame coded     |
     |                  |                  |                | last, as decoded; black at first   |
     | `timeout`        | `float`          | `600`          | seconds for a frame                |
+    | `roi`            | as there         | `None`         | a region of interest of all clips  |
+    | `roi_weight`     | `float`          | `4.0` with     | as there                           |
+    |                  |                  | `roi`          |                                    |
     | others           |                  |                | `vpxrc.EncoderOptions`; the base   |
     |                  |                  |                | policy may have its own, as        |
     |                  |                  |                | `dependency` has for               |
@@ -279,11 +283,13 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
         decisions: Literal["group", "frame"] = "group",
         offsets: Sequence[Offset] | None = None,
         observation: str = "flat",
-        reward: str | Reward = DEFAULT_REWARD,
+        reward: str | AnyReward = DEFAULT_REWARD,
         cost_limit: float = 1.0,
         max_frames: int = DEFAULT_MAX_FRAMES,
         render_mode: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
+        roi: Any = None,
+        roi_weight: float | None = None,
         **options: Any,
     ) -> None:
         config = ResidualConfig(base, decisions, None if offsets is None else tuple(offsets))
@@ -295,6 +301,7 @@ class ResidualRateControlEnv(EncodeEnv[Flat]):
             cost_limit,
             render_mode,
             timeout,
+            region_of(roi, roi_weight),
         )
 
 
@@ -341,11 +348,13 @@ class ResidualRateControlContinuousEnv(EncodeEnv[Flat]):
         decisions: Literal["group", "frame"] = "group",
         reach: float = 0.5,
         observation: str = "flat",
-        reward: str | Reward = DEFAULT_REWARD,
+        reward: str | AnyReward = DEFAULT_REWARD,
         cost_limit: float = 1.0,
         max_frames: int = DEFAULT_MAX_FRAMES,
         render_mode: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
+        roi: Any = None,
+        roi_weight: float | None = None,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -356,4 +365,5 @@ class ResidualRateControlContinuousEnv(EncodeEnv[Flat]):
             cost_limit,
             render_mode,
             timeout,
+            region_of(roi, roi_weight),
         )

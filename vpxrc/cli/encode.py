@@ -4,7 +4,6 @@ import functools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,11 +16,11 @@ from vpxrc.cli.common import DEFAULT_POLICY, CpuUsed, Json, progress_bar
 from vpxrc.errors import InputError
 from vpxrc.media.frames import parse_fps
 from vpxrc.media.masks import RegionSpec
-from vpxrc.policies.region import DEFAULT_WEIGHT, check_weight
+from vpxrc.policies.region import DEFAULT_WEIGHT, WeightedRegion, check_weight
 from vpxrc.policies.registry import make_policy
 from vpxrc.provenance import causes
 from vpxrc.storage import atomic_write, digest, write_frame
-from vpxrc.transcoding.chunks import Encode, encode_region_by
+from vpxrc.transcoding.chunks import Encode
 from vpxrc.transcoding.pipeline import (
     MAX_ENCODES,
     MEGABYTE,
@@ -31,6 +30,7 @@ from vpxrc.transcoding.pipeline import (
 )
 from vpxrc.transcoding.places import check_output
 from vpxrc.transcoding.preview import Preview
+from vpxrc.transcoding.regions import RegionEncode
 from vpxrc.transcoding.target import QualityTarget
 
 UNSPENT_SHARE = 0.1  # A user is told if a policy leaves more than this share of the bits.
@@ -93,8 +93,9 @@ _Roi = Annotated[
     typer.Option(
         "--roi",
         metavar="MASK|box:X,Y,W,H",
-        help="A region that gets more of the bits: a picture that is white inside, or a box in "
-        "pixels. May be given several times.",
+        help="A region that gets more of the bits: a box in pixels, a picture that is white "
+        "inside, or for each frame a mask of its own: a folder of pictures, an animated picture or "
+        "a video. May be given several times.",
     ),
 ]
 _RoiWeight = Annotated[
@@ -257,7 +258,7 @@ def encode(
     more: dict[str, Any] = {
         "chunk": chunk,
         "two_pass_log": two_pass_log,
-        "recipe": digest({"code": causes(policy), "effort": effort, "region": _named(region)}),
+        "recipe": _recipe(policy, effort, region),
         "resume": resume,
     }
     with _progress(f"{source.stem}, {policy}", hidden=as_json or quiet) as progress:
@@ -268,18 +269,9 @@ def encode(
     _report(result, asked, is_final, None if quiet and not as_json else as_json)
 
 
-@dataclass(frozen=True)
-class _Region:
-    """A region of interest, and how it is preferred."""
-
-    spec: RegionSpec
-    weight: float
-    moves_q: bool
-
-
 def _region(
     roi: list[str] | None, weight: float | None, segments: bool, effort: int
-) -> _Region | None:
+) -> WeightedRegion | None:
     """Return the region of the options, None without one.
 
     Raises:
@@ -292,28 +284,28 @@ def _region(
     if effort > 1:
         raise InputError("--effort searches for the whole picture: it does not go with --roi")
     weight = DEFAULT_WEIGHT if weight is None else weight
-    check_weight(weight)
-    return _Region(RegionSpec.parse(roi), weight, segments)
+    check_weight(weight)  # before any mask is read
+    return WeightedRegion(RegionSpec.parse(roi), weight, segments)
 
 
-def _encode(policy: str, effort: int, region: _Region | None) -> Encode | None:
+def _encode(policy: str, effort: int, region: WeightedRegion | None) -> Encode | None:
     """Return what encodes in place of the policy alone, or None.
 
     Raises:
         InputError: A search cannot start from the policy.
     """
     if region is not None:
-        how = (region.spec, region.weight, region.moves_q)
-        return functools.partial(encode_region_by, policy, *how)
+        return RegionEncode(policy, region)
     if effort == 1:
         return None
     check_start(make_policy(policy))
     return functools.partial(improve_by, policy, effort)
 
 
-def _named(region: _Region | None) -> list[Any] | None:
-    """Return what tells regions apart, as JSON can hold it."""
-    return None if region is None else [region.spec.content_hash, region.weight, region.moves_q]
+def _recipe(policy: str, effort: int, region: WeightedRegion | None) -> str:
+    """Return what tells encodes of a video at the same options apart."""
+    key = None if region is None else region.key
+    return digest({"code": causes(policy), "effort": effort, "region": key})
 
 
 @contextmanager

@@ -26,7 +26,32 @@ from vpxrc.evaluation.tables import table
 from vpxrc.quality import METRICS
 
 ALL_METRICS = ",".join(METRICS)
-Metrics = Annotated[str, typer.Option(help="Quality metrics to measure, of psnr, ssim and vmaf.")]
+Metrics = Annotated[
+    str,
+    typer.Option(
+        help="Quality metrics to measure, of psnr, ssim and vmaf, and with --roi also roi_psnr: "
+        "PSNR inside and outside of the region."
+    ),
+]
+_Figures = Annotated[
+    bool, typer.Option("--figures", help="Also write figures for papers to figures/, PDF and PNG.")
+]
+_Roi = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--roi",
+        metavar="MASK|box:X,Y,W,H",
+        help="A region of all clips for roi_psnr, as `vpxrc encode --roi` takes it.",
+    ),
+]
+_RoiWeight = Annotated[
+    float | None,
+    typer.Option(
+        metavar="R",
+        help="Encode with the region under every policy, the baselines too: an error inside counts "
+        "R times, above 1 and at most 64. By default no policy knows of the region.",
+    ),
+]
 
 
 def evaluate(
@@ -61,23 +86,21 @@ def evaluate(
         ),
     ] = None,
     metrics: Metrics = ALL_METRICS,
+    roi: _Roi = None,
+    roi_weight: _RoiWeight = None,
     allow_training_clips: Annotated[
         bool,
         typer.Option(
             "--allow-training-clips", help="Accept clips that one of the policies was trained on."
         ),
     ] = False,
-    figures: Annotated[
-        bool,
-        typer.Option("--figures", help="Also write figures for papers to figures/, PDF and PNG."),
-    ] = False,
+    figures: _Figures = False,
     as_json: Json = False,
 ) -> None:
     """Compare a policy with baselines at four bitrates or more.
 
     A command that was interrupted or killed continues where it was when it is run again.
-    report.html in the folder has the tables, the plots and some decoded frames, and needs no other
-    file.
+    report.html in the folder has tables, plots and decoded frames, and needs no other file.
 
     \b
     Examples:
@@ -101,6 +124,8 @@ def evaluate(
         allow_training_clips,
         figures,
         hidden=as_json,
+        roi=roi or None,
+        roi_weight=roi_weight,
     )
     if as_json:
         print(json.dumps(evaluation.summary))
@@ -122,6 +147,8 @@ def run_study(
     allow_training_clips: bool,
     figures: bool,
     hidden: bool,
+    roi: list[str] | None = None,
+    roi_weight: float | None = None,
 ) -> Evaluation:
     """Run a study with a progress bar, and draw its pictures and its page."""
     found, left_out = gather_clips(clips, hidden)
@@ -135,6 +162,8 @@ def run_study(
             out,
             options=options,
             metrics=metrics,
+            roi=roi,
+            roi_weight=roi_weight,
             jobs=jobs,
             ray=ray,
             allow_training_clips=allow_training_clips,

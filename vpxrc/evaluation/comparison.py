@@ -19,7 +19,7 @@ from vpxrc.evaluation.tables import (
     evenness_means,
     tables,
 )
-from vpxrc.quality import measured_qualities
+from vpxrc.quality import REGION_QUALITIES, measured_qualities
 from vpxrc.storage import parse_json, read_frame
 
 MAX_NAMED = 3  # clips of a study that an error names
@@ -198,7 +198,7 @@ def compare(folders: Sequence[str | Path]) -> Comparison:
     studies = [read_study(*pair) for pair in zip(folders, names, strict=True)]
     clips = _shared_clips(studies)
     baselines = _shared(studies, "baseline", lambda study: study.summary["baselines"])
-    qualities = _shared(studies, "metric", lambda study: measured_qualities(study.encodes))
+    qualities = _shared(studies, "metric", lambda study: _comparable(study, studies))
     labels, encodes = _join(studies, clips)
     agents = {study.name: labels[study.name, study.summary["agent"]] for study in studies}
     pairs = [
@@ -246,6 +246,15 @@ def _shared(studies: list[Study], what: str, of: Callable[[Study], Iterable[str]
         )
         raise InputError(f"the studies share no {what}: {listed}")
     return shared
+
+
+def _comparable(study: Study, studies: list[Study]) -> list[str]:
+    """Return the qualities of a study; those of a region only where all have the same one."""
+    regions = [other.summary.get("roi", {}).get("content_hash") for other in studies]
+    found = measured_qualities(study.encodes)
+    if len(set(regions)) > 1:
+        found = [name for name in found if name not in REGION_QUALITIES]
+    return found
 
 
 def _shared_clips(studies: list[Study]) -> dict[str, str]:
@@ -303,6 +312,9 @@ def _notes(studies: list[Study], clips: dict[str, str], baselines: list[str]) ->
     if len(set(encoders.values())) > 1:
         listed = "; ".join(f"{encoder} in {study}" for study, encoder in encoders.items())
         notes.append(f"the studies differ in the encoder: {listed}")
+    regions = {study.name: study.summary.get("roi") for study in studies}
+    if any(region != regions[studies[0].name] for region in regions.values()):
+        notes.append("the studies differ in the region of interest or its weight")
     for study in studies:
         if left := len(study.summary["clips"]) - len(clips):
             notes.append(f"{left} clip(s) of {study.name} are not in all studies, and left out")

@@ -11,8 +11,9 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -25,11 +26,22 @@ from vpxrc.evaluation.bd_rate import MIN_RATES
 from vpxrc.evaluation.result import Clip, Evaluation
 from vpxrc.evaluation.summary import summarize_study
 from vpxrc.evaluation.tables import compare_curves, table
+from vpxrc.media.masks import RegionSpec
 from vpxrc.parallel import Workers, open_workers
 from vpxrc.policies.base import Policy, encode
+from vpxrc.policies.region import WeightedRegion, check_weight
 from vpxrc.policies.registry import make_policy
 from vpxrc.provenance import causes
-from vpxrc.quality import METRICS, check_metrics, evenness, measure, qualities_of, summarize
+from vpxrc.quality import (
+    METRICS,
+    REGION_METRIC,
+    check_metrics,
+    evenness,
+    measure,
+    qualities_of,
+    region_quality,
+    summarize,
+)
 from vpxrc.storage import (
     atomic_write,
     check_writable,
@@ -41,6 +53,27 @@ from vpxrc.storage import (
 )
 
 
+class _Measured(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        metrics: Names of the metrics.
+        region: The region of interest; None for none.
+        weight: Weight of the region in the encodes; None where they do not know of it.
+    """
+
+    metrics: tuple[str, ...]
+    region: RegionSpec | None
+    weight: float | None
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the summary says of the region."""
+        if self.region is None:
+            return {}
+        return {"roi": {"content_hash": self.region.content_hash, "weight": self.weight}}
+
+
 @dataclass(frozen=True)
 class _Job:
     """One encode.
@@ -49,7 +82,7 @@ class _Job:
         clip: The clip.
         policy: Spec of the policy.
         options: The options that the policy is asked for, with the target.
-        metrics: Metrics to measure.
+        measured: What is measured.
         key: Hash of everything that changes the result; it names the result's files.
         folder: Folder of the result's files.
     """
@@ -57,7 +90,7 @@ class _Job:
     clip: Clip
     policy: str
     options: EncoderOptions
-    metrics: tuple[str, ...]
+    measured: _Measured
     key: str
     folder: Path
 
@@ -80,6 +113,8 @@ def evaluate(
     *,
     options: EncoderOptions | None = None,
     metrics: Sequence[str] = METRICS,
+    roi: Any = None,
+    roi_weight: float | None = None,
     jobs: int = 1,
     ray: str | None = None,
     allow_training_clips: bool = False,
@@ -101,7 +136,9 @@ def evaluate(
         bitrates: At least four targets in kbit/s, in any order.
         out: Folder of all files. Encodes that are already in it are used again.
         options: Options that every policy is asked for; the target is replaced.
-        metrics: Any of ``psnr``, ``ssim`` and ``vmaf``.
+        metrics: Any of ``psnr``, ``ssim`` and ``vmaf``, and with ``roi`` also ``roi_psnr``.
+        roi: A region of interest of all clips, as :meth:`RegionSpec.of` takes it.
+        roi_weight: Weight of the region in the encodes of every policy; None: they ignore it.
         jobs: Number of encodes at the same time, in processes or in tasks on Ray.
         ray: Address of a Ray cluster, as :func:`vpxrc.parallel.open_workers` takes it.
             Every machine of the cluster needs this vpxrc, the policies, and the clips under the
@@ -121,27 +158,29 @@ def evaluate(
     """
     policies = [agent, *baselines]
     rates = sorted(bitrates)
-    _check_arguments(policies, clips, rates, metrics, jobs)
-    made = {spec: make_policy(spec) for spec in policies}
     options = options or EncoderOptions()
+    _check_arguments(policies, clips, rates, metrics, jobs)
+    measured = _measured(metrics, roi, roi_weight, options)
+    made = {spec: make_policy(spec) for spec in policies}
     asked = [dataclasses.replace(options, target_bitrate=rate) for rate in rates]
     given = {"options": options, "metrics": list(metrics), "jobs": jobs, "ray": ray}
     given["allow_training_clips"] = allow_training_clips
-    out = Path(out)
-    folder = out / "encodes"
+    given |= {} if roi is None else {"roi": roi, "roi_weight": roi_weight}
+    out, folder = Path(out), Path(out) / "encodes"
     with open_workers(min(jobs, len(clips) * len(policies) * len(rates)), ray) as workers:
-        described = {clip.name: content for clip, content in workers.unordered(_describe, clips)}
+        wanted = [(clip, measured.region) for clip in clips]
+        described = {job[0].name: found for job, found in workers.unordered(_describe, wanted)}
         contents = [described[clip.name] for clip in clips]
         if not allow_training_clips:
             _check_overlap(made, clips, contents)
         check_writable(folder)
-        work = _all_jobs(policies, clips, contents, asked, tuple(metrics), folder)
+        work = _all_jobs(policies, clips, contents, asked, measured, folder)
         _do_missing(work, workers, progress)
     encodes, frames = _collect(work)
     comparisons = compare_curves(encodes, _pairs(agent, baselines), qualities_of(metrics))
     command = command or _call(agent, baselines, clips, rates, out, given)
     summary = summarize_study(encodes, comparisons, policies, rates, options, left_out, command)
-    evaluation = Evaluation(out, summary, encodes, frames, comparisons)
+    evaluation = Evaluation(out, summary | measured.summary, encodes, frames, comparisons)
     _write(evaluation)
     return evaluation
 
@@ -178,7 +217,7 @@ def _check_arguments(
         raise InputError(f"jobs must be at least 1, not {jobs}")
     if not metrics:
         raise InputError(f"no metric: choose from {', '.join(METRICS)}")
-    check_metrics(metrics)
+    check_metrics([metric for metric in metrics if metric != REGION_METRIC])
     for what, values in (
         ("policy", policies),
         ("bitrate", rates),
@@ -188,6 +227,27 @@ def _check_arguments(
         for value in values:
             if list(values).count(value) > 1:
                 raise InputError(f"the {what} {value} is given twice")
+
+
+def _measured(
+    metrics: Sequence[str], roi: Any, weight: float | None, options: EncoderOptions
+) -> _Measured:
+    """Return what is measured.
+
+    Raises:
+        InputError: The arguments do not go together, or one is wrong.
+    """
+    if (roi is not None) != (REGION_METRIC in metrics):
+        raise InputError(
+            f"the metric {REGION_METRIC} goes with a region (roi), and a region with it"
+        )
+    if weight is not None:
+        if roi is None:
+            raise InputError("a weight (roi_weight) goes with a region (roi)")
+        check_weight(weight)
+        if options.encoder != "vp9":
+            raise InputError(f"a region needs the encoder vp9, not {options.encoder}")
+    return _Measured(tuple(metrics), None if roi is None else RegionSpec.of(roi), weight)
 
 
 def _check_overlap(policies: dict[str, Policy], clips: Sequence[Clip], contents: list[str]) -> None:
@@ -201,8 +261,14 @@ def _check_overlap(policies: dict[str, Policy], clips: Sequence[Clip], contents:
             raise InputError(f"{spec} was trained on clips of this evaluation: {', '.join(shared)}")
 
 
-def _key(code: dict[str, Any], content: str, options: EncoderOptions) -> str:
-    return digest([code, content, dataclasses.asdict(options)])
+def _key(
+    code: dict[str, Any],
+    content: str,
+    options: EncoderOptions,
+    measured: _Measured,
+) -> str:
+    region = list(measured.summary.values())  # nothing of studies without one
+    return digest([code, content, dataclasses.asdict(options), *region])
 
 
 def _all_jobs(
@@ -210,13 +276,13 @@ def _all_jobs(
     clips: Sequence[Clip],
     contents: list[str],
     asked: list[EncoderOptions],
-    metrics: tuple[str, ...],
+    measured: _Measured,
     folder: Path,
 ) -> list[_Job]:
     """Return every encode of a study: each clip under each policy with each of the options."""
-    code = {spec: causes(spec, metrics=metrics) for spec in policies}
+    code = {spec: causes(spec, metrics=measured.metrics) for spec in policies}
     return [
-        _Job(clip, spec, wanted, metrics, _key(code[spec], content, wanted), folder)
+        _Job(clip, spec, wanted, measured, _key(code[spec], content, wanted, measured), folder)
         for clip, content in zip(clips, contents, strict=True)
         for spec in policies
         for wanted in asked
@@ -235,9 +301,20 @@ def _pairs(agent: str, baselines: Sequence[str]) -> list[tuple[str, str]]:
 # In the worker processes
 
 
-def _describe(clip: Clip) -> str:
-    """Return the clip's content hash; this also decodes the clip into the cache."""
-    return clip.open().content_hash
+def _describe(job: tuple[Clip, RegionSpec | None]) -> str:
+    """Return a clip's content hash; this also decodes the clip into the cache.
+
+    Raises:
+        InputError: The clip cannot be read, or cannot have the region.
+    """
+    clip, region = job
+    video = clip.open()
+    if region is not None:
+        try:
+            region.check(video.width, video.height, video.num_frames)
+        except InputError as error:
+            raise InputError(f"{clip.name}: {error}") from None
+    return video.content_hash
 
 
 def _run(job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
@@ -248,12 +325,20 @@ def _run(job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
     try:
         video = job.clip.open()
         policy = make_policy(job.policy)
+        metrics, region, weight = job.measured
+        if region is not None and weight is not None:
+            policy = WeightedRegion(region, weight).around(policy, video)
         # Stored before the clock starts, so that only the second pass is timed.
         first_pass_stats(video, job.options)
         wall, cpu = time.perf_counter(), time.process_time()
         log = encode(video, job.options, policy)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        quality = measure(log.options.decode(log.stream, log.clip), video, job.metrics)
+        decoded = log.options.decode(log.stream, log.clip)
+        quality = measure(decoded, video, [one for one in metrics if one != REGION_METRIC])
+        inside = {}
+        if region is not None:
+            masks = partial(region.mask, video.width, video.height)
+            inside = region_quality(decoded, video, masks)
     except VpxrcError as error:
         raise type(error)(f"{job}: {error}") from error
     except Exception as error:
@@ -264,6 +349,7 @@ def _run(job: _Job) -> tuple[dict[str, Any], bytes, bytes]:
         "bitrate": log.bitrate,
         "overshoot": log.bitrate / job.options.target_bitrate - 1,
         **summarize(quality, video.width, video.height, video.bit_depth),
+        **inside,
         **evenness(quality),
         "encodes": log.encodes,
         "encode_seconds": wall,

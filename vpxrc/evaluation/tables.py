@@ -33,6 +33,10 @@ def table(evaluation: Evaluation) -> str:
         f"{', '.join(map(str, summary['bitrates']))} kbit/s, {encoder}: {CELL_WORDS}.",
         *tables(evaluation.encodes, comparisons, of_agent(evaluation)),
     ]
+    if roi := summary.get("roi"):
+        weight = roi["weight"]
+        knows = "no policy" if weight is None else f"every policy, with the weight {weight:g}"
+        parts.insert(1, f"The region of interest was known to {knows}.")
     if left_out:
         parts.insert(1, f"Clips that could not be had: {', '.join(left_out)}.")
     return "\n\n".join(parts) + "\n"

@@ -12,7 +12,7 @@ from vpxrc.policies.libvpx import (
     libvpx_vbr,
     libvpx_vbr_mlarf,
 )
-from vpxrc.policies.region import RegionOfInterest
+from vpxrc.policies.region import RegionOfInterest, WeightedRegion
 from vpxrc.policies.registry import make_policy, policy_names
 from vpxrc.policies.replay import Replay
 from vpxrc.policies.wrapper import PolicyWrapper
@@ -30,6 +30,7 @@ __all__ = [
     "PolicyWrapper",
     "RegionOfInterest",
     "Replay",
+    "WeightedRegion",
     "encode",
     "libvpx_q",
     "libvpx_q_mlarf",

@@ -8,7 +8,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from vpxrc.evaluation.result import Evaluation
-from vpxrc.quality import LABELS, QUALITIES, measured_qualities
+from vpxrc.quality import ALL_QUALITIES, LABELS, measured_qualities
 from vpxrc.reports.style import LEAF, coded_frames, layers_of, middle_target, policy_colours
 from vpxrc.storage import atomic_write
 
@@ -72,7 +72,7 @@ def _rd_picture(encodes: pd.DataFrame, metric: str) -> Figure:
             )
         panel.set_title(clip, fontsize=10)
         panel.set_xlabel("achieved bitrate (kbit/s)")
-        panel.set_ylabel(QUALITIES[metric].axis_label)
+        panel.set_ylabel(ALL_QUALITIES[metric].axis_label)
         panel.grid(alpha=0.3)
     for panel in panels[len(shown) :]:
         panel.set_axis_off()

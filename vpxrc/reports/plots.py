@@ -8,7 +8,7 @@ import pandas as pd
 
 from vpxrc.evaluation.bd_rate import mean_ci95
 from vpxrc.evaluation.result import Evaluation
-from vpxrc.quality import LABELS, QUALITIES, measured_qualities
+from vpxrc.quality import ALL_QUALITIES, LABELS, measured_qualities
 from vpxrc.reports.html import Plot
 from vpxrc.reports.style import LAYERS, LEAF, coded_frames, layers_of, policy_colours
 
@@ -44,7 +44,7 @@ def rd_plots(encodes: pd.DataFrame, comparisons: pd.DataFrame) -> dict[str, list
             ]
             layout = {"xaxis": {"title": {"text": "achieved bitrate (kbit/s)"}}, "yaxis": {}}
             caption = _percents(percents.get((clip, metric)))
-            plots[clip].append(Plot(QUALITIES[metric].axis_label, traces, layout, caption))
+            plots[clip].append(Plot(ALL_QUALITIES[metric].axis_label, traces, layout, caption))
     return plots
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +27,8 @@ from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError
 from vpxrc.media.frames import Samples, Video, as_samples, frame_bytes, video_from_frames
-from vpxrc.media.masks import RegionSpec
 from vpxrc.parallel import Workers, open_workers
 from vpxrc.policies.base import encode
-from vpxrc.policies.region import RegionOfInterest
 from vpxrc.policies.registry import make_policy
 from vpxrc.storage import temporary_folder
 from vpxrc.transcoding.keeping import Keeper
@@ -77,32 +75,25 @@ def encode_by(
     return encode(video, options, make_policy(spec), progress=progress)
 
 
-def encode_region_by(
-    spec: str,
-    region: RegionSpec,
-    weight: float,
-    moves_q: bool,
-    video: Video,
-    options: EncoderOptions,
-    progress: Callable[[int], None],
-) -> EncodeLog:
-    """Encode under the policy of a name, with a region of interest: as :func:`encode_by`.
+@runtime_checkable
+class FramewiseEncode(Protocol):
+    """An :data:`Encode` to which it matters which frames it gets."""
 
-    Args:
-        spec: As :func:`vpxrc.make_policy` takes it.
-        region: The region, the same in all frames.
-        weight: How much more an error inside counts; see :class:`RegionOfInterest`.
-        moves_q: Whether the q index is moved too, beside lambda.
-        video: The clip.
-        options: The encoder's options with the target.
-        progress: Called with the number of frames coded so far.
+    def of_frames(self, frames: Sequence[int], video: Video) -> Encode:
+        """Return the encode of some frames.
 
-    Raises:
-        InputError: The region does not fit the clip.
-    """
-    mask = region.mask(video.width, video.height)
-    policy = RegionOfInterest(make_policy(spec), mask, weight, moves_q=moves_q)
-    return encode(video, options, policy, progress=progress)
+        Args:
+            frames: Their numbers in the clip.
+            video: The clip.
+
+        Raises:
+            InputError: The clip cannot be encoded like this.
+        """
+
+
+def of_frames(encode: Encode, frames: Sequence[int], video: Video) -> Encode:
+    """Return what encodes some frames of a clip; see :class:`FramewiseEncode`."""
+    return encode.of_frames(frames, video) if isinstance(encode, FramewiseEncode) else encode
 
 
 class ChunkedEncode:
@@ -326,9 +317,11 @@ class ChunkedEncode:
             for place, (index, target) in enumerate(targets.items()):
                 options = dataclasses.replace(self._options, target_bitrate=target)
                 part: _Part | Video = self._video
+                start, stop = self._bounds[index : index + 2]
                 if len(self._bounds) > 2:
-                    part = _Part.of(self._video, *self._bounds[index : index + 2])
-                jobs.append(_Job(index, part, options, self._encode, counts_file, place))
+                    part = _Part.of(self._video, start, stop)
+                encode = of_frames(self._encode, range(start, stop), self._video)
+                jobs.append(_Job(index, part, options, encode, counts_file, place))
             with self._watch(counts, total):
                 for job, log in self._coded(jobs):
                     chunk = Chunk(self._bounds[job.index], job.options, log)

@@ -13,7 +13,7 @@ from vpxrc.encoder.first_pass import first_pass_stats, first_pass_table
 from vpxrc.encoder.key_frames import cut
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.media.frames import Video, video_from_frames
-from vpxrc.transcoding.chunks import MAX_BITRATE, POWER, ChunkedEncode, Encode
+from vpxrc.transcoding.chunks import MAX_BITRATE, POWER, ChunkedEncode, Encode, of_frames
 from vpxrc.transcoding.target import QualityTarget, Try, reach
 
 PART_SECONDS = 2.0  # about
@@ -58,11 +58,13 @@ class Parts:
         starts: Their first frames in ``video``.
         difficulty: How many bits a frame of theirs gets for every bit that a frame of the whole
             gets, as chunks share a budget.
+        frames: The numbers of their frames in the whole video.
     """
 
     video: Video
     starts: tuple[int, ...]
     difficulty: float
+    frames: tuple[int, ...]
 
 
 def choose_parts(video: Video, options: EncoderOptions) -> Parts:
@@ -76,7 +78,7 @@ def choose_parts(video: Video, options: EncoderOptions) -> Parts:
     starts = cut(stats, PART_SECONDS * float(video.fps), options.key_frame_max_distance)
     bounds = [*starts, video.num_frames]
     if len(starts) <= NUM_PARTS:
-        return Parts(video, (0,), 1.0)
+        return Parts(video, (0,), 1.0, tuple(range(video.num_frames)))
     middles = (np.arange(NUM_PARTS) + 0.5) * len(starts) / NUM_PARTS
     spans = [(bounds[i], bounds[i + 1]) for i in middles.astype(int).tolist()]
     rows = np.concatenate([np.arange(begin, end) for begin, end in spans])
@@ -90,6 +92,7 @@ def choose_parts(video: Video, options: EncoderOptions) -> Parts:
         dataclasses.replace(sample, colours=video.colours),
         tuple(first),
         float(effort[rows].mean() / effort.mean()),
+        tuple(rows.tolist()),
     )
 
 
@@ -127,6 +130,7 @@ def preview(
     wanted = round(options.target_bitrate * parts.difficulty)
     options = dataclasses.replace(options, target_bitrate=min(max(wanted, 1), MAX_BITRATE))
     tries: tuple[Try, ...] = ()
+    encode = of_frames(encode, parts.frames, video)
     ready = time.perf_counter()
     with ChunkedEncode(parts.video, options, encode, parts.starts, jobs) as job:
         job.run()
