@@ -38,7 +38,7 @@ class LightZeroEnv(BaseEnv):
     """An environment with discrete actions, as LightZero's own environments are.
 
     Args:
-        cfg: The configuration; it has ``env_id`` and ``arguments``.
+        cfg: LightZero's configuration; ``env_id`` is read.
     """
 
     def __init__(self, cfg: EasyDict) -> None:
@@ -76,6 +76,7 @@ class LightZeroEnv(BaseEnv):
         return np.array([self.action_space.sample()], np.int64)
 
     def __repr__(self) -> str:
+        """Return a name for LightZero's log."""
         return f"LightZeroEnv({self._env.spec.id})"
 
     def _seen(self, observation: np.ndarray) -> dict[str, Any]:
@@ -136,17 +137,21 @@ def configuration(args: argparse.Namespace) -> tuple[EasyDict, EasyDict]:
     return EasyDict(main_config), EasyDict(create_config)
 
 
-def main(arguments: list[str] | None = None) -> Any:
-    """Train, and return LightZero's policy."""
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Return the arguments of the command."""
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--max-env-step", type=int, default=20_000)
     parser.add_argument("--simulations", type=int, default=25, help="of the tree search")
     parser.add_argument("--updates", type=int, default=50, help="after every 8 episodes")
     parser.add_argument("--out", default="lightzero", help="a folder for LightZero's files")
-    args = parser.parse_args(arguments)
-    configurations = configuration(args)
-    return train_muzero(configurations, seed=args.seed, max_env_step=args.max_env_step)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Train, and return LightZero's policy."""
+    args = parse(arguments)
+    return train_muzero(configuration(args), seed=args.seed, max_env_step=args.max_env_step)
 
 
 if __name__ == "__main__":
