@@ -29,11 +29,16 @@ from vpxrc.evaluation.leaderboard import write_submission
 
 
 class Module(DefaultPPOTorchRLModule):
-    """RLlib's own networks, but the actions begin close to the policy's mean."""
+    """RLlib's own networks; they begin as those of ppo.py and of Stable-Baselines3 do."""
 
     def setup(self) -> None:
         """Make the networks."""
         super().setup()
+        for part, gain in ((self.encoder, 2**0.5), (self.pi, 0.01), (self.vf, 1.0)):
+            for layer in part.modules():
+                if isinstance(layer, torch.nn.Linear):
+                    torch.nn.init.orthogonal_(layer.weight, gain)
+                    torch.nn.init.zeros_(layer.bias)
         torch.nn.init.constant_(self.pi.log_std, -1.5)
 
 
