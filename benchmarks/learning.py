@@ -1,6 +1,6 @@
 """Three PPOs learn the standard task Small, three seeds each, beside the best constant q.
 
-    python -m benchmarks.learning [--steps 50000] [--seeds 1,2,3] [--out docs/results/learning]
+    python -m benchmarks.learning [--steps 80000] [--seeds 1,2,3] [--out docs/results/learning]
 
 Each training is an example of ``examples/`` in a process of its own, on one core. It is stopped by
 its number of steps, and ``cpu_minutes`` says what it took, with its start and its test. What is in
@@ -87,7 +87,7 @@ def training_table(facts: dict[str, Any], best: float) -> str:
 def main() -> None:
     """Train, and write tables, the curves and a figure."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=50_000)
+    parser.add_argument("--steps", type=int, default=80_000)
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--out", type=Path, default=Path("docs/results/learning"))
     args = parser.parse_args()

@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> float:
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--env-id", default="vpxrc/Small-v0")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--total-steps", type=int, default=50_000)
+    parser.add_argument("--total-steps", type=int, default=80_000)
     parser.add_argument("--address", help="of a Ray cluster; one starts here without")
     parser.add_argument("--runners", type=int, default=1, help="processes; 0: this one")
     parser.add_argument("--num-envs", type=int, default=8, help="environments of a runner")

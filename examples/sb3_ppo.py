@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> float:
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--env-id", default="vpxrc/Small-v0")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--total-steps", type=int, default=50_000)
+    parser.add_argument("--total-steps", type=int, default=80_000)
     parser.add_argument("--num-envs", type=int, default=8)
     parser.add_argument("--num-steps", type=int, default=96, help="per environment and update")
     parser.add_argument("--curve", help="a CSV file for the returns")
