@@ -84,8 +84,29 @@ def training_table(facts: dict[str, Any], best: float) -> str:
     return markdown_table(rows)
 
 
+def write(facts: dict[str, Any], best: float, others: list[Score], out: Path) -> None:
+    """Write summary, tables and figure of the trainings so far.
+
+    Args:
+        facts: Per training what :func:`train` returned.
+        best: The best constant q's return on the training split.
+        others: Scores on the test split to compare with.
+        out: The folder.
+    """
+    (out / "summary.json").write_text(json.dumps(facts, indent=1) + "\n")
+    scores = list(others)
+    for name in RECIPES:
+        runs = [run for run in facts if run.rpartition("-")[0] == name]
+        played = [check_submission(out / f"{run}.json")[1].episodes for run in runs]
+        if played:
+            scores.append(Score(f"{name}.py", len(played), sum(played, ())))
+    draw(facts, best, out)
+    (out / "trainings.md").write_text(training_table(facts, best) + "\n")
+    (out / "table.md").write_text(leaderboard_table(SMALL, scores) + "\n")
+
+
 def main() -> None:
-    """Train, and write tables, the curves and a figure."""
+    """Train, and write tables, the curves and a figure after every training."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=80_000)
     parser.add_argument("--seeds", default="1,2,3")
@@ -94,6 +115,9 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     summary = args.out / "summary.json"
     facts: dict[str, Any] = json.loads(summary.read_text()) if summary.exists() else {}
+    best = score_policy(SMALL, "best-constant-q", split="train").value.mean
+    assert best is not None
+    others = [score_policy(SMALL, spec) for spec in OTHERS]
     for seed in args.seeds.split(","):
         for name, (module, _) in RECIPES.items():
             if importlib.util.find_spec(module) is None:
@@ -101,19 +125,9 @@ def main() -> None:
             elif facts.get(f"{name}-{seed}", {}).get("steps") != args.steps:
                 facts[f"{name}-{seed}"] = train(name, seed, args.steps, args.out)
                 facts = dict(sorted(facts.items()))
-                summary.write_text(json.dumps(facts, indent=1) + "\n")
-    best = score_policy(SMALL, "best-constant-q", split="train").value.mean
-    assert best is not None
-    draw(facts, best, args.out)
-    scores = [score_policy(SMALL, spec) for spec in OTHERS]
-    for name in RECIPES:
-        runs = [run for run in facts if run.rpartition("-")[0] == name]
-        played = [check_submission(args.out / f"{run}.json")[1].episodes for run in runs]
-        if played:
-            scores.append(Score(f"{name}.py", len(played), sum(played, ())))
-    (args.out / "trainings.md").write_text(training_table(facts, best) + "\n")
-    (args.out / "table.md").write_text(leaderboard_table(SMALL, scores) + "\n")
-    print(training_table(facts, best), leaderboard_table(SMALL, scores), sep="\n\n")
+                write(facts, best, others, args.out)
+    write(facts, best, others, args.out)
+    print((args.out / "trainings.md").read_text(), (args.out / "table.md").read_text(), sep="\n")
 
 
 if __name__ == "__main__":
