@@ -19,10 +19,27 @@ import numpy as np
 import ray
 import torch
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from vpxrc.envs.standard import find_task, play_split
 from vpxrc.evaluation.leaderboard import write_submission
+
+
+class Module(DefaultPPOTorchRLModule):
+    """RLlib's own networks; they begin as those of ppo.py and of Stable-Baselines3 do."""
+
+    def setup(self) -> None:
+        """Make the networks."""
+        super().setup()
+        for part, gain in ((self.encoder, 2**0.5), (self.pi, 0.01), (self.vf, 1.0)):
+            for layer in part.modules():
+                if isinstance(layer, torch.nn.Linear):
+                    torch.nn.init.orthogonal_(layer.weight, gain)
+                    torch.nn.init.zeros_(layer.bias)
+        torch.nn.init.constant_(self.pi.log_std, -1.5)
 
 
 def main(arguments: list[str] | None = None) -> float:
@@ -30,7 +47,7 @@ def main(arguments: list[str] | None = None) -> float:
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--env-id", default="vpxrc/Small-v0")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--total-steps", type=int, default=100_000)
+    parser.add_argument("--total-steps", type=int, default=80_000)
     parser.add_argument("--address", help="of a Ray cluster; one starts here without")
     parser.add_argument("--runners", type=int, default=1, help="processes; 0: this one")
     parser.add_argument("--num-envs", type=int, default=8, help="environments of a runner")
@@ -49,13 +66,23 @@ def main(arguments: list[str] | None = None) -> float:
             num_envs_per_env_runner=args.num_envs,
             gym_env_vectorize_mode="vector_entry_point",
         )
+        .rl_module(
+            rl_module_spec=RLModuleSpec(
+                module_class=Module,
+                model_config=DefaultModelConfig(
+                    fcnet_hiddens=[64, 64], vf_share_layers=False, free_log_std=True
+                ),
+            )
+        )
         .training(
-            lr=5e-4,
+            lr=[[0, 1e-3], [args.total_steps, 0.0]],
             gamma=1.0,
             lambda_=0.95,
+            clip_param=0.2,
             train_batch_size_per_learner=batch,
-            minibatch_size=max(batch // 4, 1),
-            num_epochs=8,
+            minibatch_size=max(batch // 8, 1),
+            num_epochs=10,
+            vf_loss_coeff=0.5,
             vf_clip_param=100.0,
             use_kl_loss=False,
             grad_clip=0.5,

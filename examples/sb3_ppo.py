@@ -15,14 +15,13 @@ import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecNormalize
 
 from vpxrc.envs.standard import find_task, play_split
 from vpxrc.evaluation.leaderboard import write_submission
 
 
 class Curve(BaseCallback):
-    """Notes the mean return of the last episodes before each update."""
+    """Notes the mean return of the last 100 episodes before each update."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,23 +41,22 @@ def main(arguments: list[str] | None = None) -> float:
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--env-id", default="vpxrc/Small-v0")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--total-steps", type=int, default=100_000)
+    parser.add_argument("--total-steps", type=int, default=80_000)
     parser.add_argument("--num-envs", type=int, default=8)
     parser.add_argument("--num-steps", type=int, default=96, help="per environment and update")
     parser.add_argument("--curve", help="a CSV file for the returns")
     parser.add_argument("--out", type=Path, help="a submission for `vpxrc leaderboard`")
     args = parser.parse_args(arguments)
-    plain = make_vec_env(lambda: gymnasium.make(args.env_id), args.num_envs, seed=args.seed)
-    env = VecNormalize(plain, norm_reward=False, clip_obs=5.0)
+    env = make_vec_env(lambda: gymnasium.make(args.env_id), args.num_envs, seed=args.seed)
     model = PPO(
         "MlpPolicy",
         env,
         learning_rate=lambda left: 1e-3 * left,
         n_steps=args.num_steps,
-        batch_size=max(args.num_steps * args.num_envs // 4, 2),
-        n_epochs=8,
+        batch_size=max(args.num_steps * args.num_envs // 8, 2),
+        n_epochs=10,
         gamma=1.0,
-        policy_kwargs={"log_std_init": -1.0},
+        policy_kwargs={"log_std_init": -1.5},
         seed=args.seed,
         device="cpu",
     )
@@ -69,7 +67,7 @@ def main(arguments: list[str] | None = None) -> float:
             csv.writer(file).writerows([("steps", "cpu_seconds", "return"), *curve.rows])
 
     def choose(observation: np.ndarray) -> np.ndarray:
-        return np.asarray(model.predict(env.normalize_obs(observation), deterministic=True)[0])
+        return np.asarray(model.predict(observation, deterministic=True)[0])
 
     task = find_task(args.env_id.removeprefix("vpxrc/"))
     episodes = play_split(task, choose)

@@ -20,7 +20,7 @@ policies
 dependency quality
 encoder datasets
 media
-parallel cache tensors
+parallel cache plugins tensors
 storage
 errors
 """

@@ -60,8 +60,12 @@ def test_rllib_by_name(tmp_path, local_ray):
 def test_a_minari_data_set(tmp_path, monkeypatch):
     minari = pytest.importorskip("minari", reason="pip install 'minari[hdf5]'")
     pytest.importorskip("h5py", reason="pip install 'minari[hdf5]'")
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    example("minari_dataset").main(arguments(name="vpxrc/try-v0", episodes=4, tries=2))
+    files = []
+    for place in (tmp_path / "again", tmp_path / "first"):
+        monkeypatch.setenv("MINARI_DATASETS_PATH", str(place))
+        example("minari_dataset").main(arguments(name="vpxrc/try-v0", episodes=4, tries=2))
+        files.append((place / "vpxrc" / "try-v0" / "data" / "main_data.hdf5").read_bytes())
+    assert files[0] == files[1]  # so its hash can be published
     data = minari.load_dataset("vpxrc/try-v0")
     assert data.total_episodes == 4
     first = next(data.iterate_episodes())
@@ -70,6 +74,38 @@ def test_a_minari_data_set(tmp_path, monkeypatch):
     env.reset(seed=0)
     paid = [env.step(action)[1] for action in first.actions]
     assert paid == pytest.approx(first.rewards.tolist())
+    env.close()
+
+
+@pytest.mark.filterwarnings("ignore")  # Minari's and d3rlpy's own
+@pytest.mark.parametrize("method", ["bc", "iql", "td3+bc"])
+def test_offline_learning(tmp_path, monkeypatch, method):
+    minari = pytest.importorskip("minari", reason="pip install 'minari[hdf5]'")
+    pytest.importorskip("d3rlpy", reason="pip install d3rlpy")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    example("minari_dataset").main(arguments(name="vpxrc/try-v0", episodes=4, tries=2))
+    offline = example("offline")
+    data = minari.load_dataset("vpxrc/try-v0")
+    returns = sorted(float(one.rewards.sum()) for one in data.iterate_episodes())
+    best = [episode.rewards.sum() for episode in offline.load("vpxrc/try-v0", 0.5).episodes]
+    assert best == pytest.approx(returns[:1:-1], rel=1e-5)
+    out = tmp_path / "offline.json"
+    score = offline.main(arguments(data="vpxrc/try-v0", method=method, steps=2, out=out))
+    assert check_submission(out)[1].value.mean == pytest.approx(score)
+
+
+def test_lightzero():
+    pytest.importorskip("lzero", reason="no LightZero: see docs/recipes.md")
+    module = example("lightzero_muzero")
+    env = module.LightZeroEnv(module.configuration(module.parse([]))[0].env)
+    env.seed(1)
+    seen, done, total = env.reset(), False, 0.0
+    assert seen["observation"].shape == (module.INPUTS,)
+    while not done:
+        seen, reward, done, info = env.step(env.random_action())
+        total += reward
+    assert info["eval_episode_return"] == pytest.approx(total)
+    assert seen["action_mask"].tolist() == [1] * len(module.LEVELS)
     env.close()
 
 
@@ -113,4 +149,5 @@ def test_stable_baselines3_checks():
 
 def test_examples_are_all_tried():
     found = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert found == {"ppo", "sb3_ppo", "rllib_ppo", "minari_dataset"}
+    online = {"ppo", "sb3_ppo", "rllib_ppo", "lightzero_muzero"}
+    assert found == online | {"minari_dataset", "offline"}

@@ -1,10 +1,10 @@
 """Encoders by name."""
 
-from importlib.metadata import entry_points
 from typing import Any
 
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.errors import InputError
+from vpxrc.plugins import find_plugin
 
 GROUP = "vpxrc.encoders"
 
@@ -39,11 +39,7 @@ def make_options(encoder: str = "vp9", **fields: Any) -> EncoderOptions:
         MissingDependencyError: The encoder needs a package that is not installed.
     """
     name, _, argument = encoder.partition(":")
-    found = entry_points(group=GROUP, name=name)
-    if not found:
-        names = sorted(entry.name for entry in entry_points(group=GROUP))
-        raise InputError(f"unknown encoder {name!r}: choose from {', '.join(names)}")
-    factory = next(iter(found)).load()
+    factory = find_plugin(GROUP, name, "encoder").load()
     try:
         options = factory(argument, **fields) if argument else factory(**fields)
     except TypeError as error:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 
 from vpxrc.errors import InputError
+from vpxrc.plugins import find_plugin, plugin_names
 from vpxrc.policies.base import Policy
 
 GROUP = "vpxrc.policies"
@@ -46,7 +46,7 @@ def trace_policies() -> Iterator[list[MadePolicy]]:
 
 def policy_names() -> list[str]:
     """Return the names of all installed policies."""
-    return sorted(entry.name for entry in entry_points(group=GROUP))
+    return plugin_names(GROUP)
 
 
 def make_policy(spec: str) -> Policy:
@@ -59,10 +59,7 @@ def make_policy(spec: str) -> Policy:
         InputError: There is no such policy, or it refuses the argument.
     """
     name, _, argument = spec.partition(":")
-    found = entry_points(group=GROUP, name=name)
-    if not found:
-        raise InputError(f"unknown policy {name!r}: choose from {', '.join(policy_names())}")
-    entry = next(iter(found))
+    entry = find_plugin(GROUP, name, "policy")
     factory = entry.load()
     try:
         policy = factory(argument) if argument else factory()
