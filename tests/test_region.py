@@ -534,11 +534,13 @@ def test_each_frame_has_its_mask(clip, moving):
         if row["show_index"] == 5:
             assert decision.region is None
         else:
+            assert decision.region is not None
             np.testing.assert_array_equal(
                 decision.region.segment_map == 0, cells(masks[row["show_index"]])
             )
     # ffmpeg gives the map of each frame that sends it: here each that is coded and has a region.
     frames, offset = list(q_offsets(log.stream)), -round(2 * (1 - cells(masks[0]).mean()) / 0.02324)
+    assert frames[0] is not None
     assert {frames[0][row, column] for row, column in np.argwhere(cells(masks[0]))} == {offset}
     with pytest.raises(InputError, match="a mask of 100x150 for a video of 150x100"):
         encode(clip, OPTIONS, RegionOfInterest(ConstantQ(), lambda index: masks[index].T))

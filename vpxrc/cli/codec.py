@@ -37,6 +37,15 @@ TradeOffs = Annotated[
 ]
 Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Crops of a batch.")]
 Crop = Annotated[int, typer.Option(metavar="N", min=32, help="Side of a crop.")]
+Published = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="TSV",
+        help="Published points, with the columns codec, dataset, bpp, psnr and ms_ssim.",
+    ),
+]
+Anchors = Annotated[str, typer.Option(metavar="A,B,...", help="Codecs of the published points.")]
+Dataset = Annotated[str, typer.Option(metavar="NAME", help="Pictures of the published points.")]
 Precision = Annotated[
     Literal["float32", "bfloat16"],
     typer.Option(
@@ -377,19 +386,9 @@ def table(
         str,
         typer.Option(metavar="A,B,...", help="Codecs that are not learned; empty for none."),
     ] = "jpeg,jpeg444,jpeg2000,webp,avif,jxl,hevc",
-    published: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="TSV",
-            help="Published points, with the columns codec, dataset, bpp, psnr and ms_ssim.",
-        ),
-    ] = None,
-    anchors: Annotated[
-        str, typer.Option(metavar="A,B,...", help="Codecs of the published points.")
-    ] = "",
-    dataset: Annotated[
-        str, typer.Option(metavar="NAME", help="Pictures of the published points.")
-    ] = "kodak",
+    published: Published = None,
+    anchors: Anchors = "",
+    dataset: Dataset = "kodak",
     jobs: Jobs = CORES,
     ray: Ray = None,
     as_json: Json = False,
@@ -443,11 +442,8 @@ def table(
     write_curves(means, learned, out / "rd.png")
     if as_json:
         found = {"curves": means, "bd_rates": differences}
-        print(
-            json.dumps(
-                {name: json.loads(one.to_json(orient="records")) for name, one in found.items()}
-            )
-        )
+        records = {name: json.loads(one.to_json(orient="records")) for name, one in found.items()}
+        print(json.dumps(records))
         return
     print(means.to_string(index=False, float_format="%.4g"))
     if len(differences):
