@@ -38,7 +38,7 @@ OTHERS = ("random", "best-constant-q", "libvpx-vbr")
 def train(name: str, seed: str, steps: int, out: Path) -> dict[str, Any]:
     """Run an example, and return the facts of its run: steps, processor time and returns."""
     place = out / f"{name}-{seed}"
-    command = [sys.executable, EXAMPLES / f"{name}.py", "--seed", seed, *RECIPES[name][1]]
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), "--seed", seed, *RECIPES[name][1]]
     command += ["--total-steps", str(steps), "--curve", f"{place}.csv", "--out", f"{place}.json"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
