@@ -9,6 +9,7 @@ from vpxrc.reports.style import COLOURS
 from vpxrc.storage import atomic_write
 
 MARKERS = "os^D"  # one for each round of the colours
+_LETTERS = 100  # about as many letters are as wide as the picture; a line of the legend takes six more
 
 
 def write_curves(table: pd.DataFrame, learned: list[str], path: Path) -> None:
@@ -41,6 +42,7 @@ def write_curves(table: pd.DataFrame, learned: list[str], path: Path) -> None:
     panel.set_xlabel("bits per pixel")
     panel.set_ylabel("PSNR (dB), mean over the pictures")
     panel.grid(alpha=0.3)
-    figure.legend(loc="outside upper center", ncols=min(4, len(names)))
+    columns = max(1, min(4, _LETTERS // (max(map(len, names)) + 6)))
+    figure.legend(loc="outside upper center", ncols=columns, fontsize="small")
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
