@@ -108,12 +108,13 @@ def mend_links(markdown: str, page: str, site: Sequence[str]) -> str:
             if found := places.get(candidate):
                 link = os.path.relpath(found, posixpath.dirname(page) or ".")
                 # The README's sections are not those of the site's first page.
-                return f"[{text}]({link}{f'#{anchor}' if anchor and candidate == path else ''})"
+                end = f"#{anchor}" if anchor and candidate == path else ""
+                return f"{match['image']}[{text}]({link}{end})"
         plain = text.strip("`")
         return f"`{path}`" if path.endswith(plain) else f"{text} (`{path}`)"
 
     pieces = re.split(r"(^```.*?^```$|^(?: {4}[^\n]*\n)+)", markdown, flags=re.M | re.S)
-    link = r"(?<!!)\[(?P<text>[^\[\]]+)\]\((?P<target>[^()\s]+)\)"
+    link = r"(?P<image>!?)\[(?P<text>[^\[\]]+)\]\((?P<target>[^()\s]+)\)"
     pieces[::2] = [re.sub(link, mended, piece) for piece in pieces[::2]]
     return "".join(pieces)
 
