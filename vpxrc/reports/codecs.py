@@ -9,7 +9,7 @@ from vpxrc.reports.style import COLOURS
 from vpxrc.storage import atomic_write
 
 MARKERS = "os^D"  # one for each round of the colours
-_LETTERS = 100  # about as many letters are as wide as the picture; a line of the legend takes six more
+_LETTERS = 100  # about as many are as wide as the picture; a name of the legend takes six more
 
 
 def write_curves(table: pd.DataFrame, learned: list[str], path: Path) -> None:
