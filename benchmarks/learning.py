@@ -4,7 +4,7 @@
 
 Each training is an example of ``examples/`` in a process of its own, on one core. It is stopped by
 its number of steps, and ``cpu_minutes`` says what it took, with its start and its test. What is in
-``summary.json`` already is not trained again, so the command goes on where it was stopped.
+``runs.json`` already is not trained again, so the command goes on where it was stopped.
 ``best-constant-q`` knows the best of 31 constants for every clip and target; the goal is to beat
 its mean return. Libraries that are not installed are left out, with a line that says so.
 """
@@ -93,7 +93,7 @@ def write(facts: dict[str, Any], best: float, others: list[Score], out: Path) ->
         others: Scores on the test split to compare with.
         out: The folder.
     """
-    (out / "summary.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (out / "runs.json").write_text(json.dumps(facts, indent=1) + "\n")
     scores = list(others)
     for name in RECIPES:
         runs = [run for run in facts if run.rpartition("-")[0] == name]
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results/learning"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    summary = args.out / "summary.json"
+    summary = args.out / "runs.json"
     facts: dict[str, Any] = json.loads(summary.read_text()) if summary.exists() else {}
     best = score_policy(SMALL, "best-constant-q", split="train").value.mean
     assert best is not None

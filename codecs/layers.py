@@ -61,8 +61,9 @@ class _Normalise(torch.autograd.Function):
         by_x = functional.conv2d(by_norm, gamma.t()[:, :, None, None])
         by_x.mul_(x).mul_(2).addcmul_(grads[0], factor)
         flat = by_norm.flatten(2)
-        by_gamma = torch.bmm(flat, x.square().flatten(2).transpose(1, 2)).float().sum(0)
-        return by_x, by_gamma, flat.float().sum((0, 2)), None
+        wide = torch.promote_types(x.dtype, torch.float32)  # of the weights
+        by_gamma = torch.bmm(flat, x.square().flatten(2).transpose(1, 2)).to(wide).sum(0)
+        return by_x, by_gamma, flat.to(wide).sum((0, 2)), None
 
 
 class GDN(nn.Module):

@@ -551,10 +551,12 @@ def test_command_train_and_zoo(photos, tmp_path, monkeypatch):
     assert json.loads(result.stdout)["steps"] == 2
     assert load_codec(out).spec == "factorized/small"
     # All of them together take long: the networks of every width are built in test_codecs.py.
-    monkeypatch.setattr(papers, "PAPERS", {"octave": papers.PAPERS["octave"]})
+    few = {name: papers.PAPERS[name] for name in ("octave", "gained")}  # one of them is shipped
+    monkeypatch.setattr(papers, "PAPERS", few)
     listed = json.loads(run("codec", "zoo", "--json").stdout)
     assert [row["codec"] for row in listed["codecs"]] == [
-        f"octave/{width}" for width in ("small", "medium", "low", "high")
+        *(f"octave/{width}" for width in ("small", "medium", "low", "high")),
+        *(f"gained/{width}" for width in ("small", "medium")),
     ]
 
 

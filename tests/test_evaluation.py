@@ -22,6 +22,7 @@ from vpxrc.datasets import load_clips
 from vpxrc.errors import EncoderError, InputError, OutputError, PolicyError
 from vpxrc.evaluation import study as evaluation
 from vpxrc.media.decoding import decode_vp9
+from vpxrc.media.masks import RegionSpec
 from vpxrc.quality import measure
 from vpxrc.reports import write_html, write_pictures
 
@@ -262,9 +263,11 @@ def wait_for_encodes(process, out, count):
 def test_what_changes_a_result_is_in_its_key():
     """What code and files it depends on is in test_provenance.py."""
 
-    def key(spec=AGENT, metrics=("psnr",), content="a", **options):
+    def key(spec=AGENT, metrics=("psnr",), content="a", region=None, weight=None, **options):
         code = evaluation.causes(spec, metrics=metrics)
-        return evaluation._key(code, content, EncoderOptions(**options))
+        roi = None if region is None else RegionSpec.parse([region])
+        measured = evaluation._Measured(tuple(metrics), roi, weight)
+        return evaluation._key(code, content, EncoderOptions(**options), measured)
 
     assert key() == key()
     different = {
@@ -277,8 +280,11 @@ def test_what_changes_a_result_is_in_its_key():
         key("constant-q:100"),
         key("constant-q:101"),
         key(metrics=["psnr", "ssim"]),
+        key(region="box:0,0,16,16"),
+        key(region="box:0,0,16,32"),
+        key(region="box:0,0,16,16", weight=4.0),
     }
-    assert len(different) == 9
+    assert len(different) == 12
 
 
 @pytest.fixture
