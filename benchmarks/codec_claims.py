@@ -160,10 +160,7 @@ def compare(claim: Claim, rows: Rows, weights: Sequence[float], seeds: Sequence[
     """Return the figures of a claim."""
     setting = f"B={claim.bits}" if claim.bits else ""
     if claim.bits:
-        from vpxrc.codecs.papers.multirate import trade_offs
-
-        quality = torch.tensor(quality_of_bits(claim.bits))
-        weighted = [(0.0, float(trade_offs(quality)))]
+        weighted = [(0.0, MultiRate.trade_off(quality_of_bits(claim.bits)))]
     else:
         weighted = [(weight, weight) for weight in weights]
 

@@ -7,11 +7,11 @@ gives each coefficient the scale of a Laplace distribution.
 
 import math
 from collections.abc import Iterable
-from functools import cache
 
 import torch
 from torch import Tensor, nn
 
+from vpxrc.codecs.blocks import BLOCK, colours, dct
 from vpxrc.codecs.coder import Decoder, Encoder, Indexed
 from vpxrc.codecs.frequencies import (
     Table,
@@ -22,29 +22,12 @@ from vpxrc.codecs.frequencies import (
     scale_tables,
 )
 
-BLOCK = 16
 # Class of a block: how many of these its sum of magnitudes reaches. Class 0 has no coefficients.
 THRESHOLDS = (1, 4, 10, 28, 81, 241, 721)
 CLASSES = len(THRESHOLDS) + 1
 MIN_STEP, STEPS_PER_OCTAVE = 1.0, 8  # of the quantiser
 DEAD_ZONE = 0.2  # a coefficient is rounded up from 1/2 + 0.2 of a step: small ones cost too much
 _FINER = 3.0  # the Laplace tables' scales are those of the Gaussian ones divided by it
-
-
-@cache
-def _colours() -> Tensor:
-    """Return the orthonormal matrix from R, G, B to brightness and two differences."""
-    rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
-    return rows / rows.square().sum(1, keepdim=True).sqrt()
-
-
-@cache
-def _dct() -> Tensor:
-    """Return the orthonormal DCT-II matrix ``[16, 16]``."""
-    k = torch.arange(BLOCK, dtype=torch.float64)
-    matrix = (math.pi / BLOCK * (k + 0.5) * k[:, None]).cos() * math.sqrt(2 / BLOCK)
-    matrix[0] /= math.sqrt(2)
-    return matrix
 
 
 def step_of(index: int) -> float:
@@ -77,17 +60,17 @@ def _fine_laplace(u: float) -> float:
 
 def coefficients(residual: Tensor) -> Tensor:
     """Return ``[h, w, 3, 16, 16]`` of a residual ``[3, 16 h, 16 w]``, float64."""
-    planes = torch.einsum("pc,chw->phw", _colours(), residual.double())
+    planes = torch.einsum("pc,chw->phw", colours(), residual.double())
     height, width = residual.shape[1:]
     cut = planes.reshape(3, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
     blocks = cut.permute(1, 3, 0, 2, 4)
-    return _dct() @ blocks @ _dct().T
+    return dct() @ blocks @ dct().T
 
 
 def residual_of(blocks: Tensor) -> Tensor:
     """Return the residual ``[3, 16 h, 16 w]`` of coefficients; the inverse of the above."""
-    planes = (_dct().T @ blocks @ _dct()).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
-    return torch.einsum("pc,phw->chw", _colours(), planes)
+    planes = (dct().T @ blocks @ dct()).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+    return torch.einsum("pc,phw->chw", colours(), planes)
 
 
 def quantize(blocks: Tensor, step: float) -> Tensor:

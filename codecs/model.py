@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -124,11 +124,24 @@ class Model(nn.Module, ABC):
 
 
 class VariableModel(Model):
-    """Networks of which one set of weights has all qualities."""
+    """Networks of which one set of weights has all qualities.
 
-    @abstractmethod
-    def trade_off(self, quality: float) -> float:
+    Attributes:
+        lambdas: lambda of the objective at the qualities 0 and 1.
+    """
+
+    lambdas: ClassVar[tuple[float, float]]
+
+    @classmethod
+    def trade_offs(cls, quality: Tensor) -> Tensor:
+        """Return lambda of the objective at qualities 0..1."""
+        low, high = cls.lambdas
+        return low * (high / low) ** quality
+
+    @classmethod
+    def trade_off(cls, quality: float) -> float:
         """Return lambda of the objective at a quality 0..1."""
+        return float(cls.trade_offs(torch.tensor(quality)))
 
 
 def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
 """Analysis and synthesis transforms: picture to latent and back."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from vpxrc.codecs.blocks import BLOCK, colours, dct
 from vpxrc.codecs.layers import (
     GDN,
     Attention,
@@ -20,7 +20,6 @@ from vpxrc.codecs.layers import (
     residual_block,
 )
 
-BLOCK = 16  # side of the linear transform's blocks
 UNIT = 0.5  # of its values: about the best step of a quantiser at the lowest quality
 MIDDLE = 0.5  # of a picture's values
 
@@ -134,11 +133,6 @@ def block_dct(m: int) -> Tensor:
         ``[m, 3, 16, 16]``, orthonormal rows. The colours are brightness and two differences, whose
         frequencies count twice.
     """
-    colours = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]])
-    colours /= colours.square().sum(1, keepdim=True).sqrt()
-    k = torch.arange(BLOCK, dtype=torch.float64)
-    waves = (math.pi / BLOCK * (k + 0.5) * k[:, None]).cos() * math.sqrt(2 / BLOCK)
-    waves[0] /= math.sqrt(2)
     order = sorted(
         (float((u + v) * (2 if colour else 1)), colour, u, v)
         for colour in range(3)
@@ -146,7 +140,7 @@ def block_dct(m: int) -> Tensor:
         for v in range(BLOCK)
     )
     rows = [
-        colours[colour][:, None, None] * waves[u][:, None] * waves[v]
+        torch.einsum("c,h,w->chw", colours()[colour], dct()[u], dct()[v])
         for _, colour, u, v in order[:m]
     ]
     return torch.stack(rows).float()

@@ -14,7 +14,19 @@ from vpxrc.errors import InputError
 from vpxrc.media.frames import ClipFormat, Video
 
 
-class Reward(Protocol):
+class _Bounded(Protocol):
+    """What every reward says of its values."""
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Lowest and highest value."""
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the same encode is always worth the same."""
+
+
+class Reward(_Bounded, Protocol):
     """A reward, as the environments use it; any such callable will do.
 
     An encode that fails has no reward: the environment raises.
@@ -24,34 +36,18 @@ class Reward(Protocol):
         deterministic: Whether the same encode is always worth the same.
     """
 
-    @property
-    def range(self) -> tuple[float, float]:
-        """Lowest and highest value."""
-
-    @property
-    def deterministic(self) -> bool:
-        """Whether the same encode is always worth the same."""
-
     def __call__(self, log: EncodeLog) -> float:
         """Return the worth of the finished encode."""
 
 
 @runtime_checkable
-class VideoReward(Protocol):
+class VideoReward(_Bounded, Protocol):
     """A reward that looks at the pictures: paid at the end, with the source at hand.
 
     Attributes:
         range: Lowest and highest value.
         deterministic: Whether the same encode is always worth the same.
     """
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """Lowest and highest value."""
-
-    @property
-    def deterministic(self) -> bool:
-        """Whether the same encode is always worth the same."""
 
     def of_video(self, log: EncodeLog, video: Video) -> float:
         """Return the worth of the finished encode.

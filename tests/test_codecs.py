@@ -29,7 +29,7 @@ from vpxrc.codecs.entropy import bits
 from vpxrc.codecs.model import from_pixels
 from vpxrc.codecs.papers import PAPERS, baselines, build, describe
 from vpxrc.codecs.papers.asymmetric import asymmetric
-from vpxrc.codecs.papers.gained import KNOTS, MAX_LAMBDA, MIN_LAMBDA, Gained, Gains
+from vpxrc.codecs.papers.gained import KNOTS, LAMBDAS, Gained, Gains
 from vpxrc.codecs.papers.gllmm import gllmm
 from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard
 from vpxrc.codecs.papers.multirate import MultiRate
@@ -209,7 +209,7 @@ def test_the_gained_codec_starts_from_a_dct():
 def test_gains_are_learned_at_some_qualities_and_interpolated_between_them():
     gains = Gains(3, 0.5)
     start = gains(torch.tensor([0.0, 0.2, 1.0]))[..., 0, 0]
-    ratio = MAX_LAMBDA / MIN_LAMBDA
+    ratio = LAMBDAS[1] / LAMBDAS[0]
     assert torch.allclose(start, torch.tensor([1.0, ratio**0.1, ratio**0.5])[:, None].repeat(1, 3))
     gains.logs.copy_(torch.randn(KNOTS, 3))
     for place in (0, 2, KNOTS - 2):

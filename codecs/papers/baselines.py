@@ -10,7 +10,6 @@ from vpxrc.codecs.transforms import (
     analysis,
     hyper_analysis,
     hyper_synthesis,
-    light_hyper_synthesis,
     residual_analysis,
     residual_hyper_analysis,
     residual_hyper_synthesis,
@@ -24,37 +23,20 @@ def factorized(n: int, m: int) -> TransformModel:
     return TransformModel(analysis(n, m), synthesis(n, m), FactorizedLatent(m), multiple=16)
 
 
-def hyperprior(n: int, m: int, context: Context | None, network: nn.Module) -> Hyperprior:
-    """Return a latent of m channels with means and scales, and side information of n channels."""
-    return Hyperprior(
+def _hyperprior(n: int, m: int, context: Context | None, network: nn.Module) -> TransformModel:
+    latent = Hyperprior(
         hyper_analysis(n, m),
         hyper_synthesis(n, m),
         z_channels=n,
         y_channels=m,
         latent=ConditionalLatent(Gaussian(), context, network),
     )
+    return TransformModel(analysis(n, m), synthesis(n, m), latent)
 
 
 def mean_scale(n: int, m: int) -> TransformModel:
     """Return a codec with means and scales from side information (Minnen et al., NeurIPS 2018)."""
-    latent = hyperprior(n, m, None, nn.Identity())
-    return TransformModel(analysis(n, m), synthesis(n, m), latent)
-
-
-def light_hyperprior(n: int, m: int) -> Hyperprior:
-    """Return :func:`hyperprior` whose layers have n channels, for a latent of many channels."""
-    return Hyperprior(
-        hyper_analysis(n, m),
-        light_hyper_synthesis(n, m),
-        z_channels=n,
-        y_channels=m,
-        latent=ConditionalLatent(Gaussian(), None, nn.Identity()),
-    )
-
-
-def checkerboard_hyperprior(n: int, m: int) -> Hyperprior:
-    """Return :func:`hyperprior` with a context in two passes (He et al., CVPR 2021)."""
-    return hyperprior(n, m, Checkerboard(m), _parameters(m))
+    return _hyperprior(n, m, None, nn.Identity())
 
 
 def _parameters(m: int) -> nn.Sequential:
@@ -64,13 +46,12 @@ def _parameters(m: int) -> nn.Sequential:
 
 def checkerboard(n: int, m: int) -> TransformModel:
     """Return :func:`mean_scale` with a context in two passes (He et al., CVPR 2021)."""
-    return TransformModel(analysis(n, m), synthesis(n, m), checkerboard_hyperprior(n, m))
+    return _hyperprior(n, m, Checkerboard(m), _parameters(m))
 
 
 def raster(n: int, m: int) -> TransformModel:
     """Return :func:`mean_scale` with a context row by row (Minnen et al., NeurIPS 2018)."""
-    latent = hyperprior(n, m, Raster(m), _parameters(m))
-    return TransformModel(analysis(n, m), synthesis(n, m), latent)
+    return _hyperprior(n, m, Raster(m), _parameters(m))
 
 
 def mixture(n: int) -> TransformModel:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vpxrc.codecs.latents import Hyperprior
+from vpxrc.codecs.entropy import Gaussian
+from vpxrc.codecs.latents import ConditionalLatent, Hyperprior
 from vpxrc.codecs.model import (
     Moment,
     Output,
@@ -24,16 +25,15 @@ from vpxrc.codecs.model import (
     synthesize,
     to_pixels,
 )
-from vpxrc.codecs.papers.baselines import light_hyperprior
-from vpxrc.codecs.transforms import patch_analysis, patch_synthesis
+from vpxrc.codecs.transforms import (
+    hyper_analysis,
+    light_hyper_synthesis,
+    patch_analysis,
+    patch_synthesis,
+)
 
-MIN_LAMBDA, MAX_LAMBDA = 0.0016, 0.12  # of the objective at the qualities 0 and 1
+LAMBDAS = 0.0016, 0.12  # of the objective at the qualities 0 and 1
 KNOTS = 6  # qualities whose gains are learned
-
-
-def _trade_off(quality: Tensor) -> Tensor:
-    """Return lambda at qualities 0..1."""
-    return MIN_LAMBDA * (MAX_LAMBDA / MIN_LAMBDA) ** quality
 
 
 class Gains(nn.Module):
@@ -47,7 +47,7 @@ class Gains(nn.Module):
 
     def __init__(self, channels: int, exponent: float) -> None:
         super().__init__()
-        span = math.log(MAX_LAMBDA / MIN_LAMBDA)
+        span = math.log(LAMBDAS[1] / LAMBDAS[0])
         start = torch.linspace(0, exponent * span, KNOTS)
         self.logs = nn.Parameter(start[:, None].repeat(1, channels))
 
@@ -70,12 +70,20 @@ class Gained(VariableModel):
     """
 
     multiple = 64
+    lambdas = LAMBDAS
 
     def __init__(self, n: int, wide: int, m: int) -> None:
         super().__init__()
         self.analysis = patch_analysis(n, wide, m)
         self.synthesis = patch_synthesis(n, wide, m)
-        self.latent: Hyperprior = light_hyperprior(n, m)
+        # Layers of n channels: those of the baseline grow with m, which is large here.
+        self.latent = Hyperprior(
+            hyper_analysis(n, m),
+            light_hyper_synthesis(n, m),
+            z_channels=n,
+            y_channels=m,
+            latent=ConditionalLatent(Gaussian(), None, nn.Identity()),
+        )
         self.gain, self.inverse_gain = Gains(m, 0.5), Gains(m, -0.5)
 
     def forward(self, x: Tensor, quality: Tensor) -> Output:
@@ -95,15 +103,11 @@ class Gained(VariableModel):
         high qualities would be learned at the expense of the low ones.
         """
         quality = torch.rand(len(x), device=x.device)
-        output, weight = self(x, quality), _trade_off(quality)
+        output, weight = self(x, quality), self.trade_offs(quality)
         error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output.bits, x)
-        middle = math.sqrt(MIN_LAMBDA * MAX_LAMBDA)
+        middle = math.sqrt(LAMBDAS[0] * LAMBDAS[1])
         loss = ((weight * error + bpp) * (middle / weight).sqrt()).mean()
         return loss, figures(loss, error, bpp)
-
-    def trade_off(self, quality: float) -> float:
-        """Return lambda of the objective at a quality 0..1."""
-        return float(_trade_off(torch.tensor(quality)))
 
     def coder(self) -> "GainedCoder":
         """Return a coder with the weights as they are now."""

@@ -52,7 +52,6 @@ from vpxrc.codecs.quantizers import stochastic_round
 from vpxrc.errors import InputError
 
 MIN_BITS, MAX_BITS = 2.0, 8.0  # B at the qualities 0 and 1
-MIN_LAMBDA, MAX_LAMBDA = 0.0018, 0.18  # of the objective there
 PAPER_BITS = (2.0, 4.0, 8.0)
 BASES = (1.0, 0.6, 0.3)  # qualities of the base that are tried, as shares of the one asked for
 
@@ -65,11 +64,6 @@ _FAR = 40.0  # a logit beyond which nothing is left
 def _steps(quality: Tensor) -> Tensor:
     """Return the largest level of the latents, ``2^(B - 1) - 1``."""
     return torch.exp2(MIN_BITS - 1 + (MAX_BITS - MIN_BITS) * quality) - 1
-
-
-def trade_offs(quality: Tensor) -> Tensor:
-    """Return lambda of the objective at qualities 0..1."""
-    return MIN_LAMBDA * (MAX_LAMBDA / MIN_LAMBDA) ** quality
 
 
 def quality_of_bits(count: float) -> float:
@@ -139,6 +133,7 @@ class MultiRate(VariableModel):
     """
 
     multiple = 32
+    lambdas = 0.0018, 0.18
 
     def __init__(
         self,
@@ -197,7 +192,7 @@ class MultiRate(VariableModel):
                 quality = torch.full_like(quality, self.only)
             output = self(x, quality)
             error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output.bits, x)
-            loss = (trade_offs(quality) * error + bpp).mean()
+            loss = (self.trade_offs(quality) * error + bpp).mean()
         else:
             drawn = torch.randint(len(PAPER_BITS), (len(x),))
             levels = torch.tensor(PAPER_BITS)[drawn].to(x.device)
@@ -205,10 +200,6 @@ class MultiRate(VariableModel):
             error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output.bits, x)
             loss = (error / 255**2 + 1 - ms_ssim(output.x_hat, x) + bpp).mean()
         return loss, figures(loss, error, bpp)
-
-    def trade_off(self, quality: float) -> float:
-        """Return lambda of the objective at a quality 0..1."""
-        return float(trade_offs(torch.tensor(quality)))
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Take the statistics of the residuals at several qualities."""

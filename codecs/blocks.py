@@ -1,0 +1,25 @@
+"""The orthonormal transforms of blocks: from colours to brightness, and the DCT."""
+
+import math
+from functools import cache
+
+import torch
+from torch import Tensor
+
+BLOCK = 16  # side of a block in pixels
+
+
+@cache
+def colours() -> Tensor:
+    """Return the orthonormal matrix from R, G, B to brightness and two differences, float64."""
+    rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
+    return rows / rows.square().sum(1, keepdim=True).sqrt()
+
+
+@cache
+def dct() -> Tensor:
+    """Return the orthonormal DCT-II matrix ``[16, 16]``, float64."""
+    k = torch.arange(BLOCK, dtype=torch.float64)
+    matrix = (math.pi / BLOCK * (k + 0.5) * k[:, None]).cos() * math.sqrt(2 / BLOCK)
+    matrix[0] /= math.sqrt(2)
+    return matrix
