@@ -15,7 +15,7 @@ from vpxrc.codecs.layers import MaskedConv2d
 
 Cells = tuple[Tensor, Tensor]  # rows and columns, [n] each, int64
 # From a latent as `padded` returns it, in which what has not been coded yet may have any value, and
-# cells of a pass to features [2 M, n].
+# cells of a pass to features [F, n].
 Reader = Callable[[Tensor, Cells], Tensor]
 
 
@@ -25,15 +25,16 @@ class Context(nn.Module, ABC):
     Args:
         channels: Channels M of the latent.
         taps: ``[5, 5]``, the cells of the window that a cell may depend on.
+        features: Number of features F; None for ``2 M``.
     """
 
-    def __init__(self, channels: int, taps: Tensor) -> None:
+    def __init__(self, channels: int, taps: Tensor, features: int | None = None) -> None:
         super().__init__()
-        self.conv = MaskedConv2d(channels, 2 * channels, taps)
+        self.conv = MaskedConv2d(channels, features or 2 * channels, taps)
 
     @abstractmethod
     def forward(self, y: Tensor) -> Tensor:
-        """Return features ``[B, 2 M, h, w]`` of a whole latent ``[B, M, h, w]``, for training."""
+        """Return features ``[B, F, h, w]`` of a whole latent ``[B, M, h, w]``, for training."""
 
     @abstractmethod
     def passes(self, height: int, width: int) -> list[Cells]:
@@ -74,9 +75,9 @@ class Checkerboard(Context):
     The first cells, the *anchors*, are those whose row and column have an odd sum.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, features: int | None = None) -> None:
         rows, columns = all_cells(5, 5)
-        super().__init__(channels, ((rows + columns) % 2).view(5, 5))
+        super().__init__(channels, ((rows + columns) % 2).view(5, 5), features)
 
     def forward(self, y: Tensor) -> Tensor:
         """Return the features; those of anchors are zeros, without the bias."""

@@ -14,8 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from vpxrc.codecs.layers import Correction
 
 WEIGHT_STEP = 2.0**-14
 MAX_WEIGHT = 8.0 - WEIGHT_STEP
@@ -78,12 +81,15 @@ class ExactPointwise:
 
     Attributes:
         layers: Weights and bias of a convolution, or the slope of a LeakyReLU.
+        added: The inputs that are added to the outputs, as many as these; None for none.
     """
 
     layers: Sequence[tuple[Tensor, Tensor | None] | float]
+    added: Tensor | None = None
 
     def __call__(self, features: Tensor) -> Tensor:
         """Return ``[outputs, n]`` of features ``[inputs, n]`` on the grid, float64."""
+        shortcut = None if self.added is None else features[self.added]
         for layer in self.layers:
             if isinstance(layer, float):
                 features = snap(functional.leaky_relu(features, layer))
@@ -91,31 +97,38 @@ class ExactPointwise:
                 weight, bias = layer
                 features = weight @ features
                 features = snap(features if bias is None else features.add_(bias[:, None]))
-        return features
+        return features if shortcut is None else snap(features + shortcut)
 
     def only(self, outputs: Tensor) -> "ExactPointwise":
         """Return the network with some of its outputs; the last layer is a convolution."""
         *layers, last = self.layers
         assert not isinstance(last, float)
         weight, bias = last
-        return ExactPointwise([*layers, (weight[outputs], None if bias is None else bias[outputs])])
+        return ExactPointwise(
+            [*layers, (weight[outputs], None if bias is None else bias[outputs])],
+            None if self.added is None else self.added[outputs],
+        )
 
 
 def exact_pointwise(network: nn.Module) -> ExactPointwise:
     """Return a network that computes exactly what each cell gets.
 
     Args:
-        network: A sequence of 1x1 convolutions and LeakyReLU, or an identity.
+        network: A sequence of 1x1 convolutions and LeakyReLU, a :class:`Correction` with such a
+            one, or an identity.
 
     Raises:
         ValueError: Another layer is among them.
     """
     layers: list[tuple[Tensor, Tensor | None] | float] = []
-    for module in exact(network).modules():
+    correction = isinstance(network, Correction)
+    for module in exact(network.network if correction else network).modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
             layers.append((module.weight[:, :, 0, 0], module.bias))
         elif isinstance(module, nn.LeakyReLU):
             layers.append(module.negative_slope)
         elif not isinstance(module, nn.Sequential | nn.Identity):
             raise ValueError(f"{type(module).__name__} does not look at one cell at a time")
-    return ExactPointwise(layers)
+    if not isinstance(network, Correction):
+        return ExactPointwise(layers)
+    return ExactPointwise(layers, torch.arange(network.inputs - network.outputs, network.inputs))

@@ -139,6 +139,35 @@ class Sum(nn.Module):
         return result
 
 
+class Correction(nn.Module):
+    """``network(x) + tail(x)``, where the tail are the last channels of x.
+
+    So a prediction that is among the inputs is corrected by what else is known.
+
+    Args:
+        network: 1x1 convolutions and LeakyReLU, a convolution last.
+        inputs: Channels of x.
+        outputs: Channels of the result.
+    """
+
+    def __init__(self, network: nn.Sequential, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.network, self.inputs, self.outputs = network, inputs, outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``[B, outputs, h, w]``."""
+        result: Tensor = self.network(x) + x[:, -self.outputs :]
+        return result
+
+
+def silent(layer: nn.Conv2d) -> nn.Conv2d:
+    """Return a convolution whose weights are zeros at the start."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
 def residual_block(channels: int) -> nn.Module:
     """Return two 3x3 convolutions around which the input is added."""
     return Residual(

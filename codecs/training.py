@@ -65,6 +65,7 @@ class TrainingConfig:
     precision: str = "float32"
 
 
+_TRANSFORMS = "analysis.", "synthesis."
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -215,15 +216,15 @@ def _model(config: TrainingConfig, start: Path | None) -> Model:
             raise InputError(f"to train {config.part} alone, a checkpoint has the other weights")
         return model
     other, settings = read_checkpoint(start)
-    if not config.part:
-        if settings["codec"] != config.codec:
-            raise InputError(f"{start} is {settings['codec']}, and not {config.codec}")
+    if not config.part and settings["codec"] == config.codec:
         return other
+    # What the transforms have learned is the point of a start; the rest may begin at random.
+    needed = _TRANSFORMS if not config.part else ("",)
     own, known = model.state_dict(), other.state_dict()
     for name, values in own.items():
         if name in known and known[name].shape == values.shape:
             values.copy_(known[name])
-        elif name not in part:
+        elif name.startswith(needed) and not (config.part and name in part):
             raise InputError(f"{start} does not have the weights {name} of {config.codec}")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in part)
@@ -378,8 +379,9 @@ def train(
         pictures: The files to take crops from.
         out: The checkpoint, a safetensors file; the curve is written beside it as JSON.
         config: How the codec is trained.
-        start: A checkpoint to start from: of the same codec, or of one that has all weights which
-            are not trained.
+        start: A checkpoint to start from: of the same codec, or of one with the same transforms,
+            or, where a part is trained, of one that has all other weights. Weights that it does
+            not have are random.
         until: Step to stop at before the last one, with a checkpoint of the weights so far; the
             state is kept, and the same call without it goes on. At a step that the state has
             passed, the checkpoint is that of the state.

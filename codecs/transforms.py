@@ -18,6 +18,7 @@ from vpxrc.codecs.layers import (
     igdn,
     leaky,
     residual_block,
+    silent,
 )
 
 UNIT = 0.5  # of its values: about the best step of a quantiser at the lowest quality
@@ -103,7 +104,7 @@ def patch_analysis(n: int, wide: int, m: int) -> nn.Module:
     network = nn.Sequential(
         *(nn.PixelUnshuffle(4), conv(48, n, 3, 1), _linear_block(n)),
         *(conv(n, wide, 3), _linear_block(wide), _linear_block(wide)),
-        _silent(conv(wide, m, 3)),
+        silent(conv(wide, m, 3)),
     )
     linear = nn.Conv2d(3, m, BLOCK, BLOCK)
     with torch.no_grad():
@@ -117,7 +118,7 @@ def patch_synthesis(n: int, wide: int, m: int) -> nn.Module:
     network = nn.Sequential(
         *(conv(m, 4 * wide, 3, 1), nn.PixelShuffle(2), _linear_block(wide), _linear_block(wide)),
         *(conv(wide, 4 * n, 3, 1), nn.PixelShuffle(2), _linear_block(n)),
-        *(_silent(conv(n, 48, 3, 1)), nn.PixelShuffle(4)),
+        *(silent(conv(n, 48, 3, 1)), nn.PixelShuffle(4)),
     )
     linear = nn.ConvTranspose2d(m, 3, BLOCK, BLOCK)
     with torch.no_grad():
@@ -144,14 +145,6 @@ def block_dct(m: int) -> Tensor:
         for _, colour, u, v in order[:m]
     ]
     return torch.stack(rows).float()
-
-
-def _silent(layer: nn.Conv2d) -> nn.Conv2d:
-    """Return a convolution whose weights are zeros at the start."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
 
 
 def _linear_block(channels: int) -> nn.Module:

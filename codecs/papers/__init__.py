@@ -102,6 +102,13 @@ PAPERS: Mapping[str, Paper] = {
             "medium": partial(Gained, 96, 160, 384),
         },
     ),
+    "gained-checkerboard": Paper(
+        "the same, context in two passes",
+        {
+            "small": partial(Gained, 64, 96, 320, context=True),
+            "medium": partial(Gained, 96, 160, 384, context=True),
+        },
+    ),
     "multirate": Paper("one model for all rates, octave residual blocks", _multirate(True)),
     "multirate-distortion": Paper(
         "the same, trained with the paper's objective, which has no term of rate",

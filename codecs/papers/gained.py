@@ -12,8 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vpxrc.codecs.contexts import Checkerboard
 from vpxrc.codecs.entropy import Gaussian
-from vpxrc.codecs.latents import ConditionalLatent, Hyperprior
+from vpxrc.codecs.latents import ConditionalLatent, Hyperprior, pointwise
+from vpxrc.codecs.layers import Correction, silent
 from vpxrc.codecs.model import (
     Moment,
     Output,
@@ -32,7 +34,7 @@ from vpxrc.codecs.transforms import (
     patch_synthesis,
 )
 
-LAMBDAS = 0.0016, 0.12  # of the objective at the qualities 0 and 1
+LAMBDAS = 0.0008, 0.12  # of the objective at the qualities 0 and 1
 KNOTS = 6  # qualities whose gains are learned
 
 
@@ -67,12 +69,13 @@ class Gained(VariableModel):
         n: Channels of the transforms at 1/4 of the picture's size, and of the side information.
         wide: Channels at 1/8.
         m: Channels of the latent.
+        context: Whether the latent is coded in two passes, the second of which sees the first.
     """
 
     multiple = 64
     lambdas = LAMBDAS
 
-    def __init__(self, n: int, wide: int, m: int) -> None:
+    def __init__(self, n: int, wide: int, m: int, context: bool = False) -> None:
         super().__init__()
         self.analysis = patch_analysis(n, wide, m)
         self.synthesis = patch_synthesis(n, wide, m)
@@ -82,7 +85,7 @@ class Gained(VariableModel):
             light_hyper_synthesis(n, m),
             z_channels=n,
             y_channels=m,
-            latent=ConditionalLatent(Gaussian(), None, nn.Identity()),
+            latent=_checkerboard(2 * n, 3 * n, m) if context else _independent(),
         )
         self.gain, self.inverse_gain = Gains(m, 0.5), Gains(m, -0.5)
 
@@ -112,6 +115,27 @@ class Gained(VariableModel):
     def coder(self) -> "GainedCoder":
         """Return a coder with the weights as they are now."""
         return GainedCoder(self)
+
+
+def _independent() -> ConditionalLatent:
+    return ConditionalLatent(Gaussian(), None, nn.Identity())
+
+
+def _checkerboard(features: int, hidden: int, m: int) -> ConditionalLatent:
+    """Return a latent in two passes; its network corrects what the side information predicts.
+
+    The network starts with zeros. So a training can start from the codec without context.
+
+    Args:
+        features: What the context tells.
+        hidden: Channels of the network inside.
+        m: Channels of the latent.
+    """
+    network = pointwise(features + 2 * m, (hidden, hidden), 2 * m)
+    silent(network[-1])
+    return ConditionalLatent(
+        Gaussian(), Checkerboard(m, features), Correction(network, features + 2 * m, 2 * m)
+    )
 
 
 class GainedCoder:
