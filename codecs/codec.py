@@ -80,7 +80,7 @@ class Codec:
         steps = self._quality_steps(quality)
         pixels = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
         padded = replicate(pixels, self.model.multiple)
-        streams, decoded = self._coder.encode(padded, steps / QUALITY_STEPS)
+        streams, decoded = self._coder.encode(padded, steps / QUALITY_STEPS, (height, width))
         short = self.identity[:IDENTITY_BYTES]
         data = pack(CodedPicture(short, width, height, steps, streams))
         return Compressed(data, _cropped(decoded, height, width))

@@ -3,6 +3,7 @@
 This is the only module that knows the library ``constriction``.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpxrc.codecs.frequencies import Table
+from vpxrc.codecs.frequencies import TOTAL, Table
 from vpxrc.errors import EncoderError, InputError
 
 _stream = constriction.stream
@@ -45,6 +46,26 @@ class Indexed:
         for places, table in zip(torch.split(order, counts), self.tables, strict=True):
             if len(places):
                 yield places, table
+
+
+def information(symbols: Tensor, tables: Tables) -> Tensor:
+    """Return the bits ``[n]`` that symbols take, float64.
+
+    Args:
+        symbols: ``[n]``, int64.
+        tables: Their distributions.
+    """
+    found = torch.empty(len(symbols), dtype=torch.float64)
+    for places, table in tables.groups():
+        values = symbols[places] - table.lowest
+        inside = (values >= 0) & (values < table.count)
+        coded = torch.where(inside, values, table.count)
+        rows = table.frequencies.double().expand(len(places), -1)
+        found[places] = -(rows.gather(1, coded[:, None])[:, 0] / TOTAL).log2()
+        far = torch.where(values < 0, -2 * values, 2 * (values - table.count) + 1)[~inside]
+        escape = math.log2(_MAX_BITS + 1) + far.double().log2().floor()
+        found[places[~inside]] += escape
+    return found
 
 
 def by_channel(tables: Sequence[Table], cells: int) -> Indexed:

@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from vpxrc.codecs.channel_mask import ChannelMask
-from vpxrc.codecs.coder import Decoder, Encoder, Tables, by_channel
+from vpxrc.codecs.coder import Decoder, Encoder, Tables, by_channel, information
 from vpxrc.codecs.contexts import Cells, Context, all_cells, padded
 from vpxrc.codecs.entropy import FactorizedPrior, Family, bits
 from vpxrc.codecs.exact import ExactPointwise, exact, exact_pointwise, snap
 from vpxrc.codecs.layers import conv, leaky
-from vpxrc.codecs.quantizers import add_noise, straight_through
+from vpxrc.codecs.quantizers import Distortion, add_noise, straight_through
 from vpxrc.errors import InputError
 
+MOVES = 0, -1, 1  # of a value in rate-distortion optimised quantisation
 _CELLS = 1 << 12  # cells whose distributions are predicted at once
 
 Bits = dict[str, Tensor]  # by stream, [B] each
@@ -206,12 +207,16 @@ class ConditionalCoder:
         self._first = None if first is None else (latent.first_family, exact_pointwise(first))
         self._skip_zeros = latent.skip_zeros
 
-    def encode(self, y: Tensor, side: Tensor) -> tuple[bytes, Tensor]:
+    def encode(
+        self, y: Tensor, side: Tensor, distortion: Distortion | None = None
+    ) -> tuple[bytes, Tensor]:
         """Return the stream, and the latent as :meth:`decode` returns it.
 
         Args:
             y: ``[M, h, w]``.
             side: ``[S, h, w]``, on the grid of :mod:`vpxrc.codecs.exact`.
+            distortion: What other values cost. With it each value becomes the best of the nearest
+                whole number and its neighbours, in bits and in distortion.
         """
         encoder = Encoder()
         values, mask = y.double(), ChannelMask.whole(len(y))
@@ -222,6 +227,13 @@ class ConditionalCoder:
         def visit(cells: Cells, offset: Tensor, tables: Tables) -> Tensor:
             coded = values[mask.kept[:, None], cells[0], cells[1]]
             symbols = (coded.flatten() - offset).round()
+            if distortion is not None:
+                costs = []
+                for move in MOVES:
+                    moved = (symbols + move + offset).view(coded.shape)
+                    cost = distortion.cost(moved, mask.kept, *cells).flatten()
+                    costs.append(cost + information((symbols + move).long(), tables))
+                symbols = symbols + torch.tensor(MOVES)[torch.stack(costs).argmin(0)]
             encoder.add(symbols.long(), tables)
             return symbols
 
@@ -334,10 +346,22 @@ class HyperpriorCoder:
         self._z, self._y = model.z.coder(), model.y.coder()
         self._channels = model.y_channels
 
-    def encode(self, y: Tensor) -> tuple[list[bytes], Tensor]:
-        """Return both streams, and the latent ``[1, M, h, w]``, float64."""
+    def encode(
+        self, y: Tensor, measure: Callable[[Tensor], Distortion] | None = None
+    ) -> tuple[list[bytes], Tensor]:
+        """Return both streams, and the latent ``[1, M, h, w]``, float64.
+
+        Args:
+            y: ``[1, M, h, w]``.
+            measure: Tells what changes of a rounded latent ``[1, M, h, w]`` cost in the picture.
+                With it, y is coded a second time: rate-distortion optimised quantisation, as
+                classical encoders have it.
+        """
         streams, z = self._z.encode(self._analysis(y))
-        stream, decoded = self._y.encode(y[0], self._synthesis(snap(z))[0])
+        side = self._synthesis(snap(z))[0]
+        stream, decoded = self._y.encode(y[0], side)
+        if measure is not None:
+            stream, decoded = self._y.encode(y[0], side, measure(decoded[None]))
         return [*streams, stream], decoded[None]
 
     def decode(self, streams: Sequence[bytes], height: int, width: int) -> Tensor:

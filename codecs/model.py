@@ -46,12 +46,15 @@ class Moment:
 class PictureCoder(Protocol):
     """Codes one picture, whose sides are multiples of what the model asks for."""
 
-    def encode(self, pixels: Tensor, quality: float) -> tuple[list[bytes], Tensor]:
+    def encode(
+        self, pixels: Tensor, quality: float, size: tuple[int, int]
+    ) -> tuple[list[bytes], Tensor]:
         """Return the streams, and the picture as :meth:`decode` returns it.
 
         Args:
             pixels: ``[3, H, W]``, uint8, RGB.
             quality: 0..1; a codec of one quality ignores it.
+            size: Rows and columns of the picture; what is below and right of them is padding.
         """
 
     def decode(self, streams: Sequence[bytes], height: int, width: int, quality: float) -> Tensor:
@@ -227,7 +230,9 @@ class TransformCoder:
         self._model = model
         self._latent = model.latent.coder()
 
-    def encode(self, pixels: Tensor, quality: float) -> tuple[list[bytes], Tensor]:
+    def encode(
+        self, pixels: Tensor, quality: float, size: tuple[int, int]
+    ) -> tuple[list[bytes], Tensor]:
         """Return the streams, and the decoded picture."""
         streams, y_hat = self._latent.encode(self._model.analysis(from_pixels(pixels)))
         return streams, to_pixels(synthesize(self._model.synthesis, y_hat))

@@ -17,7 +17,7 @@ pytest.importorskip("constriction")
 from torch.nn import functional
 
 from vpxrc.codecs.channel_mask import ChannelMask
-from vpxrc.codecs.coder import Decoder, Encoder, Indexed
+from vpxrc.codecs.coder import Decoder, Encoder, Indexed, information
 from vpxrc.codecs.contexts import Checkerboard, Raster, all_cells, padded
 from vpxrc.codecs.enhancement import (
     Enhancement,
@@ -50,7 +50,7 @@ from vpxrc.codecs.frequencies import (
     scale_tables,
 )
 from vpxrc.codecs.latents import ConditionalLatent, pointwise
-from vpxrc.codecs.layers import GDN, concatenated_residual_block, lower_bound
+from vpxrc.codecs.layers import GDN, Correction, concatenated_residual_block, lower_bound
 from vpxrc.codecs.octave import (
     GoConv,
     GoConvFirst,
@@ -60,7 +60,13 @@ from vpxrc.codecs.octave import (
     Width,
 )
 from vpxrc.codecs.picture_quality import ms_ssim, psnr
-from vpxrc.codecs.quantizers import add_noise, stochastic_round, straight_through
+from vpxrc.codecs.quantizers import (
+    Distortion,
+    add_noise,
+    distortion,
+    stochastic_round,
+    straight_through,
+)
 from vpxrc.codecs.transforms import hyper_synthesis
 from vpxrc.errors import EncoderError, InputError
 
@@ -459,6 +465,11 @@ def test_exact_networks_of_single_cells_are_the_exact_convolutions():
     assert torch.equal(fast(x[0, :, :, 0]), whole)
     few = torch.tensor([1, 6])
     assert torch.equal(fast.only(few)(x[0, :, :, 0]), whole[few])
+    corrected = Correction(network, 12, 8)
+    fast = exact_pointwise(corrected)
+    assert torch.equal(fast(x[0, :, :, 0]), whole + x[0, 4:, :, 0])
+    assert torch.equal(fast.only(few)(x[0, :, :, 0]), whole[few] + x[0, 4 + few, :, 0])
+    assert torch.equal(exact(corrected)(x)[0, :, :, 0], whole + x[0, 4:, :, 0])
     with pytest.raises(ValueError, match="one cell"):
         exact_pointwise(torch.nn.Conv2d(1, 1, 3))
 
@@ -553,6 +564,72 @@ def test_channels_that_are_zero_cost_a_bit_each(context):
     nothing, zeros = coder.encode(y * 0.01, side)
     assert nothing == b"\0"
     assert torch.equal(coder.decode(nothing, side, 8), zeros)
+
+
+# Rate-distortion optimised quantisation
+
+
+def test_information_is_what_the_coder_writes():
+    torch.manual_seed(0)
+    tables = scale_tables(normal_cdf)
+    index = torch.randint(0, len(tables), (20_000,))
+    scales = torch.tensor([scale_of(one) for one in index.tolist()])
+    symbols = (torch.randn(20_000) * scales).round().long()
+    symbols[::50] += torch.randint(-5_000, 5_000, (400,))  # escapes
+    encoder = Encoder()
+    encoder.add(symbols, Indexed(index, tables))
+    told = information(symbols, Indexed(index, tables))
+    assert float(told.min()) > 0
+    assert 8 * len(encoder.finish()) == pytest.approx(float(told.sum()), abs=64, rel=1e-3)
+
+
+@torch.no_grad()
+def test_distortion_is_the_squared_error_of_a_linear_synthesis():
+    torch.manual_seed(0)
+    synthesis = torch.nn.ConvTranspose2d(5, 3, 4, 4)
+    x, y = torch.rand(1, 3, 8, 12), torch.randn(1, 5, 2, 3)
+    weight = torch.zeros(8, 12)
+    weight[:5, :9] = 7.0
+    norms = synthesis.weight.square().sum((1, 2, 3)) / 16  # per pixel, all 16 seen
+    found = distortion(synthesis, x, y, weight, 16 * norms)
+    everything = torch.arange(5), *all_cells(2, 3)
+    none = found.cost(y[0].flatten(1), *everything)
+    assert not none.any()
+
+    def error(latent):
+        return float((weight * (synthesis(latent) - x).square()).sum())
+
+    # A cell that is wholly in the picture: the exact change of the error.
+    moved = y.clone()
+    moved[0, 3, 0, 1] += 2.0
+    cost = found.cost(moved[0].flatten(1), *everything)
+    assert float(cost.sum()) == pytest.approx(error(moved) - error(y), rel=1e-4)
+    # A cell of which the picture has nothing: nothing.
+    weight[:, 8:] = 0
+    free = distortion(synthesis, x, y, weight, 16 * norms)
+    assert not free.cost(y[0].flatten(1) + 3, *everything).view(5, 2, 3)[:, :, 2].any()
+
+
+def test_optimised_quantisation_is_better_in_rate_and_distortion_together():
+    torch.manual_seed(0)
+    latent = ConditionalLatent(Gaussian(), None, torch.nn.Identity())
+    y, side = torch.randn(8, 12, 12) * 2, torch.zeros(16, 12, 12).double()
+    side[8:] = 0.3
+    coder = latent.coder()
+    plain, rounded = coder.encode(y, side)
+    # One bit for a squared error of 1 / weight, as for an orthonormal synthesis.
+    for weight in (0.5, 2.0, 1e6):
+        at = Distortion(
+            rounded, 2 * weight * (rounded - y.double()), torch.full(y.shape, 2 * weight)
+        )
+        stream, chosen = coder.encode(y, side, at)
+        assert torch.equal(coder.decode(stream, side, 8), chosen)
+        costs = [
+            8 * len(data) + weight * float((values - y.double()).square().sum())
+            for data, values in ((plain, rounded), (stream, chosen))
+        ]
+        assert costs[1] < costs[0] or torch.equal(chosen, rounded)
+        assert (weight == 1e6) == torch.equal(chosen, rounded)
 
 
 # The enhancement layer

@@ -262,9 +262,29 @@ def test_a_state_of_another_training_is_refused(photos, tmp_path):
     state.unlink()
     with pytest.raises(InputError, match="multiples of 64"):
         train(find_pictures([photos]), out, tiny_config(codec="raster/small", crop=96))
-    save_checkpoint(tmp_path / "other.safetensors", build("raster/small"), "raster/small", {})
-    with pytest.raises(InputError, match="and not factorized"):
+    save_checkpoint(tmp_path / "other.safetensors", build("octave/small"), "octave/small", {})
+    with pytest.raises(InputError, match="does not have the weights analysis"):
         train(find_pictures([photos]), out, tiny_config(), start=tmp_path / "other.safetensors")
+
+
+def test_a_training_starts_from_the_transforms_of_another_codec(tmp_path):
+    torch.manual_seed(1)
+    old = build("gained/small")
+    save_checkpoint(tmp_path / "old.safetensors", old, "gained/small", {})
+    config = tiny_config(codec="gained-checkerboard/small")
+    model: Any = training.Learner(config, tmp_path / "old.safetensors").model
+    x, quality = torch.rand(1, 3, 64, 64), torch.tensor([0.3])
+    with torch.no_grad():
+        torch.manual_seed(0)
+        mine = model(x, quality)
+        torch.manual_seed(0)
+        theirs = old(x, quality)
+    # The context's network starts with zeros: the same codec, until it is trained.
+    assert torch.allclose(mine.x_hat, theirs.x_hat)
+    assert torch.allclose(mine.bits["y"], theirs.bits["y"])
+    model.latent.y.network.network[-1].weight.data.normal_()
+    torch.manual_seed(0)
+    assert not torch.allclose(model(x, quality).bits["y"], theirs.bits["y"])
 
 
 # Trainings of a part

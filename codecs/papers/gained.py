@@ -27,6 +27,7 @@ from vpxrc.codecs.model import (
     synthesize,
     to_pixels,
 )
+from vpxrc.codecs.quantizers import Distortion, distortion
 from vpxrc.codecs.transforms import (
     hyper_analysis,
     light_hyper_synthesis,
@@ -145,10 +146,28 @@ class GainedCoder:
         self._model = model
         self._latent = model.latent.coder()
 
-    def encode(self, pixels: Tensor, quality: float) -> tuple[list[bytes], Tensor]:
+    def encode(
+        self, pixels: Tensor, quality: float, size: tuple[int, int]
+    ) -> tuple[list[bytes], Tensor]:
         """Return the streams, and the decoded picture."""
-        y = self._model.analysis(from_pixels(pixels)) * self._model.gain(torch.tensor([quality]))
-        streams, y_hat = self._latent.encode(y)
+        x = from_pixels(pixels)
+        y = self._model.analysis(x) * self._model.gain(torch.tensor([quality]))
+        inverse = self._model.inverse_gain(torch.tensor([quality]))
+        # Of the mean over three colours, in levels of 8 bits.
+        weight = torch.zeros(pixels.shape[1:])
+        weight[: size[0], : size[1]] = self._model.trade_off(quality) * 255**2 / 3
+
+        # Of the linear transform. Its network lets neighbours of low frequency share an error, so
+        # one value's own curvature is smaller, but many change at once.
+        linear = self._model.synthesis.shortcut.weight.square().sum((1, 2, 3))
+        norms = linear * inverse[0, :, 0, 0].square()
+
+        def measure(y_hat: Tensor) -> Distortion:
+            return distortion(
+                lambda y: self._model.synthesis(y * inverse), x, y_hat.float(), weight, norms
+            )
+
+        streams, y_hat = self._latent.encode(y, measure)
         return streams, self._picture(y_hat, quality)
 
     def decode(self, streams: Sequence[bytes], height: int, width: int, quality: float) -> Tensor:
