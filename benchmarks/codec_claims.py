@@ -8,10 +8,10 @@ Every arm is trained with the same seeds, crops and steps. The cost of a picture
 A claim's figure is the mean over pictures, lambdas and seeds of the loss of one arm against
 another: the difference of J or of the bits in percent, or of PSNR in dB. It has a bootstrap
 interval over the pictures. Entropy models (S8-a, S4-a, S4-b) are trained on the same latents, those
-of `ablation/entropy-mean-scale`, so bits are compared at equal distortion. The noise floor is the
-largest difference between the seeds of an arm. What lies below the floor, or whose interval has 0,
-is not resolved. A command that was interrupted or killed goes on where it was. `--list` shows the
-trainings and the cost of the arms.
+of a codec that is trained already (`--latents`), so bits are compared at equal distortion. The
+noise floor is the largest difference between the seeds of an arm. What lies below the floor, or
+whose interval has 0, is not resolved. A command that was interrupted or killed goes on where it
+was. `--list` shows the trainings and the cost of the arms.
 """
 
 import argparse
@@ -25,17 +25,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.codec_arms import BITS, CLAIMS, OCTAVE, SLIM, Claim, arm_of
+from benchmarks.codec_arms import BITS, CLAIMS, LATENTS, OCTAVE, SLIM, Claim, arm_of
 from vpxrc.cli.common import progress_bar
 from vpxrc.codecs.bitstream import QUALITY_STEPS, unpack
 from vpxrc.codecs.channel_mask import ChannelMask
-from vpxrc.codecs.codec import Codec, load_codec
+from vpxrc.codecs.codec import Codec, load_codec, save_checkpoint
 from vpxrc.codecs.latents import Hyperprior
 from vpxrc.codecs.model import TransformModel, from_pixels
-from vpxrc.codecs.papers import describe
+from vpxrc.codecs.papers import build, describe
+from vpxrc.codecs.papers.gained import Gained
 from vpxrc.codecs.papers.multirate import MultiRate, MultiRateCoder, quality_of_bits
 from vpxrc.codecs.pictures import Pixels, find_pictures, read_picture
 from vpxrc.codecs.training import TrainingConfig, TrainingJob, train_all
+from vpxrc.codecs.zoo import checkpoint
+from vpxrc.errors import InputError
 from vpxrc.evaluation.bd_rate import bd_rate
 from vpxrc.parallel import open_workers
 from vpxrc.storage import atomic_write, digest, sha256_file
@@ -43,6 +46,7 @@ from vpxrc.storage import atomic_write, digest, sha256_file
 LAMBDAS = (0.0035, 0.0075, 0.015, 0.035)
 QUALITIES = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)  # of the enhancement layer
 RESAMPLES = 2000
+SHIPPED = "gained-small"  # whose latents the entropy models are trained on
 
 
 Row = dict[str, Any]  # what JSON takes
@@ -271,6 +275,8 @@ def trainings(
 
     def add(name: str, weight: float, seed: int) -> Path:
         arm = arm_of(name)
+        if name == LATENTS:
+            return _fixed_latents(given, weight)
         start, teacher = (
             add(other, weight, seed) if other else None for other in (arm.start, arm.teacher)
         )
@@ -290,6 +296,25 @@ def trainings(
                 for seed in given.seeds:
                     add(arm, weight, seed)
     return found
+
+
+def _fixed_latents(given: argparse.Namespace, weight: float) -> Path:
+    """Write a codec with one quality of ``--latents``, the one that has this lambda."""
+    out: Path = given.out / "codecs" / f"latents-{weight:g}.safetensors"
+    if not out.exists():
+        gained = load_codec(checkpoint(given.latents)).model
+        model = build(LATENTS)
+        if not (isinstance(gained, Gained) and isinstance(model, TransformModel)):
+            raise InputError(f"{given.latents} is not of the codec gained")
+        model.analysis, model.synthesis = gained.transforms(gained.quality_of(weight))
+        side = {
+            name: value
+            for name, value in gained.latent.state_dict().items()
+            if not name.startswith("y.")
+        }
+        model.latent.load_state_dict({**model.latent.state_dict(), **side})
+        save_checkpoint(out, model, LATENTS, {})
+    return out
 
 
 def train_missing(given: argparse.Namespace, work: dict[Key, TrainingJob]) -> None:
@@ -320,6 +345,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--test", type=Path, nargs="+", required=True, help="pictures to measure")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--claims", default="S", help="beginnings of claims, as S10-a")
+    parser.add_argument("--latents", default=SHIPPED, help="codec `gained` of the entropy models")
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=128)

@@ -107,8 +107,8 @@ class Raster(Context):
     place of ``h w``.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, (torch.arange(25) < 12).view(5, 5))
+    def __init__(self, channels: int, features: int | None = None) -> None:
+        super().__init__(channels, (torch.arange(25) < 12).view(5, 5), features)
 
     def forward(self, y: Tensor) -> Tensor:
         """Return the features."""

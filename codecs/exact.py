@@ -121,8 +121,8 @@ def exact_pointwise(network: nn.Module) -> ExactPointwise:
         ValueError: Another layer is among them.
     """
     layers: list[tuple[Tensor, Tensor | None] | float] = []
-    correction = isinstance(network, Correction)
-    for module in exact(network.network if correction else network).modules():
+    inner = network.network if isinstance(network, Correction) else network
+    for module in exact(inner).modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
             layers.append((module.weight[:, :, 0, 0], module.bias))
         elif isinstance(module, nn.LeakyReLU):

@@ -150,6 +150,8 @@ class Correction(nn.Module):
         outputs: Channels of the result.
     """
 
+    network: nn.Sequential
+
     def __init__(self, network: nn.Sequential, inputs: int, outputs: int) -> None:
         super().__init__()
         self.network, self.inputs, self.outputs = network, inputs, outputs

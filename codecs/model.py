@@ -1,5 +1,6 @@
 """What every codec has in common: a module that is trained, and a coder of pictures."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -140,6 +141,12 @@ class VariableModel(Model):
         """Return lambda of the objective at qualities 0..1."""
         low, high = cls.lambdas
         return low * (high / low) ** quality
+
+    @classmethod
+    def quality_of(cls, trade_off: float) -> float:
+        """Return the quality 0..1 whose lambda is the nearest."""
+        low, high = cls.lambdas
+        return min(max(math.log(trade_off / low) / math.log(high / low), 0.0), 1.0)
 
     @classmethod
     def trade_off(cls, quality: float) -> float:

@@ -80,5 +80,5 @@ def distortion(
         y = y_hat.detach().clone().requires_grad_(True)
         error = (weight * (synthesis(y) - x).square()).sum()
         (gradient,) = torch.autograd.grad(error, y)
-    cells = functional.adaptive_avg_pool2d(weight[None], y.shape[2:])
+    cells = functional.adaptive_avg_pool2d(weight[None], (y.shape[2], y.shape[3]))
     return Distortion(y_hat[0].detach(), gradient[0], 2 * norms[:, None, None] * cells)

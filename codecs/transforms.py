@@ -1,5 +1,6 @@
 """Analysis and synthesis transforms: picture to latent and back."""
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,7 +11,6 @@ from vpxrc.codecs.layers import (
     GDN,
     Attention,
     Residual,
-    Sum,
     UpBlock,
     conv,
     deconv,
@@ -87,8 +87,8 @@ def residual_synthesis(n: int, blocks: Sequence[Block] = (residual_block,) * 4) 
     )
 
 
-def patch_analysis(n: int, wide: int, m: int) -> nn.Module:
-    """Return a linear transform of 16x16 blocks, and a network whose result is added to it.
+class PatchAnalysis(nn.Module):
+    """A linear transform of 16x16 blocks, and a network whose result is added to it.
 
     The linear one starts as a DCT, and the network with zeros. So a training starts from a codec
     that works, at all rates. The network consists of 3x3 convolutions of 4x4 patches, which are the
@@ -101,30 +101,71 @@ def patch_analysis(n: int, wide: int, m: int) -> nn.Module:
         m: Channels of the latent, at 1/16; of the linear transform's 768 values, the m lowest
             frequencies.
     """
-    network = nn.Sequential(
-        *(nn.PixelUnshuffle(4), conv(48, n, 3, 1), _linear_block(n)),
-        *(conv(n, wide, 3), _linear_block(wide), _linear_block(wide)),
-        silent(conv(wide, m, 3)),
-    )
-    linear = nn.Conv2d(3, m, BLOCK, BLOCK)
-    with torch.no_grad():
-        linear.weight.copy_(block_dct(m) / UNIT)
-    linear.bias = nn.Parameter(-MIDDLE * linear.weight.detach().flatten(1).sum(1))
-    return Sum(network, linear)
+
+    def __init__(self, n: int, wide: int, m: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            *(nn.PixelUnshuffle(4), conv(48, n, 3, 1), _linear_block(n)),
+            *(conv(n, wide, 3), _linear_block(wide), _linear_block(wide)),
+            silent(conv(wide, m, 3)),
+        )
+        self.shortcut = nn.Conv2d(3, m, BLOCK, BLOCK)
+        with torch.no_grad():
+            self.shortcut.weight.copy_(block_dct(m) / UNIT)
+        offset = -MIDDLE * self.shortcut.weight.detach().flatten(1).sum(1)
+        self.shortcut.bias = nn.Parameter(offset)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the latent ``[B, m, H/16, W/16]`` of pictures ``[B, 3, H, W]``."""
+        result: Tensor = self.main(x) + self.shortcut(x)
+        return result
+
+    @torch.no_grad()
+    def scaled(self, gain: Tensor) -> "PatchAnalysis":
+        """Return a copy whose latent is multiplied by ``gain [m]``."""
+        result = copy.deepcopy(self)
+        for layer in (result.main[-1], result.shortcut):
+            assert isinstance(layer, nn.Conv2d)
+            assert layer.bias is not None
+            layer.weight.mul_(gain[:, None, None, None])
+            layer.bias.mul_(gain)
+        return result
 
 
-def patch_synthesis(n: int, wide: int, m: int) -> nn.Module:
-    """Return the mirror image of :func:`patch_analysis`."""
-    network = nn.Sequential(
-        *(conv(m, 4 * wide, 3, 1), nn.PixelShuffle(2), _linear_block(wide), _linear_block(wide)),
-        *(conv(wide, 4 * n, 3, 1), nn.PixelShuffle(2), _linear_block(n)),
-        *(silent(conv(n, 48, 3, 1)), nn.PixelShuffle(4)),
-    )
-    linear = nn.ConvTranspose2d(m, 3, BLOCK, BLOCK)
-    with torch.no_grad():
-        linear.weight.copy_(block_dct(m) * UNIT)
-    linear.bias = nn.Parameter(torch.full((3,), MIDDLE))
-    return Sum(network, linear)
+class PatchSynthesis(nn.Module):
+    """The mirror image of :class:`PatchAnalysis`."""
+
+    def __init__(self, n: int, wide: int, m: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            *(conv(m, 4 * wide, 3, 1), nn.PixelShuffle(2)),
+            *(_linear_block(wide), _linear_block(wide)),
+            *(conv(wide, 4 * n, 3, 1), nn.PixelShuffle(2), _linear_block(n)),
+            *(silent(conv(n, 48, 3, 1)), nn.PixelShuffle(4)),
+        )
+        self.shortcut = nn.ConvTranspose2d(m, 3, BLOCK, BLOCK)
+        with torch.no_grad():
+            self.shortcut.weight.copy_(block_dct(m) * UNIT)
+        self.shortcut.bias = nn.Parameter(torch.full((3,), MIDDLE))
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Return pictures ``[B, 3, H, W]`` of latents ``[B, m, H/16, W/16]``."""
+        result: Tensor = self.main(y) + self.shortcut(y)
+        return result
+
+    @torch.no_grad()
+    def scaled(self, gain: Tensor) -> "PatchSynthesis":
+        """Return a copy that multiplies its latent by ``gain [m]``."""
+        result = copy.deepcopy(self)
+        first = result.main[0]
+        assert isinstance(first, nn.Conv2d)
+        first.weight.mul_(gain[:, None, None])
+        result.shortcut.weight.mul_(gain[:, None, None, None])
+        return result
+
+    def norms(self) -> Tensor:
+        """Return the squared error ``[m]`` of a change by 1 of a channel, by the linear part."""
+        return self.shortcut.weight.square().sum((1, 2, 3))
 
 
 def block_dct(m: int) -> Tensor:

@@ -1,6 +1,7 @@
 """The commands that judge learned codecs: round trips, speed, and the papers' claims."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from benchmarks import codec_claims, codec_contexts, codec_roundtrip, codec_spee
 from benchmarks.codec_arms import ARMS, CLAIMS, Claim, arm_of
 from benchmarks.codec_claims import compare, verdict
 from vpxrc.codecs import training
-from vpxrc.codecs.codec import load_codec
+from vpxrc.codecs.codec import load_codec, save_checkpoint
 from vpxrc.codecs.contexts import Raster
 from vpxrc.codecs.papers import ABLATION, build, describe
+from vpxrc.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +194,35 @@ def test_claims_about_a_codec_of_many_rates(corner, photo, tmp_path, monkeypatch
     result = json.loads((tmp_path / "claims.json").read_text())
     assert len(result["enhancement"]) == len(codec_claims.QUALITIES)
     assert result["claims"]["S9-b, B=2"]["unit"] == "dB"
+
+
+@pytest.mark.usefixtures("here")
+def test_entropy_models_are_compared_on_the_latents_of_a_trained_codec(corner, photo, tmp_path):
+    torch.manual_seed(0)
+    gained: Any = build("gained/small")
+    save_checkpoint(tmp_path / "gained.safetensors", gained, "gained/small", {})
+    given = [str(photo), "--test", str(corner), "--out", str(tmp_path), "--steps", "1"]
+    given += ["--batch", "1", "--lambdas", "0.01", "--seeds", "0", "--claims", "S4-a"]
+    codec_claims.main([*given, "--latents", str(tmp_path / "gained.safetensors")])
+    found = json.loads((tmp_path / "claims.json").read_text())["claims"]["S4-a"]
+    assert found["unit"] == "percent of bits"
+    (fixed,) = (tmp_path / "codecs").glob("latents-*")
+    base: Any = load_codec(fixed).model
+    arms = sorted((tmp_path / "codecs").glob("ablation-*.safetens*"))
+    assert len(arms) == 2
+    x, quality = torch.rand(1, 3, 64, 64), torch.tensor([gained.quality_of(0.01)])
+    with torch.no_grad():
+        expected = gained.analysis(x) * gained.gain(quality)
+        decoded = gained.synthesis(expected * gained.inverse_gain(quality))
+        for path in arms:
+            model = load_codec(path).model
+            torch.testing.assert_close(model.analysis(x), expected, atol=1e-3, rtol=1e-4)
+            torch.testing.assert_close(model.synthesis(expected), decoded, atol=1e-5, rtol=1e-4)
+    assert torch.equal(base.latent.z.prior.biases[0], gained.latent.z.prior.biases[0])
+    save_checkpoint(tmp_path / "other.safetensors", build("raster/small"), "raster/small", {})
+    given[given.index("0.01")] = "0.02"
+    with pytest.raises(InputError, match="not of the codec gained"):
+        codec_claims.main([*given, "--latents", str(tmp_path / "other.safetensors")])
 
 
 @pytest.mark.usefixtures("here")

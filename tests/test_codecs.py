@@ -34,7 +34,7 @@ from vpxrc.codecs.papers.gllmm import gllmm
 from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard
 from vpxrc.codecs.papers.multirate import MultiRate
 from vpxrc.codecs.papers.octave import octave
-from vpxrc.codecs.transforms import UNIT, patch_analysis, patch_synthesis
+from vpxrc.codecs.transforms import UNIT, PatchAnalysis, PatchSynthesis
 from vpxrc.errors import InputError, VpxrcError
 
 # Every kind of codec, in a width that takes milliseconds.
@@ -195,9 +195,9 @@ def test_quality_is_continuous_and_buys_what_it_costs(name):
 def test_the_gained_codec_starts_from_a_dct():
     torch.manual_seed(0)
     x = torch.rand(1, 3, 64, 96)
-    down, up = patch_analysis(8, 8, 768), patch_synthesis(8, 8, 768)
+    down, up = PatchAnalysis(8, 8, 768), PatchSynthesis(8, 8, 768)
     assert torch.allclose(up(down(x)), x, atol=1e-5)  # all 768 frequencies: nothing is lost
-    few = patch_analysis(8, 8, 40)(x)[0]
+    few = PatchAnalysis(8, 8, 40)(x)[0]
     brightness = (x[0].sum(0) / 3**0.5 - 0.5 * 3**0.5)[16:32, 32:48]
     expected = dctn(brightness.double().numpy(), norm="ortho")
     found = sorted(float(value) * UNIT for value in few[:, 1, 2])

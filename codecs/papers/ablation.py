@@ -1,8 +1,8 @@
 """The other arms of the papers' claims: codecs with one part changed.
 
-benchmarks/codec_claims.py compares them. The arms ``entropy-...`` have the same transforms and the
-same side information, those of a slim GLLMM codec. They differ in the model of y alone and all
-round to whole numbers, so they can be trained on the same latents.
+benchmarks/codec_claims.py compares them. The arms ``entropy-...`` have the transforms and the side
+information of ``gained/small``. They differ in the model of y alone and all round to whole numbers,
+so they can be trained on the same latents.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,8 @@ from vpxrc.codecs.latents import ConditionalLatent, pointwise
 from vpxrc.codecs.layers import Residual, conv, leaky, residual_block
 from vpxrc.codecs.model import Model, TransformModel
 from vpxrc.codecs.papers.asymmetric import asymmetric
-from vpxrc.codecs.papers.gllmm import gllmm, with_latent
+from vpxrc.codecs.papers.gained import light_hyperprior
+from vpxrc.codecs.papers.gllmm import gllmm
 from vpxrc.codecs.papers.improved_checkerboard import (
     GLLMM,
     GMM,
@@ -26,28 +27,36 @@ from vpxrc.codecs.papers.improved_checkerboard import (
 from vpxrc.codecs.papers.multirate import MultiRate, quality_of_bits
 from vpxrc.codecs.papers.octave import octave, plain_octave
 from vpxrc.codecs.quantizers import add_noise, straight_through
+from vpxrc.codecs.transforms import PatchAnalysis, PatchSynthesis
 
 N = 48  # channels of the slim skeletons
 NORMALS = Mixture([NORMAL], 1)
+WIDTHS = 64, 96, 320  # of gained/small
+M = WIDTHS[-1]
+FEATURES, HIDDEN = 128, (256, 256)  # of contexts, and of the networks that have one
 WIDE = 52  # with plain residual blocks as many multiplications as with the others at 48
 
 
-def _one_network(
-    context: Callable[[int], Context], family: Mixture, hidden: tuple[int, int] = (640, 640)
-) -> TransformModel:
-    """Return the slim skeleton whose latent has one network."""
-    network = pointwise(4 * N, hidden, family.parameters * N, bias=False)
-    return with_latent(N, ConditionalLatent(family, context(N), network), slim=True)
+def _coded(latent: ConditionalLatent) -> TransformModel:
+    return TransformModel(
+        PatchAnalysis(*WIDTHS), PatchSynthesis(*WIDTHS), light_hyperprior(WIDTHS[0], M, latent)
+    )
+
+
+def _one_network(context: Callable[[int, int], Context], family: Mixture) -> TransformModel:
+    """Return a codec whose latent has one network."""
+    network = pointwise(FEATURES + 2 * M, HIDDEN, family.parameters * M, bias=False)
+    return _coded(ConditionalLatent(family, context(M, FEATURES), network))
 
 
 def _mean_scale() -> TransformModel:
-    """Return the slim skeleton whose latent has no context and the smallest network."""
-    network = pointwise(2 * N, (), NORMALS.parameters * N)
-    return with_latent(N, ConditionalLatent(NORMALS, None, network), slim=True)
+    """Return a codec whose latent has no context and the smallest network."""
+    network = pointwise(2 * M, (), NORMALS.parameters * M)
+    return _coded(ConditionalLatent(NORMALS, None, network))
 
 
 def _two_networks(first: Mixture, second: Mixture) -> TransformModel:
-    return with_latent(N, two_networks(N, first, second), slim=True)
+    return _coded(two_networks(M, first, second, FEATURES, HIDDEN))
 
 
 def plain_residual(channels: int) -> nn.Module:
@@ -59,7 +68,6 @@ def plain_residual(channels: int) -> nn.Module:
     )
 
 
-_wide = (640, 1280)
 _asymmetric = partial(asymmetric, N, slim=True)
 _improved = partial(improved_checkerboard, N, slim=True)
 _multirate = partial(MultiRate, (32, 64, 96, 96), 128, True, slim=True)
@@ -75,12 +83,10 @@ ARMS: Mapping[str, Callable[[], Model]] = {
         for count in (2, 4, 8)
     },
     "entropy-mean-scale": _mean_scale,
-    "entropy-normal": partial(_one_network, Raster, NORMALS, _wide),
-    "entropy-gmm": partial(_one_network, Raster, GMM, _wide),
-    "entropy-gllmm": partial(_one_network, Raster, GLLMM, _wide),
-    "entropy-raster": partial(_one_network, Raster, NORMALS),
+    "entropy-normal": partial(_one_network, Raster, NORMALS),
+    "entropy-gmm": partial(_one_network, Raster, GMM),
+    "entropy-gllmm": partial(_one_network, Raster, GLLMM),
     "entropy-checkerboard": partial(_one_network, Checkerboard, NORMALS),
-    "entropy-raster-gmm": partial(_one_network, Raster, GMM),
     "entropy-checkerboard-gmm": partial(_one_network, Checkerboard, GMM),
     "entropy-two-gmm-gmm": partial(_two_networks, GMM, GMM),
     "entropy-two-gllmm-gmm": partial(_two_networks, GLLMM, GMM),

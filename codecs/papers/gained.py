@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vpxrc.codecs.contexts import Checkerboard
 from vpxrc.codecs.entropy import Gaussian
 from vpxrc.codecs.latents import ConditionalLatent, Hyperprior, pointwise
-from vpxrc.codecs.layers import Correction, silent
+from vpxrc.codecs.layers import Correction, conv, leaky, silent
 from vpxrc.codecs.model import (
     Moment,
     Output,
@@ -29,10 +29,10 @@ from vpxrc.codecs.model import (
 )
 from vpxrc.codecs.quantizers import Distortion, distortion
 from vpxrc.codecs.transforms import (
+    PatchAnalysis,
+    PatchSynthesis,
     hyper_analysis,
     light_hyper_synthesis,
-    patch_analysis,
-    patch_synthesis,
 )
 
 LAMBDAS = 0.0008, 0.12  # of the objective at the qualities 0 and 1
@@ -75,18 +75,15 @@ class Gained(VariableModel):
 
     multiple = 64
     lambdas = LAMBDAS
+    analysis: PatchAnalysis
+    synthesis: PatchSynthesis
 
     def __init__(self, n: int, wide: int, m: int, context: bool = False) -> None:
         super().__init__()
-        self.analysis = patch_analysis(n, wide, m)
-        self.synthesis = patch_synthesis(n, wide, m)
-        # Layers of n channels: those of the baseline grow with m, which is large here.
-        self.latent = Hyperprior(
-            hyper_analysis(n, m),
-            light_hyper_synthesis(n, m),
-            z_channels=n,
-            y_channels=m,
-            latent=_checkerboard(2 * n, 3 * n, m) if context else _independent(),
+        self.analysis = PatchAnalysis(n, wide, m)
+        self.synthesis = PatchSynthesis(n, wide, m)
+        self.latent = light_hyperprior(
+            n, m, _checkerboard(2 * n, 3 * n, m) if context else _independent()
         )
         self.gain, self.inverse_gain = Gains(m, 0.5), Gains(m, -0.5)
 
@@ -113,9 +110,29 @@ class Gained(VariableModel):
         loss = ((weight * error + bpp) * (middle / weight).sqrt()).mean()
         return loss, figures(loss, error, bpp)
 
+    def transforms(self, quality: float) -> tuple[PatchAnalysis, PatchSynthesis]:
+        """Return analysis and synthesis of one quality, which have its gains in their weights."""
+        at = torch.tensor([quality])
+        gain, inverse = self.gain(at).flatten(), self.inverse_gain(at).flatten()
+        return self.analysis.scaled(gain), self.synthesis.scaled(inverse)
+
     def coder(self) -> "GainedCoder":
         """Return a coder with the weights as they are now."""
         return GainedCoder(self)
+
+
+def light_hyperprior(n: int, m: int, latent: ConditionalLatent) -> Hyperprior:
+    """Return side information whose layers have n channels.
+
+    Those of the baseline grow with m, which is large here.
+    """
+    return Hyperprior(
+        hyper_analysis(n, m),
+        light_hyper_synthesis(n, m),
+        z_channels=n,
+        y_channels=m,
+        latent=latent,
+    )
 
 
 def _independent() -> ConditionalLatent:
@@ -132,8 +149,10 @@ def _checkerboard(features: int, hidden: int, m: int) -> ConditionalLatent:
         hidden: Channels of the network inside.
         m: Channels of the latent.
     """
-    network = pointwise(features + 2 * m, (hidden, hidden), 2 * m)
-    silent(network[-1])
+    network = nn.Sequential(
+        *pointwise(features + 2 * m, (hidden,), hidden),
+        *(leaky(), silent(conv(hidden, 2 * m, 1, 1))),
+    )
     return ConditionalLatent(
         Gaussian(), Checkerboard(m, features), Correction(network, features + 2 * m, 2 * m)
     )
@@ -159,8 +178,7 @@ class GainedCoder:
 
         # Of the linear transform. Its network lets neighbours of low frequency share an error, so
         # one value's own curvature is smaller, but many change at once.
-        linear = self._model.synthesis.shortcut.weight.square().sum((1, 2, 3))
-        norms = linear * inverse[0, :, 0, 0].square()
+        norms = self._model.synthesis.norms() * inverse.flatten().square()
 
         def measure(y_hat: Tensor) -> Distortion:
             return distortion(

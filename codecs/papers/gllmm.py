@@ -18,31 +18,19 @@ from vpxrc.codecs.transforms import Block, residual_analysis, residual_synthesis
 FAMILIES = (NORMAL, LAPLACE, LOGISTIC)
 
 
-def with_latent(
-    n: int,
-    latent: ConditionalLatent,
-    slim: bool = False,
-    block: Block = concatenated_residual_block,
-) -> TransformModel:
-    """Return the transforms and the side information, with another model of the latent.
+def gllmm(n: int, slim: bool = False, block: Block = concatenated_residual_block) -> TransformModel:
+    """Return the codec.
 
     Args:
         n: Channels of the transforms and of the latent.
-        latent: The model of the latent.
         slim: Whether there are no blocks at 1/2 of the picture's size; they take half of the time.
         block: Makes the residual blocks.
     """
+    family = Mixture(FAMILIES, 3)
+    network = pointwise(4 * n, (640, 1280), family.parameters * n, bias=False)
     half = None if slim else block
     return TransformModel(
         residual_analysis(n, (half, block, block)),
         residual_synthesis(n, (block, block, block, half)),
-        residual_hyperprior(n, latent),
+        residual_hyperprior(n, ConditionalLatent(family, Raster(n), network, skip_zeros=True)),
     )
-
-
-def gllmm(n: int, slim: bool = False, block: Block = concatenated_residual_block) -> TransformModel:
-    """Return the codec; the arguments are those of :func:`with_latent`."""
-    family = Mixture(FAMILIES, 3)
-    network = pointwise(4 * n, (640, 1280), family.parameters * n, bias=False)
-    latent = ConditionalLatent(family, Raster(n), network, skip_zeros=True)
-    return with_latent(n, latent, slim, block)

@@ -56,19 +56,28 @@ class SparseModel(TransformModel):
         return loss, figures(loss, error, bpp)
 
 
-def two_networks(n: int, first: Mixture = GLLMM, second: Mixture = GMM) -> ConditionalLatent:
+def two_networks(
+    n: int,
+    first: Mixture = GLLMM,
+    second: Mixture = GMM,
+    features: int | None = None,
+    hidden: tuple[int, int] = (640, 640),
+) -> ConditionalLatent:
     """Return the latent: the first pass sees the side information alone, the second one its cells.
 
     Args:
         n: Channels of the latent.
         first: The family of the first pass.
         second: The family of the second pass.
+        features: What the context tells; None for ``2 n``.
+        hidden: Channels of the networks inside.
     """
+    known = (features or 2 * n) + 2 * n
     return ConditionalLatent(
         second,
-        Checkerboard(n),
-        pointwise(4 * n, (640, 640), second.parameters * n, bias=False),
-        first=Prediction(first, pointwise(2 * n, (640, 640), first.parameters * n, bias=False)),
+        Checkerboard(n, features),
+        pointwise(known, hidden, second.parameters * n, bias=False),
+        first=Prediction(first, pointwise(2 * n, hidden, first.parameters * n, bias=False)),
         skip_zeros=True,
     )
 
