@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -44,6 +45,19 @@ class Compressed:
     picture: Pixels
 
 
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A region of interest in a picture.
+
+    Attributes:
+        mask: ``[height, width]``, bool, True inside.
+        weight: How much more a squared error inside counts, above 1.
+    """
+
+    mask: NDArray[np.bool_]
+    weight: float
+
+
 class Codec:
     """Codes pictures with trained weights.
 
@@ -59,15 +73,18 @@ class Codec:
         self._coder = model.coder()
 
     @torch.no_grad()
-    def compress(self, picture: Pixels, quality: float | None = None) -> Compressed:
+    def compress(
+        self, picture: Pixels, quality: float | None = None, region: Region | None = None
+    ) -> Compressed:
         """Return the bytes of a picture, and its reconstruction.
 
         Args:
             picture: ``[height, width, 3]``, uint8, RGB, from 1x1 to 65535 pixels a side.
             quality: 0..1, for a codec of variable quality; None for 1/2.
+            region: Where an error counts more; the quality is then that of the other pixels.
 
         Raises:
-            InputError: The picture or the quality cannot be used.
+            InputError: The picture, the quality or the region cannot be used.
             EncoderError: The weights give latents that cannot be coded.
         """
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
@@ -80,7 +97,9 @@ class Codec:
         steps = self._quality_steps(quality)
         pixels = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
         padded = replicate(pixels, self.model.multiple)
-        streams, decoded = self._coder.encode(padded, steps / QUALITY_STEPS, (height, width))
+        weights = torch.zeros(padded.shape[1:])
+        weights[:height, :width] = 1 if region is None else self._weights(region, height, width)
+        streams, decoded = self._coder.encode(padded, steps / QUALITY_STEPS, weights)
         short = self.identity[:IDENTITY_BYTES]
         data = pack(CodedPicture(short, width, height, steps, streams))
         return Compressed(data, _cropped(decoded, height, width))
@@ -107,6 +126,13 @@ class Codec:
         decoded = self._coder.decode(coded.streams, height, width, quality)
         return _cropped(decoded, coded.height, coded.width)
 
+    def _weights(self, region: Region, height: int, width: int) -> Tensor:
+        if not self.model.has_regions:
+            raise InputError(f"{self.spec} has one quality for all pixels: it takes no region")
+        if region.mask.shape != (height, width) or region.mask.dtype != np.bool_:
+            raise InputError(f"a region of {width}x{height} pixels is bool [{height}, {width}]")
+        return torch.where(torch.from_numpy(region.mask), region.weight, 1.0)
+
     def _quality_steps(self, quality: float | None) -> int:
         if not isinstance(self.model, VariableModel):
             if quality is not None:
@@ -119,7 +145,11 @@ class Codec:
 
 
 def compress_to_size(
-    codec: Codec, picture: Pixels, most: int, progress: Callable[[int, int], None]
+    codec: Codec,
+    picture: Pixels,
+    most: int,
+    progress: Callable[[int, int], None],
+    region: Region | None = None,
 ) -> Compressed:
     """Return the best compression with at most a number of bytes.
 
@@ -130,19 +160,20 @@ def compress_to_size(
         picture: As :meth:`Codec.compress` takes it.
         most: Bytes of the file.
         progress: Told the number of trials, done and in total.
+        region: Where an error counts more.
 
     Raises:
         InputError: The codec has one quality, or its lowest one takes more bytes.
     """
     if not isinstance(codec.model, VariableModel):
         raise InputError(f"{codec.spec} has one quality: it cannot be asked for a size")
-    best = codec.compress(picture, 0.0)
+    best = codec.compress(picture, 0.0, region)
     if len(best.data) > most:
         raise InputError(f"the lowest quality takes {len(best.data)} bytes, more than {most}")
     low, high = 0.0, 1.0
     for trial in range(TRIALS):
         middle = 1.0 if trial == 0 else (low + high) / 2
-        found = codec.compress(picture, middle)
+        found = codec.compress(picture, middle, region)
         progress(trial + 1, TRIALS)
         if len(found.data) > most:
             high = middle

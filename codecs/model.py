@@ -47,15 +47,14 @@ class Moment:
 class PictureCoder(Protocol):
     """Codes one picture, whose sides are multiples of what the model asks for."""
 
-    def encode(
-        self, pixels: Tensor, quality: float, size: tuple[int, int]
-    ) -> tuple[list[bytes], Tensor]:
+    def encode(self, pixels: Tensor, quality: float, weights: Tensor) -> tuple[list[bytes], Tensor]:
         """Return the streams, and the picture as :meth:`decode` returns it.
 
         Args:
             pixels: ``[3, H, W]``, uint8, RGB.
             quality: 0..1; a codec of one quality ignores it.
-            size: Rows and columns of the picture; what is below and right of them is padding.
+            weights: How much a squared error counts at each pixel, ``[H, W]``: 0 in the padding,
+                1 in the picture, and more in a region of interest.
         """
 
     def decode(self, streams: Sequence[bytes], height: int, width: int, quality: float) -> Tensor:
@@ -76,11 +75,13 @@ class Model(nn.Module, ABC):
         precision: What the transforms are computed in; in training it may be ``torch.bfloat16``,
             whose products some processors have in hardware. The latents' probabilities always have
             float32.
+        has_regions: Whether its coder heeds weights above 1.
     """
 
     analysis: nn.Module
     synthesis: nn.Module
     multiple: int
+    has_regions: ClassVar[bool] = False
     precision: torch.dtype = torch.float32
 
     @abstractmethod
@@ -237,9 +238,7 @@ class TransformCoder:
         self._model = model
         self._latent = model.latent.coder()
 
-    def encode(
-        self, pixels: Tensor, quality: float, size: tuple[int, int]
-    ) -> tuple[list[bytes], Tensor]:
+    def encode(self, pixels: Tensor, quality: float, weights: Tensor) -> tuple[list[bytes], Tensor]:
         """Return the streams, and the decoded picture."""
         streams, y_hat = self._latent.encode(self._model.analysis(from_pixels(pixels)))
         return streams, to_pixels(synthesize(self._model.synthesis, y_hat))

@@ -74,11 +74,11 @@ def distortion(
         x: The picture ``[1, 3, H, W]`` in 0..1.
         y_hat: The latent ``[1, M, h, w]``.
         weight: Bits that a squared error of 1 is worth, ``[H, W]``; 0 outside of the picture.
-        norms: ``[M]``, the squared error of a change by 1 of a channel, about.
+        norms: ``[M, 1, 1]`` or ``[M, h, w]``, the squared error of a change by 1, about.
     """
     with torch.enable_grad():
         y = y_hat.detach().clone().requires_grad_(True)
         error = (weight * (synthesis(y) - x).square()).sum()
         (gradient,) = torch.autograd.grad(error, y)
     cells = functional.adaptive_avg_pool2d(weight[None], (y.shape[2], y.shape[3]))
-    return Distortion(y_hat[0].detach(), gradient[0], 2 * norms[:, None, None] * cells)
+    return Distortion(y_hat[0].detach(), gradient[0], 2 * norms * cells)

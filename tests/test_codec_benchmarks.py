@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -13,7 +14,13 @@ pytest.importorskip("constriction")
 # These import torch and constriction.
 from conftest import in_this_process
 
-from benchmarks import codec_claims, codec_contexts, codec_roundtrip, codec_speed
+from benchmarks import (
+    codec_claims,
+    codec_contexts,
+    codec_regions,
+    codec_roundtrip,
+    codec_speed,
+)
 from benchmarks.codec_arms import ARMS, CLAIMS, Claim, arm_of
 from benchmarks.codec_claims import compare, verdict
 from vpxrc.codecs import training
@@ -241,3 +248,29 @@ def test_arms_that_start_from_others_are_trained_after_them(photo, tmp_path):
     assert len(codecs) == 2
     sizes = [row["streams"] for row in rows]
     assert max(sizes.count(one) for one in sizes) >= 2
+
+
+def test_regions_are_compared_at_equal_bytes(photo, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(codec_regions, "QUALITIES", (0.3,))
+    monkeypatch.setattr(codec_regions, "WEIGHTS", (1.0, 10.0))
+    width, height = Image.open(photo).size
+    mask = np.zeros((height, width), np.uint8)
+    mask[: height // 3, : width // 3] = 255
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(mask).save(tmp_path / "masks" / f"{photo.stem}.png")
+    given = [str(photo), "--masks", str(tmp_path / "masks"), "--out", str(tmp_path / "out")]
+    codec_regions.main(given)
+    plain, weighted = pd.read_csv(tmp_path / "out" / "pictures.csv").to_dict("records")
+    assert weighted["bytes"] <= plain["bytes"]
+    assert weighted["inside"] > plain["inside"]
+    assert weighted["outside"] < plain["outside"]
+    for row in (plain, weighted):  # the whole is the mean of the parts, in squared error
+        parts = [10 ** (-row[part] / 10) for part in ("inside", "outside", "whole")]
+        share = row["area"]
+        assert parts[2] == pytest.approx(share * parts[0] + (1 - share) * parts[1], rel=1e-3)
+    (means,) = pd.read_csv(tmp_path / "out" / "means.csv").query("weight == 10").to_dict("records")
+    assert means["inside"] == pytest.approx(weighted["inside"] - plain["inside"], abs=1e-3)
+    times = [path.stat().st_mtime_ns for path in (tmp_path / "out" / "rows").iterdir()]
+    codec_regions.main(given)
+    assert [path.stat().st_mtime_ns for path in (tmp_path / "out" / "rows").iterdir()] == times
+    assert "worst_inside" in capsys.readouterr().out

@@ -590,8 +590,8 @@ def test_distortion_is_the_squared_error_of_a_linear_synthesis():
     x, y = torch.rand(1, 3, 8, 12), torch.randn(1, 5, 2, 3)
     weight = torch.zeros(8, 12)
     weight[:5, :9] = 7.0
-    norms = synthesis.weight.square().sum((1, 2, 3)) / 16  # per pixel, all 16 seen
-    found = distortion(synthesis, x, y, weight, 16 * norms)
+    norms = synthesis.weight.square().sum((1, 2, 3))[:, None, None]
+    found = distortion(synthesis, x, y, weight, norms)
     everything = torch.arange(5), *all_cells(2, 3)
     none = found.cost(y[0].flatten(1), *everything)
     assert not none.any()
@@ -606,7 +606,7 @@ def test_distortion_is_the_squared_error_of_a_linear_synthesis():
     assert float(cost.sum()) == pytest.approx(error(moved) - error(y), rel=1e-4)
     # A cell of which the picture has nothing: nothing.
     weight[:, 8:] = 0
-    free = distortion(synthesis, x, y, weight, 16 * norms)
+    free = distortion(synthesis, x, y, weight, norms)
     assert not free.cost(y[0].flatten(1) + 3, *everything).view(5, 2, 3)[:, :, 2].any()
 
 

@@ -524,6 +524,26 @@ def test_commands_code_and_decode(source, checkpoints, tmp_path):
     assert 0.7 * most < coded.stat().st_size <= most
 
 
+def test_a_region_is_coded_by_the_command(source, tmp_path):
+    coded, out = tmp_path / "a.vlc", tmp_path / "a.png"
+    encode = ("codec", "encode", source, "-o", coded, "--codec", "gained-small")
+    sizes = []
+    for more in ((), ("--roi", "box:8,8,16,16"), ("--roi", "box:8,8,16,16", "--roi-weight", 16)):
+        result = run(*encode, "--quality", 0.2, *more, "--json")
+        assert result.exit_code == 0, result.output
+        sizes.append(json.loads(result.stdout)["bytes"])
+        decoded = run("codec", "decode", coded, "-o", out, "--codec", "gained-small")
+        assert decoded.stdout == f"{out}: 45x31\n"
+    assert sizes == sorted(sizes)
+    coded.unlink()
+    assert "--roi-weight goes with --roi" in complaint(*encode, "--roi-weight", 3)
+    assert "above 1" in complaint(*encode, "--roi", "box:8,8,16,16", "--roi-weight", 1)
+    assert "whole picture" in complaint(*encode, "--roi", "box:0,0,45,31")
+    assert "reaches beyond" in complaint(*encode, "--roi", "box:40,0,16,16")
+    assert "cannot read" in complaint(*encode, "--roi", tmp_path / "none.png")
+    assert not coded.exists()
+
+
 def test_commands_complain_in_one_line(photos, source, checkpoints, tmp_path):
     coded, out = tmp_path / "a.vlc", tmp_path / "a.png"
     factorized, multirate = (

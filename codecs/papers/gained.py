@@ -7,10 +7,12 @@ the latent is that of the baseline with means and scales, with fewer channels in
 """
 
 import math
+import zlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vpxrc.codecs.contexts import Checkerboard
 from vpxrc.codecs.entropy import Gaussian
@@ -34,9 +36,11 @@ from vpxrc.codecs.transforms import (
     hyper_analysis,
     light_hyper_synthesis,
 )
+from vpxrc.errors import InputError
 
 LAMBDAS = 0.0008, 0.12  # of the objective at the qualities 0 and 1
 KNOTS = 6  # qualities whose gains are learned
+LEVELS = 255  # of the qualities of cells
 
 
 class Gains(nn.Module):
@@ -55,12 +59,13 @@ class Gains(nn.Module):
         self.logs = nn.Parameter(start[:, None].repeat(1, channels))
 
     def forward(self, quality: Tensor) -> Tensor:
-        """Return ``[B, M, 1, 1]`` of qualities ``[B]``."""
+        """Return ``[B, M, 1, 1]`` of qualities ``[B]``, or ``[B, M, h, w]`` of ``[B, h, w]``."""
         place = quality * (KNOTS - 1)
         below = place.floor().clamp(0, KNOTS - 2).long()
-        share = (place - below)[:, None]
+        share = (place - below)[..., None]
         logs = (1 - share) * self.logs[below] + share * self.logs[below + 1]
-        return logs.exp()[:, :, None, None]
+        gains = logs.exp().movedim(-1, 1)
+        return gains if gains.dim() == 4 else gains[:, :, None, None]
 
 
 class Gained(VariableModel):
@@ -74,6 +79,7 @@ class Gained(VariableModel):
     """
 
     multiple = 64
+    has_regions = True
     lambdas = LAMBDAS
     analysis: PatchAnalysis
     synthesis: PatchSynthesis
@@ -159,39 +165,76 @@ def _checkerboard(features: int, hidden: int, m: int) -> ConditionalLatent:
 
 
 class GainedCoder:
-    """The coder of a :class:`Gained` model; the streams are those of its latent."""
+    """The coder of a :class:`Gained` model.
+
+    The streams are those of its latent. With a region of interest there is one more, the first: the
+    quality of each cell of the latent in steps of 1/255, compressed by zlib.
+    """
 
     def __init__(self, model: Gained) -> None:
         self._model = model
         self._latent = model.latent.coder()
 
-    def encode(
-        self, pixels: Tensor, quality: float, size: tuple[int, int]
-    ) -> tuple[list[bytes], Tensor]:
+    def encode(self, pixels: Tensor, quality: float, weights: Tensor) -> tuple[list[bytes], Tensor]:
         """Return the streams, and the decoded picture."""
-        x = from_pixels(pixels)
-        y = self._model.analysis(x) * self._model.gain(torch.tensor([quality]))
-        inverse = self._model.inverse_gain(torch.tensor([quality]))
+        x, model = from_pixels(pixels), self._model
+        levels = self._levels(quality, weights)
+        at = torch.tensor([quality]) if levels is None else levels[None] / LEVELS
+        inverse = model.inverse_gain(at)
         # Of the mean over three colours, in levels of 8 bits.
-        weight = torch.zeros(pixels.shape[1:])
-        weight[: size[0], : size[1]] = self._model.trade_off(quality) * 255**2 / 3
-
-        # Of the linear transform. Its network lets neighbours of low frequency share an error, so
-        # one value's own curvature is smaller, but many change at once.
-        norms = self._model.synthesis.norms() * inverse.flatten().square()
+        worth = weights * (model.trade_off(quality) * 255**2 / 3)
 
         def measure(y_hat: Tensor) -> Distortion:
             return distortion(
-                lambda y: self._model.synthesis(y * inverse), x, y_hat.float(), weight, norms
+                lambda y: model.synthesis(y * inverse),
+                *(x, y_hat.float(), worth),
+                # Of the linear transform. Its network lets neighbours of low frequency share an
+                # error, so one value's own curvature is smaller, but many change at once.
+                model.synthesis.norms()[:, None, None] * inverse[0].square(),
             )
 
-        streams, y_hat = self._latent.encode(y, measure)
-        return streams, self._picture(y_hat, quality)
+        streams, y_hat = self._latent.encode(model.analysis(x) * model.gain(at), measure)
+        if levels is not None:
+            cells = zlib.compress(levels.to(torch.uint8).numpy().tobytes(), 9)
+            streams = [cells, *streams]
+        return streams, self._picture(y_hat, at)
 
     def decode(self, streams: Sequence[bytes], height: int, width: int, quality: float) -> Tensor:
         """Return the decoded picture."""
-        return self._picture(self._latent.decode(streams, height // 16, width // 16), quality)
+        rows, columns = height // 16, width // 16
+        at = torch.tensor([quality])
+        if len(streams) == 3:
+            cells = torch.frombuffer(_inflated(streams[0], rows * columns), dtype=torch.uint8)
+            at, streams = cells.view(1, rows, columns) / LEVELS, streams[1:]
+        return self._picture(self._latent.decode(streams, rows, columns), at)
 
-    def _picture(self, y_hat: Tensor, quality: float) -> Tensor:
-        scaled = y_hat.float() * self._model.inverse_gain(torch.tensor([quality]))
+    def _levels(self, quality: float, weights: Tensor) -> Tensor | None:
+        """Return the quality of each cell, ``[h, w]`` in 0..255; None where all have one."""
+        shown = functional.avg_pool2d((weights > 0).float()[None], 16)[0]
+        factors = functional.avg_pool2d(weights[None], 16)[0] / shown
+        factors[shown == 0] = 1
+        if (factors <= 1).all():
+            return None
+        low, high = self._model.lambdas
+        cells = quality + factors.log() / math.log(high / low)
+        return (cells.clamp(0, 1) * LEVELS).round()
+
+    def _picture(self, y_hat: Tensor, at: Tensor) -> Tensor:
+        scaled = y_hat.float() * self._model.inverse_gain(at)
         return to_pixels(synthesize(self._model.synthesis, scaled))
+
+
+def _inflated(data: bytes, size: int) -> bytearray:
+    """Return what zlib compressed.
+
+    Raises:
+        InputError: It is damaged, or has another size.
+    """
+    try:
+        inflater = zlib.decompressobj()
+        found = inflater.decompress(data, size + 1)
+    except zlib.error as error:
+        raise InputError(f"a stream is damaged: {error}") from error
+    if len(found) != size or not inflater.eof:
+        raise InputError("a stream is damaged: its map of qualities has another size")
+    return bytearray(found)

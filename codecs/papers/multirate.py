@@ -244,9 +244,7 @@ class MultiRateCoder:
         self._model = model
         self._enhancement = model.enhancement.coder()
 
-    def encode(
-        self, pixels: Tensor, quality: float, size: tuple[int, int]
-    ) -> tuple[list[bytes], Tensor]:
+    def encode(self, pixels: Tensor, quality: float, weights: Tensor) -> tuple[list[bytes], Tensor]:
         """Return the best streams for a quality, and the decoded picture."""
         weight = self._model.trade_off(quality)
         index = step_index(weight)

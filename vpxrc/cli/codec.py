@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vpxrc.cli.common import CORES, Jobs, Json, progress_bar, watched
+from vpxrc.cli.common import CORES, Jobs, Json, RoiWeight, progress_bar, watched
 from vpxrc.errors import InputError, needing
+from vpxrc.media.masks import RegionSpec
+from vpxrc.policies.region import DEFAULT_WEIGHT, check_weight
 from vpxrc.storage import atomic_write, check_writable
 
 app = typer.Typer(
@@ -33,6 +35,15 @@ TradeOffs = Annotated[
         help="Weight of the mean squared error against bits per pixel; a codec of variable quality "
         "has its own weights. Several weights are several trainings, and each checkpoint has its "
         "weight in its name.",
+    ),
+]
+Roi = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--roi",
+        metavar="MASK|box:X,Y,W,H",
+        help="A region that gets more of the bits: a box in pixels, or a picture that is white "
+        "inside. May be given several times. --quality is then that of the rest.",
     ),
 ]
 Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Crops of a batch.")]
@@ -99,6 +110,8 @@ def encode(
     size: Annotated[
         int | None, typer.Option("--bytes", metavar="N", min=1, help="At most so many bytes.")
     ] = None,
+    roi: Roi = None,
+    roi_weight: RoiWeight = None,
     as_json: Json = False,
 ) -> None:
     """Code a picture.
@@ -110,28 +123,39 @@ def encode(
     Examples:
       vpxrc codec encode photo.png -o photo.vlc --codec codec.safetensors --quality 0.4
       vpxrc codec encode photo.png -o photo.vlc --codec codec.safetensors --bytes 20000
+      vpxrc codec encode photo.png -o photo.vlc --codec gained-small --roi box:64,32,128,128
     """  # noqa: D301 - typer wants the \b as it is
     if sum(value is not None for value in (quality, bpp, size)) > 1:
         raise InputError("--quality, --bpp and --bytes exclude each other")
     if bpp is not None and not bpp > 0:
         raise InputError(f"--bpp is above 0, not {bpp:g}")
+    if roi_weight is not None and not roi:
+        raise InputError("--roi-weight goes with --roi")
+    weight = DEFAULT_WEIGHT if roi_weight is None else roi_weight
+    check_weight(weight)
     loaded = _load(codec)
-    from vpxrc.codecs.codec import compress_to_size
+    from vpxrc.codecs.codec import Region, compress_to_size
     from vpxrc.codecs.pictures import read_picture
 
     pixels = read_picture(picture)
     height, width = pixels.shape[:2]
+    region = None
+    if roi:
+        spec = RegionSpec.parse(roi)
+        spec.check(width, height, 1)
+        region = Region(spec.mask(width, height), weight)
     most = int(bpp * height * width / 8) if bpp is not None else size
     with progress_bar(hidden=as_json) as bar:
         task = bar.add_task(picture.name, total=None)
         if most is None:
-            result = loaded.compress(pixels, quality)
+            result = loaded.compress(pixels, quality, region)
         else:
             result = compress_to_size(
                 loaded,
                 pixels,
                 most,
                 lambda done, total: bar.update(task, completed=done, total=total),
+                region,
             )
     with atomic_write(out) as temporary:
         temporary.write_bytes(result.data)

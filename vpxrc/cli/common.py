@@ -21,6 +21,7 @@ from vpxrc.agents.progress import Progress as Callback
 from vpxrc.agents.scalars import open_board
 from vpxrc.datasets import CLIPS_VARIABLE, Clip, load_clips
 from vpxrc.errors import InputError, MissingDependencyError
+from vpxrc.policies.region import DEFAULT_WEIGHT
 
 DEFAULT_POLICY = "constant-quality"  # one encode, and it meets the bitrate
 
@@ -39,6 +40,14 @@ EncoderSpec = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and show no progress.")]
+RoiWeight = Annotated[
+    float | None,
+    typer.Option(
+        metavar="R",
+        help="How much more an error inside --roi counts, above 1 and at most 64; by default "
+        f"{DEFAULT_WEIGHT:g}.",
+    ),
+]
 Jobs = Annotated[int, typer.Option(min=1, help="Number of encodes that run at the same time.")]
 
 

@@ -12,7 +12,7 @@ from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from vpxrc.agents.teacher.search import check_start, improve_by
-from vpxrc.cli.common import DEFAULT_POLICY, CpuUsed, Json, progress_bar
+from vpxrc.cli.common import DEFAULT_POLICY, CpuUsed, Json, RoiWeight, progress_bar
 from vpxrc.errors import InputError
 from vpxrc.media.frames import parse_fps
 from vpxrc.media.masks import RegionSpec
@@ -96,14 +96,6 @@ _Roi = Annotated[
         help="A region that gets more of the bits: a box in pixels, a picture that is white "
         "inside, or for each frame a mask of its own: a folder of pictures, an animated picture or "
         "a video. May be given several times.",
-    ),
-]
-_RoiWeight = Annotated[
-    float | None,
-    typer.Option(
-        metavar="R",
-        help="How much more an error inside --roi counts, above 1 and at most 64; by default "
-        f"{DEFAULT_WEIGHT:g}.",
     ),
 ]
 _RoiSegments = Annotated[
@@ -199,7 +191,7 @@ def encode(
     cpu_used: CpuUsed = 2,
     effort: _Effort = 1,
     roi: _Roi = None,
-    roi_weight: _RoiWeight = None,
+    roi_weight: RoiWeight = None,
     roi_segments: _RoiSegments = False,
     audio: _Audio = True,
     deinterlace: _Deinterlace = True,
