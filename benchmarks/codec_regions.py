@@ -96,9 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
     masks = {path.stem: path for path in sorted(given.masks.iterdir())}
-    pairs = [
-        (path, masks[path.stem]) for path in find_pictures(given.pictures) if path.stem in masks
-    ]
+    pictures = [path for path in find_pictures(given.pictures) if path.stem in masks]
     weights = checkpoint(given.codec)
     codec = load_codec(weights)
     rows = []

@@ -253,7 +253,8 @@ def test_arms_that_start_from_others_are_trained_after_them(photo, tmp_path):
 def test_regions_are_compared_at_equal_bytes(photo, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(codec_regions, "QUALITIES", (0.3,))
     monkeypatch.setattr(codec_regions, "WEIGHTS", (1.0, 10.0))
-    width, height = Image.open(photo).size
+    with Image.open(photo) as opened:
+        width, height = opened.size
     mask = np.zeros((height, width), np.uint8)
     mask[: height // 3, : width // 3] = 255
     (tmp_path / "masks").mkdir()

@@ -540,7 +540,7 @@ def test_a_region_is_coded_by_the_command(source, tmp_path):
     assert "above 1" in complaint(*encode, "--roi", "box:8,8,16,16", "--roi-weight", 1)
     assert "whole picture" in complaint(*encode, "--roi", "box:0,0,45,31")
     assert "reaches beyond" in complaint(*encode, "--roi", "box:40,0,16,16")
-    assert "cannot read" in complaint(*encode, "--roi", tmp_path / "none.png")
+    assert "no such file" in complaint(*encode, "--roi", tmp_path / "none.png")
     assert not coded.exists()
 
 
