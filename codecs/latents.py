@@ -347,25 +347,32 @@ class HyperpriorCoder:
         self._channels = model.y_channels
 
     def encode(
-        self, y: Tensor, measure: Callable[[Tensor], Distortion] | None = None
+        self, y: Tensor, measure: Callable[[Tensor, Tensor], Distortion] | None = None
     ) -> tuple[list[bytes], Tensor]:
         """Return both streams, and the latent ``[1, M, h, w]``, float64.
 
         Args:
             y: ``[1, M, h, w]``.
-            measure: Tells what changes of a rounded latent ``[1, M, h, w]`` cost in the picture.
-                With it, y is coded a second time: rate-distortion optimised quantisation, as
-                classical encoders have it.
+            measure: Tells what changes of a rounded latent ``[1, M, h, w]`` cost in the picture,
+                from that one and the side information ``[1, S, h, w]``. With it, y is coded
+                a second time: rate-distortion optimised quantisation, as classical encoders have
+                it.
         """
         streams, z = self._z.encode(self._analysis(y))
         side = self._synthesis(snap(z))[0]
         stream, decoded = self._y.encode(y[0], side)
         if measure is not None:
-            stream, decoded = self._y.encode(y[0], side, measure(decoded[None]))
+            stream, decoded = self._y.encode(y[0], side, measure(decoded[None], side[None]))
         return [*streams, stream], decoded[None]
 
     def decode(self, streams: Sequence[bytes], height: int, width: int) -> Tensor:
         """Return the latent ``[1, M, h, w]``, float64."""
         check_streams(streams, 2)
+        side = self.side(streams, height, width)
+        return self._y.decode(streams[1], side[0], self._channels)[None]
+
+    def side(self, streams: Sequence[bytes], height: int, width: int) -> Tensor:
+        """Return the side information ``[1, S, h, w]`` alone, float64."""
         z = self._z.decode(streams[:1], height // 4, width // 4)
-        return self._y.decode(streams[1], self._synthesis(snap(z))[0], self._channels)[None]
+        side: Tensor = self._synthesis(snap(z))
+        return side

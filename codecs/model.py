@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from vpxrc.codecs.attention import WINDOW, WindowAttention
 from vpxrc.codecs.latents import Bits, LatentModel
 from vpxrc.codecs.layers import GDN
 
@@ -112,7 +113,7 @@ class Model(nn.Module, ABC):
         loss = (trade_off * error + bpp).mean()
         return loss, figures(loss, error, bpp)
 
-    def transform(self, network: nn.Module, x: Any) -> Any:
+    def transform(self, network: Callable[[Any], Any], x: Any) -> Any:
         """Return what a transform gives, in float32: a tensor, or a named tuple of tensors."""
         half = self.precision != torch.float32
         device = next(self.parameters()).device.type
@@ -287,7 +288,7 @@ def one_thread() -> Iterator[None]:
 
 @torch.no_grad()
 def run_counting(network: nn.Module, x: Any) -> tuple[Any, int]:
-    """Return what a network gives, and how many multiplications its convolutions and GDN take.
+    """Return what a network gives, and how many multiplications its layers take.
 
     Args:
         network: The module that is called.
@@ -304,6 +305,10 @@ def run_counting(network: nn.Module, x: Any) -> tuple[Any, int]:
             total += output.numel() * module.weight[:, 0].numel() // stride
         elif isinstance(module, GDN):
             total += output.numel() * output.shape[1]
+        elif isinstance(module, nn.Linear):
+            total += output.numel() * module.in_features
+        elif isinstance(module, WindowAttention):  # the two products of its windows
+            total += 2 * output.numel() * WINDOW**2
 
     hooks = [module.register_forward_hook(count) for module in network.modules()]
     try:

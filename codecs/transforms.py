@@ -105,15 +105,11 @@ class PatchAnalysis(nn.Module):
     def __init__(self, n: int, wide: int, m: int) -> None:
         super().__init__()
         self.main = nn.Sequential(
-            *(nn.PixelUnshuffle(4), conv(48, n, 3, 1), _linear_block(n)),
-            *(conv(n, wide, 3), _linear_block(wide), _linear_block(wide)),
+            *(nn.PixelUnshuffle(4), conv(48, n, 3, 1), linear_block(n)),
+            *(conv(n, wide, 3), linear_block(wide), linear_block(wide)),
             silent(conv(wide, m, 3)),
         )
-        self.shortcut = nn.Conv2d(3, m, BLOCK, BLOCK)
-        with torch.no_grad():
-            self.shortcut.weight.copy_(block_dct(m) / UNIT)
-        offset = -MIDDLE * self.shortcut.weight.detach().flatten(1).sum(1)
-        self.shortcut.bias = nn.Parameter(offset)
+        self.shortcut = dct_analysis(m)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the latent ``[B, m, H/16, W/16]`` of pictures ``[B, 3, H, W]``."""
@@ -139,14 +135,11 @@ class PatchSynthesis(nn.Module):
         super().__init__()
         self.main = nn.Sequential(
             *(conv(m, 4 * wide, 3, 1), nn.PixelShuffle(2)),
-            *(_linear_block(wide), _linear_block(wide)),
-            *(conv(wide, 4 * n, 3, 1), nn.PixelShuffle(2), _linear_block(n)),
+            *(linear_block(wide), linear_block(wide)),
+            *(conv(wide, 4 * n, 3, 1), nn.PixelShuffle(2), linear_block(n)),
             *(silent(conv(n, 48, 3, 1)), nn.PixelShuffle(4)),
         )
-        self.shortcut = nn.ConvTranspose2d(m, 3, BLOCK, BLOCK)
-        with torch.no_grad():
-            self.shortcut.weight.copy_(block_dct(m) * UNIT)
-        self.shortcut.bias = nn.Parameter(torch.full((3,), MIDDLE))
+        self.shortcut = dct_synthesis(m)
 
     def forward(self, y: Tensor) -> Tensor:
         """Return pictures ``[B, 3, H, W]`` of latents ``[B, m, H/16, W/16]``."""
@@ -163,9 +156,23 @@ class PatchSynthesis(nn.Module):
         result.shortcut.weight.mul_(gain[:, None, None, None])
         return result
 
-    def norms(self) -> Tensor:
-        """Return the squared error ``[m]`` of a change by 1 of a channel, by the linear part."""
-        return self.shortcut.weight.square().sum((1, 2, 3))
+
+def dct_analysis(m: int) -> nn.Conv2d:
+    """Return a linear transform of 16x16 blocks that starts as a DCT of m frequencies."""
+    layer = nn.Conv2d(3, m, BLOCK, BLOCK)
+    with torch.no_grad():
+        layer.weight.copy_(block_dct(m) / UNIT)
+    layer.bias = nn.Parameter(-MIDDLE * layer.weight.detach().flatten(1).sum(1))
+    return layer
+
+
+def dct_synthesis(m: int) -> nn.ConvTranspose2d:
+    """Return the inverse of :func:`dct_analysis`, as far as its m frequencies go."""
+    layer = nn.ConvTranspose2d(m, 3, BLOCK, BLOCK)
+    with torch.no_grad():
+        layer.weight.copy_(block_dct(m) * UNIT)
+    layer.bias = nn.Parameter(torch.full((3,), MIDDLE))
+    return layer
 
 
 def block_dct(m: int) -> Tensor:
@@ -188,7 +195,7 @@ def block_dct(m: int) -> Tensor:
     return torch.stack(rows).float()
 
 
-def _linear_block(channels: int) -> nn.Module:
+def linear_block(channels: int) -> nn.Module:
     """Return a residual block without an activation at its end."""
     return Residual(conv(channels, channels, 3, 1), leaky(), conv(channels, channels, 3, 1))
 

@@ -20,7 +20,6 @@ from vpxrc.codecs.bitstream import CodedPicture, pack, unpack
 from vpxrc.codecs.channel_mask import ChannelMask
 from vpxrc.codecs.codec import (
     Codec,
-    Region,
     compress_to_size,
     load_codec,
     read_checkpoint,
@@ -35,8 +34,8 @@ from vpxrc.codecs.papers.gllmm import gllmm
 from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard
 from vpxrc.codecs.papers.multirate import MultiRate
 from vpxrc.codecs.papers.octave import octave
+from vpxrc.codecs.papers.swin_roi import SwinRoi
 from vpxrc.codecs.transforms import UNIT, PatchAnalysis, PatchSynthesis
-from vpxrc.codecs.zoo import checkpoint
 from vpxrc.errors import InputError, VpxrcError
 
 # Every kind of codec, in a width that takes milliseconds.
@@ -53,6 +52,7 @@ TINY = {
     "multirate": lambda: MultiRate((8, 8, 12, 12), 8),
     "gained": lambda: Gained(8, 8, 12),
     "gained-checkerboard": lambda: Gained(8, 8, 12, context=True),
+    "swin-roi": lambda: SwinRoi(8, 8, 12),
 }
 # How much larger the latents are made, so that many values are not 0.
 GAINS = {
@@ -134,12 +134,14 @@ def test_bytes_are_those_that_the_likelihoods_promise(name):
     codec = tiny(name)
     pixels = picture(384, 512)
     quality, size = None, 4_000
-    if name.startswith("gained"):  # a DCT's latents: larger ones would be far from random means
+    if name.startswith(
+        ("gained", "swin")
+    ):  # a DCT's latents: larger ones would be far from random means
         quality, size, pixels = 0.0, 400, (112 + pixels // 8).astype(np.uint8)
     _, z_stream, y_stream = _streams(codec.compress(pixels, quality).data)
     model = codec.model
     y = model.analysis(from_pixels(torch.from_numpy(pixels.transpose(2, 0, 1).copy())))
-    if name.startswith("gained"):
+    if is_dct:
         y = y * model.gain(torch.tensor([0.0]))
     z = model.latent.analysis(y).round()
     side = model.latent.synthesis(z)
@@ -286,69 +288,6 @@ def test_a_damaged_stream_with_a_right_checksum_decodes_or_is_an_error(name):
         with pytest.raises(InputError, match="stream"):
             codec.decompress(pack(replace(coded, streams=number)))
     assert failed > 0
-
-
-# Regions of interest
-
-
-def square(height, width):
-    mask = np.zeros((height, width), bool)
-    mask[height // 4 : height // 2, width // 4 : width // 2] = True
-    return mask
-
-
-@pytest.mark.parametrize("size", [(17, 33), (127, 65)])
-def test_a_region_has_the_quality_of_its_weight(size):
-    codec = tiny("gained-checkerboard")
-    pixels, region = picture(*size), Region(square(*size), 8.0)
-    result = codec.compress(pixels, 0.3, region)
-    assert np.array_equal(codec.decompress(result.data), result.picture)
-    cells, *rest = unpack(result.data).streams
-    assert len(rest) == 2
-    rows, columns = (-(-side // 64) * 4 for side in size)
-    levels = np.frombuffer(zlib.decompress(cells), np.uint8).reshape(rows, columns) / 255
-    low, high = Gained.lambdas
-    for row in range(rows):
-        for column in range(columns):
-            # The mean weight of the pixels that are in the picture.
-            inside = region.mask[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
-            weight = 1 + 7 * inside.mean() if inside.size else 1
-            expected = 0.3 + np.log(weight) / np.log(high / low)
-            assert levels[row, column] == pytest.approx(expected, abs=0.5 / 255 + 1e-6)
-
-
-def test_a_region_gets_better_and_the_rest_worse_at_equal_bytes():
-    codec = load_codec(checkpoint("gained-small"))
-    pixels = picture(128, 192)
-    mask = square(128, 192)
-
-    def errors(region, most):
-        found = compress_to_size(codec, pixels, most, lambda *_: None, region)
-        assert 0.93 * most < len(found.data) <= most
-        squares = np.square(found.picture.astype(float) - pixels).mean(2)
-        return squares[mask].mean(), squares[~mask].mean()
-
-    plain, weighted = errors(None, 3000), errors(Region(mask, 8.0), 3000)
-    assert weighted[0] < 0.8 * plain[0]
-    assert weighted[1] > plain[1]
-
-
-def test_a_region_that_cannot_be_is_an_error():
-    pixels = picture(64, 64)
-    with pytest.raises(InputError, match="one quality for all pixels"):
-        tiny("raster").compress(pixels, None, Region(square(64, 64), 2.0))
-    with pytest.raises(InputError, match="64x64 pixels"):
-        tiny("gained").compress(pixels, 0.5, Region(square(64, 60), 2.0))
-    codec = tiny("gained")
-    coded = unpack(codec.compress(pixels, 0.3, Region(square(64, 64), 8.0)).data)
-    for cells in (
-        zlib.compress(bytes(15)),
-        zlib.compress(bytes(1 << 20)),
-        b"",
-        coded.streams[0][:-1],
-    ):
-        with pytest.raises(InputError, match="a stream is damaged"):
-            codec.decompress(pack(replace(coded, streams=[cells, *coded.streams[1:]])))
 
 
 def test_an_impossible_size_is_an_error():

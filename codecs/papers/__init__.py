@@ -15,6 +15,7 @@ from vpxrc.codecs.papers.gllmm import gllmm
 from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard
 from vpxrc.codecs.papers.multirate import MultiRate
 from vpxrc.codecs.papers.octave import octave
+from vpxrc.codecs.papers.swin_roi import SwinRoi
 from vpxrc.errors import InputError
 
 
@@ -107,6 +108,13 @@ PAPERS: Mapping[str, Paper] = {
         {
             "small": partial(Gained, 64, 96, 320, context=True),
             "medium": partial(Gained, 96, 160, 384, context=True),
+        },
+    ),
+    "swin-roi": Paper(
+        "Swin blocks, a region of interest that the encoder alone is told",
+        {
+            "small": partial(SwinRoi, 64, 96, 320),
+            "small-sent": partial(SwinRoi, 64, 96, 320, sent=True),
         },
     ),
     "multirate": Paper("one model for all rates, octave residual blocks", _multirate(True)),

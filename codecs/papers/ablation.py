@@ -26,6 +26,7 @@ from vpxrc.codecs.papers.improved_checkerboard import (
 )
 from vpxrc.codecs.papers.multirate import MultiRate, quality_of_bits
 from vpxrc.codecs.papers.octave import octave, plain_octave
+from vpxrc.codecs.papers.swin_roi import SwinRoi
 from vpxrc.codecs.quantizers import add_noise, straight_through
 from vpxrc.codecs.transforms import PatchAnalysis, PatchSynthesis
 
@@ -91,6 +92,8 @@ ARMS: Mapping[str, Callable[[], Model]] = {
     "entropy-two-gmm-gmm": partial(_two_networks, GMM, GMM),
     "entropy-two-gllmm-gmm": partial(_two_networks, GLLMM, GMM),
     "entropy-two-gmm-gllmm": partial(_two_networks, GMM, GLLMM),
+    "swin-roi-convolutions": partial(SwinRoi, *WIDTHS, swin=False),
+    "swin-roi-unguided": partial(SwinRoi, *WIDTHS, guided=False),
     "gllmm-plain": partial(gllmm, N, slim=True, block=residual_block),
     "gllmm-plain-wide": partial(gllmm, WIDE, slim=True, block=residual_block),
     "asymmetric-three": partial(_asymmetric, decoder_blocks=3),

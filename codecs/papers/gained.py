@@ -7,13 +7,12 @@ the latent is that of the baseline with means and scales, with fewer channels in
 """
 
 import math
-import zlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from vpxrc.codecs.blocks import BLOCK
 from vpxrc.codecs.contexts import Checkerboard
 from vpxrc.codecs.entropy import Gaussian
 from vpxrc.codecs.latents import ConditionalLatent, Hyperprior, pointwise
@@ -30,17 +29,16 @@ from vpxrc.codecs.model import (
     to_pixels,
 )
 from vpxrc.codecs.quantizers import Distortion, distortion
+from vpxrc.codecs.regions import cell_qualities, pack_cells, unpack_cells
 from vpxrc.codecs.transforms import (
     PatchAnalysis,
     PatchSynthesis,
     hyper_analysis,
     light_hyper_synthesis,
 )
-from vpxrc.errors import InputError
 
 LAMBDAS = 0.0008, 0.12  # of the objective at the qualities 0 and 1
 KNOTS = 6  # qualities whose gains are learned
-LEVELS = 255  # of the qualities of cells
 
 
 class Gains(nn.Module):
@@ -168,7 +166,7 @@ class GainedCoder:
     """The coder of a :class:`Gained` model.
 
     The streams are those of its latent. With a region of interest there is one more, the first: the
-    quality of each cell of the latent in steps of 1/255, compressed by zlib.
+    qualities of the cells.
     """
 
     def __init__(self, model: Gained) -> None:
@@ -178,63 +176,42 @@ class GainedCoder:
     def encode(self, pixels: Tensor, quality: float, weights: Tensor) -> tuple[list[bytes], Tensor]:
         """Return the streams, and the decoded picture."""
         x, model = from_pixels(pixels), self._model
-        levels = self._levels(quality, weights)
-        at = torch.tensor([quality]) if levels is None else levels[None] / LEVELS
+        at, first = torch.tensor([quality]), []
+        if (weights > 1).any():
+            stream, at = pack_cells(cell_qualities(at, weights[None], model.lambdas))
+            first = [stream]
         inverse = model.inverse_gain(at)
-        # Of the mean over three colours, in levels of 8 bits.
-        worth = weights * (model.trade_off(quality) * 255**2 / 3)
 
-        def measure(y_hat: Tensor) -> Distortion:
+        def measure(y_hat: Tensor, side: Tensor) -> Distortion:
             return distortion(
                 lambda y: model.synthesis(y * inverse),
-                *(x, y_hat.float(), worth),
+                *(x, y_hat.float(), worth(weights, model.trade_off(quality))),
                 # Of the linear transform. Its network lets neighbours of low frequency share an
                 # error, so one value's own curvature is smaller, but many change at once.
-                model.synthesis.norms()[:, None, None] * inverse[0].square(),
+                squared_norms(model.synthesis.shortcut) * inverse[0].square(),
             )
 
         streams, y_hat = self._latent.encode(model.analysis(x) * model.gain(at), measure)
-        if levels is not None:
-            cells = zlib.compress(levels.to(torch.uint8).numpy().tobytes(), 9)
-            streams = [cells, *streams]
-        return streams, self._picture(y_hat, at)
+        return [*first, *streams], self._picture(y_hat, at)
 
     def decode(self, streams: Sequence[bytes], height: int, width: int, quality: float) -> Tensor:
         """Return the decoded picture."""
-        rows, columns = height // 16, width // 16
+        rows, columns = height // BLOCK, width // BLOCK
         at = torch.tensor([quality])
         if len(streams) == 3:
-            cells = torch.frombuffer(_inflated(streams[0], rows * columns), dtype=torch.uint8)
-            at, streams = cells.view(1, rows, columns) / LEVELS, streams[1:]
+            at, streams = unpack_cells(streams[0], rows, columns), streams[1:]
         return self._picture(self._latent.decode(streams, rows, columns), at)
-
-    def _levels(self, quality: float, weights: Tensor) -> Tensor | None:
-        """Return the quality of each cell, ``[h, w]`` in 0..255; None where all have one."""
-        shown = functional.avg_pool2d((weights > 0).float()[None], 16)[0]
-        factors = functional.avg_pool2d(weights[None], 16)[0] / shown
-        factors[shown == 0] = 1
-        if (factors <= 1).all():
-            return None
-        low, high = self._model.lambdas
-        cells = quality + factors.log() / math.log(high / low)
-        return (cells.clamp(0, 1) * LEVELS).round()
 
     def _picture(self, y_hat: Tensor, at: Tensor) -> Tensor:
         scaled = y_hat.float() * self._model.inverse_gain(at)
         return to_pixels(synthesize(self._model.synthesis, scaled))
 
 
-def _inflated(data: bytes, size: int) -> bytearray:
-    """Return what zlib compressed.
+def worth(weights: Tensor, trade_off: float) -> Tensor:
+    """Return the bits that a squared error of 1 in one colour of a pixel is worth, ``[H, W]``."""
+    return weights * (trade_off * 255**2 / 3)
 
-    Raises:
-        InputError: It is damaged, or has another size.
-    """
-    try:
-        inflater = zlib.decompressobj()
-        found = inflater.decompress(data, size + 1)
-    except zlib.error as error:
-        raise InputError(f"a stream is damaged: {error}") from error
-    if len(found) != size or not inflater.eof:
-        raise InputError("a stream is damaged: its map of qualities has another size")
-    return bytearray(found)
+
+def squared_norms(linear: nn.ConvTranspose2d) -> Tensor:
+    """Return the squared error ``[M, 1, 1]`` of a change by 1 of each channel of a latent."""
+    return linear.weight.square().sum((1, 2, 3))[:, None, None]
