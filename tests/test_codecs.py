@@ -133,10 +133,8 @@ def test_another_process_with_other_threads_decodes_the_same(tmp_path):
 def test_bytes_are_those_that_the_likelihoods_promise(name):
     codec = tiny(name)
     pixels = picture(384, 512)
-    quality, size = None, 4_000
-    if name.startswith(
-        ("gained", "swin")
-    ):  # a DCT's latents: larger ones would be far from random means
+    quality, size, is_dct = None, 4_000, name.startswith(("gained", "swin"))
+    if is_dct:  # larger latents would be far from random means
         quality, size, pixels = 0.0, 400, (112 + pixels // 8).astype(np.uint8)
     _, z_stream, y_stream = _streams(codec.compress(pixels, quality).data)
     model = codec.model

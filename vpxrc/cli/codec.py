@@ -10,7 +10,7 @@ import typer
 from vpxrc.cli.common import CORES, Jobs, Json, RoiWeight, progress_bar, watched
 from vpxrc.errors import InputError, needing
 from vpxrc.media.masks import RegionSpec
-from vpxrc.policies.region import DEFAULT_WEIGHT, check_weight
+from vpxrc.policies.region import DEFAULT_WEIGHT, WeightedRegion
 from vpxrc.storage import atomic_write, check_writable
 
 app = typer.Typer(
@@ -40,10 +40,9 @@ TradeOffs = Annotated[
 Roi = Annotated[
     list[str] | None,
     typer.Option(
-        "--roi",
         metavar="MASK|box:X,Y,W,H",
         help="A region that gets more of the bits: a box in pixels, or a picture that is white "
-        "inside. May be given several times. --quality is then that of the rest.",
+        "inside; repeatable. --quality is then that of the rest.",
     ),
 ]
 Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Crops of a batch.")]
@@ -116,8 +115,7 @@ def encode(
 ) -> None:
     """Code a picture.
 
-    Quality, bits per pixel and bytes are for codecs of variable quality; at most one of them can be
-    given.
+    Quality, bits per pixel and bytes are for codecs of variable quality; at most one is given.
 
     \b
     Examples:
@@ -132,18 +130,16 @@ def encode(
     if roi_weight is not None and not roi:
         raise InputError("--roi-weight goes with --roi")
     weight = DEFAULT_WEIGHT if roi_weight is None else roi_weight
-    check_weight(weight)
+    wish = WeightedRegion(RegionSpec.parse(roi), weight) if roi else None
     loaded = _load(codec)
     from vpxrc.codecs.codec import Region, compress_to_size
     from vpxrc.codecs.pictures import read_picture
 
     pixels = read_picture(picture)
     height, width = pixels.shape[:2]
-    region = None
-    if roi:
-        spec = RegionSpec.parse(roi)
-        spec.check(width, height, 1)
-        region = Region(spec.mask(width, height), weight)
+    if wish is not None:
+        wish.spec.check(width, height, 1)
+    region = Region(wish.spec.mask(width, height), weight) if wish else None
     most = int(bpp * height * width / 8) if bpp is not None else size
     with progress_bar(hidden=as_json) as bar:
         task = bar.add_task(picture.name, total=None)
