@@ -137,9 +137,10 @@ def encode(
 
     pixels = read_picture(picture)
     height, width = pixels.shape[:2]
+    region = None
     if wish is not None:
         wish.spec.check(width, height, 1)
-    region = Region(wish.spec.mask(width, height), weight) if wish else None
+        region = Region(wish.spec.mask(width, height), weight)
     most = int(bpp * height * width / 8) if bpp is not None else size
     with progress_bar(hidden=as_json) as bar:
         task = bar.add_task(picture.name, total=None)
@@ -156,13 +157,8 @@ def encode(
     with atomic_write(out) as temporary:
         temporary.write_bytes(result.data)
     coded = 8 * len(result.data) / (height * width)
-    facts = {
-        "output": str(out),
-        "codec": loaded.spec,
-        "bytes": len(result.data),
-        "bpp": coded,
-        "psnr": _psnr(pixels, result.picture),
-    }
+    facts = {"output": str(out), "codec": loaded.spec, "bytes": len(result.data), "bpp": coded}
+    facts["psnr"] = _psnr(pixels, result.picture)
     if as_json:
         print(json.dumps(facts))
     else:
