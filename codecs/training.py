@@ -65,7 +65,6 @@ class TrainingConfig:
     precision: str = "float32"
 
 
-_TRANSFORMS = "analysis.", "synthesis."
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -218,14 +217,15 @@ def _model(config: TrainingConfig, start: Path | None) -> Model:
     other, settings = read_checkpoint(start)
     if not config.part and settings["codec"] == config.codec:
         return other
-    # What the transforms have learned is the point of a start; the rest may begin at random.
-    needed = _TRANSFORMS if not config.part else ("",)
     own, known = model.state_dict(), other.state_dict()
-    for name, values in own.items():
-        if name in known and known[name].shape == values.shape:
-            values.copy_(known[name])
-        elif name.startswith(needed) and not (config.part and name in part):
-            raise InputError(f"{start} does not have the weights {name} of {config.codec}")
+    common = [name for name in own if name in known and known[name].shape == own[name].shape]
+    for name in common:
+        own[name].copy_(known[name])
+    lacking = set(own) - set(common) - set(part)
+    if lacking:
+        raise InputError(f"{start} does not have the weights {min(lacking)} of {config.codec}")
+    if not any(name.startswith("analysis.") for name in common):
+        raise InputError(f"{start} has no layer of the transforms of {config.codec}")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in part)
     return model
@@ -379,9 +379,9 @@ def train(
         pictures: The files to take crops from.
         out: The checkpoint, a safetensors file; the curve is written beside it as JSON.
         config: How the codec is trained.
-        start: A checkpoint to start from: of the same codec, or of one with the same transforms,
-            or, where a part is trained, of one that has all other weights. Weights that it does
-            not have are random.
+        start: A checkpoint to start from: of the same codec, or of one that has layers of its
+            transforms, and where a part is trained, all other weights. Weights that it does not
+            have are random.
         until: Step to stop at before the last one, with a checkpoint of the weights so far; the
             state is kept, and the same call without it goes on. At a step that the state has
             passed, the checkpoint is that of the state.

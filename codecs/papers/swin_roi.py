@@ -5,6 +5,7 @@ Known are Swin blocks as the main part, a mask that guides several layers, and a
 for each region. Widths and all else are this project's. Layers are guided as by Song et al., ICCV
 2021: what a decoder needs of the mask it finds in the side information. The linear transforms and
 the gains are those of :mod:`vpxrc.codecs.papers.gained`, so a training starts from a working codec.
+Layers that both have are called the same, so it may also start from a trained one.
 """
 
 import math
@@ -61,11 +62,9 @@ class Modulation(nn.Module):
         return result
 
 
-def _blocks(channels: int, swin: bool) -> nn.Sequential:
-    """Return four Swin blocks, or two residual blocks of about as many multiplications."""
-    if swin:
-        return nn.Sequential(swin_blocks(channels, HEADS), swin_blocks(channels, HEADS))
-    return nn.Sequential(linear_block(channels), linear_block(channels))
+def _blocks(channels: int, swin: bool) -> list[nn.Module]:
+    """Return two pairs of Swin blocks, or two residual blocks of about as many multiplications."""
+    return [swin_blocks(channels, HEADS) if swin else linear_block(channels) for _ in range(2)]
 
 
 class RegionAnalysis(nn.Module):
@@ -80,11 +79,11 @@ class RegionAnalysis(nn.Module):
 
     def __init__(self, n: int, wide: int, m: int, swin: bool) -> None:
         super().__init__()
-        self.patches = nn.Sequential(
+        self.main = nn.Sequential(
             *(nn.PixelUnshuffle(4), conv(48, n, 3, 1), linear_block(n), conv(n, wide, 3))
         )
         self.early, self.late = Modulation(wide), Modulation(wide)
-        self.blocks = _blocks(wide, swin)
+        self.blocks = nn.Sequential(*_blocks(wide, swin))
         self.last = silent(conv(wide, m, 3))
         self.shortcut = dct_analysis(m)
 
@@ -94,7 +93,7 @@ class RegionAnalysis(nn.Module):
         if weights is not None:
             logs = weights.clamp(1, MAX_WEIGHT).log() / math.log(MAX_WEIGHT)
             guide = functional.avg_pool2d(logs[:, None], 8)
-        found = self.blocks(self.early(self.patches(x), guide))
+        found = self.blocks(self.early(self.main(x), guide))
         result: Tensor = self.last(self.late(found, guide)) + self.shortcut(x)
         return result
 
@@ -104,8 +103,8 @@ class RegionSynthesis(nn.Module):
 
     def __init__(self, n: int, wide: int, m: int, swin: bool) -> None:
         super().__init__()
-        self.network = nn.Sequential(
-            *(conv(m, 4 * wide, 3, 1), nn.PixelShuffle(2), _blocks(wide, swin)),
+        self.main = nn.Sequential(
+            *(conv(m, 4 * wide, 3, 1), nn.PixelShuffle(2), *_blocks(wide, swin)),
             *(conv(wide, 4 * n, 3, 1), nn.PixelShuffle(2), linear_block(n)),
             *(silent(conv(n, 48, 3, 1)), nn.PixelShuffle(4)),
         )
@@ -113,7 +112,7 @@ class RegionSynthesis(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """Return pictures ``[B, 3, H, W]``."""
-        result: Tensor = self.network(y) + self.shortcut(y)
+        result: Tensor = self.main(y) + self.shortcut(y)
         return result
 
 
