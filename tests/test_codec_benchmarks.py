@@ -250,9 +250,7 @@ def test_arms_that_start_from_others_are_trained_after_them(photo, tmp_path):
     assert max(sizes.count(one) for one in sizes) >= 2
 
 
-def test_regions_are_compared_at_equal_bytes(photo, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(codec_regions, "QUALITIES", (0.3,))
-    monkeypatch.setattr(codec_regions, "WEIGHTS", (1.0, 10.0))
+def test_regions_are_compared_at_equal_bytes(photo, tmp_path, capsys):
     with Image.open(photo) as opened:
         width, height = opened.size
     mask = np.zeros((height, width), np.uint8)
@@ -260,6 +258,7 @@ def test_regions_are_compared_at_equal_bytes(photo, tmp_path, capsys, monkeypatc
     (tmp_path / "masks").mkdir()
     Image.fromarray(mask).save(tmp_path / "masks" / f"{photo.stem}.png")
     given = [str(photo), "--masks", str(tmp_path / "masks"), "--out", str(tmp_path / "out")]
+    given += ["--qualities", "0.3", "--weights", "10"]
     codec_regions.main(given)
     plain, weighted = pd.read_csv(tmp_path / "out" / "pictures.csv").to_dict("records")
     assert weighted["bytes"] <= plain["bytes"]
