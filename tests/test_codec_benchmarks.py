@@ -17,6 +17,7 @@ from conftest import in_this_process
 from benchmarks import (
     codec_claims,
     codec_contexts,
+    codec_rdoq,
     codec_regions,
     codec_roundtrip,
     codec_speed,
@@ -27,6 +28,7 @@ from vpxrc.codecs import training
 from vpxrc.codecs.codec import load_codec, save_checkpoint
 from vpxrc.codecs.contexts import Raster
 from vpxrc.codecs.papers import ABLATION, build, describe
+from vpxrc.codecs.papers.gained import Gained
 from vpxrc.errors import InputError
 
 
@@ -274,3 +276,16 @@ def test_regions_are_compared_at_equal_bytes(photo, tmp_path, capsys):
     codec_regions.main(given)
     assert [path.stat().st_mtime_ns for path in (tmp_path / "out" / "rows").iterdir()] == times
     assert "worst_inside" in capsys.readouterr().out
+
+
+def test_optimised_quantisation_is_compared_with_rounding(corner, tmp_path, capsys):
+    codec_rdoq.main([str(corner), "--out", str(tmp_path)])
+    rows = json.loads(next((tmp_path / "rows").iterdir()).read_text())
+    assert [row["way"] for row in rows] == ["rounded", "optimised"] * 8
+    trade_offs = [Gained.trade_off(row["quality"]) for row in rows]
+    costs = [
+        row["bpp"] + trade_off * 255**2 * 10 ** (-row["psnr"] / 10)
+        for row, trade_off in zip(rows, trade_offs, strict=True)
+    ]
+    assert sum(costs[1::2]) < sum(costs[::2])
+    assert "BD-rate -" in capsys.readouterr().out
