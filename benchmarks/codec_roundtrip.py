@@ -23,7 +23,14 @@ import numpy as np
 import torch
 
 from vpxrc.codecs.bitstream import pack, unpack
-from vpxrc.codecs.codec import Codec, load_codec, read_checkpoint, save_checkpoint
+from vpxrc.codecs.codec import (
+    Codec,
+    Compressed,
+    Region,
+    load_codec,
+    read_checkpoint,
+    save_checkpoint,
+)
 from vpxrc.codecs.model import VariableModel
 from vpxrc.codecs.papers import PAPERS, build
 from vpxrc.codecs.pictures import Pixels, find_pictures, read_picture
@@ -69,15 +76,24 @@ def round_trip(checkpoint: Path, pictures: dict[str, Pixels], threads: int) -> d
     with tempfile.TemporaryDirectory() as folder:
         kept = {}
         for name, picture in pictures.items():
-            result = codec.compress(picture)
-            kept[name], sizes[name] = result.picture, len(result.data)
-            Path(folder, f"{name}.vlc").write_bytes(result.data)
+            for suffix, result in _coded(codec, picture):
+                kept[name + suffix], sizes[name + suffix] = result.picture, len(result.data)
+                Path(folder, f"{name}{suffix}.vlc").write_bytes(result.data)
         arguments = [str(threads), str(checkpoint), folder]
         subprocess.run([sys.executable, "-c", DECODE, *arguments], check=True)
         for name, picture in kept.items():
             if not np.array_equal(np.load(Path(folder, f"{name}.npy")), picture):
                 wrong.append(name)
-    return {"pictures": len(pictures), "bytes": sizes, "different": wrong}
+    return {"pictures": len(kept), "bytes": sizes, "different": wrong}
+
+
+def _coded(codec: Codec, picture: Pixels) -> Iterator[tuple[str, Compressed]]:
+    """Yield a coded picture, and where the codec has regions, one with its left half as such."""
+    yield "", codec.compress(picture)
+    if codec.model.has_regions:
+        mask = np.zeros(picture.shape[:2], np.bool_)
+        mask[:, : picture.shape[1] // 2] = True
+        yield "-region", codec.compress(picture, region=Region(mask, 8.0))
 
 
 def mutations(data: bytes, rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
@@ -109,10 +125,11 @@ def mutations(data: bytes, rng: np.random.Generator) -> Iterator[tuple[str, byte
 
 def damage(codec: Codec, picture: Pixels, count: int, seed: int) -> dict[str, object]:
     """Decode damaged files; whatever is no error of the package ends the program."""
-    made = mutations(codec.compress(picture).data, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    made = [mutations(coded.data, rng) for _, coded in _coded(codec, picture)]
     errors, decoded, slowest = 0, 0, 0.0
-    for _ in range(count):
-        kind, data = next(made)
+    for number in range(count):
+        kind, data = next(made[number % len(made)])
         begun = time.perf_counter()
         try:
             codec.decompress(data)
