@@ -129,13 +129,24 @@ class PatchAnalysis(nn.Module):
 
 
 class PatchSynthesis(nn.Module):
-    """The mirror image of :class:`PatchAnalysis`."""
+    """The mirror image of :class:`PatchAnalysis`.
 
-    def __init__(self, n: int, wide: int, m: int) -> None:
+    Args:
+        n: Channels of the network at 1/4 of the picture's size.
+        wide: Channels at 1/8.
+        m: Channels of the latent.
+        block: Makes each of the two blocks at 1/8 for a number of channels; None for residual
+            blocks.
+    """
+
+    def __init__(
+        self, n: int, wide: int, m: int, block: Callable[[int], nn.Module] | None = None
+    ) -> None:
         super().__init__()
+        make = linear_block if block is None else block
         self.main = nn.Sequential(
             *(conv(m, 4 * wide, 3, 1), nn.PixelShuffle(2)),
-            *(linear_block(wide), linear_block(wide)),
+            *(make(wide), make(wide)),
             *(conv(wide, 4 * n, 3, 1), nn.PixelShuffle(2), linear_block(n)),
             *(silent(conv(n, 48, 3, 1)), nn.PixelShuffle(4)),
         )

@@ -34,7 +34,7 @@ from vpxrc.codecs.model import (
 from vpxrc.codecs.papers.gained import LAMBDAS, Gains, light_hyperprior, squared_norms, worth
 from vpxrc.codecs.quantizers import Distortion, distortion
 from vpxrc.codecs.regions import cell_qualities, pack_cells, unpack_cells
-from vpxrc.codecs.transforms import dct_analysis, dct_synthesis, linear_block
+from vpxrc.codecs.transforms import PatchSynthesis, dct_analysis, linear_block
 
 MAX_WEIGHT = 64.0  # of a region in training
 HEADS = 4
@@ -62,9 +62,8 @@ class Modulation(nn.Module):
         return result
 
 
-def _blocks(channels: int, swin: bool) -> list[nn.Module]:
-    """Return two pairs of Swin blocks, or two residual blocks of about as many multiplications."""
-    return [swin_blocks(channels, HEADS) if swin else linear_block(channels) for _ in range(2)]
+def _swin(channels: int) -> nn.Module:
+    return swin_blocks(channels, HEADS)
 
 
 class RegionAnalysis(nn.Module):
@@ -74,7 +73,8 @@ class RegionAnalysis(nn.Module):
         n: Channels of the network at 1/4 of the picture's size.
         wide: Channels at 1/8.
         m: Channels of the latent.
-        swin: Whether the blocks at 1/8 are Swin blocks, or convolutions.
+        swin: Whether the blocks at 1/8 are two pairs of Swin blocks, or two residual blocks of
+            about as many multiplications.
     """
 
     def __init__(self, n: int, wide: int, m: int, swin: bool) -> None:
@@ -83,7 +83,8 @@ class RegionAnalysis(nn.Module):
             *(nn.PixelUnshuffle(4), conv(48, n, 3, 1), linear_block(n), conv(n, wide, 3))
         )
         self.early, self.late = Modulation(wide), Modulation(wide)
-        self.blocks = nn.Sequential(*_blocks(wide, swin))
+        make = _swin if swin else linear_block
+        self.blocks = nn.Sequential(make(wide), make(wide))
         self.last = silent(conv(wide, m, 3))
         self.shortcut = dct_analysis(m)
 
@@ -95,24 +96,6 @@ class RegionAnalysis(nn.Module):
             guide = functional.avg_pool2d(logs[:, None], 8)
         found = self.blocks(self.early(self.main(x), guide))
         result: Tensor = self.last(self.late(found, guide)) + self.shortcut(x)
-        return result
-
-
-class RegionSynthesis(nn.Module):
-    """The mirror image of :class:`RegionAnalysis`, without a guide."""
-
-    def __init__(self, n: int, wide: int, m: int, swin: bool) -> None:
-        super().__init__()
-        self.main = nn.Sequential(
-            *(conv(m, 4 * wide, 3, 1), nn.PixelShuffle(2), *_blocks(wide, swin)),
-            *(conv(wide, 4 * n, 3, 1), nn.PixelShuffle(2), linear_block(n)),
-            *(silent(conv(n, 48, 3, 1)), nn.PixelShuffle(4)),
-        )
-        self.shortcut = dct_synthesis(m)
-
-    def forward(self, y: Tensor) -> Tensor:
-        """Return pictures ``[B, 3, H, W]``."""
-        result: Tensor = self.main(y) + self.shortcut(y)
         return result
 
 
@@ -133,7 +116,7 @@ class SwinRoi(VariableModel):
     has_regions = True
     lambdas = LAMBDAS
     analysis: RegionAnalysis
-    synthesis: RegionSynthesis
+    synthesis: PatchSynthesis
 
     def __init__(
         self,
@@ -146,7 +129,7 @@ class SwinRoi(VariableModel):
     ) -> None:
         super().__init__()
         self.analysis = RegionAnalysis(n, wide, m, swin)
-        self.synthesis = RegionSynthesis(n, wide, m, swin)
+        self.synthesis = PatchSynthesis(n, wide, m, _swin if swin else None)
         self.latent = light_hyperprior(n, m, ConditionalLatent(Gaussian(), None, nn.Identity()))
         self.gain, self.inverse_gain = Gains(m, 0.5), Gains(m, -0.5)
         self.guess = nn.Sequential(conv(2 * m, n, 1, 1), leaky(), silent(conv(n, 1, 1, 1)))
