@@ -17,6 +17,7 @@ from vpxrc.codecs.attention import WINDOW, WindowAttention, swin_blocks
 from vpxrc.codecs.bitstream import pack, unpack
 from vpxrc.codecs.codec import Codec, Region, compress_to_size, load_codec
 from vpxrc.codecs.model import Moment, run_counting
+from vpxrc.codecs.papers import describe
 from vpxrc.codecs.papers.gained import Gained
 from vpxrc.codecs.papers.swin_roi import Modulation, SwinRoi, random_weights
 from vpxrc.codecs.zoo import checkpoint
@@ -121,6 +122,12 @@ def test_multiplications_of_swin_blocks_are_counted():
     _, total = run_counting(blocks, torch.zeros(1, 16, 16, 24))
     # Query, key, value and output; twice 64 cells of a window; the network of 32 channels.
     assert total == 2 * 16 * 24 * (4 * 16 * 16 + 2 * 64 * 16 + 2 * 16 * 32)
+
+
+def test_swin_blocks_cost_as_much_as_the_convolutions_that_they_are_compared_with():
+    swin, plain = describe("swin-roi/small"), describe("ablation/swin-roi-convolutions")
+    assert swin.encoder_kmac == pytest.approx(plain.encoder_kmac, rel=0.02)
+    assert swin.decoder_kmac == pytest.approx(plain.decoder_kmac, rel=0.02)
 
 
 # The codec whose decoder finds the region
