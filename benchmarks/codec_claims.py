@@ -46,7 +46,7 @@ from vpxrc.storage import atomic_write, digest, sha256_file
 LAMBDAS = (0.0035, 0.0075, 0.015, 0.035)
 QUALITIES = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)  # of the enhancement layer
 RESAMPLES = 2000
-SHIPPED = "gained-small"  # whose latents the entropy models are trained on
+SHIPPED = "gained-checkerboard-small"  # whose latents the entropy models are trained on
 
 
 Row = dict[str, Any]  # what JSON takes

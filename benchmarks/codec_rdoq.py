@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("pictures", type=Path, nargs="+")
-    parser.add_argument("--codec", default="gained-small")
+    parser.add_argument("--codec", default="gained-checkerboard-small")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)

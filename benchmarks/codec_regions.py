@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("pictures", type=Path, nargs="+")
     parser.add_argument("--masks", type=Path, required=True, help="folder of masks")
-    parser.add_argument("--codec", nargs="+", default=["gained-small"])
+    parser.add_argument("--codec", nargs="+", default=["gained-checkerboard-small"])
     parser.add_argument("--qualities", type=float, nargs="+", default=[0.15, 0.5])
     parser.add_argument("--weights", type=float, nargs="+", default=[3, 10, 30], help="above 1")
     parser.add_argument("--out", type=Path, required=True)

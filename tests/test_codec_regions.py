@@ -51,7 +51,7 @@ def test_a_region_has_the_quality_of_its_weight(size):
 
 
 def test_a_region_gets_better_and_the_rest_worse_at_equal_bytes():
-    codec = load_codec(checkpoint("gained-small"))
+    codec = load_codec(checkpoint("gained-checkerboard-small"))
     pixels = picture(128, 192)
     mask = square(128, 192)
 

@@ -526,13 +526,13 @@ def test_commands_code_and_decode(source, checkpoints, tmp_path):
 
 def test_a_region_is_coded_by_the_command(source, tmp_path):
     coded, out = tmp_path / "a.vlc", tmp_path / "a.png"
-    encode = ("codec", "encode", source, "-o", coded, "--codec", "gained-small")
+    encode = ("codec", "encode", source, "-o", coded, "--codec", "gained-checkerboard-small")
     sizes = []
     for more in ((), ("--roi", "box:8,8,16,16"), ("--roi", "box:8,8,16,16", "--roi-weight", 16)):
         result = run(*encode, "--quality", 0.2, *more, "--json")
         assert result.exit_code == 0, result.output
         sizes.append(json.loads(result.stdout)["bytes"])
-        decoded = run("codec", "decode", coded, "-o", out, "--codec", "gained-small")
+        decoded = run("codec", "decode", coded, "-o", out, "--codec", "gained-checkerboard-small")
         assert decoded.stdout == f"{out}: 45x31\n"
     assert sizes == sorted(sizes)
     coded.unlink()

@@ -40,4 +40,4 @@ def test_a_shipped_codec_needs_fewer_bytes_than_jpeg(name):
 
 def test_the_zoo_lists_what_is_shipped():
     trained = json.loads(run("codec", "zoo", "--json").stdout)["trained"]
-    assert [one["name"] for one in trained] == list(shipped()) == ["gained-small"]
+    assert [one["name"] for one in trained] == list(shipped()) == ["gained-checkerboard-small"]
