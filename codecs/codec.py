@@ -81,7 +81,9 @@ class Codec:
         Args:
             picture: ``[height, width, 3]``, uint8, RGB, from 1x1 to 65535 pixels a side.
             quality: 0..1, for a codec of variable quality; None for 1/2.
-            region: Where an error counts more; the quality is then that of the other pixels.
+            region: Where an error counts more; the quality is then that of the other pixels. It may
+                go down to -1: the others have the lowest quality, and the region less than its
+                weight gives.
 
         Raises:
             InputError: The picture, the quality or the region cannot be used.
@@ -94,11 +96,15 @@ class Codec:
             raise InputError(f"a picture has 1 to {MAX_SIDE} pixels a side, not {width}x{height}")
         if height * width > MAX_PIXELS:
             raise InputError(f"a picture of {width}x{height} has too many pixels")
-        steps = self._quality_steps(quality)
+        steps = self._quality_steps(quality, -1 if region else 0)
         pixels = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
         padded = replicate(pixels, self.model.multiple)
         weights = torch.zeros(padded.shape[1:])
         weights[:height, :width] = 1 if region is None else self._weights(region, height, width)
+        if steps < 0:
+            assert isinstance(self.model, VariableModel)
+            weights *= self.model.trade_off(steps / QUALITY_STEPS) / self.model.trade_off(0)
+            steps = 0
         streams, decoded = self._coder.encode(padded, steps / QUALITY_STEPS, weights)
         short = self.identity[:IDENTITY_BYTES]
         data = pack(CodedPicture(short, width, height, steps, streams))
@@ -133,14 +139,14 @@ class Codec:
             raise InputError(f"a region of {width}x{height} pixels is bool [{height}, {width}]")
         return torch.where(torch.from_numpy(region.mask), region.weight, 1.0)
 
-    def _quality_steps(self, quality: float | None) -> int:
+    def _quality_steps(self, quality: float | None, least: int) -> int:
         if not isinstance(self.model, VariableModel):
             if quality is not None:
                 raise InputError(f"{self.spec} has one quality: choose another checkpoint")
             return 0
         quality = 0.5 if quality is None else quality
-        if not 0 <= quality <= 1:
-            raise InputError(f"a quality is between 0 and 1, not {quality}")
+        if not least <= quality <= 1:
+            raise InputError(f"a quality is between {least} and 1, not {quality}")
         return round(quality * QUALITY_STEPS)
 
 
@@ -167,10 +173,11 @@ def compress_to_size(
     """
     if not isinstance(codec.model, VariableModel):
         raise InputError(f"{codec.spec} has one quality: it cannot be asked for a size")
-    best = codec.compress(picture, 0.0, region)
+    low = 0.0 if region is None else -1.0
+    best = codec.compress(picture, low, region)
     if len(best.data) > most:
         raise InputError(f"the lowest quality takes {len(best.data)} bytes, more than {most}")
-    low, high = 0.0, 1.0
+    high = 1.0
     for trial in range(TRIALS):
         middle = 1.0 if trial == 0 else (low + high) / 2
         found = codec.compress(picture, middle, region)

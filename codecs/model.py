@@ -55,7 +55,8 @@ class PictureCoder(Protocol):
             pixels: ``[3, H, W]``, uint8, RGB.
             quality: 0..1; a codec of one quality ignores it.
             weights: How much a squared error counts at each pixel, ``[H, W]``: 0 in the padding,
-                1 in the picture, and more in a region of interest.
+                1 in the picture, and more in a region of interest. All may be smaller by one
+                factor, for less than the lowest quality.
         """
 
     def decode(self, streams: Sequence[bytes], height: int, width: int, quality: float) -> Tensor:

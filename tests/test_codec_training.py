@@ -594,12 +594,13 @@ def test_command_train_and_zoo(photos, tmp_path, monkeypatch):
     assert json.loads(result.stdout)["steps"] == 2
     assert load_codec(out).spec == "factorized/small"
     # All of them together take long: the networks of every width are built in test_codecs.py.
-    few = {name: papers.PAPERS[name] for name in ("octave", "gained")}  # one of them is shipped
+    # The second one is shipped.
+    few = {name: papers.PAPERS[name] for name in ("octave", "gained-checkerboard")}
     monkeypatch.setattr(papers, "PAPERS", few)
     listed = json.loads(run("codec", "zoo", "--json").stdout)
     assert [row["codec"] for row in listed["codecs"]] == [
         *(f"octave/{width}" for width in ("small", "medium", "low", "high")),
-        *(f"gained/{width}" for width in ("small", "medium")),
+        *(f"gained-checkerboard/{width}" for width in ("small", "medium")),
     ]
 
 

@@ -121,7 +121,7 @@ def encode(
     Examples:
       vpxrc codec encode photo.png -o photo.vlc --codec codec.safetensors --quality 0.4
       vpxrc codec encode photo.png -o photo.vlc --codec codec.safetensors --bytes 20000
-      vpxrc codec encode photo.png -o photo.vlc --codec gained-checkerboard-small --roi box:64,32,128,128
+      vpxrc codec encode photo.png -o photo.vlc --codec codec.safetensors --roi mask.png
     """  # noqa: D301 - typer wants the \b as it is
     if sum(value is not None for value in (quality, bpp, size)) > 1:
         raise InputError("--quality, --bpp and --bytes exclude each other")
