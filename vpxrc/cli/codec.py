@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from vpxrc.cli.common import CORES, Jobs, Json, progress_bar, watched
+from vpxrc.cli.residuals import residuals
 from vpxrc.errors import InputError, needing
 from vpxrc.storage import atomic_write, check_writable
 
@@ -20,6 +21,7 @@ app = typer.Typer(
       vpxrc codec encode photo.png -o photo.vlc --codec checkpoint.safetensors
     """
 )
+app.command()(residuals)
 
 Checkpoint = Annotated[
     str,

@@ -1,0 +1,230 @@
+"""Blocks of residuals to bytes and back, with the weights of a trained block codec.
+
+What a decoder computes to know a distribution is exact (:mod:`vpxrc.codecs.exact`). The scales of
+``static`` come from the checkpoint and the level alone, by float64. The reconstruction is computed
+in float32, and only pixels depend on it.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from vpxrc.codecs.coder import Decoder, Encoder, Indexed
+from vpxrc.codecs.exact import exact_pointwise, snap
+from vpxrc.codecs.frequencies import (
+    MEAN_STEPS,
+    TOTAL,
+    Table,
+    fixed,
+    frequencies,
+    laplace_cdf,
+)
+from vpxrc.codecs.papers.adaptive_transform import (
+    MAX_SCALE,
+    MIN_SCALE,
+    BlockModel,
+    Context,
+    Hyperprior,
+    Static,
+    best_round,
+    step_of,
+    with_level,
+)
+from vpxrc.codecs.residual_blocks import Blocks
+
+NUM_SCALES = 64
+_LOG_STEP = math.log(MAX_SCALE / MIN_SCALE) / (NUM_SCALES - 1)
+TAIL = 9.0  # scales on each side that a table covers; the rest is escaped
+MIN_REACH = 3  # whole numbers on each side that a table covers at least
+
+
+def scale_index(log_scale: Tensor) -> Tensor:
+    """Return the nearest of the 64 scales, int64; ``log_scale`` is a natural logarithm."""
+    place = (log_scale.double() - math.log(MIN_SCALE)) / _LOG_STEP
+    return place.round().clamp(0, NUM_SCALES - 1).long()
+
+
+def scale_at(index: Tensor) -> Tensor:
+    """Return scales, float64."""
+    return (index.double() * _LOG_STEP + math.log(MIN_SCALE)).exp()
+
+
+@cache
+def laplace_tables() -> tuple[Table, ...]:
+    """Return a table around zero for each of the 64 scales."""
+    tables = []
+    for scale in scale_at(torch.arange(NUM_SCALES)).tolist():
+        reach = max(math.ceil(TAIL * scale), MIN_REACH)
+        bounds = [laplace_cdf((k - 0.5) / scale) for k in range(-reach, reach + 2)]
+        tables.append(Table(-reach, frequencies(fixed(torch.tensor(bounds).double()))))
+    return tuple(tables)
+
+
+def ideal_bits(symbols: Tensor, index: Tensor, tables: tuple[Table, ...]) -> Tensor:
+    """Return what the range coder's frequencies say of symbols, in bits, float64.
+
+    Args:
+        symbols: Whole numbers, int64.
+        index: The table of each symbol, of the same shape.
+        tables: The tables.
+    """
+    found = torch.zeros(symbols.shape, dtype=torch.float64)
+    for number in index.unique().tolist():
+        table, which = tables[number], index == number
+        place = symbols[which] - table.lowest
+        outside = (place < 0) | (place >= table.count)
+        chosen = table.frequencies[place.where(~outside, torch.tensor(table.count))]
+        far = torch.where(place < 0, -2 * place, 2 * (place - table.count) + 1).clamp(min=1)
+        # An escaped number has its length, one of 24, and its digits after the first one.
+        escape = math.log2(24) + far.double().log2().floor()
+        found[which] = -(chosen.double() / TOTAL).log2() + escape * outside
+    return found
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Blocks as whole numbers, and their distributions.
+
+    Attributes:
+        z: ``[n, count]``, int64, the symbols of the side information; count may be 0.
+        z_index: ``[n, count]``, the tables of ``z``.
+        y: ``[n, side^2]``, int64.
+        y_index: ``[n, side^2]``, the tables of ``y``.
+        bits: ``[n]``, float64, by the coder's frequencies.
+        decoded: ``[n, side^2]``, float32, the residuals.
+    """
+
+    z: Tensor
+    z_index: Tensor
+    y: Tensor
+    y_index: Tensor
+    bits: Tensor
+    decoded: Tensor
+
+
+class BlockCoder:
+    """Codes blocks with the weights that a model has now.
+
+    Args:
+        model: The networks.
+    """
+
+    def __init__(self, model: BlockModel) -> None:
+        self.model = model.eval().requires_grad_(False)
+        entropy = model.entropy
+        self._tables = laplace_tables()
+        self._z_tables = self._tables
+        if isinstance(entropy, Static):
+            return
+        self._synthesis = exact_pointwise(entropy.synthesis)
+        if isinstance(entropy, Context):
+            self._prediction = exact_pointwise(entropy.prediction)
+        else:
+            self._z_tables = entropy.prior.tables()
+
+    @torch.no_grad()
+    def quantize(self, blocks: Blocks, level: Tensor) -> Coded:
+        """Return what the coder writes of blocks, at levels ``[n]``."""
+        y = self.model.transform(blocks.residuals, level)
+        entropy, context = self.model.entropy, blocks.context
+        z = torch.zeros(len(y), 0, dtype=torch.int64)
+        mean, z_index = self._known(context, level)
+        if not isinstance(entropy, Static):
+            z = (entropy.side_information(y).double() - mean).round().long()
+        y_index = self._scales(z + mean, context, level)
+        symbols = best_round(y.double(), scale_at(y_index)).long()
+        bits = ideal_bits(symbols, y_index, self._tables).sum(1)
+        bits += ideal_bits(z, z_index, self._z_tables).sum(1)
+        return Coded(z, z_index, symbols, y_index, bits, self._decoded(symbols, level))
+
+    def encode(self, coded: Coded) -> bytes:
+        """Return the stream of blocks: all side information, then all coefficients."""
+        encoder = Encoder()
+        # By columns: the tables of a factorised prior lie channel by channel.
+        encoder.add(coded.z.T.flatten(), Indexed(coded.z_index.T.flatten(), self._z_tables))
+        encoder.add(coded.y.flatten(), Indexed(coded.y_index.flatten(), self._tables))
+        return encoder.finish()
+
+    @torch.no_grad()
+    def decode(self, stream: bytes, context: Tensor, level: Tensor) -> Tensor:
+        """Return the residuals ``[n, side^2]`` of a stream.
+
+        Args:
+            stream: As :meth:`encode` returned it.
+            context: ``[n, FEATURES]``, that of the encoder.
+            level: ``[n]``.
+
+        Raises:
+            InputError: The stream is damaged.
+        """
+        decoder = Decoder(stream)
+        mean, index = self._known(context, level)
+        z = decoder.take(index.numel(), Indexed(index.T.flatten(), self._z_tables))
+        z = z.view(index.T.shape).T
+        y_index = self._scales(z + mean, context, level)
+        y = decoder.take(y_index.numel(), Indexed(y_index.flatten(), self._tables))
+        decoder.finish()
+        return self._decoded(y.view(y_index.shape), level)
+
+    def _known(self, context: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the means of z, float64, and its tables, both ``[n, count]``."""
+        entropy = self.model.entropy
+        if isinstance(entropy, Context):
+            known = with_level(context.double(), level)
+            mean, raw = self._prediction(known.T).T.chunk(2, 1)
+            return (mean * MEAN_STEPS).round() / MEAN_STEPS, scale_index(raw)
+        count = entropy.prior.channels if isinstance(entropy, Hyperprior) else 0
+        index = torch.arange(count).repeat(len(context), 1)
+        return torch.zeros(index.shape, dtype=torch.float64), index
+
+    def _scales(self, z: Tensor, context: Tensor, level: Tensor) -> Tensor:
+        """Return the tables of y, ``[n, side^2]``, from z after rounding."""
+        entropy = self.model.entropy
+        if isinstance(entropy, Static):
+            return scale_index(entropy.scales(level))
+        if isinstance(entropy, Context):
+            z = torch.cat([z, with_level(context.double(), level)], 1)
+        return scale_index(self._synthesis(snap(z).T).T)
+
+    def _decoded(self, symbols: Tensor, level: Tensor) -> Tensor:
+        return self.model.transform.inverse(symbols.float(), level)
+
+
+def operations(model: BlockModel) -> dict[str, float]:
+    """Return multiplications for each sample of a block, of the encoder and of the decoder.
+
+    A DCT counts as two products with its matrix. The encoder has the decoder's entropy networks
+    too. Gains, rounding and the range coder are left out.
+    """
+    area, side = model.design.side**2, model.design.side
+
+    def weights(module: object) -> int:
+        if not isinstance(module, torch.nn.Module):
+            return 0
+        kinds = (torch.nn.Conv2d, torch.nn.Linear)
+        return sum(one.weight.numel() for one in module.modules() if isinstance(one, kinds))
+
+    transform, entropy = model.transform, model.entropy
+    fixed_part = 0 if hasattr(transform, "forward_matrix") else 2 * side**3
+    learned = {
+        "encoder": weights(getattr(transform, "forward_network", None)),
+        "decoder": weights(getattr(transform, "inverse_network", None)),
+    }
+    if hasattr(transform, "forward_matrix"):
+        learned = {"encoder": area * area, "decoder": area * area}
+    shared = weights(getattr(entropy, "synthesis", None))
+    shared += weights(getattr(entropy, "prediction", None))
+    extra = weights(getattr(entropy, "analysis", None))
+    return {
+        "encoder": (fixed_part + learned["encoder"] + shared + extra) / area,
+        "decoder": (fixed_part + learned["decoder"] + shared) / area,
+    }
+
+
+def steps_around(blocks: Blocks, factor: float) -> Tensor:
+    """Return the steps ``[n]`` of AV1 times a factor, within those of the levels."""
+    step = blocks.steps * factor
+    return step.clamp(float(step_of(torch.tensor(0.0))), float(step_of(torch.tensor(1.0))))
