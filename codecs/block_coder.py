@@ -27,6 +27,7 @@ from vpxrc.codecs.papers.adaptive_transform import (
     MIN_SCALE,
     BlockModel,
     Context,
+    Groups,
     Hyperprior,
     Static,
     best_round,
@@ -63,6 +64,9 @@ def laplace_tables() -> tuple[Table, ...]:
     return tuple(tables)
 
 
+_NEAR = 32  # absolute values whose costs are kept in a matrix
+
+
 def ideal_bits(symbols: Tensor, index: Tensor, tables: tuple[Table, ...]) -> Tensor:
     """Return what the range coder's frequencies say of symbols, in bits, float64.
 
@@ -71,17 +75,24 @@ def ideal_bits(symbols: Tensor, index: Tensor, tables: tuple[Table, ...]) -> Ten
         index: The table of each symbol, of the same shape.
         tables: The tables.
     """
-    found = torch.zeros(symbols.shape, dtype=torch.float64)
-    for number in index.unique().tolist():
-        table, which = tables[number], index == number
-        place = symbols[which] - table.lowest
-        outside = (place < 0) | (place >= table.count)
-        chosen = table.frequencies[place.where(~outside, torch.tensor(table.count))]
-        far = torch.where(place < 0, -2 * place, 2 * (place - table.count) + 1).clamp(min=1)
-        # An escaped number has its length, one of 24, and its digits after the first one.
-        escape = math.log2(24) + far.double().log2().floor()
-        found[which] = -(chosen.double() / TOTAL).log2() + escape * outside
+    near = torch.arange(-_NEAR, _NEAR + 1)
+    matrix = torch.stack([_bits(near, table) for table in tables])
+    found = matrix[index, symbols.clamp(-_NEAR, _NEAR) + _NEAR]
+    far = symbols.abs() > _NEAR
+    for number in sorted(set(index[far].tolist())):
+        which = far & (index == number)
+        found[which] = _bits(symbols[which], tables[number])
     return found
+
+
+def _bits(symbols: Tensor, table: Table) -> Tensor:
+    place = symbols - table.lowest
+    outside = (place < 0) | (place >= table.count)
+    chosen = table.frequencies[place.where(~outside, torch.tensor(table.count))]
+    far = torch.where(place < 0, -2 * place, 2 * (place - table.count) + 1).clamp(min=1)
+    # An escaped number has its length, one of 24, and its digits after the first one.
+    escape = math.log2(24) + far.double().log2().floor()
+    return -(chosen.double() / TOTAL).log2() + escape * outside
 
 
 @dataclass(frozen=True)
@@ -117,9 +128,13 @@ class BlockCoder:
         entropy = model.entropy
         self._tables = laplace_tables()
         self._z_tables = self._tables
+        self._groups = [torch.arange(model.design.side**2)]
         if isinstance(entropy, Static):
             return
-        self._synthesis = exact_pointwise(entropy.synthesis)
+        self._networks = [exact_pointwise(entropy.synthesis)]
+        if isinstance(entropy, Groups):
+            self._groups = entropy.groups
+            self._networks += map(exact_pointwise, entropy.later)
         if isinstance(entropy, Context):
             self._prediction = exact_pointwise(entropy.prediction)
         else:
@@ -128,24 +143,31 @@ class BlockCoder:
     @torch.no_grad()
     def quantize(self, blocks: Blocks, level: Tensor) -> Coded:
         """Return what the coder writes of blocks, at levels ``[n]``."""
-        y = self.model.transform(blocks.residuals, level)
+        y = self.model.transform(blocks.residuals, blocks.context, level)
         entropy, context = self.model.entropy, blocks.context
         z = torch.zeros(len(y), 0, dtype=torch.int64)
         mean, z_index = self._known(context, level)
         if not isinstance(entropy, Static):
             z = (entropy.side_information(y).double() - mean).round().long()
-        y_index = self._scales(z + mean, context, level)
-        symbols = best_round(y.double(), scale_at(y_index)).long()
+        known = self._given(z + mean, context, level)
+        symbols = torch.zeros(y.shape, dtype=torch.int64)
+        y_index = torch.zeros_like(symbols)
+        for number, places in enumerate(self._groups):
+            index = self._scales(number, known, symbols, level)
+            y_index[:, places] = index
+            symbols[:, places] = best_round(y[:, places].double(), scale_at(index)).long()
         bits = ideal_bits(symbols, y_index, self._tables).sum(1)
         bits += ideal_bits(z, z_index, self._z_tables).sum(1)
-        return Coded(z, z_index, symbols, y_index, bits, self._decoded(symbols, level))
+        return Coded(z, z_index, symbols, y_index, bits, self._decoded(symbols, context, level))
 
     def encode(self, coded: Coded) -> bytes:
         """Return the stream of blocks: all side information, then all coefficients."""
         encoder = Encoder()
         # By columns: the tables of a factorised prior lie channel by channel.
         encoder.add(coded.z.T.flatten(), Indexed(coded.z_index.T.flatten(), self._z_tables))
-        encoder.add(coded.y.flatten(), Indexed(coded.y_index.flatten(), self._tables))
+        for places in self._groups:
+            index = coded.y_index[:, places].flatten()
+            encoder.add(coded.y[:, places].flatten(), Indexed(index, self._tables))
         return encoder.finish()
 
     @torch.no_grad()
@@ -164,10 +186,14 @@ class BlockCoder:
         mean, index = self._known(context, level)
         z = decoder.take(index.numel(), Indexed(index.T.flatten(), self._z_tables))
         z = z.view(index.T.shape).T
-        y_index = self._scales(z + mean, context, level)
-        y = decoder.take(y_index.numel(), Indexed(y_index.flatten(), self._tables))
+        known = self._given(z + mean, context, level)
+        y = torch.zeros(len(context), self.model.design.side**2, dtype=torch.int64)
+        for number, places in enumerate(self._groups):
+            index = self._scales(number, known, y, level)
+            found = decoder.take(index.numel(), Indexed(index.flatten(), self._tables))
+            y[:, places] = found.view(index.shape)
         decoder.finish()
-        return self._decoded(y.view(y_index.shape), level)
+        return self._decoded(y, context, level)
 
     def _known(self, context: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         """Return the means of z, float64, and its tables, both ``[n, count]``."""
@@ -180,17 +206,22 @@ class BlockCoder:
         index = torch.arange(count).repeat(len(context), 1)
         return torch.zeros(index.shape, dtype=torch.float64), index
 
-    def _scales(self, z: Tensor, context: Tensor, level: Tensor) -> Tensor:
-        """Return the tables of y, ``[n, side^2]``, from z after rounding."""
+    def _given(self, z: Tensor, context: Tensor, level: Tensor) -> Tensor:
+        """Return the features ``[n, k]`` of scales, from z after rounding, float64."""
+        if isinstance(self.model.entropy, Context):
+            z = torch.cat([z, with_level(context.double(), level)], 1)
+        return snap(z)
+
+    def _scales(self, group: int, given: Tensor, y: Tensor, level: Tensor) -> Tensor:
+        """Return the tables ``[n, k]`` of the coefficients of a group, from those before it."""
         entropy = self.model.entropy
         if isinstance(entropy, Static):
             return scale_index(entropy.scales(level))
-        if isinstance(entropy, Context):
-            z = torch.cat([z, with_level(context.double(), level)], 1)
-        return scale_index(self._synthesis(snap(z).T).T)
+        before = [snap(y[:, places].abs().double().log1p()) for places in self._groups[:group]]
+        return scale_index(self._networks[group](torch.cat([given, *before], 1).T).T)
 
-    def _decoded(self, symbols: Tensor, level: Tensor) -> Tensor:
-        return self.model.transform.inverse(symbols.float(), level)
+    def _decoded(self, symbols: Tensor, context: Tensor, level: Tensor) -> Tensor:
+        return self.model.transform.inverse(symbols.float(), context, level)
 
 
 def operations(model: BlockModel) -> dict[str, float]:
@@ -216,6 +247,7 @@ def operations(model: BlockModel) -> dict[str, float]:
     if hasattr(transform, "forward_matrix"):
         learned = {"encoder": area * area, "decoder": area * area}
     shared = weights(getattr(entropy, "synthesis", None))
+    shared += weights(getattr(entropy, "later", None))
     shared += weights(getattr(entropy, "prediction", None))
     extra = weights(getattr(entropy, "analysis", None))
     return {

@@ -27,6 +27,7 @@ FINAL_RATE = 0.02
 # because our rounding gives up more.
 FACTORS = 0.45, 1.35
 CURVE_RATE = 10.0  # times the learning rate for what depends on the level, which are logarithms
+MATRIX_RATE = 0.1  # times the learning rate for matrices that start as the DCT
 SAMPLES = 1 << 15  # of a batch
 MAX_BATCH = 2048  # blocks
 
@@ -120,6 +121,25 @@ def read_block_model(path: Path) -> tuple[BlockModel, dict[str, str]]:
     return model, settings
 
 
+def _groups(model: BlockModel) -> list[dict[str, Any]]:
+    """Return the parameters in groups, each with its ``scale`` of the learning rate."""
+    curves = [
+        parameter
+        for module in model.modules()
+        if isinstance(module, Curve)
+        for parameter in module.parameters()
+    ]
+    matrices = [
+        parameter
+        for name, parameter in model.transform.named_parameters()
+        if name in ("forward_matrix", "inverse_matrix", "angles")
+    ]
+    apart = {id(parameter) for parameter in (*curves, *matrices)}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in apart]
+    groups = ((curves, CURVE_RATE), (matrices, MATRIX_RATE), (others, 1.0))
+    return [{"params": params, "scale": scale} for params, scale in groups if params]
+
+
 class _Learner:
     """A model, its optimiser, and how far they are."""
 
@@ -127,25 +147,15 @@ class _Learner:
         torch.manual_seed(config.seed)
         self.config, self.model = config, BlockModel(config.design)
         self._blocks = blocks
-        wanted = [config.q_index] if config.q_index is not None else blocks.q_indices.unique()
-        self._places = [(blocks.q_indices == int(q)).nonzero()[:, 0] for q in wanted]
+        wanted = (
+            [config.q_index]
+            if config.q_index is not None
+            else sorted(set(blocks.q_indices.tolist()))
+        )
+        self._places = [(blocks.q_indices == q).nonzero()[:, 0] for q in wanted]
         if not all(map(len, self._places)):
             raise InputError(f"there are no blocks of the q index {config.q_index}")
-        curves = {
-            parameter
-            for module in self.model.modules()
-            if isinstance(module, Curve)
-            for parameter in module.parameters()
-        }
-        others = [one for one in self.model.parameters() if one not in curves]
-        groups = [
-            {
-                "params": list(filter(curves.__contains__, self.model.parameters())),
-                "scale": CURVE_RATE,
-            },
-            {"params": others, "scale": 1.0},
-        ]
-        self._optimizer = torch.optim.Adam([one for one in groups if one["params"]], config.rate)
+        self._optimizer = torch.optim.Adam(_groups(self.model), config.rate)
         self.step = 0
         self.rows: list[dict[str, float]] = []
         self._sums: dict[str, float] = {}

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import zlib
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -160,7 +161,7 @@ def test_another_decoder_agrees(tmp_path, size):
     """dav1d, as PyAV brings it, decodes the stream to what the blocks give."""
     for q_index in (0, 32, 128, 255):
         records = record(picture(*size), q_index, tmp_path / "a.residuals")
-        decoder = av.CodecContext.create("libdav1d", "r")
+        decoder: Any = av.CodecContext.create("libdav1d", "r")
         frames = [*decoder.decode(av.Packet(records.stream)), *decoder.decode(None)]
         assert len(frames) == 1
         for number, plane in enumerate(frames[0].planes):

@@ -14,17 +14,23 @@ A block ``x`` of a residual becomes ``y = gain * T x``, whole numbers ``y_hat``,
 | ``scalar`` | DCT | one for all coefficients |
 | ``matrix`` | DCT | one for each coefficient, free of each other before and after rounding |
 | ``linear`` | learned matrices, which start as the DCT | as in ``matrix`` |
+| ``modes`` | orthonormal matrices of each mode of prediction, learned | as in ``matrix`` |
 | ``network`` | the DCT plus networks of three layers that start with zeros | in each layer |
 
 | entropy model | the scales of y_hat |
 | --- | --- |
 | ``static`` | learned for each coefficient and level |
 | ``hyperprior`` | predicted from side information z, a few whole numbers for each block |
-| ``context`` | predicted from z and from what the decoder knows before the block, which also predicts z |
+| ``context`` | predicted from z and the context, known before the block, which also predicts z |
+| ``groups`` | as ``context``, in four passes, of which each sees the coefficients of those before |
+
+``modes`` and ``groups`` are this project's.
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -37,7 +43,7 @@ from vpxrc.codecs.exact import snap
 from vpxrc.codecs.latents import pointwise
 from vpxrc.codecs.layers import lower_bound
 from vpxrc.codecs.quantizers import add_noise, straight_through
-from vpxrc.codecs.residual_blocks import FEATURES, Blocks
+from vpxrc.codecs.residual_blocks import FEATURES, MODES, Blocks
 from vpxrc.errors import InputError
 
 MIN_STEP, MAX_STEP = 2.0, 256.0  # quantiser steps of the levels 0 and 1; AV1's go from 0.5 to 228
@@ -49,8 +55,8 @@ NETWORK_HIDDEN = 512
 # lambda times the squared step: where rate and distortion have one slope at high rate.
 SLOPE = 6 / math.log(2)
 
-TRANSFORMS = ("scalar", "matrix", "linear", "network")
-ENTROPY_MODELS = ("static", "hyperprior", "context")
+TRANSFORMS = ("scalar", "matrix", "linear", "modes", "network")
+ENTROPY_MODELS = ("static", "hyperprior", "context", "groups")
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class Design:
     entropy: str
 
     def __post_init__(self) -> None:
+        """Check the fields."""
         if self.side not in SIDE_INFORMATION:
             raise InputError(f"blocks have sides of 4, 8, 16 or 32 samples, not {self.side}")
         if self.transform not in TRANSFORMS:
@@ -109,7 +116,8 @@ class Curve(nn.Module):
         place = level * (KNOTS - 1)
         below = place.floor().clamp(0, KNOTS - 2).long()
         share = (place - below)[:, None].to(self.values)
-        return (1 - share) * self.values[below] + share * self.values[below + 1]
+        found: Tensor = (1 - share) * self.values[below] + share * self.values[below + 1]
+        return found
 
 
 class Transform(nn.Module):
@@ -128,20 +136,26 @@ class Transform(nn.Module):
         self.register_buffer("matrix", dct(side).float(), persistent=False)
         self.gain, self.inverse_gain = Curve(gains, -1.0), Curve(gains, 1.0)
 
-    def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        """Return ``y``, ``[n, side^2]``, of residuals of the same shape, at levels ``[n]``."""
-        return self.analysis(x, level) * self.gain(level).exp()
+    def forward(self, x: Tensor, context: Tensor, level: Tensor) -> Tensor:
+        """Return ``y``, ``[n, side^2]``.
 
-    def inverse(self, y: Tensor, level: Tensor) -> Tensor:
+        Args:
+            x: Residuals, ``[n, side^2]``.
+            context: ``[n, FEATURES]``.
+            level: ``[n]``.
+        """
+        return self.analysis(x, context, level) * self.gain(level).exp()
+
+    def inverse(self, y: Tensor, context: Tensor, level: Tensor) -> Tensor:
         """Return the residuals of ``y``."""
-        return self.synthesis(y * self.inverse_gain(level).exp(), level)
+        return self.synthesis(y * self.inverse_gain(level).exp(), context, level)
 
-    def analysis(self, x: Tensor, level: Tensor) -> Tensor:
+    def analysis(self, x: Tensor, context: Tensor, level: Tensor) -> Tensor:
         """Return the coefficients before their gains."""
         blocks = x.view(-1, self.side, self.side)
         return (self.matrix @ blocks @ self.matrix.T).flatten(1)
 
-    def synthesis(self, coefficients: Tensor, level: Tensor) -> Tensor:
+    def synthesis(self, coefficients: Tensor, context: Tensor, level: Tensor) -> Tensor:
         """Return the residuals of coefficients after their gains."""
         blocks = coefficients.view(-1, self.side, self.side)
         return (self.matrix.T @ blocks @ self.matrix).flatten(1)
@@ -156,13 +170,44 @@ class LinearTransform(Transform):
         self.forward_matrix = nn.Parameter(start.clone())
         self.inverse_matrix = nn.Parameter(start.T.clone())
 
-    def analysis(self, x: Tensor, level: Tensor) -> Tensor:
+    def analysis(self, x: Tensor, context: Tensor, level: Tensor) -> Tensor:
         """Return the coefficients before their gains."""
         return x @ self.forward_matrix.T
 
-    def synthesis(self, coefficients: Tensor, level: Tensor) -> Tensor:
+    def synthesis(self, coefficients: Tensor, context: Tensor, level: Tensor) -> Tensor:
         """Return the residuals of coefficients after their gains."""
         return coefficients @ self.inverse_matrix.T
+
+
+class ModeTransform(Transform):
+    """Orthonormal matrices for rows and for columns of each mode, which start as the DCT.
+
+    A matrix is the exponential of a skew-symmetric one times the DCT.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__(side, side * side)
+        self.angles = nn.Parameter(torch.zeros(2, MODES + 1, side, side))
+
+    def matrices(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the matrices for the rows and the columns of blocks, ``[n, side, side]`` each."""
+        mode = context[:, -MODES - 1 : -1].argmax(1)
+        mode = torch.where(context[:, -1] > 0, MODES, mode)
+        skew = self.angles - self.angles.transpose(-1, -2)
+        rows, columns = torch.linalg.matrix_exp(skew) @ self.matrix
+        return rows[mode], columns[mode]
+
+    def analysis(self, x: Tensor, context: Tensor, level: Tensor) -> Tensor:
+        """Return the coefficients before their gains."""
+        rows, columns = self.matrices(context)
+        blocks = x.view(-1, self.side, self.side)
+        return (columns @ blocks @ rows.transpose(1, 2)).flatten(1)
+
+    def synthesis(self, coefficients: Tensor, context: Tensor, level: Tensor) -> Tensor:
+        """Return the residuals of coefficients after their gains."""
+        rows, columns = self.matrices(context)
+        blocks = coefficients.view(-1, self.side, self.side)
+        return (columns.transpose(1, 2) @ blocks @ rows).flatten(1)
 
 
 class GainedNetwork(nn.Module):
@@ -171,9 +216,7 @@ class GainedNetwork(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         widths = (size, NETWORK_HIDDEN, NETWORK_HIDDEN, size)
-        self.layers = nn.ModuleList(
-            nn.Linear(before, after) for before, after in zip(widths, widths[1:], strict=False)
-        )
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
         self.gains = nn.ModuleList(Curve(width, 0.0) for width in widths[1:])
         for parameter in self.layers[-1].parameters():
             nn.init.zeros_(parameter)
@@ -195,16 +238,18 @@ class NetworkTransform(Transform):
         self.forward_network = GainedNetwork(side * side)
         self.inverse_network = GainedNetwork(side * side)
 
-    def analysis(self, x: Tensor, level: Tensor) -> Tensor:
+    def analysis(self, x: Tensor, context: Tensor, level: Tensor) -> Tensor:
         """Return the coefficients before their gains."""
         step = step_of(level)[:, None]
-        return super().analysis(x, level) + self.forward_network(x / step, level) * step
+        change: Tensor = self.forward_network(x / step, level) * step
+        return super().analysis(x, context, level) + change
 
-    def synthesis(self, coefficients: Tensor, level: Tensor) -> Tensor:
+    def synthesis(self, coefficients: Tensor, context: Tensor, level: Tensor) -> Tensor:
         """Return the residuals of coefficients after their gains."""
         step = step_of(level)[:, None]
-        linear = super().synthesis(coefficients, level)
-        return linear + self.inverse_network(coefficients / step, level) * step
+        linear = super().synthesis(coefficients, context, level)
+        change: Tensor = self.inverse_network(coefficients / step, level) * step
+        return linear + change
 
 
 class Rates(NamedTuple):
@@ -268,14 +313,56 @@ class Context(nn.Module):
         """Return z, ``[n, count]``, before it is rounded."""
         return at_blocks(self.analysis, y.abs().log1p())
 
+    def rounded_side_information(
+        self, y: Tensor, context: Tensor, level: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return z after rounding, and its bits ``[n]``."""
+        z = self.side_information(y)
+        mean, raw = at_blocks(self.prediction, with_level(context, level)).chunk(2, 1)
+        likelihood = laplace_cell((add_noise(z) - mean).abs(), bounded_scale(raw))
+        return straight_through(z - mean) + mean, bits(likelihood)
+
     def forward(self, y: Tensor, context: Tensor, level: Tensor) -> Rates:
         """Return the scales, and the bits of z."""
-        known = with_level(context, level)
-        z = self.side_information(y)
-        mean, raw = at_blocks(self.prediction, known).chunk(2, 1)
-        likelihood = laplace_cell((add_noise(z) - mean).abs(), bounded_scale(raw))
-        rounded = straight_through(z - mean) + mean
-        return Rates(at_blocks(self.synthesis, torch.cat([rounded, known], 1)), bits(likelihood))
+        rounded, side_bits = self.rounded_side_information(y, context, level)
+        known = torch.cat([rounded, with_level(context, level)], 1)
+        return Rates(at_blocks(self.synthesis, known), side_bits)
+
+
+class Groups(Context):
+    """Four groups of coefficients, by the parities of row and column, one after another.
+
+    The scales of a group are also predicted from the magnitudes of the groups before it.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__(side)
+        known = SIDE_INFORMATION[side] + FEATURES + 1
+        size = side * side // 4
+        self.synthesis = pointwise(known, (HIDDEN,), size)
+        self.later = nn.ModuleList(
+            pointwise(known + number * size, (HIDDEN,), size) for number in (1, 2, 3)
+        )
+        self.groups = coefficient_groups(side)
+
+    def forward(self, y: Tensor, context: Tensor, level: Tensor) -> Rates:
+        """Return the scales, and the bits of z."""
+        rounded, side_bits = self.rounded_side_information(y, context, level)
+        known = torch.cat([rounded, with_level(context, level)], 1)
+        parts = []
+        for places, network in zip(self.groups, (self.synthesis, *self.later), strict=True):
+            parts.append(at_blocks(network, known))
+            coded = best_round(y[:, places].detach(), bounded_scale(parts[-1].detach()))
+            known = torch.cat([known, coded.abs().log1p()], 1)
+        order = torch.cat(self.groups).argsort()
+        return Rates(torch.cat(parts, 1)[:, order], side_bits)
+
+
+def coefficient_groups(side: int) -> list[Tensor]:
+    """Return the places of the coefficients of four groups, int64; the first has the mean."""
+    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    number = (2 * ((row + column) % 2) + row % 2).flatten()
+    return [(number == group).nonzero()[:, 0] for group in range(4)]
 
 
 def with_level(context: Tensor, level: Tensor) -> Tensor:
@@ -319,6 +406,27 @@ def best_round(y: Tensor, scale: Tensor) -> Tensor:
     return best * y.sign()
 
 
+EntropyModel = Static | Hyperprior | Context
+_ENTROPY: Mapping[str, Callable[[int], EntropyModel]] = {
+    "static": Static,
+    "hyperprior": Hyperprior,
+    "context": Context,
+    "groups": Groups,
+}
+
+
+def _transform(design: Design) -> Transform:
+    side = design.side
+    kinds: Mapping[str, Callable[[int], Transform]] = {
+        "linear": LinearTransform,
+        "modes": ModeTransform,
+        "network": NetworkTransform,
+    }
+    if design.transform in kinds:
+        return kinds[design.transform](side)
+    return Transform(side, 1 if design.transform == "scalar" else side * side)
+
+
 class BlockModel(nn.Module):
     """The networks of a block codec.
 
@@ -329,15 +437,8 @@ class BlockModel(nn.Module):
     def __init__(self, design: Design) -> None:
         super().__init__()
         self.design = design
-        side = design.side
-        self.transform: Transform = {
-            "scalar": lambda: Transform(side, 1),
-            "matrix": lambda: Transform(side, side * side),
-            "linear": lambda: LinearTransform(side),
-            "network": lambda: NetworkTransform(side),
-        }[design.transform]()
-        entropy = {"static": Static, "hyperprior": Hyperprior, "context": Context}
-        self.entropy: Static | Hyperprior | Context = entropy[design.entropy](side)
+        self.transform = _transform(design)
+        self.entropy = _ENTROPY[design.entropy](design.side)
 
     def objective(self, blocks: Blocks, level: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Return the loss ``lambda * squared error + bits`` for each sample, and its parts.
@@ -350,7 +451,7 @@ class BlockModel(nn.Module):
             level: ``[n]``.
         """
         x, area = blocks.residuals, self.design.side**2
-        y = self.transform(x, level)
+        y = self.transform(x, blocks.context, level)
         log_scales, side_bits = self.entropy(y, blocks.context, level)
         scales = bounded_scale(log_scales)
         rounded = best_round(y.detach(), scales.detach())
@@ -358,7 +459,7 @@ class BlockModel(nn.Module):
         coded = bits(laplace_cell(rounded.abs(), scales))
         noisy = bits(laplace_cell(add_noise(y).abs(), scales.detach()))
         rate = (coded + noisy - noisy.detach() + side_bits) / area
-        decoded = self.transform.inverse(y + (rounded - y).detach(), level)
+        decoded = self.transform.inverse(y + (rounded - y).detach(), blocks.context, level)
         error = (x - decoded).square().mean(1)
         step = step_of(level)
         loss = ((SLOPE / step.square() * error + rate) * step).mean()
