@@ -6,6 +6,7 @@ in float32, and only pixels depend on it.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -67,22 +68,31 @@ def laplace_tables() -> tuple[Table, ...]:
 _NEAR = 32  # absolute values whose costs are kept in a matrix
 
 
-def ideal_bits(symbols: Tensor, index: Tensor, tables: tuple[Table, ...]) -> Tensor:
-    """Return what the range coder's frequencies say of symbols, in bits, float64.
+class IdealBits:
+    """What the range coder's frequencies say of symbols.
 
     Args:
-        symbols: Whole numbers, int64.
-        index: The table of each symbol, of the same shape.
-        tables: The tables.
+        tables: The tables that symbols may have.
     """
-    near = torch.arange(-_NEAR, _NEAR + 1)
-    matrix = torch.stack([_bits(near, table) for table in tables])
-    found = matrix[index, symbols.clamp(-_NEAR, _NEAR) + _NEAR]
-    far = symbols.abs() > _NEAR
-    for number in sorted(set(index[far].tolist())):
-        which = far & (index == number)
-        found[which] = _bits(symbols[which], tables[number])
-    return found
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        near = torch.arange(-_NEAR, _NEAR + 1)
+        self._matrix = torch.stack([_bits(near, table) for table in tables])
+        self._tables = tables
+
+    def __call__(self, symbols: Tensor, index: Tensor) -> Tensor:
+        """Return bits, float64.
+
+        Args:
+            symbols: Whole numbers, int64.
+            index: The table of each symbol, of the same shape.
+        """
+        found = self._matrix[index, symbols.clamp(-_NEAR, _NEAR) + _NEAR]
+        far = symbols.abs() > _NEAR
+        for number in sorted(set(index[far].tolist())):
+            which = far & (index == number)
+            found[which] = _bits(symbols[which], self._tables[number])
+        return found
 
 
 def _bits(symbols: Tensor, table: Table) -> Tensor:
@@ -105,7 +115,7 @@ class Coded:
         y: ``[n, side^2]``, int64.
         y_index: ``[n, side^2]``, the tables of ``y``.
         bits: ``[n]``, float64, by the coder's frequencies.
-        decoded: ``[n, side^2]``, float32, the residuals.
+        decoded: ``[n, side^2]``, float32, the residuals, whole numbers.
     """
 
     z: Tensor
@@ -129,6 +139,8 @@ class BlockCoder:
         self._tables = laplace_tables()
         self._z_tables = self._tables
         self._groups = [torch.arange(model.design.side**2)]
+        self._ideal = IdealBits(self._tables)
+        self._z_ideal = self._ideal
         if isinstance(entropy, Static):
             return
         self._networks = [exact_pointwise(entropy.synthesis)]
@@ -139,6 +151,7 @@ class BlockCoder:
             self._prediction = exact_pointwise(entropy.prediction)
         else:
             self._z_tables = entropy.prior.tables()
+            self._z_ideal = IdealBits(self._z_tables)
 
     @torch.no_grad()
     def quantize(self, blocks: Blocks, level: Tensor) -> Coded:
@@ -156,8 +169,7 @@ class BlockCoder:
             index = self._scales(number, known, symbols, level)
             y_index[:, places] = index
             symbols[:, places] = best_round(y[:, places].double(), scale_at(index)).long()
-        bits = ideal_bits(symbols, y_index, self._tables).sum(1)
-        bits += ideal_bits(z, z_index, self._z_tables).sum(1)
+        bits = self._ideal(symbols, y_index).sum(1) + self._z_ideal(z, z_index).sum(1)
         return Coded(z, z_index, symbols, y_index, bits, self._decoded(symbols, context, level))
 
     def encode(self, coded: Coded) -> bytes:
@@ -221,7 +233,8 @@ class BlockCoder:
         return scale_index(self._networks[group](torch.cat([given, *before], 1).T).T)
 
     def _decoded(self, symbols: Tensor, context: Tensor, level: Tensor) -> Tensor:
-        return self.model.transform.inverse(symbols.float(), context, level)
+        # Whole numbers, as samples are.
+        return self.model.transform.inverse(symbols.float(), context, level).round()
 
 
 def operations(model: BlockModel) -> dict[str, float]:

@@ -120,12 +120,7 @@ def _joined(side: int, parts: Sequence[Blocks]) -> Blocks:
 def _context(
     records: Records, rows: NDArray[Any], predictions: NDArray[np.float64], side: int
 ) -> NDArray[np.float64]:
-    """Return what a decoder knows of blocks, ``[n, FEATURES]``.
-
-    In this order: for the samples left of and above a block the logarithm of their mean absolute
-    decoded residual, and whether there are any; the logarithms of the prediction's deviation, and
-    of its mean absolute slopes to the right and down; the mode of prediction, one of 13; whether
-    it is filter-intra.
+    """Return what a decoder knows of blocks, ``[n, FEATURES]``; see :func:`features`.
 
     In records of AV1 the decoded residual is AV1's own, in those of a closed loop it is ours.
     """
@@ -136,19 +131,41 @@ def _context(
 
     def mean(top: NDArray[np.int64], bottom: NDArray[np.int64], left: Any, right: Any) -> Any:
         area = np.maximum((bottom - top) * (right - left), 1)
-        return (
-            sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
-        ) / area
+        inside = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+        return inside / area
 
-    shaped = predictions.reshape(-1, side, side)
+    left = mean(y, y + side, np.maximum(x - STRIP, 0), x)
+    above = mean(np.maximum(y - STRIP, 0), y, x, x + side)
+    return features(rows, predictions.reshape(-1, side, side), left, above)
+
+
+def features(
+    rows: NDArray[Any],
+    predictions: NDArray[np.float64],
+    left: NDArray[np.float64],
+    above: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return the context of blocks, ``[n, FEATURES]``.
+
+    In this order: for the samples left of and above a block the logarithm of their mean absolute
+    decoded residual, and whether there are any; the logarithms of the prediction's deviation, and
+    of its mean absolute slopes to the right and down; the mode of prediction, one of 13; whether
+    it is filter-intra.
+
+    Args:
+        rows: ``[n]`` of :data:`vpxrc.codecs.residuals.ROW`.
+        predictions: ``[n, side, side]``.
+        left: ``[n]``, mean absolute decoded residuals of :data:`STRIP` columns.
+        above: ``[n]``, of as many rows.
+    """
     columns = [
-        np.log1p(mean(y, y + side, np.maximum(x - STRIP, 0), x)),
-        np.log1p(mean(np.maximum(y - STRIP, 0), y, x, x + side)),
-        x > 0,
-        y > 0,
-        np.log1p(shaped.std(axis=(1, 2))),
-        np.log1p(np.abs(np.diff(shaped, axis=2)).mean(axis=(1, 2))),
-        np.log1p(np.abs(np.diff(shaped, axis=1)).mean(axis=(1, 2))),
+        np.log1p(left),
+        np.log1p(above),
+        rows["x"] > 0,
+        rows["y"] > 0,
+        np.log1p(predictions.std(axis=(1, 2))),
+        np.log1p(np.abs(np.diff(predictions, axis=2)).mean(axis=(1, 2))),
+        np.log1p(np.abs(np.diff(predictions, axis=1)).mean(axis=(1, 2))),
         *(rows["mode"] == mode for mode in range(MODES)),
         rows["filter"] > 0,
     ]

@@ -80,7 +80,8 @@ def _reason(result: subprocess.CompletedProcess[str]) -> str:
     lines = [line.strip() for line in (result.stderr + result.stdout).splitlines()]
     ours = [line for line in lines if line.startswith("vpxrc: ")]
     wrong = [line for line in lines if "error" in line.lower()]
-    found = [*(line.removeprefix("vpxrc: ") for line in ours), *wrong, *filter(None, lines), "?"]
+    last = [line for line in lines if line][-1:]
+    found = [*(line.removeprefix("vpxrc: ") for line in ours), *wrong, *last, "it was killed"]
     return found[0]
 
 

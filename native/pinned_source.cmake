@@ -55,8 +55,8 @@ function(vpxrc_fetch name version sha256 url package given cache tarball)
     elseif(source STREQUAL debian)
       message(STATUS "vpxrc: ${name} from Debian's source package")
       execute_process(
-        COMMAND sh ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/debian_source.sh ${package} ${version} ${cache}/apt.tmp ${tarball}
-        OUTPUT_FILE ${cache}/apt.log ERROR_FILE ${cache}/apt.log)
+        COMMAND sh ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/debian_source.sh ${package} ${version} ${cache}/${name}-apt.tmp ${tarball}
+        OUTPUT_FILE ${cache}/${name}-apt.log ERROR_FILE ${cache}/${name}-apt.log)
     endif()
     if(EXISTS ${tarball})
       file(SHA256 ${tarball} found)
@@ -66,5 +66,5 @@ function(vpxrc_fetch name version sha256 url package given cache tarball)
       file(REMOVE ${tarball})
     endif()
   endforeach()
-  vpxrc_fail("no ${name} ${version} source in reach (Debian's answer: ${cache}/apt.log): fetch ${url} elsewhere and set ${given} to the file")
+  vpxrc_fail("no ${name} ${version} source in reach (Debian's answer: ${cache}/${name}-apt.log): fetch ${url} elsewhere and set ${given} to the file")
 endfunction()

@@ -23,7 +23,7 @@ from benchmarks.av1_residuals import Curve, against, percent, spread, sum_of
 from vpxrc.codecs import block_training
 from vpxrc.codecs.block_coder import (
     BlockCoder,
-    ideal_bits,
+    IdealBits,
     laplace_tables,
     operations,
     scale_at,
@@ -158,7 +158,7 @@ def test_tables_are_scipys_laplace():
         upper, lower = (
             scipy.stats.laplace.cdf(numbers.numpy() + side, scale=scale) for side in (0.5, -0.5)
         )
-        found = ideal_bits(numbers, torch.full((5,), index), laplace_tables())
+        found = IdealBits(laplace_tables())(numbers, torch.full((5,), index))
         expected = -np.log2(np.maximum(upper - lower, 2.0**-22))
         np.testing.assert_allclose(found, expected, atol=0.02 if index else 1.1)
         assert int(table.frequencies.sum()) == 1 << 22
@@ -175,7 +175,7 @@ def test_costs_far_from_zero_are_those_of_the_coder():
         encoder = Encoder()
         encoder.add(many, Indexed(which.repeat(400), laplace_tables()))
         real = 8 * len(encoder.finish())
-        ideal = float(ideal_bits(many, which.repeat(400), laplace_tables()).sum())
+        ideal = float(IdealBits(laplace_tables())(many, which.repeat(400)).sum())
         assert real == pytest.approx(ideal, rel=0.01)
 
 

@@ -144,7 +144,8 @@ class Transform(nn.Module):
             context: ``[n, FEATURES]``.
             level: ``[n]``.
         """
-        return self.analysis(x, context, level) * self.gain(level).exp()
+        gain: Tensor = self.gain(level).exp()
+        return self.analysis(x, context, level) * gain
 
     def inverse(self, y: Tensor, context: Tensor, level: Tensor) -> Tensor:
         """Return the residuals of ``y``."""
