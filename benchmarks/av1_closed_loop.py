@@ -1,6 +1,6 @@
 """Learned transforms in AV1's prediction loop: their bits against AV1's, closed loop and offline.
 
-python -m benchmarks.av1_closed_loop kodak/ --checkpoints av1-residuals/work/checkpoints --out loop.json
+python -m benchmarks.av1_closed_loop kodak/ --checkpoints work/checkpoints --out loop.json
 
 The middle of each picture is an AV1 key frame of its own. In the closed loop our reconstruction
 replaces AV1's, so later predictions see it; modes, partitions and transform sizes stay AV1's, which
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for side in map(int, given.sides.split(","))
     }
     paths = spread(find_pictures(given.pictures), given.count)
-    rows: dict[str, dict[str, dict[str, float]]] = {}
+    rows: dict[str, dict[str, dict[str, float | None]]] = {}
     for q_index in map(int, given.qindex.split(",")):
         files: list[list[Path]] = [[] for _ in (None, *FACTORS)]
         for path in paths:
@@ -121,11 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for side, curve in of_side.items():
                 row = rows.setdefault(name, {}).setdefault(side, {})
                 row[str(q_index)] = percent(curve.log_ratio(every))
-        print(
-            q_index,
-            {name: {s: r[str(q_index)] for s, r in row.items()} for name, row in rows.items()},
-            flush=True,
-        )
+        print(q_index, json.dumps(rows), flush=True)
     result = {"pictures": [path.name for path in paths], "size": given.size, "percent": rows}
     with atomic_write(given.out) as temporary:
         temporary.write_text(json.dumps(result) + "\n")

@@ -13,6 +13,7 @@ measured.
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,9 +143,11 @@ class Curve:
     def log_ratio(self, pictures: NDArray[np.int64]) -> float:
         """Return the logarithm of our bits over AV1's, at AV1's distortion, for some pictures.
 
-        Beyond the factors that were tried the result is not a number.
+        Beyond the factors that were tried, and without blocks, the result is not a number.
         """
         bits, errors = self.bits[pictures].sum(0), self.errors[pictures].sum(0)
+        if not (bits > 0).all() or not (errors > 0).all():
+            return math.nan
         order = np.argsort(errors)
         at = PchipInterpolator(np.log(errors[order]), np.log(bits[order]), extrapolate=False)
         wanted = np.log(self.av1_errors[pictures].sum())
@@ -206,9 +209,9 @@ def by_picture(values: torch.Tensor, blocks: Blocks, count: int) -> NDArray[np.f
 Curves = dict[int, Curve]  # by q index
 
 
-def percent(log_ratio: float) -> float:
-    """Return a logarithm of a ratio in percent."""
-    return round(100 * float(np.expm1(log_ratio)), 2)
+def percent(log_ratio: float) -> float | None:
+    """Return a logarithm of a ratio in percent; None where it is not a number."""
+    return None if math.isnan(log_ratio) else round(100 * float(np.expm1(log_ratio)), 2)
 
 
 def mean_ratio(curves: Curves, pictures: NDArray[np.int64]) -> float:
@@ -216,10 +219,11 @@ def mean_ratio(curves: Curves, pictures: NDArray[np.int64]) -> float:
     return float(np.mean([curve.log_ratio(pictures) for curve in curves.values()]))
 
 
-def against(ours: Curves, other: Curves | None) -> list[float]:
+def against(ours: Curves, other: Curves | None) -> list[float | None]:
     """Return percent of bits against AV1 or another arm, and an interval of 95 percent.
 
-    Pictures are drawn with replacement, and the same ones for both.
+    Pictures are drawn with replacement, and the same ones for both. Where a distortion is beyond
+    the factors that were tried, the figures are None.
     """
     count = len(next(iter(ours.values())).av1_bits)
     rng = np.random.default_rng(0)
@@ -228,9 +232,11 @@ def against(ours: Curves, other: Curves | None) -> list[float]:
         base = 0.0 if other is None else mean_ratio(other, pictures)
         return mean_ratio(ours, pictures) - base
 
+    mean = difference(np.arange(count))
+    if math.isnan(mean):
+        return [None, None, None]
     draws = [difference(rng.integers(0, count, count)) for _ in range(RESAMPLES)]
-    low, high = np.nanquantile(draws, [0.025, 0.975])
-    return [percent(one) for one in (difference(np.arange(count)), low, high)]
+    return [percent(one) for one in (mean, *np.nanquantile(draws, [0.025, 0.975]))]
 
 
 CLAIMS = {
@@ -351,7 +357,7 @@ def markdown(result: dict[str, Any]) -> str:
             [
                 f"{row['side']}x{row['side']}" if "side" in row else "all",
                 row["arm"],
-                *(f"{row[str(q)]:+.1f}" for q in Q_INDICES),
+                *(shown(row[str(q)]) for q in Q_INDICES),
                 interval(row["mean"]),
                 *(f"{work[end]:.0f}" if work else "" for end in ("encoder", "decoder")),
             ]
@@ -366,10 +372,15 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def interval(figures: Sequence[float]) -> str:
+def shown(figure: float | None) -> str:
+    """Return a figure with its sign."""
+    return "beyond" if figure is None else f"{figure:+.1f}"
+
+
+def interval(figures: Sequence[float | None]) -> str:
     """Return a mean with its interval."""
-    mean, low, high = figures
-    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+    mean, low, high = map(shown, figures)
+    return f"{mean} ({low} to {high})"
 
 
 def sum_of(curves: Sequence[Curve]) -> Curve:

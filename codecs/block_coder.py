@@ -158,9 +158,9 @@ class BlockCoder:
         """Return what the coder writes of blocks, at levels ``[n]``."""
         y = self.model.transform(blocks.residuals, blocks.context, level)
         entropy, context = self.model.entropy, blocks.context
-        z = torch.zeros(len(y), 0, dtype=torch.int64)
         mean, z_index = self._known(context, level)
-        if not isinstance(entropy, Static):
+        z = torch.zeros(mean.shape, dtype=torch.int64)
+        if not isinstance(entropy, Static) and len(y):  # convolutions do not take none
             z = (entropy.side_information(y).double() - mean).round().long()
         known = self._given(z + mean, context, level)
         symbols = torch.zeros(y.shape, dtype=torch.int64)

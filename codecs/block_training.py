@@ -153,8 +153,9 @@ class _Learner:
             else sorted(set(blocks.q_indices.tolist()))
         )
         self._places = [(blocks.q_indices == q).nonzero()[:, 0] for q in wanted]
-        if not all(map(len, self._places)):
-            raise InputError(f"there are no blocks of the q index {config.q_index}")
+        if not self._places or not all(map(len, self._places)):
+            words = "" if config.q_index is None else f" of q index {config.q_index}"
+            raise InputError(f"there are no blocks{words} to train on")
         self._optimizer = torch.optim.Adam(_groups(self.model), config.rate)
         self.step = 0
         self.rows: list[dict[str, float]] = []

@@ -96,8 +96,10 @@ def read_blocks(paths: Sequence[Path], sides: Sequence[int]) -> dict[int, Blocks
         sides: The sides that are wanted.
 
     Raises:
-        InputError: A file is damaged, or there is no block of a side.
+        InputError: There is no file, or one is damaged.
     """
+    if not paths:
+        raise InputError("there are no records")
     names = sorted({path.name.partition(".")[0] for path in paths})
     found: dict[int, list[Blocks]] = {side: [] for side in sides}
     for path in paths:
@@ -109,8 +111,6 @@ def read_blocks(paths: Sequence[Path], sides: Sequence[int]) -> dict[int, Blocks
 
 
 def _joined(side: int, parts: Sequence[Blocks]) -> Blocks:
-    if not any(map(len, parts)):
-        raise InputError(f"the records have no blocks of {side}x{side}")
     names = [field.name for field in dataclasses.fields(Blocks) if field.name != "side"]
     return Blocks(
         side, **{name: torch.cat([getattr(one, name) for one in parts]) for name in names}

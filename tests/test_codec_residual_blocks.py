@@ -17,8 +17,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("constriction")
 
 # These import torch and constriction.
-from test_residuals import packed
+from PIL import Image
+from test_residuals import needs_tool, packed, picture
 
+from benchmarks import av1_closed_loop, av1_residuals
 from benchmarks.av1_residuals import Curve, against, percent, spread, sum_of
 from vpxrc.codecs import block_training
 from vpxrc.codecs.block_coder import (
@@ -31,6 +33,7 @@ from vpxrc.codecs.block_coder import (
     steps_around,
 )
 from vpxrc.codecs.block_training import BlockTraining, read_block_model, train_blocks
+from vpxrc.codecs.closed_loop import ClosedLoop, plain
 from vpxrc.codecs.papers.adaptive_transform import (
     ENTROPY_MODELS,
     SLOPE,
@@ -43,6 +46,7 @@ from vpxrc.codecs.papers.adaptive_transform import (
     step_of,
 )
 from vpxrc.codecs.residual_blocks import FEATURES, MODES, Blocks, blocks_of, read_blocks
+from vpxrc.codecs.residual_tool import record
 from vpxrc.codecs.residuals import unpack_records
 from vpxrc.errors import InputError
 
@@ -292,7 +296,7 @@ def test_foreign_checkpoints_and_wrong_designs_are_refused(tmp_path):
     with pytest.raises(InputError, match="not a state"):
         train_blocks(blocks(), tmp_path / "b.safetensors", config)
     state.unlink()
-    with pytest.raises(InputError, match="no blocks of the q index 4"):
+    with pytest.raises(InputError, match="no blocks of q index 4"):
         train_blocks(blocks(), tmp_path / "b.safetensors", BlockTraining(config.design, q_index=4))
     for wrong in ((5, "scalar", "static"), (8, "dst", "static"), (8, "scalar", "none")):
         with pytest.raises(InputError):
@@ -312,9 +316,69 @@ def test_blocks_of_records_are_those_by_hand(tmp_path):
     assert int(some.context[0, 7:].argmax()) == 0
     path = tmp_path / "a.q032.residuals"
     path.write_bytes(data)
-    assert len(read_blocks([path], (4,))[4]) == 1
-    with pytest.raises(InputError, match="no blocks of 16x16"):
-        read_blocks([path], (4, 16))
+    assert [len(part) for part in read_blocks([path], (4, 16)).values()] == [1, 0]
+    with pytest.raises(InputError, match="no records"):
+        read_blocks([], (4,))
+
+
+# The closed loop
+
+
+def test_the_plain_transform_is_scipys():
+    residual = np.random.default_rng(0).normal(0, 30, (4, 8)).round()
+    y = scipy.fft.dctn(residual, norm="ortho") / 12
+    quantized = np.sign(y) * np.floor(np.abs(y) + 0.33)
+    expected = scipy.fft.idctn(quantized * 12, norm="ortho").round()
+    np.testing.assert_array_equal(plain(residual, 12.0), expected)
+
+
+@needs_tool
+def test_offline_figures_of_a_closed_loop_are_those_of_the_loop(tmp_path):
+    """What is coded of its records afterwards is what the loop put into the picture."""
+    pixels, coders = picture(128, 70), {}
+    for side in (4, 8):
+        training = BlockTraining(Design(side, "modes", "groups"), steps=3)
+        model = train_blocks(blocks(side), tmp_path / f"{side}.safetensors", training)
+        coders[side] = BlockCoder(model)
+    loop = ClosedLoop(coders, 128, 70, factor=0.8)
+    records = record(pixels, 32, tmp_path / "a.residuals", loop)
+    assert sum(len(blocks_of(records, side)) for side in coders) > 3
+    for side, coder in coders.items():
+        some = blocks_of(records, side)
+        coded = coder.quantize(some, level_of(steps_around(some, 0.8)))
+        rows = records.blocks[records.squares(0, side)]
+        inside = (rows["x"] + side <= 128) & (rows["y"] + side <= 70)
+        places = records.squares(0, side)[inside]
+        predictions, found = (
+            records.take(samples, places).reshape(len(places), -1).astype(float)
+            for samples in (records.predictions, records.reconstructions)
+        )
+        np.testing.assert_array_equal((predictions + coded.decoded.numpy()).clip(0, 255), found)
+
+
+@needs_tool
+def test_the_benchmarks_run_and_go_on(tmp_path, capsys):
+    for number in range(3):
+        Image.fromarray(picture(96 + 8 * number, 80)).save(tmp_path / f"{number}.png")
+    given = [str(tmp_path), "--test", str(tmp_path), "--work", str(tmp_path / "work")]
+    given += ["--train-pictures", "2", "--test-pictures", "2", "--sides", "4", "--steps", "2"]
+    assert av1_residuals.main([*given, "--out", str(tmp_path / "out")]) == 0
+    result = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert result["records"]["files"] == result["records"]["equal_to_dav1d"] == 12
+    assert result["real_bytes"]["4"]["different"] == 0
+    assert [row["arm"] for row in result["against_av1"]] == list(av1_residuals.EVERYWHERE)
+    tables = (tmp_path / "out" / "tables.md").read_text()
+    assert len(tables.splitlines()) > 10
+    capsys.readouterr()
+    assert av1_residuals.main([*given, "--out", str(tmp_path / "out")]) == 0
+    assert "training" not in capsys.readouterr().out
+    assert (tmp_path / "out" / "tables.md").read_text() == tables
+    given = [str(tmp_path), "--checkpoints", str(tmp_path / "work" / "checkpoints"), "--count", "1"]
+    given += ["--sides", "4", "--qindex", "32,80", "--size", "64x48"]
+    assert av1_closed_loop.main([*given, "--out", str(tmp_path / "loop.json")]) == 0
+    loop = json.loads((tmp_path / "loop.json").read_text())["percent"]
+    assert set(loop) == {"closed loop", "offline"}
+    assert set(loop["offline"]["4"]) == {"32", "80"}
 
 
 # The benchmark's figures
