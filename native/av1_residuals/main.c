@@ -190,6 +190,7 @@ void __real_av1_inverse_transform_block(const MACROBLOCKD *, const tran_low_t *,
 void __wrap_av1_inverse_transform_block(const MACROBLOCKD *xd, const tran_low_t *coefficients,
                                         int plane, TX_TYPE type, TX_SIZE size, uint8_t *destination,
                                         int stride, int eob, int reduced) {
+  if (state.on) ((Block *)(state.blocks.data + state.blocks.size) - 1)->type = type;
   if (state.on && state.loop) {
     replace(destination, stride, tx_size_wide[size], tx_size_high[size]);
     reconstructed(destination, stride, NULL);
@@ -208,7 +209,6 @@ void __wrap_av1_inverse_transform_block(const MACROBLOCKD *xd, const tran_low_t 
     for (int i = 0; i < MAX_BLOCK; ++i) residual[i] = (int16_t)(black[i] + white[i] - 255);
     __real_av1_inverse_transform_block(xd, coefficients, plane, type, size, destination, stride,
                                        eob, reduced);
-    ((Block *)(state.blocks.data + state.blocks.size) - 1)->type = type;
     reconstructed(destination, stride, residual);
     return;
   }
