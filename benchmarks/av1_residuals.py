@@ -12,10 +12,11 @@ measured.
 """
 
 import argparse
+import functools
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,14 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 from vpxrc.codecs.block_coder import BlockCoder, operations, steps_around
-from vpxrc.codecs.block_training import BlockTraining, train_blocks
+from vpxrc.codecs.block_training import BlockTraining, read_block_model, train_blocks
 from vpxrc.codecs.papers.adaptive_transform import BlockModel, Design, level_of
 from vpxrc.codecs.pictures import find_pictures, read_picture
 from vpxrc.codecs.residual_blocks import Blocks, read_blocks
 from vpxrc.codecs.residual_tool import record
 from vpxrc.codecs.residuals import read_records
 from vpxrc.codecs.training import prepare_processor
+from vpxrc.errors import InputError
 from vpxrc.storage import atomic_write, digest
 
 Q_INDICES = (32, 80, 128, 172, 220, 255)
@@ -67,8 +69,7 @@ class Arm:
 
 
 BEST = "modes groups"  # ours, and the best that we have
-EVERYWHERE = ("matrix hyperprior", BEST)
-UP_TO_16 = ("scalar static", "scalar hyperprior")
+AT_8_AND_16 = ("scalar static", "scalar hyperprior", "matrix hyperprior")
 AT_16 = (
     "matrix static",
     "matrix context",
@@ -82,8 +83,8 @@ def arms(sides: Sequence[int]) -> list[Arm]:
     """Return the arms; most are for blocks of 16x16 alone, because trainings take time."""
     found = []
     for side in sides:
-        small = UP_TO_16 if side <= 16 else ()
-        for pair in (*small, *EVERYWHERE, *(AT_16 if side == 16 else ())):
+        basic = AT_8_AND_16 if side in (8, 16) else ()
+        for pair in (*basic, BEST, *(AT_16 if side == 16 else ())):
             transform, entropy = pair.split()
             found.append(Arm(pair, Design(side, transform, entropy)))
         if side == 16:
@@ -105,8 +106,16 @@ def recorded(pictures: Sequence[Path], folder: Path) -> list[Path]:
     return found
 
 
-def trained(arm: Arm, blocks: Blocks, steps: int, folder: Path) -> dict[int | None, BlockModel]:
-    """Return the models of an arm by q index; what is missing is trained."""
+# Blocks of all sides, which take minutes to read.
+Read = Callable[[], dict[int, Blocks]]
+
+
+def trained(arm: Arm, read: Read, steps: int, folder: Path) -> dict[int | None, BlockModel]:
+    """Return the models of an arm by q index; what is missing is trained.
+
+    Raises:
+        InputError: A checkpoint is another training's.
+    """
     models = {}
     for q_index, training in arm.trainings(steps).items():
         words = [str(arm.design.side), *arm.name.replace(",", "").split()]
@@ -114,7 +123,10 @@ def trained(arm: Arm, blocks: Blocks, steps: int, folder: Path) -> dict[int | No
         path = folder / f"{'-'.join(words)}.safetensors"
         if not path.exists():
             print(f"training {path.name}", flush=True)
-        models[q_index] = train_blocks(blocks, path, training)
+            train_blocks(read()[arm.design.side], path, training)
+        models[q_index], settings = read_block_model(path)
+        if settings["config"] != json.dumps(asdict(training)):
+            raise InputError(f"{path}: the checkpoint of another training")
     return models
 
 
@@ -176,31 +188,40 @@ def measured(models: dict[int | None, BlockModel], blocks: Blocks) -> dict[int, 
 
 
 def stored(
-    arm: Arm, models: dict[int | None, BlockModel], blocks: Blocks, folder: Path
-) -> dict[int, Curve]:
-    """Return :func:`measured`, from a file where it is there."""
+    arm: Arm, models: dict[int | None, BlockModel], read: Read, facts: Any, folder: Path
+) -> dict[str, Any]:
+    """Return curves by q index, and figures of real bytes, from a file where it is there.
+
+    Args:
+        arm: What is measured.
+        models: Its models.
+        read: Gives the blocks.
+        facts: What the blocks depend on, as JSON takes it.
+        folder: Of the files.
+    """
     weights = [
         float(value.double().square().sum())
         for model in models.values()
         for value in model.state_dict().values()
     ]
-    key = digest([weights, len(blocks), float(blocks.residuals.double().square().sum()), FACTORS])
+    key = digest([weights, facts, FACTORS])
     path = folder / f"{arm.design.side}-{arm.name.replace(', ', '-').replace(' ', '-')}.json"
-    if path.exists():
-        note = json.loads(path.read_text())
-        if note["key"] == key:
-            return {
-                int(q): Curve(**{name: np.array(values) for name, values in curve.items()})
-                for q, curve in note["curves"].items()
-            }
-    found = measured(models, blocks)
-    curves = {
-        q: {name: getattr(curve, name).tolist() for name in Curve.__dataclass_fields__}
-        for q, curve in found.items()
-    }
+    note = json.loads(path.read_text()) if path.exists() else {}
+    if note.get("key") != key:
+        curves = {
+            q: {name: getattr(curve, name).tolist() for name in Curve.__dataclass_fields__}
+            for q, curve in measured(models, read()[arm.design.side]).items()
+        }
+        note = {"key": key, "curves": curves}
+    if arm.name == BEST and note.get("real") is None:
+        note["real"] = real_bytes(models, read()[arm.design.side])
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps({"key": key, "curves": curves}))
-    return found
+        temporary.write_text(json.dumps(note))
+    found = {
+        int(q): Curve(**{name: np.array(values) for name, values in curve.items()})
+        for q, curve in note["curves"].items()
+    }
+    return {"curves": found, "real": note.get("real")}
 
 
 def by_picture(values: torch.Tensor, blocks: Blocks, count: int) -> NDArray[np.float64]:
@@ -309,7 +330,7 @@ def tables(
             }
         )
     together = []
-    for name in EVERYWHERE:
+    for name in (BEST,):
         parts = [found for (_, other), found in curves.items() if other == name]
         whole = {q: sum_of([part[q] for part in parts]) for q in Q_INDICES}
         every = np.arange(len(whole[Q_INDICES[0]].av1_bits))
@@ -415,22 +436,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sides = [int(side) for side in given.sides.split(",")]
     train_paths = spread(find_pictures(given.pictures), given.train_pictures)
     test_paths = spread(find_pictures(given.test), given.test_pictures)
-    train = read_blocks(recorded(train_paths, work / "train"), sides)
+    train_files = recorded(train_paths, work / "train")
     test_files = recorded(test_paths, work / "test")
-    test = read_blocks(test_files, sides)
+    facts = [[path.name, path.stat().st_size] for path in test_files]
+    train = functools.cache(lambda: read_blocks(train_files, sides))
+    test = functools.cache(lambda: read_blocks(test_files, sides))
     curves, kinds, real = {}, {}, {}
     for arm in arms(sides):
         side = arm.design.side
-        models = trained(arm, train[side], given.steps, work / "checkpoints")
-        kinds[side, arm.name] = arm
-        curves[side, arm.name] = stored(arm, models, test[side], work / "measured")
-        if arm.name == BEST:
-            real[str(side)] = real_bytes(models, test[side])
+        models = trained(arm, train, given.steps, work / "checkpoints")
+        found = stored(arm, models, test, facts, work / "measured")
+        kinds[side, arm.name], curves[side, arm.name] = arm, found["curves"]
+        if found["real"] is not None:
+            real[str(side)] = found["real"]
     result = {
         "train_pictures": len(train_paths),
         "test_pictures": len(test_paths),
         "steps": given.steps,
-        "blocks": {str(side): [len(train[side]), len(test[side])] for side in sides},
         "records": checked(test_files),
         "real_bytes": real,
         **tables(curves, kinds),

@@ -125,9 +125,7 @@ def _context(
     In records of AV1 the decoded residual is AV1's own, in those of a closed loop it is ours.
     """
     x, y = rows["x"].astype(np.int64), rows["y"].astype(np.int64)
-    whole = np.abs(records.put_together(records.residuals, 0).astype(np.int64))
-    sums = np.zeros((whole.shape[0] + 1, whole.shape[1] + 1), np.int64)
-    sums[1:, 1:] = whole.cumsum(0).cumsum(1)
+    sums = records.luma_residual_sums
 
     def mean(top: NDArray[np.int64], bottom: NDArray[np.int64], left: Any, right: Any) -> Any:
         area = np.maximum((bottom - top) * (right - left), 1)

@@ -102,6 +102,18 @@ class Records:
         ends = _areas(self.blocks).cumsum()
         return np.asarray(ends - _areas(self.blocks))
 
+    @cached_property
+    def luma_residual_sums(self) -> NDArray[np.int64]:
+        """Sums of the absolute decoded luma residual over all rows above and columns to the left.
+
+        ``[height + 1, width + 1]``, so the sum over a rectangle takes four of them.
+
+        Raises:
+            InputError: Two blocks have the same sample, or none has it.
+        """
+        whole = np.abs(self.put_together(self.residuals, 0).astype(np.int64))
+        return np.pad(whole.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+
     def plane_shape(self, plane: int) -> tuple[int, int]:
         """Return height and width of a plane; chroma has half of both."""
         if plane == 0:

@@ -361,13 +361,13 @@ def test_the_benchmarks_run_and_go_on(tmp_path, capsys):
     for number in range(3):
         Image.fromarray(picture(96 + 8 * number, 80)).save(tmp_path / f"{number}.png")
     given = [str(tmp_path), "--test", str(tmp_path), "--work", str(tmp_path / "work")]
-    given += ["--train-pictures", "2", "--test-pictures", "2", "--sides", "4", "--steps", "2"]
+    given += ["--train-pictures", "2", "--test-pictures", "2", "--sides", "8", "--steps", "2"]
     assert av1_residuals.main([*given, "--out", str(tmp_path / "out")]) == 0
     result = json.loads((tmp_path / "out" / "results.json").read_text())
     assert result["records"]["files"] == result["records"]["equal_to_dav1d"] == 12
-    assert result["real_bytes"]["4"]["different"] == 0
+    assert result["real_bytes"]["8"]["different"] == 0
     arms = [row["arm"] for row in result["against_av1"]]
-    assert arms == [*av1_residuals.UP_TO_16, *av1_residuals.EVERYWHERE]
+    assert arms == [*av1_residuals.AT_8_AND_16, av1_residuals.BEST]
     tables = (tmp_path / "out" / "tables.md").read_text()
     assert len(tables.splitlines()) > 10
     capsys.readouterr()
@@ -375,11 +375,11 @@ def test_the_benchmarks_run_and_go_on(tmp_path, capsys):
     assert "training" not in capsys.readouterr().out
     assert (tmp_path / "out" / "tables.md").read_text() == tables
     given = [str(tmp_path), "--checkpoints", str(tmp_path / "work" / "checkpoints"), "--count", "1"]
-    given += ["--sides", "4", "--qindex", "32,80", "--size", "64x48"]
+    given += ["--sides", "8", "--qindex", "32,80", "--size", "64x48"]
     assert av1_closed_loop.main([*given, "--out", str(tmp_path / "loop.json")]) == 0
     loop = json.loads((tmp_path / "loop.json").read_text())["percent"]
     assert set(loop) == {"closed loop", "offline"}
-    assert set(loop["offline"]["4"]) == {"32", "80"}
+    assert set(loop["offline"]["8"]) == {"32", "80"}
 
 
 # The benchmark's figures
