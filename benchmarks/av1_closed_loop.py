@@ -110,7 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 target = folder / f"{path.stem}.q{q_index:03d}.residuals"
                 files[number].append(target)
                 if not target.exists():
-                    loop = factor and ClosedLoop(coders, *picture.shape[1::-1], factor)
+                    across, down = picture.shape[1], picture.shape[0]
+                    loop = factor and ClosedLoop(coders, across, down, factor)
                     record(picture, q_index, target, loop or None)
         blocks = [read_blocks(part, list(coders)) for part in files]
         found = curves(coders, blocks[0], blocks[1:], len(paths))

@@ -359,9 +359,9 @@ def checked(paths: Sequence[Path]) -> dict[str, int]:
     for path in paths:
         records = read_records(path)
         decoder: Any = av.CodecContext.create("libdav1d", "r")
-        (frame,) = [*decoder.decode(av.Packet(records.stream)), *decoder.decode(None)]
+        frames = [*decoder.decode(av.Packet(records.stream)), *decoder.decode(None)]
         same = []
-        for number, plane in enumerate(frame.planes):
+        for number, plane in enumerate(frames[0].planes):
             rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
             found = records.put_together(records.reconstructions, number)
             same.append(np.array_equal(rows[: plane.height, : plane.width], found))
