@@ -163,8 +163,11 @@ class Curve:
         bits, errors = self.bits[pictures].sum(0), self.errors[pictures].sum(0)
         if not (bits > 0).all() or not (errors > 0).all():
             return math.nan
-        order = np.argsort(errors)
-        at = PchipInterpolator(np.log(errors[order]), np.log(bits[order]), extrapolate=False)
+        # Two steps have the same error where both leave nothing of the blocks.
+        errors, first = np.unique(errors, return_index=True)
+        if len(errors) < 2:
+            return math.nan
+        at = PchipInterpolator(np.log(errors), np.log(bits[first]), extrapolate=False)
         wanted = np.log(self.av1_errors[pictures].sum())
         return float(at(wanted) - np.log(self.av1_bits[pictures].sum()))
 
