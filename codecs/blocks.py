@@ -19,9 +19,9 @@ def colours() -> Tensor:
 
 
 @cache
-def dct() -> Tensor:
-    """Return the orthonormal DCT-II matrix ``[16, 16]``, float64."""
-    k = torch.arange(BLOCK, dtype=torch.float64, device=_CPU)
-    matrix = (math.pi / BLOCK * (k + 0.5) * k[:, None]).cos() * math.sqrt(2 / BLOCK)
+def dct(side: int = BLOCK) -> Tensor:
+    """Return the orthonormal DCT-II matrix ``[side, side]``, float64."""
+    k = torch.arange(side, dtype=torch.float64, device=_CPU)
+    matrix = (math.pi / side * (k + 0.5) * k[:, None]).cos() * math.sqrt(2 / side)
     matrix[0] /= math.sqrt(2)
     return matrix

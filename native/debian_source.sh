@@ -1,11 +1,11 @@
 #!/bin/sh
-# debian_source.sh VERSION WORKDIR TARBALL: libvpx's upstream tarball out of Debian's source package.
+# debian_source.sh PACKAGE VERSION WORKDIR TARBALL: the upstream tarball out of a Debian source package.
 #
 # Debian releases carry older versions, so this reads the machine's own apt sources (mirror, keys,
 # proxies) and asks the same hosts for newer suites, in a private apt directory: nothing of the
 # system's apt is changed, and an ordinary user may run it. The caller checks the tarball's checksum.
 set -eu
-version=$1 work=$2 tarball=$3
+package=$1 version=$2 work=$3 tarball=$4
 command -v apt-get || { echo "no apt-get on this machine"; exit 1; }
 rm -rf "$work"
 mkdir -p "$work/conf" "$work/sources" "$work/lists/partial" "$work/cache/archives/partial"
@@ -57,11 +57,12 @@ for suite in sid testing stable; do
 
   # Third-party hosts without such a suite make this fail as a whole; the lists that came are there.
   apt-get update || true
-  for package in $(apt-cache showsrc libvpx | awk -v v="$version-" '$1 == "Version:" && index($2, v) == 1 { print $2 }'); do
-    (cd "$work" && apt-get source --download-only "libvpx=$package") || continue
-    mv "$work/libvpx_$version.orig.tar.gz" "$tarball"
+  for full in $(apt-cache showsrc "$package" | awk -v v="$version-" '$1 == "Version:" && index($2, v) == 1 { print $2 }'); do
+    # The tarball alone: the description beside it may be gone already, and nothing here reads it.
+    (cd "$work" && apt-get source --download-only --tar-only "$package=$full") || continue
+    mv "$work/${package}_$version.orig.tar.gz" "$tarball"
     exit 0
   done
 done
-echo "none of the machine's apt hosts carries libvpx $version in sid, testing or stable"
+echo "none of the machine's apt hosts carries $package $version in sid, testing or stable"
 exit 1

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from vpxrc.cli.common import CORES, Jobs, Json, RoiWeight, progress_bar, watched
+from vpxrc.cli.residuals import residuals
 from vpxrc.errors import InputError, needing
 from vpxrc.media.masks import RegionSpec
 from vpxrc.policies.region import DEFAULT_WEIGHT, WeightedRegion
@@ -22,6 +23,7 @@ app = typer.Typer(
       vpxrc codec encode photo.png -o photo.vlc --codec checkpoint.safetensors
     """
 )
+app.command()(residuals)
 
 Checkpoint = Annotated[
     str,

@@ -1,0 +1,91 @@
+"""The closed loop: trained block codecs reconstruct the blocks of an AV1 picture.
+
+Later predictions see these reconstructions. Partitions, modes and transform sizes stay those that
+AV1 chose for its own coder.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vpxrc.codecs.block_coder import BlockCoder, steps_around
+from vpxrc.codecs.blocks import dct
+from vpxrc.codecs.papers.adaptive_transform import level_of
+from vpxrc.codecs.residual_blocks import STRIP, Blocks, features
+
+PLAIN_ROUNDING = 0.33  # what is added before a magnitude is rounded down
+
+
+class ClosedLoop:
+    """Answers the program that records residuals: :func:`vpxrc.codecs.residual_tool.record`.
+
+    Square luma blocks, whose side has a codec, are coded by it. All others get a plain DCT at AV1's
+    steps, which is in no figure of bits.
+
+    Args:
+        coders: By the side of the blocks.
+        width: Of the picture, in luma samples.
+        height: Of the picture.
+        factor: The quantiser's steps are AV1's times this.
+    """
+
+    def __init__(
+        self, coders: Mapping[int, BlockCoder], width: int, height: int, factor: float = 1.0
+    ) -> None:
+        self._coders, self._factor = coders, factor
+        # Blocks reach over the edge by less than a superblock.
+        self._decoded = np.zeros((height + 128, width + 128), np.int16)
+        self._size = height, width
+
+    def __call__(
+        self, row: Any, source: NDArray[np.uint8], prediction: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """Return the reconstruction of a block, ``[height, width]``."""
+        side = int(row["width"])
+        residual = source.astype(np.float64) - prediction
+        if row["plane"] == 0 and side == row["height"] and side in self._coders:
+            decoded = self._coded(row, residual, prediction.astype(np.float64), side)
+        else:
+            decoded = plain(residual, float(row["ac_step"]) / 8)
+        result = (prediction + decoded).clip(0, 255).astype(np.uint8)
+        if row["plane"] == 0:
+            x, y = int(row["x"]), int(row["y"])
+            area = np.s_[y : y + result.shape[0], x : x + result.shape[1]]
+            self._decoded[area] = result.astype(np.int16) - prediction
+        return result
+
+    def _coded(
+        self, row: Any, residual: NDArray[np.float64], prediction: NDArray[np.float64], side: int
+    ) -> NDArray[np.float64]:
+        x, y = int(row["x"]), int(row["y"])
+        height, width = self._size
+        inside = self._decoded[:height, :width]
+        left = inside[y : y + side, max(x - STRIP, 0) : x]
+        above = inside[max(y - STRIP, 0) : y, x : x + side]
+        means = [np.array([np.abs(one).mean() if one.size else 0.0]) for one in (left, above)]
+        context = features(np.array([row]), prediction[None], *means)
+        nothing = torch.zeros(1, dtype=torch.float64)
+        block = Blocks(
+            side,
+            torch.from_numpy(residual.reshape(1, -1)).float(),
+            torch.from_numpy(context).float(),
+            torch.zeros(1, dtype=torch.int64),
+            torch.zeros(1, dtype=torch.int64),
+            torch.tensor([float(row["ac_step"]) / 8]),
+            nothing,
+            nothing,
+        )
+        level = level_of(steps_around(block, self._factor))
+        coded = self._coders[side].quantize(block, level)
+        return np.asarray(coded.decoded.double().numpy().reshape(side, side))
+
+
+def plain(residual: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+    """Return a residual after a DCT, a quantiser with a dead zone, and back; whole numbers."""
+    rows, columns = (dct(side).numpy() for side in residual.shape)
+    y = rows @ residual @ columns.T / step
+    quantized = np.sign(y) * np.floor(np.abs(y) + PLAIN_ROUNDING)
+    return np.asarray(np.rint(rows.T @ (quantized * step) @ columns))

@@ -1,0 +1,70 @@
+# Sources that are pinned by their checksums, and the user's cache that they are built in.
+
+function(vpxrc_fail text)
+  message(FATAL_ERROR " vpxrc: ${text}")  # indented, CMake leaves it on one line
+endfunction()
+
+function(vpxrc_run what log)
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE result OUTPUT_FILE ${log} ERROR_FILE ${log})
+  if(NOT result EQUAL 0)
+    vpxrc_fail("${what} failed: read ${log}")
+  endif()
+endfunction()
+
+# Sets `variable` to $VPXRC_CACHE or ${XDG_CACHE_HOME:-~/.cache}/vpxrc, which can be written then.
+function(vpxrc_cache variable)
+  if(NOT "$ENV{VPXRC_CACHE}" STREQUAL "")
+    set(cache "$ENV{VPXRC_CACHE}")
+  elseif(NOT "$ENV{XDG_CACHE_HOME}" STREQUAL "")
+    set(cache "$ENV{XDG_CACHE_HOME}/vpxrc")
+  else()
+    set(cache "$ENV{HOME}/.cache/vpxrc")
+  endif()
+  execute_process(COMMAND ${CMAKE_COMMAND} -E make_directory ${cache} RESULT_VARIABLE result ERROR_QUIET)
+  if(NOT result EQUAL 0)
+    vpxrc_fail("cannot write to ${cache}: set VPXRC_CACHE to a folder that can be written")
+  endif()
+  set(${variable} ${cache} PARENT_SCOPE)
+endfunction()
+
+# Leaves a tarball with the right checksum at `tarball`, or ends with what to do. The source comes
+# from, in this order: the file that the variable or environment variable `given` names, the cache,
+# `url`, the Debian source package `package`.
+function(vpxrc_fetch name version sha256 url package given cache tarball)
+  set(file "${${given}}")
+  if(NOT file)
+    set(file "$ENV{${given}}")
+  endif()
+  if(file)
+    cmake_path(ABSOLUTE_PATH file)
+    if(NOT EXISTS "${file}")
+      vpxrc_fail("${given}: no such file: ${file}")
+    endif()
+    file(SHA256 "${file}" found)
+    if(NOT found STREQUAL sha256)
+      vpxrc_fail("${given} is not ${name} ${version}: its SHA-256 is ${found}, not ${sha256}")
+    endif()
+    file(COPY_FILE "${file}" ${tarball} ONLY_IF_DIFFERENT)
+    return()
+  endif()
+  foreach(source cache upstream debian)
+    if(source STREQUAL upstream)
+      message(STATUS "vpxrc: ${name} from ${url}")
+      # Many machines block it without a word, and only TIMEOUT covers connecting; 6 MB need less.
+      file(DOWNLOAD ${url} ${tarball} STATUS ignored INACTIVITY_TIMEOUT 15 TIMEOUT 30)
+    elseif(source STREQUAL debian)
+      message(STATUS "vpxrc: ${name} from Debian's source package")
+      execute_process(
+        COMMAND sh ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/debian_source.sh ${package} ${version} ${cache}/${name}-apt.tmp ${tarball}
+        OUTPUT_FILE ${cache}/${name}-apt.log ERROR_FILE ${cache}/${name}-apt.log)
+    endif()
+    if(EXISTS ${tarball})
+      file(SHA256 ${tarball} found)
+      if(found STREQUAL sha256)
+        return()
+      endif()
+      file(REMOVE ${tarball})
+    endif()
+  endforeach()
+  vpxrc_fail("no ${name} ${version} source in reach (Debian's answer: ${cache}/${name}-apt.log): fetch ${url} elsewhere and set ${given} to the file")
+endfunction()
