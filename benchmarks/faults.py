@@ -354,8 +354,10 @@ def command(library: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
     return [sys.executable, "-m", "benchmarks.faults", *arguments], environment
 
 
-def campaign(jobs: list[Job], kinds: list[str], most: int, out: Path) -> dict[str, Any]:
-    """Run all points, or for each job and kind ``most`` of them at equal distances.
+def campaign(
+    jobs: list[Job], kinds: list[str], out: Path, most: int = 10**9, every: int = 1
+) -> dict[str, Any]:
+    """Run every n-th point of each job and kind, or ``most`` of them at equal distances.
 
     A table and the faults are written to ``out`` after each job and kind. Each point is kept there
     at once, so a campaign that was stopped goes on; for one with other code, remove the folder.
@@ -377,7 +379,7 @@ def campaign(jobs: list[Job], kinds: list[str], most: int, out: Path) -> dict[st
             for kind in kinds:
                 tally = tallies[job.name, kind] = Tally()
                 calls = points.count(kind)
-                step = max(1, -(-calls // most))
+                step = max(every, -(-calls // most))
                 for n in range(1, calls + 1, step):
                     line = json.dumps([job.name, kind, calls, n])
                     if line not in known:
@@ -413,14 +415,14 @@ def main() -> None:
     parser.add_argument("--jobs", default=",".join(job.name for job in JOBS))
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--most", type=int, default=10**9, help="points for each job and kind")
+    parser.add_argument("--every", type=int, default=1, help="run each N-th point alone")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.inside:
         line, environment = command(build_library(arguments.out), *sys.argv[1:], "--inside")
         raise SystemExit(subprocess.run(line, env=environment).returncode)
-    report = campaign(
-        jobs_named(arguments.jobs), arguments.kinds.split(","), arguments.most, arguments.out
-    )
+    jobs, kinds = jobs_named(arguments.jobs), arguments.kinds.split(",")
+    report = campaign(jobs, kinds, arguments.out, arguments.most, arguments.every)
     print((arguments.out / "table.md").read_text(), "\n".join(report["faults"]), sep="\n")
     raise SystemExit(1 if report["faults"] else 0)
 
