@@ -435,7 +435,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=1000)
     given = parser.parse_args(arguments)
     prepare_processor()
-    work = given.work or given.out / "work"
+    work = given.work or given.out / "kept"
     sides = [int(side) for side in given.sides.split(",")]
     train_paths = spread(find_pictures(given.pictures), given.train_pictures)
     test_paths = spread(find_pictures(given.test), given.test_pictures)

@@ -360,7 +360,7 @@ def test_offline_figures_of_a_closed_loop_are_those_of_the_loop(tmp_path):
 def test_the_benchmarks_run_and_go_on(tmp_path, capsys):
     for number in range(3):
         Image.fromarray(picture(96 + 8 * number, 80)).save(tmp_path / f"{number}.png")
-    given = [str(tmp_path), "--test", str(tmp_path), "--work", str(tmp_path / "work")]
+    given = [str(tmp_path), "--test", str(tmp_path), "--work", str(tmp_path / "kept")]
     given += ["--train-pictures", "2", "--test-pictures", "2", "--sides", "8", "--steps", "2"]
     assert av1_residuals.main([*given, "--out", str(tmp_path / "out")]) == 0
     result = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -374,7 +374,7 @@ def test_the_benchmarks_run_and_go_on(tmp_path, capsys):
     assert av1_residuals.main([*given, "--out", str(tmp_path / "out")]) == 0
     assert "training" not in capsys.readouterr().out
     assert (tmp_path / "out" / "tables.md").read_text() == tables
-    given = [str(tmp_path), "--checkpoints", str(tmp_path / "work" / "checkpoints"), "--count", "1"]
+    given = [str(tmp_path), "--checkpoints", str(tmp_path / "kept" / "checkpoints"), "--count", "1"]
     given += ["--sides", "8", "--qindex", "32,80", "--size", "64x48"]
     assert av1_closed_loop.main([*given, "--out", str(tmp_path / "loop.json")]) == 0
     loop = json.loads((tmp_path / "loop.json").read_text())["percent"]
