@@ -13,11 +13,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from vpxrc.codecs.coder import Decoder, Encoder, Indexed
+from vpxrc.codecs.coder import Decoder, Encoder, Indexed, information
 from vpxrc.codecs.exact import exact_pointwise, snap
 from vpxrc.codecs.frequencies import (
     MEAN_STEPS,
-    TOTAL,
     Table,
     fixed,
     frequencies,
@@ -77,7 +76,9 @@ class IdealBits:
 
     def __init__(self, tables: Sequence[Table]) -> None:
         near = torch.arange(-_NEAR, _NEAR + 1)
-        self._matrix = torch.stack([_bits(near, table) for table in tables])
+        self._matrix = torch.stack(
+            [information(near, Indexed(torch.zeros_like(near), [table])) for table in tables]
+        )
         self._tables = tables
 
     def __call__(self, symbols: Tensor, index: Tensor) -> Tensor:
@@ -89,20 +90,8 @@ class IdealBits:
         """
         found = self._matrix[index, symbols.clamp(-_NEAR, _NEAR) + _NEAR]
         far = symbols.abs() > _NEAR
-        for number in sorted(set(index[far].tolist())):
-            which = far & (index == number)
-            found[which] = _bits(symbols[which], self._tables[number])
+        found[far] = information(symbols[far], Indexed(index[far], self._tables))
         return found
-
-
-def _bits(symbols: Tensor, table: Table) -> Tensor:
-    place = symbols - table.lowest
-    outside = (place < 0) | (place >= table.count)
-    chosen = table.frequencies[place.where(~outside, torch.tensor(table.count))]
-    far = torch.where(place < 0, -2 * place, 2 * (place - table.count) + 1).clamp(min=1)
-    # An escaped number has its length, one of 24, and its digits after the first one.
-    escape = math.log2(24) + far.double().log2().floor()
-    return -(chosen.double() / TOTAL).log2() + escape * outside
 
 
 @dataclass(frozen=True)
