@@ -20,6 +20,7 @@ class Column(NamedTuple, Generic[Source]):
         high: Upper bound.
         meaning: The quantity, with its unit.
         value: Computes the quantity from the table's source. Values beyond a bound are clipped.
+        is_lasting: Whether it is the same at all decisions of a golden-frame group.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Column(NamedTuple, Generic[Source]):
     high: float
     meaning: str
     value: Callable[[Source], Any]
+    is_lasting: bool = False
 
 
 class Table(Generic[Source]):
@@ -48,6 +50,10 @@ class Table(Generic[Source]):
         self.low = np.array([column.low for column in self.columns], np.float32)
         self.high = np.array([column.high for column in self.columns], np.float32)
         self._values = [column.value for column in self.columns]
+        self._passing = [n for n, column in enumerate(self.columns) if not column.is_lasting]
+        self._passing_values = [self._values[n] for n in self._passing]
+        self._size = np.maximum(np.maximum(np.abs(self.low), np.abs(self.high)), 1)
+        self._log_size = np.log1p(self._size)
 
     def __iter__(self) -> Iterator[Column[Source]]:
         """Return the columns one after the other."""
@@ -57,9 +63,18 @@ class Table(Generic[Source]):
         """Return the number of columns."""
         return len(self.columns)
 
-    def row(self, source: Source) -> NDArray[np.float32]:
-        """Return the values of columns that give a number each, float32 ``[len(table)]``."""
-        row = np.array([value(source) for value in self._values], np.float32)
+    def row(self, source: Source, before: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Return the values of columns that give a number each, float32 ``[len(table)]``.
+
+        Args:
+            source: What the values are computed from.
+            before: A row of the same golden-frame group, whose lasting columns are taken.
+        """
+        if before is None:
+            row = np.array([value(source) for value in self._values], np.float32)
+        else:
+            row = before.copy()
+            row[self._passing] = [value(source) for value in self._passing_values]
         np.maximum(row, self.low, out=row)
         return np.minimum(row, self.high, out=row)
 
@@ -81,9 +96,8 @@ class Table(Generic[Source]):
         Args:
             row: A row, or the bounds.
         """
-        size = np.maximum(np.maximum(np.abs(self.low), np.abs(self.high)), 1)
-        scaled = np.sign(row) * np.log1p(np.abs(row)) / np.log1p(size)
-        return np.where(size > 1, scaled, row).astype(np.float32)
+        scaled = np.sign(row) * np.log1p(np.abs(row)) / self._log_size
+        return np.where(self._size > 1, scaled, row)
 
     def markdown(self, first: int = 0) -> str:
         """Return the table of number, name, bounds and meaning, as Gymnasium documents spaces.

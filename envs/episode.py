@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.session import Session
 from vpxrc.encoder.types import Decision, Frame, Group, State
-from vpxrc.envs.rewards import AnyReward, StepReward, VideoReward
+from vpxrc.envs.rewards import AnyReward, VideoReward, is_paid_by_step
 from vpxrc.envs.view import EncodeView, mse_psnr
 from vpxrc.errors import EncoderError, InputError
 from vpxrc.media.frames import rgb
@@ -142,9 +142,9 @@ class EncodeEpisode(Generic[Seen]):
         session = self.session
         worth: Any
         if self.log is None:
-            if not isinstance(reward, StepReward):
+            if not is_paid_by_step(reward):
                 return 0.0
-            rows = session.records()[: self.controller.view.num_records]
+            rows = session.records()[: len(self.controller.view.rows)]
             worth = reward.so_far(session.video.format, session.options, rows)
         elif isinstance(reward, VideoReward):
             worth = reward.of_video(self.log, session.video)
@@ -158,7 +158,7 @@ class EncodeEpisode(Generic[Seen]):
 
         A reward that is paid at the end, and may remember the encode, is not asked.
         """
-        if isinstance(reward, StepReward) and self.log is None and self.steps:
+        if is_paid_by_step(reward) and self.log is None and self.steps:
             self.pay(reward)
 
     def picture(self) -> NDArray[np.uint8]:
@@ -170,7 +170,7 @@ class EncodeEpisode(Generic[Seen]):
         return rgb(*planes, video.colours)
 
     def _end_step(self) -> None:
-        rows = self.controller.view.num_records
+        rows = len(self.controller.view.rows)
         if self._has_acted:
             self.steps.append((self._first_row, rows))
             self._first_row = rows

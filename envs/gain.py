@@ -159,7 +159,9 @@ class GainReward:
         target_bits = 1000.0 * options.target_bitrate * clip.duration
         scale = min((1 + self.tolerance) * target_bits / reference.bits, 1.0)
         overshoot = (spent + scale * rest) / target_bits - 1
-        saved = psnr_above(clip, rows, reference.psnr) / slope - math.log2(bits / reference.bits)
+        saved = psnr_above(clip, shown_rows(rows), reference.psnr) / slope - math.log2(
+            bits / reference.bits
+        )
         return self._value(saved, overshoot)
 
     def _value(self, saved: float, overshoot: float) -> float:
@@ -269,7 +271,7 @@ def _share(
         rows: Rows of the log.
         there: The reference's bits for the same.
     """
-    quality = math.log(2) * psnr_above(clip, rows, reference.psnr) / slope
+    quality = math.log(2) * psnr_above(clip, shown_rows(rows), reference.psnr) / slope
     return 100.0 * (quality - (float(rows["bits"].sum()) - there) / reference.bits)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from io import BytesIO
 
 import numpy as np
@@ -82,6 +82,7 @@ class _OwnChoice(Policy):
         return Decision(frame.libvpx_q_index)
 
 
+@cache
 def reference_options(options: EncoderOptions) -> EncoderOptions:
     """Return the options of the reference encode, whatever mode a policy has asked for."""
     return make_policy("libvpx-vbr").options(options)
@@ -193,15 +194,14 @@ def curve_slope(low: ReferenceEncode, high: ReferenceEncode) -> float:
     return min(max(rise / distance, _SLOPES[0]), _SLOPES[1])
 
 
-def psnr_above(clip: ClipFormat, rows: NDArray[np.void], other: NDArray[np.float64]) -> float:
+def psnr_above(clip: ClipFormat, shown: NDArray[np.void], other: NDArray[np.float64]) -> float:
     """Return by how much shown frames raise their clip's mean luma PSNR over another's, in dB.
 
     Args:
         clip: The clip.
-        rows: Rows of a log, dtype ``RECORD_DTYPE``.
+        shown: Their rows of a log, dtype ``RECORD_DTYPE``.
         other: The other's luma PSNR in dB by show index, float64 ``[num_frames]``.
     """
-    shown = shown_rows(rows)
     better = frame_psnr(clip, shown) - other[shown["show_index"]]
     return float(better.sum()) / clip.num_frames
 

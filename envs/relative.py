@@ -110,11 +110,11 @@ class RelativeReward:
             InputError: ``prepare`` was not called for the clip and the options.
         """
         curve = self._find(clip, options)
-        num_shown = len(shown_rows(rows))
-        spent = curve.share[num_shown - 1] if num_shown else 0.0
+        shown = shown_rows(rows)
+        spent = curve.share[len(shown) - 1] if len(shown) else 0.0
         target_bits = 1000.0 * options.target_bitrate * clip.duration
         bitrate = float(rows["bits"].sum()) / target_bits + (1 - spent) * self.cost_limit
-        return self._value(psnr_above(clip, rows, curve.psnr) / curve.slope, bitrate)
+        return self._value(psnr_above(clip, shown, curve.psnr) / curve.slope, bitrate)
 
     def _value(self, quality: float, bitrate: float) -> float:
         """Return the value of a quality in doublings and a bitrate over the target."""

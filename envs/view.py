@@ -56,7 +56,7 @@ class EncodeView:
         max_frames: The most frames of a clip.
         target_bits: The bits that the stream may take.
         bits: Bits spent so far.
-        num_records: Rows of the log so far.
+        rows: The log so far, dtype ``RECORD_DTYPE``'s fields as attributes.
         num_shown: Frames shown so far.
         psnr_sum: Sum of their luma PSNRs in dB.
         sse_sum: Sum of their squared errors over all planes.
@@ -71,7 +71,8 @@ class EncodeView:
             without statistics. float64 ``[group.size, 3]``.
         modelled: Importance, bits and 1 per frame of the group, by the dependency model; 1, 1 bit
             per pixel and 0 for a frame that is not in it. float64 ``[group.size, 3]``.
-        importance: Map of ``frame``'s importance, float32 ``IMPORTANCE_GRID``; 0 without a model.
+        maps: Maps of the importance of the group's frames, float32
+            ``[group.size, *IMPORTANCE_GRID]``; 0 without a model.
     """
 
     first_pass: dict[str, NDArray[np.float64]]
@@ -81,7 +82,7 @@ class EncodeView:
     tpl: NDArray[np.float64] | None
     tpl_costs: NDArray[np.float64]
     modelled: NDArray[np.float64]
-    importance: NDArray[np.float32]
+    maps: NDArray[np.float32]
 
     def __init__(
         self, episode: Episode, *, max_frames: int | None = None, dependency: bool = True
@@ -93,7 +94,7 @@ class EncodeView:
         self.max_frames = video.num_frames if max_frames is None else max_frames
         self.target_bits = episode.target_bits
         self.bits = 0
-        self.num_records = 0
+        self.rows: list[SimpleNamespace] = []
         self.num_shown = 0
         self.psnr_sum = 0.0
         self.sse_sum = 0.0
@@ -103,7 +104,6 @@ class EncodeView:
         self._group_index = -1
         size = (video.height, video.width)
         self._dependency = dependency and min(size) >= BLOCK  # the model takes nothing smaller
-        self._maps: NDArray[np.float32] | None = None
         self._cell_starts = tuple(
             cell_starts(-(-samples // BLOCK), cells)
             for samples, cells in zip(size, IMPORTANCE_GRID, strict=True)
@@ -125,21 +125,20 @@ class EncodeView:
                 self._group_index = frame.group_index
                 self._enter_group()
             self.ahead = (self._positions - frame.group_position) / MAX_GROUP
-            maps = self._maps
-            self.importance = (
-                np.zeros(IMPORTANCE_GRID, np.float32)
-                if maps is None
-                else maps[frame.group_position]
-            )
         return coded
+
+    @property
+    def importance(self) -> NDArray[np.float32]:
+        """Map of the importance of ``frame``, float32 ``IMPORTANCE_GRID``."""
+        return self.maps[self.frame.group_position]
 
     def _take_records(self) -> list[CodedFrame]:
         """Take in the new rows of the log: coded frames, and frames shown again after them."""
         coded = []
-        for values in self.episode.records(self.num_records).tolist():
-            self.num_records += 1
+        for values in self.episode.records(len(self.rows)).tolist():
             # Much faster to read than numpy's records.
             record = SimpleNamespace(**dict(zip(_FIELDS, values, strict=True)))
+            self.rows.append(record)
             self.bits += record.bits
             if record.is_shown:
                 self.num_shown += 1
@@ -157,7 +156,7 @@ class EncodeView:
         self.tpl_costs = np.ones((self.group.size, 3))
         self.tpl_costs[:, 2] = 0
         self.modelled = np.array([[1.0, self.pixels, 0.0]]).repeat(self.group.size, axis=0)
-        self._maps = None
+        self.maps = np.zeros((self.group.size, *IMPORTANCE_GRID), np.float32)
         if self._dependency:
             self._take_dependency()
 
@@ -197,9 +196,8 @@ class EncodeView:
         self.modelled[coded] = np.column_stack(
             (model.frame_importance, model.rate.sum(axis=(1, 2)), np.ones(len(coded)))
         )
-        self._maps = np.zeros((group.size, *IMPORTANCE_GRID), np.float32)
         maps = importance_map(model.own, model.importance, self._cell_starts)
-        self._maps[coded] = np.clip(maps, 0.0, MAX_IMPORTANCE)
+        self.maps[coded] = np.clip(maps, 0.0, MAX_IMPORTANCE)
 
 
 def record_psnr(record: Any, pixels: int, bit_depth: int) -> float:

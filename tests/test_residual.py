@@ -537,13 +537,12 @@ def test_bits_are_seen_relative_to_pixels_and_target(clip):
                 episode.act(len(offsets_of(episode)) % 7)
         values, view = episode.advance(), episode.controller.view
         assert (values != 0).sum() > 80
-        rows = session.records()
-        rows["bits"] *= 4
-        rows["sse_y"] *= 4
         scaled: Any = SimpleNamespace(**vars(view))
-        scaled.episode = SimpleNamespace(
-            records=lambda: rows, first_pass=session.first_pass, log2_step=session.log2_step
-        )
+        scaled.rows = [
+            SimpleNamespace(**{**vars(row), "bits": 4 * row.bits, "sse_y": 4 * row.sse_y})
+            for row in view.rows
+        ]
+        scaled.episode = SimpleNamespace(first_pass=session.first_pass, log2_step=session.log2_step)
         scaled.group = SimpleNamespace(**{name: getattr(view.group, name) for name in GROUP_FIELDS})
         scaled.group.bit_allocation = 4 * view.group.bit_allocation
         scaled.modelled = view.modelled * (1, 4, 1)

@@ -1,7 +1,7 @@
 """The quantities that a residual agent observes, each computed from its own inputs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,11 +15,10 @@ from vpxrc.encoder.complexity import (
     log_complexity,
     window_means,
 )
-from vpxrc.encoder.log import coded_rows, psnr, shown_rows
 from vpxrc.encoder.types import FIRST_PASS_FIELDS, Decision, UpdateType
 from vpxrc.envs.residual.config import REFERENCES, Offset, is_reference_frame, own_q
 from vpxrc.envs.tables import FIRST_PASS
-from vpxrc.envs.view import EncodeView
+from vpxrc.envs.view import EncodeView, record_psnr
 
 _SMALL = 1e-4  # bits per pixel, where a logarithm needs one
 #: The statistics of the first pass that are observed.
@@ -113,6 +112,8 @@ class GroupFacts:
         windows: The mean around the group, per window of ``WINDOWS``.
         kinds: Facts of ``references`` and of ``leaves``.
         first_pass: Means of the ``STATISTICS`` statistics over ``group``, ``rest`` and ``clip``.
+        map_spread: Standard deviation of each frame's map of importance, ``[group.size]``.
+        map_max: Highest value of each map, ``[group.size]``.
     """
 
     coded: NDArray[np.bool_]
@@ -129,6 +130,8 @@ class GroupFacts:
     windows: list[float]
     kinds: dict[str, KindFacts]
     first_pass: dict[str, list[float]]
+    map_spread: list[float]
+    map_max: list[float]
 
     @classmethod
     def of(cls, view: EncodeView, clip: ClipFacts) -> "GroupFacts":
@@ -176,7 +179,79 @@ class GroupFacts:
                 "leaves": kind(coded & (group.update_type == UpdateType.LEAF)),
             },
             first_pass={name: clip.means(part) for name, part in parts.items()},
+            map_spread=view.maps.std(axis=(1, 2)).tolist(),
+            map_max=view.maps.max(axis=(1, 2)).tolist(),
         )
+
+
+class PastGroup:
+    """The rows of one golden-frame group that are logged so far.
+
+    Attributes:
+        index: Which group.
+        bits: Their bits.
+        psnr: PSNR in dB of each shown frame.
+        coded_bits: Bits of the coded ones.
+        coded_psnr: PSNR in dB of each frame that was coded and shown.
+        q_indices: q indices of the coded frames: of the references (True), and of the others.
+    """
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.bits = 0
+        self.psnr: list[float] = []
+        self.coded_bits = 0
+        self.coded_psnr: list[float] = []
+        self.q_indices: dict[bool, list[int]] = {True: [], False: []}
+
+    @property
+    def has_coded(self) -> bool:
+        """Whether any of them was coded, not only shown again."""
+        return any(self.q_indices.values())
+
+
+class History:
+    """The log of an encode, group by group; each update takes in only the news.
+
+    Args:
+        view: The facts of the encode.
+
+    Attributes:
+        groups: The groups that have rows, in order of coding.
+        coded_bits: Bits of the frame coded last; None before the first one.
+        coded_psnr: Its PSNR in dB.
+    """
+
+    def __init__(self, view: EncodeView) -> None:
+        self._view = view
+        self._taken = 0
+        self.groups: list[PastGroup] = []
+        self.coded_bits: int | None = None
+        self.coded_psnr = 0.0
+
+    def update(self) -> None:
+        """Take in the rows that the view has got since the last call."""
+        view = self._view
+        for row in view.rows[self._taken :]:
+            if not self.groups or self.groups[-1].index != row.group_index:
+                self.groups.append(PastGroup(row.group_index))
+            group = self.groups[-1]
+            level = record_psnr(row, view.pixels, view.video.bit_depth)
+            group.bits += row.bits
+            if row.is_shown:
+                group.psnr.append(level)
+            if row.is_shown_again:
+                continue
+            group.coded_bits += row.bits
+            group.q_indices[row.update_type in REFERENCES].append(row.q_index)
+            if row.is_shown:
+                group.coded_psnr.append(level)
+            self.coded_bits, self.coded_psnr = row.bits, level
+        self._taken = len(view.rows)
+
+    def last(self, wanted: Callable[[PastGroup], bool]) -> PastGroup | None:
+        """Return the last group of a kind; None where there is none."""
+        return next(filter(wanted, reversed(self.groups)), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,34 +282,31 @@ class PastFacts:
     coded_psnr: float
 
     @classmethod
-    def of(cls, view: EncodeView, rows: NDArray[np.void]) -> "PastFacts":
-        """Return the facts of a log so far, dtype ``RECORD_DTYPE``."""
-        per_frame = view.target_bits / view.num_frames
+    def of(cls, view: EncodeView, history: History) -> "PastFacts":
+        """Return the facts of a log so far."""
+        index = view.frame.group_index
         overall = view.psnr_sum / view.num_shown if view.num_shown else 0.0
 
-        def quality(part: NDArray[np.void]) -> float:
-            levels = np.atleast_1d(psnr(part["sse_y"] / view.pixels, view.video.bit_depth))
-            return _mean(levels - overall) if view.num_shown else 0.0
+        def quality(levels: Sequence[float]) -> float:
+            return _average(levels) - overall if levels and view.num_shown else 0.0
 
-        coded = coded_rows(rows)
-        current = coded[coded["group_index"] == view.frame.group_index]
-        earlier = coded["group_index"][: len(coded) - len(current)]
-        whole = rows[rows["group_index"] == earlier.max(initial=-1)]
-        shown = shown_rows(whole)
+        nothing = PastGroup(-1)
+        current = history.last(lambda group: group.index == index) or nothing
+        before = history.last(lambda group: group.index != index and group.has_coded) or nothing
         bits = 0.0
-        if len(shown):
-            bits = math.log2(max(int(whole["bits"].sum()), 1) / len(shown) / per_frame)
-        before = coded_rows(whole)
-        is_reference = np.isin(before["update_type"], REFERENCES)
+        if before.psnr:
+            per_frame = view.target_bits / view.num_frames
+            bits = math.log2(max(before.bits, 1) / len(before.psnr) / per_frame)
+        coded = history.coded_bits
         return cls(
             before_bits=bits,
-            before_psnr=quality(shown),
-            before_reference_q=_mean(before["q_index"][is_reference]),
-            before_leaf_q=_mean(before["q_index"][~is_reference]),
-            current_bits=int(current["bits"].sum()),
-            current_psnr=quality(shown_rows(current)),
-            coded_bits=_mean(np.log(np.maximum(coded["bits"][-1:], 1) / view.pixels)),
-            coded_psnr=quality(coded[-1:]),
+            before_psnr=quality(before.psnr),
+            before_reference_q=_average(before.q_indices[True]),
+            before_leaf_q=_average(before.q_indices[False]),
+            current_bits=current.coded_bits,
+            current_psnr=quality(current.coded_psnr),
+            coded_bits=0.0 if coded is None else math.log(max(coded, 1) / view.pixels),
+            coded_psnr=0.0 if coded is None else quality([history.coded_psnr]),
         )
 
 
@@ -258,19 +330,18 @@ class BaseFacts:
     log_lambda: float
 
     @classmethod
-    def of(cls, view: EncodeView, decision: Decision, rows: NDArray[np.void]) -> "BaseFacts":
-        """Return the facts of a decision; ``rows`` is the log so far."""
+    def of(cls, view: EncodeView, decision: Decision, history: History) -> "BaseFacts":
+        """Return the facts of a decision, after a log so far."""
         frame, log2_step = view.frame, view.episode.log2_step
         q_index = own_q(frame, decision)
         step = float(log2_step[q_index])
-        is_reference = np.isin(rows["update_type"], REFERENCES) == is_reference_frame(frame)
-        alike = coded_rows(rows[is_reference])
-        before = alike[alike["group_index"] == alike["group_index"].max(initial=-1)]
+        kind = is_reference_frame(frame)
+        before = history.last(lambda group: bool(group.q_indices[kind]))
         return cls(
             q_index,
             step,
             step - float(log2_step[frame.libvpx_q_index]),
-            step - float(log2_step[before["q_index"]].mean()) if len(before) else 0.0,
+            step - float(log2_step[before.q_indices[kind]].mean()) if before else 0.0,
             math.log2(decision.lambda_scale),
         )
 
@@ -357,6 +428,11 @@ class Sight:
         """The mean (level, reference) of all decisions; 0 at first."""
         level, reference = np.array(self.offsets or [(0.0, 0.0)]).mean(axis=0).tolist()
         return level, reference
+
+
+def _average(values: Sequence[float]) -> float:
+    """Return the mean, 0 of nothing; much faster than numpy's for a few numbers."""
+    return sum(values) / len(values) if values else 0.0
 
 
 def _mean(values: NDArray[Any]) -> float:

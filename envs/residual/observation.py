@@ -13,6 +13,7 @@ from vpxrc.envs.residual.facts import (
     BaseFacts,
     ClipFacts,
     GroupFacts,
+    History,
     PastFacts,
     Sight,
 )
@@ -46,6 +47,7 @@ def _kind(kind: str) -> list[Column[Sight]]:
             4,
             f"{kind} of the group / 16",
             lambda s: s.group.kinds[kind].count / 16,
+            is_lasting=True,
         ),
         Column(
             f"{kind}_ahead",
@@ -60,6 +62,7 @@ def _kind(kind: str) -> list[Column[Sight]]:
             4,
             "mean of log2(importance) / 4",
             lambda s: s.group.kinds[kind].importance / 4,
+            is_lasting=True,
         ),
         Column(
             f"{kind}_model_bits",
@@ -67,6 +70,7 @@ def _kind(kind: str) -> list[Column[Sight]]:
             4,
             "the model's mean, log2(bits / pixel) / 8",
             lambda s: s.group.kinds[kind].model_bits / 8,
+            is_lasting=True,
         ),
         Column(
             f"{kind}_allocation",
@@ -74,6 +78,7 @@ def _kind(kind: str) -> list[Column[Sight]]:
             1,
             "libvpx's, mean of ln(bits / pixel) / 10",
             lambda s: s.group.kinds[kind].allocation / 10,
+            is_lasting=True,
         ),
     ]
 
@@ -88,6 +93,7 @@ def _window(place: int) -> Column[Sight]:
         4,
         "`group_complexity` of these frames",
         lambda s: s.group.windows[place] / 2,
+        is_lasting=True,
     )
 
 
@@ -98,7 +104,7 @@ def _first_pass(part: str, meaning: str) -> list[Column[Sight]]:
         return lambda s: s.group.first_pass[part][place]
 
     return [
-        Column(f"{part}_{name}", table[name].low, table[name].high, meaning, mean(place))
+        Column(f"{part}_{name}", table[name].low, table[name].high, meaning, mean(place), True)
         for place, name in enumerate(STATISTICS)
     ]
 
@@ -148,14 +154,14 @@ COLUMNS: dict[str, Table[Sight]] = {
                 0,
                 4,
                 "standard deviation of its map * 4",
-                lambda s: float(s.view.importance.std()) * 4,
+                lambda s: s.group.map_spread[s.position] * 4,
             ),
             Column(
                 "map_max",
                 0,
                 4,
                 "highest value of its map * 2",
-                lambda s: float(s.view.importance.max()) * 2,
+                lambda s: s.group.map_max[s.position] * 2,
             ),
         )
     ),
@@ -200,6 +206,7 @@ COLUMNS: dict[str, Table[Sight]] = {
                 4,
                 "frames from one end to the other / 16",
                 lambda s: s.group.length / 16,
+                is_lasting=True,
             ),
             Column(
                 "group_layers",
@@ -207,6 +214,7 @@ COLUMNS: dict[str, Table[Sight]] = {
                 1,
                 "highest layer depth / 8",
                 lambda s: s.group.layers / 8,
+                is_lasting=True,
             ),
             Column(
                 "group_ahead",
@@ -221,6 +229,7 @@ COLUMNS: dict[str, Table[Sight]] = {
                 4,
                 "highest log2(importance) / 4",
                 lambda s: s.group.highest / 4,
+                is_lasting=True,
             ),
             Column(
                 "group_rate",
@@ -228,6 +237,7 @@ COLUMNS: dict[str, Table[Sight]] = {
                 4,
                 "log2(model's bits per frame / target) / 4",
                 lambda s: s.group.rate / 4,
+                is_lasting=True,
             ),
             *_kind("references"),
             *_kind("leaves"),
@@ -237,6 +247,7 @@ COLUMNS: dict[str, Table[Sight]] = {
                 4,
                 "mean of log2(coded_error / clip's) / 2",
                 lambda s: s.group.complexity / 2,
+                is_lasting=True,
             ),
             Column(
                 "group_spread",
@@ -244,6 +255,7 @@ COLUMNS: dict[str, Table[Sight]] = {
                 4,
                 "their standard deviation / 2",
                 lambda s: s.group.spread / 2,
+                is_lasting=True,
             ),
             Column(
                 "clip_spread",
@@ -251,6 +263,7 @@ COLUMNS: dict[str, Table[Sight]] = {
                 4,
                 "the same over the clip / 2",
                 lambda s: s.clip.spread / 2,
+                is_lasting=True,
             ),
             *map(_window, range(len(WINDOWS))),
         )
@@ -413,8 +426,10 @@ class ResidualObserver:
         self._view = view
         self._table = table
         self._clip = ClipFacts.of(view)
+        self._history = History(view)
         self._group_index = -1
         self._group: GroupFacts | None = None
+        self._row: Flat | None = None
 
     def observation(self, decision: Decision, offsets: Sequence[Offset]) -> Flat:
         """Return the observation, float32 ``[len(table)]``.
@@ -428,6 +443,10 @@ class ResidualObserver:
         if self._group is None or group_index != self._group_index:
             self._group_index = group_index
             self._group = GroupFacts.of(view, self._clip)
-        rows = view.episode.records()
-        base, past = BaseFacts.of(view, decision, rows), PastFacts.of(view, rows)
-        return self._table.row(Sight(view, self._clip, self._group, base, past, offsets))
+            self._row = None
+        history = self._history
+        history.update()
+        base, past = BaseFacts.of(view, decision, history), PastFacts.of(view, history)
+        sight = Sight(view, self._clip, self._group, base, past, offsets)
+        self._row = self._table.row(sight, self._row)
+        return self._row.copy()

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar
@@ -104,7 +105,7 @@ class ClipFormat:
         """Bytes of one frame, chroma included."""
         return frame_bytes(self.width, self.height, self.bit_depth)
 
-    @property
+    @cached_property
     def duration(self) -> float:
         """Length in seconds."""
         return float(self.num_frames / self.fps)
@@ -173,7 +174,7 @@ class Video:
         """Bytes of one frame, chroma included."""
         return frame_bytes(self.width, self.height, self.bit_depth)
 
-    @property
+    @cached_property
     def duration(self) -> float:
         """Length in seconds."""
         return float(self.num_frames / self.fps)
