@@ -347,7 +347,10 @@ class HyperpriorCoder:
         self._channels = model.y_channels
 
     def encode(
-        self, y: Tensor, measure: Callable[[Tensor, Tensor], Distortion] | None = None
+        self,
+        y: Tensor,
+        measure: Callable[[Tensor, Tensor], Distortion] | None = None,
+        rescale: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[list[bytes], Tensor]:
         """Return both streams, and the latent ``[1, M, h, w]``, float64.
 
@@ -357,9 +360,13 @@ class HyperpriorCoder:
                 from that one and the side information ``[1, S, h, w]``. With it, y is coded
                 a second time: rate-distortion optimised quantisation, as classical encoders have
                 it.
+            rescale: Returns the latent that is coded, from the side information; z is that of y
+                all the same. None: y.
         """
         streams, z = self._z.encode(self._analysis(y))
         side = self._synthesis(snap(z))[0]
+        if rescale is not None:
+            y = rescale(side[None])
         stream, decoded = self._y.encode(y[0], side)
         if measure is not None:
             stream, decoded = self._y.encode(y[0], side, measure(decoded[None], side[None]))

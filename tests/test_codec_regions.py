@@ -224,3 +224,25 @@ def test_random_weights_have_regions_of_many_kinds():
     assert 0.01 < float((inside == 1).float().mean()) < 0.1
     assert float(weights.min()) == 1
     assert 32 < float(weights.max()) <= 64
+
+
+@torch.no_grad()
+def test_the_encoder_takes_the_qualities_that_the_decoder_finds():
+    """A finer quality found is a finer quantiser, not a latent of another size."""
+    x = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
+    pixels = (255 * x[0]).round().to(torch.uint8)
+    weights = torch.ones(64, 64)
+    errors, in_training = [], []
+    for offset in (0.0, 0.4):
+        torch.manual_seed(0)
+        model = SwinRoi(8, 8, 48)
+        last: Any = model.guess[-1]
+        last.bias.data[:] = offset
+        coder = model.eval().coder()
+        streams, decoded = coder.encode(pixels, 0.3, weights)
+        assert torch.equal(coder.decode(streams, 64, 64, 0.3), decoded)
+        errors.append(float((decoded.float() - pixels).square().mean()))
+        output = model.code(x, torch.tensor([0.3]), weights[None])[0]
+        in_training.append(float((output.x_hat - x).square().mean()))
+    assert errors[1] < 1.05 * errors[0]
+    assert in_training[1] < 1.05 * in_training[0]

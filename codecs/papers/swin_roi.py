@@ -136,12 +136,12 @@ class SwinRoi(VariableModel):
         self.sent, self.guided = sent, guided
 
     def latent_of(self, x: Tensor, quality: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the latent, and the qualities of its cells ``[B, h, w]``."""
+        """Return the latent without gains, and the qualities of its cells ``[B, h, w]``."""
         if not self.guided:
             weights = torch.ones_like(weights)
         at = cell_qualities(quality, weights, self.lambdas)
         y = self.transform(lambda one: self.analysis(one, weights), x)
-        return y * self.gain(at), at
+        return y, at
 
     def found(self, quality: Tensor, side: Tensor) -> Tensor:
         """Return the qualities of the cells as a decoder finds them, ``[B, h, w]``."""
@@ -155,11 +155,13 @@ class SwinRoi(VariableModel):
     def code(self, x: Tensor, quality: Tensor, weights: Tensor) -> tuple[Output, Tensor]:
         """Code pictures; return also the squared error ``[B]`` of the qualities found."""
         y, at = self.latent_of(x, quality, weights)
-        z, rates = self.latent.z(self.latent.analysis(y))
+        z, rates = self.latent.z(self.latent.analysis(y * self.gain(at)))
         side = self.latent.synthesis(z)
-        y_hat, rate = self.latent.y(y, side)
         guess = self.found(quality, side)
+        # The encoder knows what the decoder finds. With other gains than the decoder's, the latent
+        # would be too large or too small by more than rounding changes it.
         used = at if self.sent else guess
+        y_hat, rate = self.latent.y(y * self.gain(used), side)
         x_hat = self.transform(self.synthesis, y_hat * self.inverse_gain(used))
         return Output(x_hat, {**rates, "y": rate}), (guess - at).square().flatten(1).mean(1)
 
@@ -243,9 +245,12 @@ class SwinRoiCoder:
             first = [stream]
         used = cells
 
-        def measure(y_hat: Tensor, side: Tensor) -> Distortion:
+        def rescale(side: Tensor) -> Tensor:
             nonlocal used
             used = cells if model.sent else self._found(quality, side)
+            return y * model.gain(used)
+
+        def measure(y_hat: Tensor, side: Tensor) -> Distortion:
             inverse = model.inverse_gain(used)
             return distortion(
                 lambda y: model.synthesis(y * inverse),
@@ -253,7 +258,7 @@ class SwinRoiCoder:
                 squared_norms(model.synthesis.shortcut) * inverse[0].square(),
             )
 
-        streams, y_hat = self._latent.encode(y, measure)
+        streams, y_hat = self._latent.encode(y * model.gain(cells), measure, rescale)
         return [*first, *streams], self._picture(y_hat, used)
 
     def decode(self, streams: Sequence[bytes], height: int, width: int, quality: float) -> Tensor:
