@@ -130,7 +130,8 @@ class EncodeView:
     @property
     def importance(self) -> NDArray[np.float32]:
         """Map of the importance of ``frame``, float32 ``IMPORTANCE_GRID``."""
-        return self.maps[self.frame.group_position]
+        found: NDArray[np.float32] = self.maps[self.frame.group_position]
+        return found
 
     def _take_records(self) -> list[CodedFrame]:
         """Take in the new rows of the log: coded frames, and frames shown again after them."""

@@ -248,7 +248,8 @@ class SwinRoiCoder:
         def rescale(side: Tensor) -> Tensor:
             nonlocal used
             used = cells if model.sent else self._found(quality, side)
-            return y * model.gain(used)
+            scaled: Tensor = y * model.gain(used)
+            return scaled
 
         def measure(y_hat: Tensor, side: Tensor) -> Distortion:
             inverse = model.inverse_gain(used)
