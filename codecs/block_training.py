@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vpxrc.codecs.model import one_thread
 from vpxrc.codecs.papers.adaptive_transform import BlockModel, Curve, Design, level_of
 from vpxrc.codecs.residual_blocks import Blocks
 from vpxrc.errors import InputError
@@ -84,7 +85,8 @@ def train_blocks(
         learner.load(state, key)
     kept = time.monotonic()
     while learner.step < config.steps:
-        learner.run()
+        with one_thread():  # with more, gradients are summed in the order in which threads come
+            learner.run()
         if progress is not None:
             progress(learner.step, config.steps)
         if time.monotonic() - kept >= STATE_EVERY:
