@@ -522,9 +522,11 @@ window.watch = (async () => {
   if (video.error) return {error: video.error.message};
   const canvas = new OffscreenCanvas(1, 1).getContext("2d");
   const seek = async time => {
+    // After "seeked" alone, a canvas may get an older picture where the processor is busy.
+    const shown = new Promise(done => video.requestVideoFrameCallback(done));
     const sought = happens("seeked");
     video.currentTime = time;
-    await sought;
+    await Promise.all([sought, shown]);
     canvas.drawImage(video, 0, 0, 1, 1);
     return canvas.getImageData(0, 0, 1, 1).data[0];
   };

@@ -540,9 +540,11 @@ const happens = name => new Promise(done => video.addEventListener(name, done, {
 window.watch = (async () => {
   if (video.readyState < 2) await Promise.race([happens("loadeddata"), happens("error")]);
   if (video.error) return {error: video.error.message};
+  // After "seeked" alone, a canvas may still get a black picture where the processor is busy.
+  const shown = new Promise(done => video.requestVideoFrameCallback(done));
   const sought = happens("seeked");
   video.currentTime = 0.1;
-  await sought;
+  await Promise.all([sought, shown]);
   const [width, height] = [video.videoWidth, video.videoHeight];
   const canvas = new OffscreenCanvas(width, height).getContext("2d");
   canvas.drawImage(video, 0, 0);
