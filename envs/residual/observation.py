@@ -104,7 +104,14 @@ def _first_pass(part: str, meaning: str) -> list[Column[Sight]]:
         return lambda s: s.group.first_pass[part][place]
 
     return [
-        Column(f"{part}_{name}", table[name].low, table[name].high, meaning, mean(place), True)
+        Column(
+            f"{part}_{name}",
+            table[name].low,
+            table[name].high,
+            meaning,
+            mean(place),
+            is_lasting=True,
+        )
         for place, name in enumerate(STATISTICS)
     ]
 
