@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import make_video
 
@@ -253,6 +255,8 @@ CUT = """
 import os, sys
 from pathlib import Path
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from vpxrc.cache import check_not_cut, map_file, open_entry
 from vpxrc.errors import InputError
 
@@ -328,6 +332,8 @@ def test_old_files_without_a_note_are_removed(tmp_path, monkeypatch):
 FOREIGN = """
 import faulthandler, os, signal, sys
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from vpxrc.cache import map_file
 
 maps = []
@@ -459,3 +465,11 @@ def test_tables_need_no_threads(tmp_path):
     command = [sys.executable, "-c", _NO_THREADS, str(tmp_path / "table.parquet")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.stdout.strip(), done.returncode) == ("0", 0), done.stderr
+
+
+@pytest.mark.parametrize("note", [b"{", b'{"columns": [{"name": "a"}]}', b"[1]", b"\xff\xfe"])
+def test_a_table_is_read_whatever_pandas_noted_in_it(tmp_path, note):
+    table = pa.table({"a": [1, 2], "b": ["x", "y"]})
+    pq.write_table(table.replace_schema_metadata({b"pandas": note}), tmp_path / "t.parquet")
+    frame = storage.read_frame(tmp_path / "t.parquet")
+    assert frame.to_dict("list") == {"a": [1, 2], "b": ["x", "y"]}

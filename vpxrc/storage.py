@@ -234,8 +234,12 @@ def read_table(path: str | Path, columns: list[str] | None = None) -> "pa.Table"
 
 
 def read_frame(path: str | Path) -> "pd.DataFrame":
-    """Return a parquet file as a frame of pandas; see :func:`read_table`."""
-    frame: pd.DataFrame = read_table(path).to_pandas(use_threads=False)
+    """Return a parquet file as a frame of pandas; see :func:`read_table`.
+
+    What pandas has noted in the file about index and types is not read: where it is damaged, pandas
+    raises errors of any kind.
+    """
+    frame: pd.DataFrame = read_table(path).replace_schema_metadata().to_pandas(use_threads=False)
     return frame
 
 
