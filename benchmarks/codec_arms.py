@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+from vpxrc.codecs.papers.multirate import quality_of_bits
+
 BITS = (2, 4, 8)  # of the multi-rate latent's levels
+QUALITIES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the trained codec with added parts
 CONVOLUTION, OCTAVE, SLIM = "mean-scale/small", "octave-mean-scale", "multirate/slim"
 
 
@@ -12,18 +15,23 @@ class Arm:
 
     Attributes:
         codec: Name and width.
-        start: The arm that it starts from.
+        start: The arm that it starts from, or :data:`TRAINED`.
         part: The part that is trained alone.
         teacher: The arm whose features are in its loss.
+        rate: Learning rate.
     """
 
     codec: str
     start: str = ""
     part: str = ""
     teacher: str = ""
+    rate: float = 5e-4
 
 
 LATENTS = "ablation/entropy-mean-scale"
+ADDED_RATE = 2e-4  # does not undo in a few batches what the codec has learned
+TRAINED = "trained"  # the codec of --trained, as it is
+ADDED_FILTER = "added filter alone"
 STUDENT, UNFILTERED = "improved-checkerboard/small", "ablation/asymmetric-unfiltered"
 #: The arms that are no codec trained as a whole from random weights.
 ARMS = {
@@ -34,6 +42,15 @@ ARMS = {
             *("two-gmm-gmm", "two-gllmm-gmm", "two-gmm-gllmm"),
         )
     },
+    **{
+        f"ablation/added-{name}": Arm(f"ablation/added-{name}", TRAINED, rate=ADDED_RATE)
+        for name in (
+            *("none", "concatenated", "residual", "two-residual", "deformable", "plain"),
+            *("multiscale", "multiscale-encoder", "multiscale-three", "filter"),
+            *("only-0.1", "only-0.5", "only-0.9"),
+        )
+    },
+    ADDED_FILTER: Arm("ablation/added-filter", TRAINED, "synthesis.restoration"),
     "filter alone": Arm("asymmetric/small", UNFILTERED, "synthesis.0"),
     "plain student": Arm(STUDENT, f"{STUDENT}-teacher", "synthesis"),
     "distilled student": Arm(
@@ -55,8 +72,8 @@ class Claim:
         words: The claim.
         test: The arm that is claimed to be better.
         anchor: The other one.
-        bits: The number of levels at which multi-rate arms are compared, as a power of two; 0 for
-            arms that are trained once for each lambda.
+        qualities: Those at which arms of variable quality are compared; none for arms that are
+            trained once for each lambda.
         margin: The loss that the claim allows, in percent or in dB.
         of: What is compared: ``J``, ``bits`` or ``PSNR``.
     """
@@ -64,7 +81,7 @@ class Claim:
     words: str
     test: str
     anchor: str
-    bits: int = 0
+    qualities: tuple[float, ...] = ()
     margin: float = 0.0
     of: str = "J"
 
@@ -95,7 +112,7 @@ CLAIMS = {
             "stochastic rounding is at least as good as noise",
             SLIM,
             "ablation/multirate-noise",
-            bits,
+            (quality_of_bits(bits),),
         )
         for bits in BITS
     },
@@ -104,7 +121,7 @@ CLAIMS = {
             "stochastic rounding is at least as good as plain rounding",
             SLIM,
             "ablation/multirate-straight-through",
-            bits,
+            (quality_of_bits(bits),),
         )
         for bits in BITS
     },
@@ -113,7 +130,7 @@ CLAIMS = {
             "a model for all rates loses at most 0.3 dB to one for this rate",
             SLIM,
             f"ablation/multirate-only-{bits}",
-            bits,
+            (quality_of_bits(bits),),
             margin=0.3,
             of="PSNR",
         )
@@ -197,4 +214,56 @@ CLAIMS = {
     "S4-e": Claim(
         "deformable convolutions beat plain ones", STUDENT, "ablation/improved-checkerboard-plain"
     ),
+    **{
+        f"added {name}": Claim(
+            words,
+            test if test == ADDED_FILTER else f"ablation/added-{test}",
+            anchor if anchor == TRAINED else f"ablation/added-{anchor}",
+            QUALITIES,
+            margin,
+        )
+        for name, words, test, anchor, margin in (
+            (
+                "S8-b, width",
+                "a concatenated residual block beats a plain one of equal width",
+                *("concatenated", "residual", 0.0),
+            ),
+            (
+                "S8-b, cost",
+                "a concatenated residual block beats two plain ones, of equal multiplications",
+                *("concatenated", "two-residual", 0.0),
+            ),
+            (
+                "S7-a, three",
+                "one multi-scale block in the decoder in place of three loses at most 1 %",
+                *("multiscale", "multiscale-three", 1.0),
+            ),
+            (
+                "S7-a, none",
+                "a multi-scale block in the decoder beats none",
+                *("multiscale", "multiscale-encoder", 0.0),
+            ),
+            ("S7-c", "a filter after the quantiser helps", "filter", "none", 0.0),
+            (
+                "S7-c, alone",
+                "a filter helps that is trained for a codec that stays as it is",
+                *(ADDED_FILTER, TRAINED, 0.0),
+            ),
+            (
+                "S4-e",
+                "a deformable convolution beats a plain one in a residual block",
+                *("deformable", "plain", 0.0),
+            ),
+        )
+    },
+    **{
+        f"added S9-b, {quality:g}": Claim(
+            "a model for all rates loses at most 1 % to one for this rate",
+            "ablation/added-none",
+            f"ablation/added-only-{quality:g}",
+            (quality,),
+            margin=1.0,
+        )
+        for quality in QUALITIES[::2]
+    },
 }

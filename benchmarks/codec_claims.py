@@ -8,10 +8,12 @@ Every arm is trained with the same seeds, crops and steps. The cost of a picture
 A claim's figure is the mean over pictures, lambdas and seeds of the loss of one arm against
 another: the difference of J or of the bits in percent, or of PSNR in dB. It has a bootstrap
 interval over the pictures. Entropy models (S8-a, S4-a, S4-b) are trained on the same latents, those
-of a codec that is trained already (`--latents`), so bits are compared at equal distortion. The
-noise floor is the largest difference between the seeds of an arm. What lies below the floor, or
-whose interval has 0, is not resolved. A command that was interrupted or killed goes on where it
-was. `--list` shows the trainings and the cost of the arms.
+of a codec that is trained already (`--trained`), so bits are compared at equal distortion. The arms
+of the claims whose names begin with `added` are that codec with another part, and its training goes
+on with it; they have one set of weights for all rates, and are compared at five of them. The noise
+floor is the largest difference between the seeds of an arm. What lies below the floor, or whose
+interval has 0, is not resolved. A command that was interrupted or killed goes on where it was.
+`--list` shows the trainings and the cost of the arms.
 """
 
 import argparse
@@ -25,13 +27,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.codec_arms import BITS, CLAIMS, LATENTS, OCTAVE, SLIM, Claim, arm_of
+from benchmarks.codec_arms import (
+    BITS,
+    CLAIMS,
+    LATENTS,
+    OCTAVE,
+    QUALITIES,
+    SLIM,
+    TRAINED,
+    Claim,
+    arm_of,
+)
 from vpxrc.cli.common import progress_bar
 from vpxrc.codecs.bitstream import QUALITY_STEPS, unpack
 from vpxrc.codecs.channel_mask import ChannelMask
 from vpxrc.codecs.codec import Codec, load_codec, save_checkpoint
 from vpxrc.codecs.latents import Hyperprior
-from vpxrc.codecs.model import TransformModel, from_pixels
+from vpxrc.codecs.model import TransformModel, VariableModel, from_pixels
 from vpxrc.codecs.papers import build, describe
 from vpxrc.codecs.papers.gained import Gained
 from vpxrc.codecs.papers.multirate import MultiRate, MultiRateCoder, quality_of_bits
@@ -44,9 +56,9 @@ from vpxrc.parallel import open_workers
 from vpxrc.storage import atomic_write, digest, sha256_file
 
 LAMBDAS = (0.0035, 0.0075, 0.015, 0.035)
-QUALITIES = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)  # of the enhancement layer
+ENHANCED = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)  # qualities with the enhancement layer
 RESAMPLES = 2000
-SHIPPED = "gained-checkerboard-small"  # whose latents the entropy models are trained on
+SHIPPED = "gained-checkerboard-small"
 
 
 Row = dict[str, Any]  # what JSON takes
@@ -80,8 +92,12 @@ def measure(job: Measurement) -> list[Row]:
     rows: list[Row] = []
     for path in job.pictures:
         picture = read_picture(path)
-        is_multi_rate = isinstance(codec.model, MultiRate)
-        found = (_multi_rate if is_multi_rate else _single)(codec, picture)
+        if isinstance(codec.model, MultiRate):
+            found = _multi_rate(codec, picture)
+        elif isinstance(codec.model, VariableModel):
+            found = _variable(codec, picture)
+        else:
+            found = _single(codec, picture)
         rows += [{"picture": path.name, **row} for row in found]
     return rows
 
@@ -105,9 +121,21 @@ def _single(codec: Codec, picture: Pixels) -> list[Row]:
     return [row]
 
 
+def _variable(codec: Codec, picture: Pixels) -> list[Row]:
+    """Return a row for each quality at which arms are compared."""
+    assert isinstance(codec.model, VariableModel)
+    rows = []
+    for quality in QUALITIES:
+        coded = codec.compress(picture, quality)
+        assert np.array_equal(codec.decompress(coded.data), coded.picture)
+        row = _row(f"{quality:g}", picture, coded.picture, unpack(coded.data).streams)
+        rows.append({**row, "trade_off": codec.model.trade_off(quality)})
+    return rows
+
+
 @torch.no_grad()
 def _multi_rate(codec: Codec, picture: Pixels) -> list[Row]:
-    """Return the base alone at each B, and base and enhancement at each quality."""
+    """Return the base alone at each B and quality, and with the enhancement."""
     model = codec.model
     assert isinstance(model, MultiRate)
     rows = []
@@ -115,12 +143,11 @@ def _multi_rate(codec: Codec, picture: Pixels) -> list[Row]:
     cut = np.ascontiguousarray(picture[:height, :width])
     pixels = torch.from_numpy(cut.transpose(2, 0, 1).copy())
     latent, coder = model.latent(from_pixels(pixels)), MultiRateCoder(model)
-    settings = {f"B={bits}": quality_of_bits(bits) for bits in BITS}
-    settings |= {f"base {quality:g}": quality for quality in QUALITIES}
-    for name, quality in settings.items():
+    for quality in sorted({*ENHANCED, *map(quality_of_bits, BITS)}):
         streams, decoded = coder.encode_base(latent, round(quality * QUALITY_STEPS))
-        rows.append(_row(name, cut, decoded.numpy().transpose(1, 2, 0), streams))
-    for quality in QUALITIES:
+        row = _row(f"{quality:g}", cut, decoded.numpy().transpose(1, 2, 0), streams)
+        rows.append({**row, "trade_off": model.trade_off(quality)})
+    for quality in ENHANCED:
         coded = codec.compress(cut, quality)
         parts = unpack(coded.data).streams
         rows.append(_row(f"enhanced {quality:g}", cut, coded.picture, parts))
@@ -131,9 +158,18 @@ def _multi_rate(codec: Codec, picture: Pixels) -> list[Row]:
 
 
 def costs(rows: list[Row], setting: str, weight: float) -> NDArray[np.float64]:
-    """Return J of each picture at a setting."""
-    found = [weight * row["mse"] + row["bpp"] for row in rows if row["setting"] == setting]
+    """Return J of each picture at a setting; a codec of variable quality has its own lambda."""
+    found = [
+        row.get("trade_off", weight) * row["mse"] + row["bpp"]
+        for row in rows
+        if row["setting"] == setting
+    ]
     return np.array(found)
+
+
+def bits(rows: list[Row], setting: str) -> NDArray[np.float64]:
+    """Return the bits per pixel of each picture at a setting."""
+    return np.array([row["bpp"] for row in rows if row["setting"] == setting])
 
 
 def psnrs(rows: list[Row], setting: str) -> NDArray[np.float64]:
@@ -162,19 +198,17 @@ Rows = dict[tuple[str, float, int], list[Row]]  # by arm, lambda and seed
 
 def compare(claim: Claim, rows: Rows, weights: Sequence[float], seeds: Sequence[int]) -> Row:
     """Return the figures of a claim."""
-    setting = f"B={claim.bits}" if claim.bits else ""
-    if claim.bits:
-        weighted = [(0.0, MultiRate.trade_off(quality_of_bits(claim.bits)))]
-    else:
-        weighted = [(weight, weight) for weight in weights]
+    points = [(weight, "") for weight in weights]
+    if claim.qualities:
+        points = [(0.0, f"{quality:g}") for quality in claim.qualities]
 
     def cost(arm: str, seed: int) -> NDArray[np.float64]:
-        """Return what is compared, by lambda and picture."""
+        """Return what is compared, by point and picture."""
         if claim.of == "PSNR":
-            return np.array([psnrs(rows[arm, key, seed], setting) for key, _ in weighted])
+            return np.array([psnrs(rows[arm, key, seed], setting) for key, setting in points])
         if claim.of == "bits":
-            return np.array([[row["bpp"] for row in rows[arm, key, seed]] for key, _ in weighted])
-        return np.array([costs(rows[arm, key, seed], setting, weight) for key, weight in weighted])
+            return np.array([bits(rows[arm, key, seed], setting) for key, setting in points])
+        return np.array([costs(rows[arm, key, seed], setting, key) for key, setting in points])
 
     def loss_of(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the loss of the first arm: percent, or dB."""
@@ -203,23 +237,22 @@ def compare(claim: Claim, rows: Rows, weights: Sequence[float], seeds: Sequence[
         "interval": [low, high],
         "by_seed": [float(one.mean()) for one in by_seed],
         "noise_floor": floor,
-        "bd_rate": _bd_rates(claim, rows, weights, seeds) if not claim.bits else None,
+        "bd_rate": _bd_rates(claim, rows, points, seeds),
         "verdict": verdict(mean, low, high, floor, claim.margin),
     }
 
 
 def _bd_rates(
-    claim: Claim, rows: Rows, weights: Sequence[float], seeds: Sequence[int]
+    claim: Claim, rows: Rows, points: Sequence[tuple[float, str]], seeds: Sequence[int]
 ) -> list[float | None]:
     """Return the BD-rate in PSNR for each seed."""
 
     def curve(arm: str, seed: int) -> tuple[list[float], list[float]]:
-        found = [rows[arm, weight, seed] for weight in weights]
-        bpp = [float(np.mean([row["bpp"] for row in one])) for one in found]
-        psnr = [
-            float(np.mean([10 * np.log10(255**2 / row["mse"]) for row in one])) for one in found
-        ]
-        return bpp, psnr
+        at = [(rows[arm, key, seed], setting) for key, setting in points]
+        return (
+            [float(bits(*one).mean()) for one in at],
+            [float(psnrs(*one).mean()) for one in at],
+        )
 
     return [bd_rate(*curve(claim.anchor, seed), *curve(claim.test, seed)).percent for seed in seeds]
 
@@ -249,17 +282,12 @@ def zero_channels(rows: Rows) -> dict[str, float]:
 def crossing(rows: Rows, seeds: Sequence[int]) -> list[Row]:
     """Return rate and PSNR of the base alone and with its enhancement, by quality (S9-c)."""
     found = []
-    for quality in QUALITIES:
+    every = [row for seed in seeds for row in rows[SLIM, 0.0, seed]]
+    for quality in ENHANCED:
         row: dict[str, float] = {"quality": quality}
-        for kind in ("base", "enhanced"):
-            part = [
-                one
-                for seed in seeds
-                for one in rows[SLIM, 0.0, seed]
-                if one["setting"] == f"{kind} {quality:g}"
-            ]
-            row[f"{kind}_bpp"] = float(np.mean([one["bpp"] for one in part]))
-            row[f"{kind}_psnr"] = float(psnrs(part, f"{kind} {quality:g}").mean())
+        for kind, setting in (("base", f"{quality:g}"), ("enhanced", f"enhanced {quality:g}")):
+            row[f"{kind}_bpp"] = float(bits(every, setting).mean())
+            row[f"{kind}_psnr"] = float(psnrs(every, setting).mean())
         found.append(row)
     return found
 
@@ -275,6 +303,10 @@ def trainings(
 
     def add(name: str, weight: float, seed: int) -> Path:
         arm = arm_of(name)
+        if name == TRAINED:
+            done = checkpoint(given.trained)
+            found[name, weight, seed] = TrainingJob(pictures, done, TrainingConfig(name))
+            return done
         if name == LATENTS:
             return _fixed_latents(given, weight)
         start, teacher = (
@@ -283,6 +315,7 @@ def trainings(
         file = f"{name.replace('/', '-').replace(' ', '-')}-{weight:g}-{seed}.safetensors"
         config = TrainingConfig(
             *(arm.codec, weight or 0.0125, given.steps, given.batch, given.crop),
+            rate=arm.rate,
             seed=seed,
             part=arm.part,
         )
@@ -292,20 +325,20 @@ def trainings(
 
     for claim in claims.values():
         for arm in (claim.test, claim.anchor):
-            for weight in (0.0,) if claim.bits else given.lambdas:
+            for weight in (0.0,) if claim.qualities else given.lambdas:
                 for seed in given.seeds:
                     add(arm, weight, seed)
     return found
 
 
 def _fixed_latents(given: argparse.Namespace, weight: float) -> Path:
-    """Write a codec with one quality of ``--latents``, the one that has this lambda."""
+    """Write a codec with one quality of ``--trained``, the one that has this lambda."""
     out: Path = given.out / "codecs" / f"latents-{weight:g}.safetensors"
     if not out.exists():
-        gained = load_codec(checkpoint(given.latents)).model
+        gained = load_codec(checkpoint(given.trained)).model
         model = build(LATENTS)
         if not (isinstance(gained, Gained) and isinstance(model, TransformModel)):
-            raise InputError(f"{given.latents} is not of the codec gained")
+            raise InputError(f"{given.trained} is not of the codec gained")
         model.analysis, model.synthesis = gained.transforms(gained.quality_of(weight))
         side = {
             name: value
@@ -345,7 +378,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--test", type=Path, nargs="+", required=True, help="pictures to measure")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--claims", default="S", help="beginnings of claims, as S10-a")
-    parser.add_argument("--latents", default=SHIPPED, help="codec `gained` of the entropy models")
+    parser.add_argument(
+        "--trained", default=SHIPPED, help="a trained codec `gained`, that arms start from"
+    )
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=128)
@@ -359,7 +394,7 @@ def main(arguments: list[str] | None = None) -> None:
     claims = {name: claim for name, claim in CLAIMS.items() if name.startswith(beginnings)}
     work = trainings(given, claims, tuple(find_pictures(given.train)))
     if given.list:
-        for arm in dict.fromkeys(arm for arm, _, _ in work):
+        for arm in dict.fromkeys(arm for arm, _, _ in work if arm != TRAINED):
             cost = describe(arm_of(arm).codec)
             count = sum(one == arm for one, _, _ in work)
             kmac = cost.encoder_kmac + cost.decoder_kmac
@@ -400,7 +435,7 @@ def _measured(
     for key, job in work.items():
         name = digest([sha256_file(job.out), [sha256_file(path) for path in pictures]])[:24]
         jobs[key] = Measurement(job.out, pictures, given.out / "rows" / f"{name}.json")
-    missing = [one for one in jobs.values() if not one.path.exists()]
+    missing = list({one for one in jobs.values() if not one.path.exists()})
     if missing:
         with open_workers(min(given.jobs, len(missing)), given.ray) as workers:
             for done, rows in workers.unordered(measure, missing):

@@ -22,13 +22,15 @@ from benchmarks import (
     codec_roundtrip,
     codec_speed,
 )
-from benchmarks.codec_arms import ARMS, CLAIMS, Claim, arm_of
-from benchmarks.codec_claims import compare, verdict
+from benchmarks.codec_arms import ARMS, CLAIMS, TRAINED, Claim, arm_of
+from benchmarks.codec_claims import SHIPPED, compare, verdict
 from vpxrc.codecs import training
 from vpxrc.codecs.codec import load_codec, save_checkpoint
 from vpxrc.codecs.contexts import Raster
+from vpxrc.codecs.model import Moment
 from vpxrc.codecs.papers import ABLATION, build, describe
 from vpxrc.codecs.papers.gained import Gained
+from vpxrc.codecs.zoo import checkpoint
 from vpxrc.errors import InputError
 
 
@@ -115,7 +117,7 @@ def rows_of(factor):
     """Rows of three pictures, with a cost of 1, 2 and 3 times a factor at lambda 0.01."""
     return [
         {"setting": setting, "bpp": 0.5 * n * factor, "mse": 50.0 * n * factor, "streams": [1]}
-        for setting in ("", "B=4")
+        for setting in ("", "0.5")
         for n in (1, 2, 3)
     ]
 
@@ -135,9 +137,20 @@ def test_a_claim_is_judged_by_its_costs():
     assert turned["verdict"] == "does not"
     # By PSNR: 5 and 6 % less squared error are 0.22 and 0.27 dB.
     rows = {(arm, 0.0, seed): one for (arm, _, seed), one in rows.items()}
-    lost = compare(Claim("b loses little to a", "b", "a", 4, 0.3, "PSNR"), rows, [0.01], [0, 1])
+    lost = compare(
+        Claim("b loses little to a", "b", "a", (0.5,), 0.3, "PSNR"), rows, [0.01], [0, 1]
+    )
     assert lost["loss"] == pytest.approx(-5 * np.log10(0.95 * 0.94))
     assert lost["verdict"] == "holds"
+    # A codec of variable quality has its own lambda: 0.01 as in the rows, and 0.03.
+    claim = Claim("a is better than b", "a", "b", (0.5,))
+    for weight, expected in ((0.01, -5.5), (0.03, 100 * (0.5 * 0.945 + 1.5) / 2 - 100)):
+        own = {key: [{**row, "trade_off": weight} for row in one] for key, one in rows.items()}
+        if weight == 0.03:
+            for one, (arm, _, _) in zip(own.values(), own, strict=True):
+                for n, row in enumerate(one):
+                    row["mse"] = 50.0 * (n % 3 + 1) if arm == "a" else row["mse"]
+        assert compare(claim, own, [], [0, 1])["loss"] == pytest.approx(expected)
 
 
 def test_every_arm_is_a_codec():
@@ -145,6 +158,7 @@ def test_every_arm_is_a_codec():
     assert set(ARMS) <= names
     arms = {arm_of(name) for name in names}
     arms |= {arm_of(name) for arm in arms for name in (arm.start, arm.teacher) if name}
+    arms.remove(arm_of(TRAINED))
     # benchmarks.codec_regions compares the others, with masks.
     widths = {width for width in ABLATION.widths if not width.startswith("swin-roi")}
     assert {f"ablation/{width}" for width in widths} <= {arm.codec for arm in arms}
@@ -203,7 +217,7 @@ def test_claims_about_a_codec_of_many_rates(corner, photo, tmp_path, monkeypatch
     given += ["--batch", "1", "--lambdas", "0.01", "--seeds", "0", "--claims"]
     codec_claims.main([*given, "S9-b"])
     result = json.loads((tmp_path / "claims.json").read_text())
-    assert len(result["enhancement"]) == len(codec_claims.QUALITIES)
+    assert len(result["enhancement"]) == len(codec_claims.ENHANCED)
     assert result["claims"]["S9-b, B=2"]["unit"] == "dB"
 
 
@@ -214,7 +228,7 @@ def test_entropy_models_are_compared_on_the_latents_of_a_trained_codec(corner, p
     save_checkpoint(tmp_path / "gained.safetensors", gained, "gained/small", {})
     given = [str(photo), "--test", str(corner), "--out", str(tmp_path), "--steps", "1"]
     given += ["--batch", "1", "--lambdas", "0.01", "--seeds", "0", "--claims", "S4-a"]
-    codec_claims.main([*given, "--latents", str(tmp_path / "gained.safetensors")])
+    codec_claims.main([*given, "--trained", str(tmp_path / "gained.safetensors")])
     found = json.loads((tmp_path / "claims.json").read_text())["claims"]["S4-a"]
     assert found["unit"] == "percent of bits"
     (fixed,) = (tmp_path / "codecs").glob("latents-*")
@@ -233,7 +247,46 @@ def test_entropy_models_are_compared_on_the_latents_of_a_trained_codec(corner, p
     save_checkpoint(tmp_path / "other.safetensors", build("raster/small"), "raster/small", {})
     given[given.index("0.01")] = "0.02"
     with pytest.raises(InputError, match="not of the codec gained"):
-        codec_claims.main([*given, "--latents", str(tmp_path / "other.safetensors")])
+        codec_claims.main([*given, "--trained", str(tmp_path / "other.safetensors")])
+
+
+def test_an_added_part_does_nothing_before_it_is_trained():
+    torch.manual_seed(0)
+    trained: Any = build("gained-checkerboard/small")
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    x = torch.rand(1, 3, 64, 64)
+    y = trained.analysis(x)
+    expected = trained.synthesis(y)
+    names = [name for name in ABLATION.widths if name.startswith("added-")]
+    assert len(names) == 13
+    for name in names:
+        arm: Any = build(f"ablation/{name}")
+        missing, unexpected = arm.load_state_dict(trained.state_dict(), strict=False)
+        assert not unexpected
+        assert all(".added." in one or ".restoration." in one for one in missing)
+        assert bool(missing) == (name != "added-none" and "only" not in name)
+        torch.testing.assert_close(arm.analysis(x), y)
+        torch.testing.assert_close(arm.synthesis(y), expected)
+        part = [one for key, one in arm.named_parameters() if key in missing]
+        loss, _ = arm.objective(x, 0.0, Moment(0, 1))
+        torch.autograd.backward(loss)
+        assert not part or any(one.grad.abs().max() > 0 for one in part)
+
+
+@pytest.mark.usefixtures("here")
+def test_parts_are_added_to_a_trained_codec(corner, photo, tmp_path):
+    given = [str(photo), "--test", str(corner), "--out", str(tmp_path), "--steps", "1"]
+    given += ["--batch", "1", "--crop", "64", "--seeds", "0", "--claims"]
+    codec_claims.main([*given, "added S7-c"])
+    found = json.loads((tmp_path / "claims.json").read_text())["claims"]["added S7-c, alone"]
+    assert found["unit"] == "percent of J"
+    assert 0 < abs(found["loss"]) < 1
+    (path,) = (tmp_path / "codecs").glob("added-filter-alone-*.safetensors")
+    filtered, trained = load_codec(path).model, load_codec(checkpoint(SHIPPED)).model
+    assert torch.equal(filtered.latent.z.prior.biases[0], trained.latent.z.prior.biases[0])
+    assert filtered.synthesis.restoration.body[0].weight.abs().max() > 0
 
 
 @pytest.mark.usefixtures("here")

@@ -2,21 +2,31 @@
 
 benchmarks/codec_claims.py compares them. The arms ``entropy-...`` have the transforms and the side
 information of ``gained/small``. They differ in the model of y alone and all round to whole numbers,
-so they can be trained on the same latents.
+so they can be trained on the same latents. The arms ``added-...`` are ``gained-checkerboard/small``
+with parts that do nothing before they are trained, so they can start from a trained codec.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
 from vpxrc.codecs.contexts import Checkerboard, Context, Raster
+from vpxrc.codecs.deformable import deformable_residual
 from vpxrc.codecs.entropy import NORMAL, Mixture
 from vpxrc.codecs.latents import ConditionalLatent, pointwise
-from vpxrc.codecs.layers import Residual, conv, leaky, residual_block
+from vpxrc.codecs.layers import (
+    Residual,
+    concatenated_residual_block,
+    conv,
+    leaky,
+    residual_block,
+    silent,
+)
 from vpxrc.codecs.model import Model, TransformModel
-from vpxrc.codecs.papers.asymmetric import asymmetric
-from vpxrc.codecs.papers.gained import light_hyperprior
+from vpxrc.codecs.papers.asymmetric import MultiScaleResidual, PostQuantFilter, asymmetric
+from vpxrc.codecs.papers.gained import Gained, light_hyperprior
 from vpxrc.codecs.papers.gllmm import gllmm
 from vpxrc.codecs.papers.improved_checkerboard import (
     GLLMM,
@@ -69,6 +79,50 @@ def plain_residual(channels: int) -> nn.Module:
     )
 
 
+class FilteredSynthesis(PatchSynthesis):
+    """A synthesis transform behind a filter of the rounded latent."""
+
+    def __init__(self, n: int, wide: int, m: int) -> None:
+        super().__init__(n, wide, m)
+        self.restoration = PostQuantFilter(m)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Return pictures ``[B, 3, H, W]`` of latents ``[B, m, H/16, W/16]``."""
+        return super().forward(self.restoration(y))
+
+
+def _filtered() -> Gained:
+    model = Gained(*WIDTHS, context=True)
+    model.synthesis = FilteredSynthesis(*WIDTHS)
+    return model
+
+
+Block = Callable[[int], nn.Module]
+
+
+def _added(encoder: Block | None, decoder: Block | None) -> Gained:
+    """Return the codec with one more block at 1/8 of the picture's size in each transform."""
+    model = Gained(*WIDTHS, context=True)
+    for transform, make, place in ((model.analysis, encoder, 6), (model.synthesis, decoder, 4)):
+        if make is not None:
+            block = make(WIDTHS[1])
+            body = Residual(block, silent(conv(WIDTHS[1], WIDTHS[1], 1, 1)))
+            # The layers behind it keep their names, and so find their weights.
+            layers = list(transform.main.named_children())
+            layers.insert(place, ("added", body))
+            transform.main = nn.Sequential(OrderedDict(layers))
+    return model
+
+
+def _two(make: Block, channels: int) -> nn.Module:
+    return nn.Sequential(make(channels), make(channels))
+
+
+def _three(make: Block, channels: int) -> nn.Module:
+    return nn.Sequential(make(channels), make(channels), make(channels))
+
+
+_two_plain = partial(_two, residual_block)
 _asymmetric = partial(asymmetric, N, slim=True)
 _improved = partial(improved_checkerboard, N, slim=True)
 _multirate = partial(MultiRate, (32, 64, 96, 96), 128, True, slim=True)
@@ -92,6 +146,22 @@ ARMS: Mapping[str, Callable[[], Model]] = {
     "entropy-two-gmm-gmm": partial(_two_networks, GMM, GMM),
     "entropy-two-gllmm-gmm": partial(_two_networks, GLLMM, GMM),
     "entropy-two-gmm-gllmm": partial(_two_networks, GMM, GLLMM),
+    "added-none": partial(_added, None, None),
+    "added-concatenated": partial(_added, concatenated_residual_block, concatenated_residual_block),
+    "added-residual": partial(_added, residual_block, residual_block),
+    "added-two-residual": partial(_added, _two_plain, _two_plain),
+    "added-multiscale": partial(_added, MultiScaleResidual, MultiScaleResidual),
+    "added-multiscale-encoder": partial(_added, MultiScaleResidual, None),
+    "added-multiscale-three": partial(
+        _added, MultiScaleResidual, partial(_three, MultiScaleResidual)
+    ),
+    "added-deformable": partial(_added, deformable_residual, deformable_residual),
+    "added-plain": partial(_added, plain_residual, plain_residual),
+    "added-filter": _filtered,
+    **{
+        f"added-only-{quality:g}": partial(Gained, *WIDTHS, context=True, only=quality)
+        for quality in (0.1, 0.5, 0.9)
+    },
     "swin-roi-convolutions": partial(SwinRoi, *WIDTHS, swin=False),
     "swin-roi-unguided": partial(SwinRoi, *WIDTHS, guided=False),
     "gllmm-plain": partial(gllmm, N, slim=True, block=residual_block),

@@ -74,6 +74,7 @@ class Gained(VariableModel):
         wide: Channels at 1/8.
         m: Channels of the latent.
         context: Whether the latent is coded in two passes, the second of which sees the first.
+        only: The one quality that is trained; None for all.
     """
 
     multiple = 64
@@ -82,7 +83,9 @@ class Gained(VariableModel):
     analysis: PatchAnalysis
     synthesis: PatchSynthesis
 
-    def __init__(self, n: int, wide: int, m: int, context: bool = False) -> None:
+    def __init__(
+        self, n: int, wide: int, m: int, context: bool = False, only: float | None = None
+    ) -> None:
         super().__init__()
         self.analysis = PatchAnalysis(n, wide, m)
         self.synthesis = PatchSynthesis(n, wide, m)
@@ -90,6 +93,7 @@ class Gained(VariableModel):
             n, m, _checkerboard(2 * n, 3 * n, m) if context else _independent()
         )
         self.gain, self.inverse_gain = Gains(m, 0.5), Gains(m, -0.5)
+        self.only = only
 
     def forward(self, x: Tensor, quality: Tensor) -> Output:
         """Code pictures as in training."""
@@ -108,6 +112,8 @@ class Gained(VariableModel):
         high qualities would be learned at the expense of the low ones.
         """
         quality = torch.rand(len(x), device=x.device)
+        if self.only is not None:
+            quality = torch.full_like(quality, self.only)
         output, weight = self(x, quality), self.trade_offs(quality)
         error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output.bits, x)
         middle = math.sqrt(LAMBDAS[0] * LAMBDAS[1])
