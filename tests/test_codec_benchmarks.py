@@ -284,7 +284,8 @@ def test_parts_are_added_to_a_trained_codec(corner, photo, tmp_path):
     assert found["unit"] == "percent of J"
     assert 0 < abs(found["loss"]) < 1
     (path,) = (tmp_path / "codecs").glob("added-filter-alone-*.safetensors")
-    filtered, trained = load_codec(path).model, load_codec(checkpoint(SHIPPED)).model
+    filtered: Any = load_codec(path).model
+    trained: Any = load_codec(checkpoint(SHIPPED)).model
     assert torch.equal(filtered.latent.z.prior.biases[0], trained.latent.z.prior.biases[0])
     assert filtered.synthesis.restoration.body[0].weight.abs().max() > 0
 
