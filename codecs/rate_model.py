@@ -1,19 +1,22 @@
 """The bits that a codec takes for the pictures of a clip, by quality."""
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
 
 from vpxrc.codecs.codec import Codec
 from vpxrc.codecs.frames import picture_of
 from vpxrc.codecs.model import one_thread
-from vpxrc.media.frames import Video
+from vpxrc.media.frames import Video, split_planes
 
 NUM_Q = 256
-PROBED = (0.0, 0.25, 0.5, 0.75, 1.0)  # qualities
-PICTURES = 3  # that are probed, evenly spaced in the clip
+PROBED = (0.0, 1 / 3, 2 / 3, 1.0)  # qualities
+PICTURES = 9  # that are probed, evenly spaced in the clip
 TRUST = 2.0  # pictures' worth of bits that the probe counts against those that were coded
 
-# By weights and by content of the clip, 2 kB each.
+# By weights and by content of the clip, 2 kB a picture.
 _known: dict[tuple[bytes, str], NDArray[np.float64]] = {}
 
 
@@ -23,10 +26,12 @@ def quality_of(q_index: int) -> float:
 
 
 def expected_bits(codec: Codec, video: Video) -> NDArray[np.float64]:
-    """Return the mean bits of a picture by q index, float64 ``[256]``, not increasing.
+    """Return the bits of each picture by q index, float64 ``[num_frames, 256]``, read-only.
 
-    A few pictures are really coded, at a few qualities. It is done once in a process for
-    a codec and the content of a clip.
+    They do not increase with the q index. A few pictures are really coded, at a few qualities, and
+    the logarithms of their bits are interpolated: between qualities, and between the pictures
+    before and after by the differences of neighbouring samples, so that a cut is one. It is done
+    once in a process for a codec and the content of a clip.
 
     Args:
         codec: A codec of variable quality.
@@ -40,11 +45,34 @@ def expected_bits(codec: Codec, video: Video) -> NDArray[np.float64]:
             for row, place in zip(sizes, places, strict=True):
                 picture = picture_of(video.frames[place], video.width, video.height)
                 row[:] = [8 * len(codec.compress(picture, quality).data) for quality in PROBED]
-        logs = np.log2(sizes.mean(0))
         qualities = [quality_of(q) for q in range(NUM_Q)]
-        bits = np.exp2(np.interp(qualities, PROBED, logs))
-        _known[key] = np.minimum.accumulate(bits)
+        logs = PchipInterpolator(PROBED, np.log2(sizes), axis=1)(qualities)
+        bits = np.minimum.accumulate(np.exp2(_between(video, places) @ logs), axis=1)
+        bits.flags.writeable = False
+        _known[key] = bits
     return _known[key]
+
+
+def _between(video: Video, places: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the weights of the probed pictures for each picture, ``[num_frames, probed]``."""
+    activity = np.log([_activity(frame, video.width, video.height) for frame in video.frames])
+    weights = np.zeros((video.num_frames, len(places)))
+    weights[places, np.arange(len(places))] = 1
+    for number, ends in enumerate(pairwise(places)):
+        for place in range(ends[0] + 1, ends[1]):
+            # A static clip has no distances but those in time.
+            before, after = (
+                abs(activity[place] - activity[end]) + 1e-6 * abs(place - end) for end in ends
+            )
+            weights[place, number : number + 2] = np.array([after, before]) / (before + after)
+    return weights
+
+
+def _activity(frame: NDArray[np.uint8], width: int, height: int) -> float:
+    """Return the mean difference of luma samples and their neighbours, in levels, and 1."""
+    luma = split_planes(frame, width, height)[0].astype(np.int16)
+    steps = [np.abs(np.diff(luma, axis=axis)).sum() / luma.size for axis in (0, 1)]
+    return 1 + float(sum(steps))
 
 
 class RateModel:
@@ -53,29 +81,32 @@ class RateModel:
     Args:
         bits: What :func:`expected_bits` returned.
         target: Bits that the clip may take.
-        num_frames: Pictures of the clip.
     """
 
-    def __init__(self, bits: NDArray[np.float64], target: float, num_frames: int) -> None:
-        self._bits, self._target, self._left = bits, target, num_frames
+    def __init__(self, bits: NDArray[np.float64], target: float) -> None:
+        self._bits, self._target, self._coded = bits, target, 0
         self._spent = 0.0
         # The prior of the ratio of real bits to expected ones is 1.
         self._paid = self._expected = TRUST
 
-    @property
-    def share(self) -> float:
-        """Bits that are left for each picture that is left, at least 0."""
-        return max(self._target - self._spent, 0.0) / max(self._left, 1)
-
     def q_index(self) -> int:
         """Return the finest q index at which all pictures that are left fit what is left."""
-        fits = np.flatnonzero(self._bits * (self._paid / self._expected) <= self.share)
+        left = self._bits[self._coded :].sum(0) * self._ratio
+        fits = np.flatnonzero(left <= self._target - self._spent)
         return int(fits[0]) if len(fits) else NUM_Q - 1
+
+    def allocation(self, count: int) -> NDArray[np.float64]:
+        """Return the bits that the next pictures are expected to take at :meth:`q_index`."""
+        return self._bits[self._coded : self._coded + count, self.q_index()] * self._ratio
 
     def account(self, q_index: int, bits: int) -> None:
         """Book a picture that was coded."""
-        self._spent += bits
-        self._left -= 1
         # In pictures of average size, so that fine ones do not count more.
-        self._paid += bits / self._bits[q_index]
+        self._paid += bits / self._bits[self._coded, q_index]
         self._expected += 1.0
+        self._spent += bits
+        self._coded += 1
+
+    @property
+    def _ratio(self) -> float:
+        return self._paid / self._expected

@@ -193,7 +193,7 @@ class CodecSession:
         self._codec = open_codec(options.codec, options.weights)
         self._first_pass = first_pass_table(first_pass_stats(video, options))
         target = 1000.0 * options.target_bitrate * video.duration
-        self._rate = RateModel(expected_bits(self._codec, video), target, video.num_frames)
+        self._rate = RateModel(expected_bits(self._codec, video), target)
         self._records = np.zeros(video.num_frames, RECORD_DTYPE)
         self._packets: list[tuple[bytes, int]] = []
         self._plans_groups, self._keeps = plan_groups, keep_reconstruction
@@ -362,7 +362,7 @@ class CodecSession:
     def _next_group(self) -> CodecGroup:
         first = self.progress
         size = min(GROUP_SIZE, self.video.num_frames - first)
-        allocation = np.full(size, min(self._rate.share, 2**31 - 1), np.int32)
+        allocation = np.minimum(self._rate.allocation(size), 2**31 - 1).astype(np.int32)
         return CodecGroup(first // GROUP_SIZE, size, first, allocation)
 
     def _frame(self) -> CodecFrame:
@@ -373,7 +373,7 @@ class CodecSession:
             group_position=index - self._group.first_show_index,
             libvpx_q_index=q_index,
             libvpx_rdmult=self._rdmult(q_index),
-            target_bits=int(min(self._rate.share, 2**31 - 1)),
+            target_bits=int(min(self._rate.allocation(1)[0], 2**31 - 1)),
             frames_to_key=self.video.num_frames - index,
         )
 

@@ -20,7 +20,7 @@ from vpxrc.encoder.registry import make_options
 from vpxrc.encoder.types import RECORD_DTYPE, State
 from vpxrc.errors import EncoderTimeoutError, InputError
 from vpxrc.evaluation import study
-from vpxrc.media.frames import write_y4m
+from vpxrc.media.frames import video_from_frames, write_y4m
 from vpxrc.policies.replay import Replay
 from vpxrc.quality import measure
 
@@ -236,6 +236,22 @@ def test_equal_slope_meets_the_budget(checkpoint, target):
     # It is the session's own choice.
     with options.open(clip, script=[Decision(-1)] * 12) as session:
         assert session.log() == log
+
+
+@needs_torch
+def test_equal_slope_knows_that_a_later_scene_takes_more_bits():
+    frames = make_video(64, 64, 18).frames.copy()
+    slope = np.linspace(60, 180, 64 * 64).round().astype(np.uint8)
+    frames[:9, : 64 * 64], frames[:9, 64 * 64 :] = slope, 128
+    clip = video_from_frames(frames, 64, 64, 30, name="scenes")
+    options = make_options("learned:gained-checkerboard-small", target_bitrate=120)
+    log = encode(clip, options, make_policy("equal-slope"))
+    assert abs(log.overshoot) < 0.02
+    bits, q = log.coded["bits"].astype(float), log.coded["q_index"].astype(int)
+    assert bits[9:].mean() > 10 * bits[:9].mean()
+    assert np.ptp(q) < 12
+    # The picture that is coded next is expected to take about what it takes.
+    assert log.coded["target_bits"] == pytest.approx(bits, rel=0.1)
 
 
 @needs_torch
