@@ -6,11 +6,14 @@ All arms have the same latent, side information and widths, with random weights:
 cell by cell (as published), the same in slanted lines, a checkerboard, and the improved one, which
 has two networks. Only y is timed, without transforms and without the side information's networks.
 The arms are timed in turn, in seconds of the processor, and the median of their repeats is taken,
-because other processes may share the machine. Other processes decode the streams with 1 and with 3
-threads, and their latents have to be the same to the last bit.
+because other processes may share the machine. One more decoding is profiled: its shares are those
+of the distributions and their tables, of the network, and of the range coder's library. Other
+processes decode the streams with 1 and with 3 threads, and their latents have to be the same to the
+last bit.
 """
 
 import argparse
+import cProfile
 import hashlib
 import json
 import statistics
@@ -86,6 +89,31 @@ def decode_all(folder: Path, arms: Sequence[str], size: Size, threads: int) -> d
     return found
 
 
+#: Functions by the part of a decoding that they are.
+PARTS = {
+    ("entropy.py", "tables"): "distributions",
+    ("frequencies.py", "groups"): "distributions",
+    ("exact.py", "__call__"): "network",
+    ("contexts.py", "read"): "network",
+}
+
+
+def shares(work: Callable[[], object]) -> dict[str, float]:
+    """Return the parts of a decoding's time."""
+    profile = cProfile.Profile()
+    profile.runcall(work)
+    found = {"distributions": 0.0, "network": 0.0, "range coder": 0.0}
+    total = 0.0
+    for one in profile.getstats():
+        total += one.inlinetime
+        if isinstance(one.code, str):
+            if "RangeDecoder" in one.code:
+                found["range coder"] += one.inlinetime
+        elif part := PARTS.get((Path(one.code.co_filename).name, one.code.co_name)):
+            found[part] += one.totaltime
+    return {part: seconds / total for part, seconds in found.items()}
+
+
 def measure(arms: Sequence[str], size: Size, repeats: int) -> list[dict[str, Any]]:
     """Return a row for each arm."""
     torch.set_num_threads(1)
@@ -116,6 +144,7 @@ def measure(arms: Sequence[str], size: Size, repeats: int) -> list[dict[str, Any
     for row in rows:
         arm = row["arm"]
         row["seconds"] = statistics.median(seconds[arm])
+        row["shares"] = shares(works[arm])
         row["same_in_other_processes"] = all(other[arm] == hashes[arm] for other in others)
     return rows
 

@@ -86,6 +86,9 @@ def test_contexts_are_timed_and_their_latents_compared(capsys):
     assert [row["arm"] for row in rows] == list(codec_contexts.ARMS)
     assert all(row["same_in_other_processes"] for row in rows)
     assert min(row["times_the_fastest"] for row in rows) == 1
+    for row in rows:
+        assert all(0 < share < 1 for share in row["shares"].values())
+        assert sum(row["shares"].values()) < 1
     # The order of the cells is all that differs.
     sizes = [row["bytes"] for row in rows]
     assert abs(sizes[0] - sizes[1]) <= 4

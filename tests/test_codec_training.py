@@ -600,7 +600,7 @@ def test_command_train_and_zoo(photos, tmp_path, monkeypatch):
     listed = json.loads(run("codec", "zoo", "--json").stdout)
     assert [row["codec"] for row in listed["codecs"]] == [
         *(f"octave/{width}" for width in ("small", "medium", "low", "high")),
-        *(f"gained-checkerboard/{width}" for width in ("small", "medium")),
+        *(f"gained-checkerboard/{width}" for width in papers.PAPERS["gained-checkerboard"].widths),
     ]
 
 

@@ -26,7 +26,7 @@ from vpxrc.codecs.codec import (
     save_checkpoint,
 )
 from vpxrc.codecs.entropy import bits
-from vpxrc.codecs.model import from_pixels
+from vpxrc.codecs.model import Moment, from_pixels
 from vpxrc.codecs.papers import PAPERS, baselines, build, describe
 from vpxrc.codecs.papers.asymmetric import asymmetric
 from vpxrc.codecs.papers.gained import KNOTS, LAMBDAS, Gained, Gains
@@ -35,6 +35,7 @@ from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard
 from vpxrc.codecs.papers.multirate import MultiRate
 from vpxrc.codecs.papers.octave import octave
 from vpxrc.codecs.papers.swin_roi import SwinRoi
+from vpxrc.codecs.picture_quality import ms_ssim
 from vpxrc.codecs.transforms import UNIT, PatchAnalysis, PatchSynthesis
 from vpxrc.errors import InputError, VpxrcError
 
@@ -205,6 +206,26 @@ def test_the_gained_codec_starts_from_a_dct():
     found = sorted(float(value) * UNIT for value in few[:, 1, 2])
     for u, v in ((0, 0), (0, 1), (1, 0), (2, 3)):
         assert min(abs(value - expected[u, v]) for value in found) < 1e-5
+
+
+@torch.no_grad()
+def test_a_structural_codec_is_trained_for_ms_ssim():
+    torch.manual_seed(0)
+    codec = Gained(8, 8, 12, structural=True)
+    x, moment = torch.rand(2, 3, 192, 192), Moment(0, 1)
+    x = torch.nn.functional.avg_pool2d(x, 3, 1, 1)  # something to code
+    torch.manual_seed(1)
+    loss, found = codec.objective(x, 0.0, moment)
+    torch.manual_seed(1)
+    quality = torch.rand(2)
+    output = codec(x, quality)
+    error = 1300 * (1 - ms_ssim(output.x_hat, x))
+    low, high = LAMBDAS
+    weight = low * (high / low) ** quality
+    bpp = sum(output.bits.values()) / 192**2
+    scaled = (weight * error + bpp) * ((low * high) ** 0.5 / weight).sqrt()
+    assert float(loss) == pytest.approx(float(scaled.mean()), rel=1e-4)
+    assert found["mse"] == pytest.approx(255**2 * float((output.x_hat - x).square().mean()))
 
 
 @torch.no_grad()

@@ -107,6 +107,7 @@ PAPERS: Mapping[str, Paper] = {
         "the same, context in two passes",
         {
             "small": partial(Gained, 64, 96, 320, context=True),
+            "small-ms-ssim": partial(Gained, 64, 96, 320, context=True, structural=True),
             "medium": partial(Gained, 96, 160, 384, context=True),
         },
     ),

@@ -28,6 +28,7 @@ from vpxrc.codecs.model import (
     synthesize,
     to_pixels,
 )
+from vpxrc.codecs.picture_quality import ms_ssim
 from vpxrc.codecs.quantizers import Distortion, distortion
 from vpxrc.codecs.regions import cell_qualities, pack_cells, unpack_cells
 from vpxrc.codecs.transforms import (
@@ -38,6 +39,7 @@ from vpxrc.codecs.transforms import (
 )
 
 LAMBDAS = 0.0008, 0.12  # of the objective at the qualities 0 and 1
+STRUCTURAL = 1300.0  # CompressAI's lambdas for MS-SSIM are about so much larger than for MSE
 KNOTS = 6  # qualities whose gains are learned
 
 
@@ -75,6 +77,8 @@ class Gained(VariableModel):
         m: Channels of the latent.
         context: Whether the latent is coded in two passes, the second of which sees the first.
         only: The one quality that is trained; None for all.
+        structural: Whether the error is ``1300 (1 - MS-SSIM)`` in place of the mean squared error.
+            Latents are then rounded to the nearest number.
     """
 
     multiple = 64
@@ -84,7 +88,13 @@ class Gained(VariableModel):
     synthesis: PatchSynthesis
 
     def __init__(
-        self, n: int, wide: int, m: int, context: bool = False, only: float | None = None
+        self,
+        n: int,
+        wide: int,
+        m: int,
+        context: bool = False,
+        only: float | None = None,
+        structural: bool = False,
     ) -> None:
         super().__init__()
         self.analysis = PatchAnalysis(n, wide, m)
@@ -93,7 +103,7 @@ class Gained(VariableModel):
             n, m, _checkerboard(2 * n, 3 * n, m) if context else _independent()
         )
         self.gain, self.inverse_gain = Gains(m, 0.5), Gains(m, -0.5)
-        self.only = only
+        self.only, self.structural = only, structural
 
     def forward(self, x: Tensor, quality: Tensor) -> Output:
         """Code pictures as in training."""
@@ -115,10 +125,11 @@ class Gained(VariableModel):
         if self.only is not None:
             quality = torch.full_like(quality, self.only)
         output, weight = self(x, quality), self.trade_offs(quality)
-        error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output.bits, x)
+        squared, bpp = squared_error(output.x_hat, x), bits_per_pixel(output.bits, x)
+        error = STRUCTURAL * (1 - ms_ssim(output.x_hat, x)) if self.structural else squared
         middle = math.sqrt(LAMBDAS[0] * LAMBDAS[1])
         loss = ((weight * error + bpp) * (middle / weight).sqrt()).mean()
-        return loss, figures(loss, error, bpp)
+        return loss, figures(loss, squared, bpp)
 
     def transforms(self, quality: float) -> tuple[PatchAnalysis, PatchSynthesis]:
         """Return analysis and synthesis of one quality, which have its gains in their weights."""
@@ -197,7 +208,8 @@ class GainedCoder:
                 squared_norms(model.synthesis.shortcut) * inverse[0].square(),
             )
 
-        streams, y_hat = self._latent.encode(model.analysis(x) * model.gain(at), measure)
+        y = model.analysis(x) * model.gain(at)
+        streams, y_hat = self._latent.encode(y, None if model.structural else measure)
         return [*first, *streams], self._picture(y_hat, at)
 
     def decode(self, streams: Sequence[bytes], height: int, width: int, quality: float) -> Tensor:
