@@ -20,6 +20,8 @@ from vpxrc.envs.residual.env import (
 )
 from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.envs.rewards import (
+    EncodeSoFar,
+    FirstRows,
     HistoricalOpponent,
     LagrangianReward,
     PreparedReward,
@@ -62,8 +64,10 @@ __all__ = [
     "TABLES",
     "Column",
     "EncodeEpisode",
+    "EncodeSoFar",
     "EncodeVectorEnv",
     "EpisodePool",
+    "FirstRows",
     "GainReward",
     "HistoricalOpponent",
     "LagrangianReward",

@@ -50,10 +50,12 @@ class Table(Generic[Source]):
         self.low = np.array([column.low for column in self.columns], np.float32)
         self.high = np.array([column.high for column in self.columns], np.float32)
         self._values = [column.value for column in self.columns]
-        self._passing = [n for n, column in enumerate(self.columns) if not column.is_lasting]
-        self._passing_values = [self._values[n] for n in self._passing]
+        passing = [n for n, column in enumerate(self.columns) if not column.is_lasting]
+        self._passing = np.array(passing, np.intp)
+        self._passing_values = [self._values[n] for n in passing]
         self._size = np.maximum(np.maximum(np.abs(self.low), np.abs(self.high)), 1)
         self._log_size = np.log1p(self._size)
+        self._is_wide = self._size > 1
 
     def __iter__(self) -> Iterator[Column[Source]]:
         """Return the columns one after the other."""
@@ -96,8 +98,8 @@ class Table(Generic[Source]):
         Args:
             row: A row, or the bounds.
         """
-        scaled = np.sign(row) * np.log1p(np.abs(row)) / self._log_size
-        return np.where(self._size > 1, scaled, row)
+        scaled = np.copysign(np.log1p(np.abs(row)) / self._log_size, row)
+        return np.where(self._is_wide, scaled, row)
 
     def markdown(self, first: int = 0) -> str:
         """Return the table of number, name, bounds and meaning, as Gymnasium documents spaces.

@@ -139,15 +139,13 @@ class EncodeEpisode(Generic[Seen]):
         Returns:
             A number, or an array where the reward is a vector.
         """
-        session = self.session
         worth: Any
         if self.log is None:
             if not is_paid_by_step(reward):
                 return 0.0
-            rows = session.records()[: len(self.controller.view.rows)]
-            worth = reward.so_far(session.video.format, session.options, rows)
+            worth = reward.so_far(self.controller.view)
         elif isinstance(reward, VideoReward):
-            worth = reward.of_video(self.log, session.video)
+            worth = reward.of_video(self.log, self.session.video)
         else:
             worth = reward(self.log)
         paid, self._paid = worth - self._paid, worth

@@ -18,6 +18,7 @@ from vpxrc.envs.reference import (
     reference_pair,
     weighted_hash,
 )
+from vpxrc.envs.rewards import EncodeSoFar
 from vpxrc.errors import InputError
 from vpxrc.media.frames import ClipFormat, Video
 from vpxrc.policies.region import WeightedRegion
@@ -141,27 +142,20 @@ class GainReward:
         saved -= math.log2(log.bits / reference.bits)
         return self._value(saved, log.overshoot)
 
-    def so_far(self, clip: ClipFormat, options: EncoderOptions, rows: NDArray[np.void]) -> float:
+    def so_far(self, encode: EncodeSoFar) -> float:
         """Return the value that the encode would have if the rest went as the reference's did.
-
-        Args:
-            clip: The clip.
-            options: The encode's options.
-            rows: The rows of the log so far, dtype ``RECORD_DTYPE``.
 
         Raises:
             InputError: The clip has no reference, or no slope.
         """
-        reference, slope = self._find(clip, options.target_bitrate)
+        clip, rows, spent = encode.clip, encode.logged(), encode.bits
+        reference, slope = self._find(clip, encode.options.target_bitrate)
         rest = max(reference.bits - _bits_there(reference, rows), 0.0)
-        spent = float(rows["bits"].sum())
         bits = max(spent + rest, 1.0)
-        target_bits = 1000.0 * options.target_bitrate * clip.duration
+        target_bits = 1000.0 * encode.options.target_bitrate * clip.duration
         scale = min((1 + self.tolerance) * target_bits / reference.bits, 1.0)
         overshoot = (spent + scale * rest) / target_bits - 1
-        saved = psnr_above(clip, shown_rows(rows), reference.psnr) / slope - math.log2(
-            bits / reference.bits
-        )
+        saved = psnr_above(clip, rows, reference.psnr) / slope - math.log2(bits / reference.bits)
         return self._value(saved, overshoot)
 
     def _value(self, saved: float, overshoot: float) -> float:
@@ -271,7 +265,7 @@ def _share(
         rows: Rows of the log.
         there: The reference's bits for the same.
     """
-    quality = math.log(2) * psnr_above(clip, shown_rows(rows), reference.psnr) / slope
+    quality = math.log(2) * psnr_above(clip, rows, reference.psnr) / slope
     return 100.0 * (quality - (float(rows["bits"].sum()) - there) / reference.bits)
 
 

@@ -5,18 +5,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vpxrc.encoder.log import EncodeLog, shown_rows
+from vpxrc.encoder.log import EncodeLog
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.envs.checks import check_positive
 from vpxrc.envs.reference import (
     curve_slope,
-    psnr_above,
     reference_options,
     reference_pair,
     weighted_hash,
 )
+from vpxrc.envs.rewards import EncodeSoFar
 from vpxrc.errors import InputError
 from vpxrc.media.frames import ClipFormat, Video
 from vpxrc.policies.region import WeightedRegion
@@ -31,14 +30,16 @@ class _Curve:
 
     Attributes:
         slope: dB per doubling of the bitrate.
-        psnr: Luma PSNR in dB at exactly the target, by show index, float64 ``[num_frames]``.
-        share: Share of the bits that is spent when a frame has been shown, by show index,
-            float64 ``[num_frames]``.
+        psnr: Mean luma PSNR in dB at exactly the target.
+        psnr_sum: Sum of the PSNRs of the first n frames, by n, ``[num_frames + 1]``.
+        share: Share of the bits that is spent when n frames have been shown, by n,
+            ``[num_frames + 1]``.
     """
 
     slope: float
-    psnr: NDArray[np.float64]
-    share: NDArray[np.float64]
+    psnr: float
+    psnr_sum: list[float]
+    share: list[float]
 
 
 class RelativeReward:
@@ -95,26 +96,21 @@ class RelativeReward:
             InputError: ``prepare`` was not called for its clip and options.
         """
         curve = self._find(log.clip, log.options)
-        quality = (log.psnr - float(curve.psnr.mean())) / curve.slope
+        quality = (log.psnr - curve.psnr) / curve.slope
         return self._value(quality, log.overshoot + 1)
 
-    def so_far(self, clip: ClipFormat, options: EncoderOptions, rows: NDArray[np.void]) -> float:
+    def so_far(self, encode: EncodeSoFar) -> float:
         """Return the value that the encode would have if the rest went as libvpx's does.
-
-        Args:
-            clip: The clip.
-            options: The encode's options.
-            rows: The rows of the log so far, dtype ``RECORD_DTYPE``.
 
         Raises:
             InputError: ``prepare`` was not called for the clip and the options.
         """
+        clip, options, shown = encode.clip, encode.options, encode.num_shown
         curve = self._find(clip, options)
-        shown = shown_rows(rows)
-        spent = curve.share[len(shown) - 1] if len(shown) else 0.0
         target_bits = 1000.0 * options.target_bitrate * clip.duration
-        bitrate = float(rows["bits"].sum()) / target_bits + (1 - spent) * self.cost_limit
-        return self._value(psnr_above(clip, shown, curve.psnr) / curve.slope, bitrate)
+        bitrate = encode.bits / target_bits + (1 - curve.share[shown]) * self.cost_limit
+        above = (encode.psnr_sum - curve.psnr_sum[shown]) / clip.num_frames
+        return self._value(above / curve.slope, bitrate)
 
     def _value(self, quality: float, bitrate: float) -> float:
         """Return the value of a quality in doublings and a bitrate over the target."""
@@ -135,4 +131,7 @@ def _curve(video: Video, options: EncoderOptions, region: WeightedRegion | None)
     slope = curve_slope(low, high)
     nearest = min(low, high, key=lambda encode: abs(math.log2(encode.bits / target_bits)))
     quality = nearest.psnr + slope * math.log2(target_bits / nearest.bits)
-    return _Curve(slope, quality, np.cumsum(nearest.spread) / nearest.spread.sum())
+    share = np.cumsum(nearest.spread) / nearest.spread.sum()
+    return _Curve(
+        slope, float(quality.mean()), [0.0, *quality.cumsum().tolist()], [0.0, *share.tolist()]
+    )

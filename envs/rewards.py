@@ -14,6 +14,60 @@ from vpxrc.errors import InputError
 from vpxrc.media.frames import ClipFormat, Video
 
 
+class EncodeSoFar(Protocol):
+    """An encode up to a decision, as a :class:`StepReward` judges it.
+
+    Attributes:
+        bits: Bits spent so far.
+        num_shown: Frames shown so far. They are the first ones of the clip.
+        psnr_sum: Sum of their luma PSNRs in dB.
+    """
+
+    bits: int
+    num_shown: int
+    psnr_sum: float
+
+    @property
+    def clip(self) -> ClipFormat:
+        """The clip."""
+
+    @property
+    def options(self) -> EncoderOptions:
+        """The encode's options."""
+
+    def logged(self) -> NDArray[np.void]:
+        """Return the rows of the log so far, dtype ``RECORD_DTYPE``."""
+
+
+class FirstRows:
+    """The first rows of a finished encode's log: an :class:`EncodeSoFar`.
+
+    Args:
+        log: The finished encode.
+        count: How many rows.
+
+    Attributes:
+        clip: The clip.
+        options: The encode's options.
+        bits: Bits of the rows.
+        num_shown: Frames that they show.
+        psnr_sum: Sum of their luma PSNRs in dB.
+    """
+
+    def __init__(self, log: EncodeLog, count: int) -> None:
+        self.clip = log.clip
+        self.options = log.options
+        self._rows = log.records[:count]
+        shown = shown_rows(self._rows)
+        self.bits = int(self._rows["bits"].sum())
+        self.num_shown = len(shown)
+        self.psnr_sum = float(frame_psnr(log.clip, shown).sum())
+
+    def logged(self) -> NDArray[np.void]:
+        """Return the rows, dtype ``RECORD_DTYPE``."""
+        return self._rows
+
+
 class _Bounded(Protocol):
     """What every reward says of its values."""
 
@@ -78,14 +132,8 @@ class PreparedReward(Protocol):
 class StepReward(Reward, Protocol):
     """A reward that is paid step by step: a step is worth what it adds to ``so_far``."""
 
-    def so_far(self, clip: ClipFormat, options: EncoderOptions, rows: NDArray[np.void]) -> float:
-        """Return the worth of an encode so far; of nothing it is 0.
-
-        Args:
-            clip: The clip.
-            options: The encode's options.
-            rows: The rows of the log so far, dtype ``RECORD_DTYPE``.
-        """
+    def so_far(self, encode: EncodeSoFar) -> float:
+        """Return the worth of an encode so far; of nothing it is 0."""
 
 
 def is_paid_by_step(reward: AnyReward) -> TypeGuard[StepReward]:
@@ -165,19 +213,11 @@ class QualityAndRate:
         """Return both values of the finished encode, float32 ``[2]``."""
         return np.array([log.psnr, -log.overshoot - 1], np.float32)
 
-    def so_far(
-        self, clip: ClipFormat, options: EncoderOptions, rows: NDArray[np.void]
-    ) -> NDArray[np.float32]:
-        """Return both values of what is coded so far, float32 ``[2]``.
-
-        Args:
-            clip: The clip.
-            options: The encode's options.
-            rows: The rows of the log so far, dtype ``RECORD_DTYPE``.
-        """
-        quality = frame_psnr(clip, shown_rows(rows)).sum() / clip.num_frames
-        target_bits = 1000.0 * options.target_bitrate * clip.duration
-        return np.array([quality, -rows["bits"].sum() / target_bits], np.float32)
+    def so_far(self, encode: EncodeSoFar) -> NDArray[np.float32]:
+        """Return both values of what is coded so far, float32 ``[2]``."""
+        target_bits = 1000.0 * encode.options.target_bitrate * encode.clip.duration
+        quality = encode.psnr_sum / encode.clip.num_frames
+        return np.array([quality, -encode.bits / target_bits], np.float32)
 
 
 def clip_and_target(log: EncodeLog) -> tuple[str, int]:

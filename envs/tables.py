@@ -370,14 +370,29 @@ GROUP: Table[EncodeView] = Table(
 # The clip, the target and what is left of it.
 BUDGET: Table[EncodeView] = Table(
     (
-        Column("log_pixels", 0, 1, "ln(pixels of a frame) / 20", lambda o: math.log(o.pixels) / 20),
-        Column("fps", 0, 5, "frames per second / 60", lambda o: float(o.video.fps) / 60),
+        Column(
+            "log_pixels",
+            0,
+            1,
+            "ln(pixels of a frame) / 20",
+            lambda o: math.log(o.pixels) / 20,
+            is_lasting=True,
+        ),
+        Column(
+            "fps",
+            0,
+            5,
+            "frames per second / 60",
+            lambda o: float(o.video.fps) / 60,
+            is_lasting=True,
+        ),
         Column(
             "num_frames",
             0,
             1,
             "frames of the clip / max_frames",
             lambda o: o.num_frames / o.max_frames,
+            is_lasting=True,
         ),
         Column(
             "target",
@@ -385,6 +400,7 @@ BUDGET: Table[EncodeView] = Table(
             1,
             "target, ln(bits / pixel) / 10",
             lambda o: _log_bits(o.target_bits / o.num_frames, o.pixels),
+            is_lasting=True,
         ),
         Column(
             "spent", 0, 16, "bits spent / target bits of the clip", lambda o: o.bits / o.target_bits

@@ -1,7 +1,7 @@
 """The facts of one encode while it runs, computed once for all that observe it."""
 
 import math
-from types import SimpleNamespace
+from collections import namedtuple
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from vpxrc.dependency import BLOCK, analyse, modelled
 from vpxrc.encoder.log import MAX_PSNR
+from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.types import FIRST_PASS_FIELDS, RECORD_DTYPE, TPL_FIELDS, Frame, Group
+from vpxrc.media.frames import ClipFormat
 from vpxrc.policies.base import Episode
 
 # libvpx's groups with an ARF are shorter, at most 24 at any number of layers; only still scenes
@@ -20,7 +22,8 @@ TPL_COSTS = (TPL_FIELDS.index("intra_cost"), TPL_FIELDS.index("mc_dep_cost"))
 IMPORTANCE_GRID = (9, 16)
 MAX_IMPORTANCE = 2.0  # ln(x) / 10, both for frames and in the map
 
-_FIELDS = RECORD_DTYPE.names or ()
+# A row of the log as numbers of Python, which are much faster to read than numpy's.
+_Row = namedtuple("_Row", RECORD_DTYPE.names or ())  # type: ignore[misc]
 
 
 class CodedFrame(NamedTuple):
@@ -33,7 +36,7 @@ class CodedFrame(NamedTuple):
         bit_depth: Bits per sample.
     """
 
-    record: SimpleNamespace
+    record: Any
     num_frames: int
     pixels: int
     bit_depth: int
@@ -52,6 +55,7 @@ class EncodeView:
         episode: The encode.
         video: The clip.
         pixels: Luma samples of a frame.
+        bit_depth: Bits per sample.
         num_frames: Frames of the clip.
         max_frames: The most frames of a clip.
         target_bits: The bits that the stream may take.
@@ -65,7 +69,6 @@ class EncodeView:
         coded: The row of the frame coded last; None before the first one.
         frame: The frame that waits for its decision, or waited last.
         group: Its group.
-        ahead: Positions of the group's frames after ``frame``, / 32, ``[group.size]``.
         tpl: TPL statistics of the group, after ``take_tpl`` has found them.
         tpl_costs: Intra cost, mc_dep cost and 1 per frame of the group; 1, 1 and 0 for a frame
             without statistics. float64 ``[group.size, 3]``.
@@ -78,7 +81,6 @@ class EncodeView:
     first_pass: dict[str, NDArray[np.float64]]
     frame: Frame
     group: Group
-    ahead: NDArray[Any]
     tpl: NDArray[np.float64] | None
     tpl_costs: NDArray[np.float64]
     modelled: NDArray[np.float64]
@@ -90,16 +92,17 @@ class EncodeView:
         self.episode = episode
         self.video = video = episode.video
         self.pixels = video.width * video.height
+        self.bit_depth = video.bit_depth
         self.num_frames = video.num_frames
         self.max_frames = video.num_frames if max_frames is None else max_frames
         self.target_bits = episode.target_bits
         self.bits = 0
-        self.rows: list[SimpleNamespace] = []
+        self.rows: list[Any] = []
         self.num_shown = 0
         self.psnr_sum = 0.0
         self.sse_sum = 0.0
-        self.records: dict[int, SimpleNamespace] = {}
-        self.coded: SimpleNamespace | None = None
+        self.records: dict[int, Any] = {}
+        self.coded: Any = None
         self.first_pass = dict(zip(FIRST_PASS_FIELDS, episode.first_pass.T, strict=True))
         self._group_index = -1
         size = (video.height, video.width)
@@ -124,8 +127,27 @@ class EncodeView:
             if frame.group_index != self._group_index:
                 self._group_index = frame.group_index
                 self._enter_group()
-            self.ahead = (self._positions - frame.group_position) / MAX_GROUP
         return coded
+
+    @property
+    def clip(self) -> ClipFormat:
+        """The clip without its frames."""
+        return self.video.format
+
+    @property
+    def options(self) -> EncoderOptions:
+        """The encode's options."""
+        return self.episode.options
+
+    def logged(self) -> NDArray[np.void]:
+        """Return the rows of the log up to the last update, dtype ``RECORD_DTYPE``."""
+        return self.episode.records()[: len(self.rows)]
+
+    @property
+    def ahead(self) -> NDArray[np.float32]:
+        """Positions of the group's frames after ``frame``, / 32, float32 ``[group.size]``."""
+        positions = np.arange(self.group.size, dtype=np.float32)
+        return np.asarray((positions - self.frame.group_position) / MAX_GROUP)
 
     @property
     def importance(self) -> NDArray[np.float32]:
@@ -137,22 +159,20 @@ class EncodeView:
         """Take in the new rows of the log: coded frames, and frames shown again after them."""
         coded = []
         for values in self.episode.records(len(self.rows)).tolist():
-            # Much faster to read than numpy's records.
-            record = SimpleNamespace(**dict(zip(_FIELDS, values, strict=True)))
+            record: Any = _Row(*values)
             self.rows.append(record)
             self.bits += record.bits
             if record.is_shown:
                 self.num_shown += 1
-                self.psnr_sum += record_psnr(record, self.pixels, self.video.bit_depth)
+                self.psnr_sum += record_psnr(record, self.pixels, self.bit_depth)
                 self.sse_sum += record.sse_y + record.sse_u + record.sse_v
             if not record.is_shown_again:
                 self.coded = self.records[record.coding_index] = record
-                coded.append(CodedFrame(record, self.num_frames, self.pixels, self.video.bit_depth))
+                coded.append(CodedFrame(record, self.num_frames, self.pixels, self.bit_depth))
         return coded
 
     def _enter_group(self) -> None:
         self.group = self.episode.group
-        self._positions = np.arange(self.group.size, dtype=np.float32)
         self.tpl = None
         self.tpl_costs = np.ones((self.group.size, 3))
         self.tpl_costs[:, 2] = 0

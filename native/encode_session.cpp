@@ -506,11 +506,13 @@ EncodeSession::Rest::Rest(const EncodeSession &session) : session_(session) {
 }
 
 EncodeSession::Rest::~Rest() {
+  Core &core = *session_.core_;
+  bool goes_on;  // else the encoder sleeps on: most readers come before the answer
   {
-    const std::lock_guard<std::mutex> lock(session_.core_->mutex);
-    --session_.core_->readers;
+    const std::lock_guard<std::mutex> lock(core.mutex);
+    goes_on = --core.readers == 0 && (core.state == State::kRunning || core.closing);
   }
-  session_.core_->changed.notify_all();
+  if (goes_on) core.changed.notify_all();
 }
 
 const vpxrc_group &EncodeSession::group() const { return core_->group; }

@@ -220,7 +220,10 @@ class Session {
     return at_rest([start](const auto &session) {
       const auto &records = session.records();
       const size_t first = std::min(start, records.size());
-      return py::array_t<FrameRecord>(py::ssize_t(records.size() - first), records.data() + first);
+      // Copied here, since numpy copies records field by field.
+      py::array_t<FrameRecord> rows(py::ssize_t(records.size() - first));
+      std::copy(records.begin() + ptrdiff_t(first), records.end(), rows.mutable_data());
+      return rows;
     });
   }
 

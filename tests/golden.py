@@ -65,6 +65,7 @@ from vpxrc.datasets import load_clips
 from vpxrc.dependency import analyse
 from vpxrc.envs import (  # registers the environments too
     OBSERVATION,
+    FirstRows,
     GainReward,
     HistoricalOpponent,
     LagrangianReward,
@@ -447,7 +448,7 @@ def rewards(folder: Path) -> Entries:
         starts = [coded[n] for n in range(len(coded)) if n == 0 or whole[n] != whole[n - 1]]
         groups = list(zip(starts, [*starts[1:], len(log.records)], strict=True))
         steps += [gain.per_step(log, pairs), gain.per_step(log, groups)]
-        steps += [gain.so_far(log.clip, log.options, log.records[:b]) for _, b in groups]
+        steps += [gain.so_far(FirstRows(log, b)) for _, b in groups]
     found["reward/gain/steps"] = entry(FLOAT, digest(steps))
     references = [[-1, -1, -1], [0, -1, -1], [0, 1, -1], [2, 1, -1], [3, 2, 1]]
     for version in ("reconstructed", "source"):

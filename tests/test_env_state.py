@@ -12,7 +12,7 @@ from conftest import make_video
 from gymnasium.envs.registration import EnvSpec
 
 from vpxrc import EncoderOptions, InputError, encode, make_policy
-from vpxrc.envs import REWARD_NAMES, RelativeReward, StepReward, make_reward
+from vpxrc.envs import REWARD_NAMES, FirstRows, RelativeReward, StepReward, make_reward
 from vpxrc.policies.constant import ConstantQ
 
 CLIPS = [make_video(num_frames=9, seed=seed, name=f"clip{seed}") for seed in range(2)]
@@ -172,7 +172,7 @@ def test_rewards_by_name(name):
     else:
         assert paid == pytest.approx(env.unwrapped.reward(log))
     if isinstance(env.unwrapped.reward, StepReward):  # else the first step would pay for nothing
-        nothing = env.unwrapped.reward.so_far(log.clip, log.options, log.records[:0])
+        nothing = env.unwrapped.reward.so_far(FirstRows(log, 0))
         assert nothing == pytest.approx(0, abs=1e-9)
     assert type(make_reward(name)) is type(env.unwrapped.reward)
     env.close()

@@ -10,7 +10,14 @@ from conftest import make_video
 
 from vpxrc import EncodeLog, EncoderOptions, InputError, UpdateType, encode, make_policy
 from vpxrc.encoder.types import RECORD_DTYPE
-from vpxrc.envs import GainReward, HistoricalOpponent, PsnrReward, SelfCompetition, StepReward
+from vpxrc.envs import (
+    FirstRows,
+    GainReward,
+    HistoricalOpponent,
+    PsnrReward,
+    SelfCompetition,
+    StepReward,
+)
 
 VIDEO = make_video(num_frames=6)  # 64x48 at 30 frames per second: 0.2 s
 KEY, LEAF, GOLDEN, ARF, OVERLAY = list(UpdateType)[:5]
@@ -75,7 +82,7 @@ def test_the_gain_is_bits_saved_at_equal_quality(psnr, bits, target, expected):
 def test_a_reference_above_the_target_costs_the_first_step_nothing():
     reward = curve()
     log = hand_made(36, 2000, target=64, arf_bits=4000)  # 16000 bits of 12800, as the reference
-    worth = [reward.so_far(log.clip, log.options, log.records[:rows]) for rows in (0, 3, 7)]
+    worth = [reward.so_far(FirstRows(log, rows)) for rows in (0, 3, 7)]
     # The first three frames take 6000 bits. The other 10000 count as 13056 / 16000 of that.
     middle = -100 * ((6000 + 10000 * 13056 / 16000) / 12800 - 1.02)
     assert worth == pytest.approx([0.0, middle, -23.0], abs=1e-9)
@@ -128,10 +135,10 @@ def test_steps_share_the_gain_by_their_frames():
     assert float(shares.sum()) == pytest.approx(reward(log), abs=1e-4)
     # While it is coded, the rest counts as the reference's: 100 bits less, then 100 more.
     for rows, better, bits in ((3, 0.4, 15900), (5, 0.4, 16100)):
-        worth = reward.so_far(log.clip, log.options, log.records[:rows])
+        worth = reward.so_far(FirstRows(log, rows))
         saved = better / 6 / 4 - math.log2(bits / 16000)
         assert worth == pytest.approx(100 * (1 - 2**-saved), abs=1e-3)
-    assert reward.so_far(log.clip, log.options, log.records[:0]) == 0
+    assert reward.so_far(FirstRows(log, 0)) == 0
     # The last step is left with what a linear account cannot say: little, where gains are small.
     # Its own frames are 0.2 dB worse and 0.2 dB better, and save 16 bits.
     assert shares[2] == pytest.approx(100 * 16 / 16000, abs=0.1)
@@ -149,10 +156,10 @@ def test_frames_that_the_reference_does_not_have_are_compared_with_its_groups():
     log = dataclasses.replace(log, records=rows, packets=[(bytes(15900 // 8), 0)])
     shares = reward.per_step(log, [(0, 2), (2, 6)])
     assert shares[0] == pytest.approx(100 * 100 / 16000, abs=1e-3)
-    assert reward.so_far(log.clip, log.options, rows[:2]) == pytest.approx(0.625, abs=1e-3)
+    assert reward.so_far(FirstRows(log, 2)) == pytest.approx(0.625, abs=1e-3)
     # Of the second group 9000 bits are spent, and of its three frames' 10000 two thirds are due.
     there = 15900 - 3000 + 10000 / 3
-    worth = reward.so_far(log.clip, log.options, rows[:5])
+    worth = reward.so_far(FirstRows(log, 5))
     assert worth == pytest.approx(100 * (1 - there / 16000), abs=1e-3)
     assert float(shares.sum()) == pytest.approx(reward(log), abs=1e-5)
     # Of single frames in that group, each is worth its bits' part of it; here that is nothing.
@@ -167,7 +174,7 @@ def test_no_frame_is_above_100_db():
     reward.reference(hand_made(36, 2000, target=80, arf_bits=4000), slope=4.0)
     log = hand_made([200, 36, 36, 36, 36, 36], 2000, 80, arf_bits=4000)
     assert log.psnr == pytest.approx((100 + 5 * 36) / 6, abs=1e-3)
-    worth = reward.so_far(log.clip, log.options, log.records[:1])
+    worth = reward.so_far(FirstRows(log, 1))
     assert worth == pytest.approx(100 * (1 - 2 ** -(64 / 6 / 4)), abs=1e-2)
 
 

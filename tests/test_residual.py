@@ -36,6 +36,7 @@ from vpxrc.envs import (
     OBSERVATION,
     EncodeEpisode,
     EpisodePool,
+    FirstRows,
     GainReward,
     ResidualConfig,
     ResidualController,
@@ -344,7 +345,7 @@ def test_rewards_come_at_the_end_or_by_step(clip):
         episode, log = env.unwrapped.episode, info["log"]
         worth = 0.0
         for paid, (_, last) in zip(rewards[:-1], episode.steps, strict=False):
-            before, worth = worth, reward.so_far(log.clip, log.options, log.records[:last])
+            before, worth = worth, reward.so_far(FirstRows(log, last))
             assert paid == pytest.approx(worth - before)
         _, rewards, _ = play(env, 0, 0)
         assert not np.any(rewards)
@@ -538,10 +539,7 @@ def test_bits_are_seen_relative_to_pixels_and_target(clip):
         values, view = episode.advance(), episode.controller.view
         assert (values != 0).sum() > 80
         scaled: Any = SimpleNamespace(**vars(view))
-        scaled.rows = [
-            SimpleNamespace(**{**vars(row), "bits": 4 * row.bits, "sse_y": 4 * row.sse_y})
-            for row in view.rows
-        ]
+        scaled.rows = [row._replace(bits=4 * row.bits, sse_y=4 * row.sse_y) for row in view.rows]
         scaled.episode = SimpleNamespace(first_pass=session.first_pass, log2_step=session.log2_step)
         scaled.group = SimpleNamespace(**{name: getattr(view.group, name) for name in GROUP_FIELDS})
         scaled.group.bit_allocation = 4 * view.group.bit_allocation
@@ -552,9 +550,6 @@ def test_bits_are_seen_relative_to_pixels_and_target(clip):
         frame = {name: getattr(view.frame, name) for name in dir(view.frame) if name[0] != "_"}
         scaled.frame = SimpleNamespace(**frame)
         scaled.frame.target_bits = 4 * view.frame.target_bits
-        scaled.records = {
-            index: SimpleNamespace(**vars(record)) for index, record in view.records.items()
-        }
         decision = Decision(base.decided[-1])
         found = ResidualObserver(scaled).observation(decision, offsets_of(episode))
         same = dict(zip(OBSERVATION, values, strict=True))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from vpxrc.encoder.complexity import (
     coded_error,
     frames_inside,
     log_complexity,
+    mean,
     window_means,
 )
 from vpxrc.encoder.types import FIRST_PASS_FIELDS, Decision, UpdateType
@@ -47,13 +48,16 @@ class ClipFacts:
         log_error: log2(coded_error / the clip's) per frame, float64 ``[num_frames]``.
         effort: Share of the clip's effort up to and with each frame, float64 ``[num_frames]``.
         spread: Standard deviation of ``log_error``.
-        first_pass: The first pass in the scales of ``FIRST_PASS``, float32 ``[num_frames, 26]``.
+        statistics: The ``STATISTICS`` of the first pass in the scales of ``FIRST_PASS``, float32
+            ``[num_frames, 12]``.
+        means: Their means over the clip.
     """
 
     log_error: NDArray[np.float64]
     effort: NDArray[np.float64]
     spread: float
-    first_pass: NDArray[np.float32]
+    statistics: NDArray[np.float32]
+    means: list[float]
 
     @classmethod
     def of(cls, view: EncodeView) -> "ClipFacts":
@@ -61,16 +65,19 @@ class ClipFacts:
         first_pass = view.episode.first_pass
         log_error = log_complexity(first_pass)
         effort = np.sqrt(coded_error(first_pass))
+        statistics = FIRST_PASS.rows(view)[:, _PLACES]
         return cls(
             log_error,
             np.cumsum(effort) / effort.sum(),
             float(log_error.std()),
-            FIRST_PASS.rows(view),
+            statistics,
+            statistics.mean(axis=0).tolist(),
         )
 
-    def means(self, part: slice) -> list[float]:
-        """Return the means of the ``STATISTICS`` statistics over some frames."""
-        means: list[float] = self.first_pass[part][:, _PLACES].mean(axis=0).tolist()
+    def means_over(self, part: slice) -> list[float]:
+        """Return the means of the statistics over some frames; over none, those of the clip."""
+        frames = self.statistics[part]
+        means: list[float] = frames.mean(axis=0).tolist() if len(frames) else self.means
         return means
 
 
@@ -79,14 +86,14 @@ class KindFacts:
     """One kind of frames of a group.
 
     Attributes:
-        members: Which frames of the group they are, bool ``[group.size]``.
-        count: How many.
+        ahead: How many there are from each position of the group on, ``[group.size]``.
+        count: How many there are in all.
         importance: Mean of log2(importance).
         model_bits: log2 of the model's mean bits per pixel; 0 without a model.
         allocation: Mean of ln(libvpx's bits per pixel).
     """
 
-    members: NDArray[np.bool_]
+    ahead: list[int]
     count: int
     importance: float
     model_bits: float
@@ -98,12 +105,13 @@ class GroupFacts:
     """The facts that stay the same at all decisions of a golden-frame group.
 
     Attributes:
-        coded: Which frames of the group are coded and in the clip, bool ``[group.size]``.
-        known: Which of these the dependency model has, bool ``[group.size]``.
+        ahead: Share of its frames from each position on, of those that are coded and in the clip,
+            ``[group.size]``.
+        known: Which of these the dependency model has, ``[group.size]``.
         length: Frames from one end to the other, at least 1.
         layers: Highest layer depth.
-        importance: log2(importance) per frame, float64 ``[group.size]``.
-        bits: The model's bits per pixel, float64 ``[group.size]``.
+        importance: log2(importance) per frame, ``[group.size]``.
+        bits: The model's bits per pixel, ``[group.size]``.
         mean_bits: Their mean over the frames that the model has.
         highest: Highest log2(importance).
         rate: log2(the model's bits per shown frame / target); 0 without a model.
@@ -116,12 +124,12 @@ class GroupFacts:
         map_max: Highest value of each map, ``[group.size]``.
     """
 
-    coded: NDArray[np.bool_]
-    known: NDArray[np.bool_]
+    ahead: list[float]
+    known: list[bool]
     length: int
     layers: int
-    importance: NDArray[np.float64]
-    bits: NDArray[np.float64]
+    importance: list[float]
+    bits: list[float]
     mean_bits: float
     highest: float
     rate: float
@@ -137,9 +145,10 @@ class GroupFacts:
     def of(cls, view: EncodeView, clip: ClipFacts) -> "GroupFacts":
         """Return the facts of the group that the pending frame is in."""
         group, frames = view.group, view.num_frames
-        coded = (group.update_type != UpdateType.SHOWN_AGAIN) & (group.show_index < frames)
+        types, shown = group.update_type, group.show_index
+        coded = (types != UpdateType.SHOWN_AGAIN) & (shown < frames)
         first = group.first_show_index
-        last = int(group.show_index[coded].max(initial=first))
+        last = int(shown[coded].max(initial=first))
         inside = frames_inside(first, last)
         length = max(last - first, 1)
         known = coded & (view.modelled[:, 2] > 0)
@@ -147,38 +156,40 @@ class GroupFacts:
         bits = view.modelled[:, 1] / view.pixels + _SMALL
         target = view.target_bits / frames / view.pixels
         rate = bits[known].sum() / length / target
+        allocation = np.log(np.maximum(group.bit_allocation, 1) / view.pixels)
 
         def kind(members: NDArray[np.bool_]) -> KindFacts:
             has_model = bits[members & known]
-            allocation = np.maximum(group.bit_allocation[members], 1) / view.pixels
             return KindFacts(
-                members,
-                int(members.sum()),
-                _mean(importance[members & known]),
-                math.log2(has_model.mean()) if len(has_model) else 0.0,
-                _mean(np.log(allocation)),
+                _from_each_on(members).tolist(),
+                int(np.count_nonzero(members)),
+                mean(importance[members & known]),
+                math.log2(mean(has_model)) if len(has_model) else 0.0,
+                mean(allocation[members]),
             )
 
-        rest = slice(last + 1, frames) if last + 1 < frames else slice(0, frames)
-        parts = {"group": inside, "rest": rest, "clip": slice(0, frames)}
         return cls(
-            coded=coded,
-            known=known,
+            ahead=(_from_each_on(coded) / max(int(np.count_nonzero(coded)), 1)).tolist(),
+            known=known.tolist(),
             length=length,
             layers=int(group.layer_depth.max()),
-            importance=importance,
-            bits=bits,
-            mean_bits=_mean(bits[known]),
+            importance=importance.tolist(),
+            bits=bits.tolist(),
+            mean_bits=mean(bits[known]),
             highest=float(importance[known].max(initial=0.0)),
             rate=math.log2(rate) if known.any() else 0.0,
-            complexity=_mean(clip.log_error[inside]),
+            complexity=mean(clip.log_error[inside]),
             spread=float(clip.log_error[inside].std()),
             windows=window_means(clip.log_error, first, last),
             kinds={
-                "references": kind(coded & np.isin(group.update_type, REFERENCES)),
-                "leaves": kind(coded & (group.update_type == UpdateType.LEAF)),
+                "references": kind(coded & np.logical_or.reduce([types == n for n in REFERENCES])),
+                "leaves": kind(coded & (types == UpdateType.LEAF)),
             },
-            first_pass={name: clip.means(part) for name, part in parts.items()},
+            first_pass={
+                "group": clip.means_over(inside),
+                "rest": clip.means_over(slice(last + 1, frames)),
+                "clip": clip.means,
+            },
             map_spread=view.maps.std(axis=(1, 2)).tolist(),
             map_max=view.maps.max(axis=(1, 2)).tolist(),
         )
@@ -236,7 +247,7 @@ class History:
             if not self.groups or self.groups[-1].index != row.group_index:
                 self.groups.append(PastGroup(row.group_index))
             group = self.groups[-1]
-            level = record_psnr(row, view.pixels, view.video.bit_depth)
+            level = record_psnr(row, view.pixels, view.bit_depth)
             group.bits += row.bits
             if row.is_shown:
                 group.psnr.append(level)
@@ -254,8 +265,7 @@ class History:
         return next(filter(wanted, reversed(self.groups)), None)
 
 
-@dataclass(frozen=True, eq=False)
-class PastFacts:
+class PastFacts(NamedTuple):
     """The outcome of the decisions so far.
 
     PSNRs are means in dB less the mean of all frames shown so far. ``before`` is the last group,
@@ -354,17 +364,24 @@ class Sight:
         view: The facts of the encode.
         clip: Facts of the clip.
         group: Facts of the pending frame's group.
-        base: Facts of the base policy's decision.
-        past: Facts of the log so far.
+        decision: The base policy's decision on the pending frame.
+        history: The log so far.
+        past: Facts of it.
         offsets: Per decision so far, (level, reference).
     """
 
     view: EncodeView
     clip: ClipFacts
     group: GroupFacts
-    base: BaseFacts
+    decision: Decision
+    history: History
     past: PastFacts
     offsets: Sequence[Offset]
+
+    @cached_property
+    def base(self) -> BaseFacts:
+        """Facts of the base policy's decision; not all tables have columns of them."""
+        return BaseFacts.of(self.view, self.decision, self.history)
 
     @property
     def position(self) -> int:
@@ -393,13 +410,7 @@ class Sight:
         position, group = self.position, self.group
         if not group.known[position]:
             return 0.0
-        return math.log2(float(group.bits[position]) / group.mean_bits)
-
-    @property
-    def ahead(self) -> float:
-        """Share of the group's coded frames from the pending frame on."""
-        coded = self.group.coded
-        return float(coded[self.position :].sum() / max(coded.sum(), 1))
+        return math.log2(group.bits[position] / group.mean_bits)
 
     @property
     def left(self) -> float:
@@ -415,7 +426,7 @@ class Sight:
         o = self.view
         if not o.num_shown:
             return 0.0
-        effort = float(self.clip.effort[o.num_shown - 1])
+        effort = self.clip.effort.item(o.num_shown - 1)
         return math.log2(max(o.bits, 1) / o.target_bits / effort)
 
     @property
@@ -430,11 +441,11 @@ class Sight:
         return level, reference
 
 
+def _from_each_on(members: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return how many are members from each position on, int64 ``[len(members)]``."""
+    return np.asarray(members[::-1].cumsum()[::-1])
+
+
 def _average(values: Sequence[float]) -> float:
     """Return the mean, 0 of nothing; much faster than numpy's for a few numbers."""
     return sum(values) / len(values) if values else 0.0
-
-
-def _mean(values: NDArray[Any]) -> float:
-    """Return the mean, 0 of nothing."""
-    return float(values.mean()) if len(values) else 0.0

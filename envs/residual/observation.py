@@ -10,7 +10,6 @@ from vpxrc.envs.columns import Column, Table
 from vpxrc.envs.residual.config import Flat, Offset
 from vpxrc.envs.residual.facts import (
     STATISTICS,
-    BaseFacts,
     ClipFacts,
     GroupFacts,
     History,
@@ -30,16 +29,13 @@ def _copied(key: str, *left_out: str) -> list[Column[Sight]]:
         return lambda s: value(s.view)
 
     return [
-        Column(c.name, max(c.low, -_BOUND), min(c.high, _BOUND), c.meaning, of_view(c.value))
+        c._replace(low=max(c.low, -_BOUND), high=min(c.high, _BOUND), value=of_view(c.value))
         for c in TABLES[key]
         if c.name not in left_out
     ]
 
 
 def _kind(kind: str) -> list[Column[Sight]]:
-    def ahead(s: Sight) -> int:
-        return int(s.group.kinds[kind].members[s.position :].sum())
-
     return [
         Column(
             f"{kind}_count",
@@ -54,7 +50,7 @@ def _kind(kind: str) -> list[Column[Sight]]:
             0,
             4,
             "those from the pending frame on / 16",
-            lambda s: ahead(s) / 16,
+            lambda s: s.group.kinds[kind].ahead[s.position] / 16,
         ),
         Column(
             f"{kind}_importance",
@@ -126,21 +122,21 @@ COLUMNS: dict[str, Table[Sight]] = {
                 -4,
                 4,
                 "log2(coded_error / the clip's) / 4",
-                lambda s: float(s.clip.log_error[s.shown]) / 4,
+                lambda s: s.clip.log_error.item(s.shown) / 4,
             ),
             Column(
                 "pcnt_inter",
                 0,
                 1,
                 "share of the macroblocks",
-                lambda s: float(s.view.first_pass["pcnt_inter"][s.shown]),
+                lambda s: s.view.first_pass["pcnt_inter"].item(s.shown),
             ),
             Column(
                 "importance",
                 0,
                 4,
                 "log2(importance) / 4; 0 without a model",
-                lambda s: float(s.group.importance[s.position]) / 4,
+                lambda s: s.group.importance[s.position] / 4,
             ),
             Column(
                 "model_bits",
@@ -228,7 +224,7 @@ COLUMNS: dict[str, Table[Sight]] = {
                 0,
                 1,
                 "share of it from the pending frame on",
-                lambda s: s.ahead,
+                lambda s: s.group.ahead[s.position],
             ),
             Column(
                 "group_importance",
@@ -453,7 +449,7 @@ class ResidualObserver:
             self._row = None
         history = self._history
         history.update()
-        base, past = BaseFacts.of(view, decision, history), PastFacts.of(view, history)
-        sight = Sight(view, self._clip, self._group, base, past, offsets)
+        past = PastFacts.of(view, history)
+        sight = Sight(view, self._clip, self._group, decision, history, past, offsets)
         self._row = self._table.row(sight, self._row)
         return self._row.copy()

@@ -69,5 +69,14 @@ def window_means(complexity: NDArray[np.float64], first: int, last: int) -> list
     for low, high in WINDOWS:
         start = (first if low < 0 else last + 1) + low
         part = complexity[max(start, 0) : max(start + high - low, 0)]
-        means.append(float(part.mean()) if len(part) else 0.0)
+        means.append(mean(part))
     return means
+
+
+def mean(values: NDArray[np.float64]) -> float:
+    """Return the mean, 0 of nothing; for a few numbers twice as fast as their method.
+
+    Args:
+        values: float64 ``[n]``.
+    """
+    return float(np.add.reduce(values)) / len(values) if len(values) else 0.0

@@ -1,8 +1,6 @@
 """A second pass that stops at every decision, and a pool of many at once."""
 
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -124,6 +122,33 @@ class _Forgotten:
 _forgotten = _Forgotten()
 
 
+class _Refusals:
+    """Says which clip and frame a complaint is about: an answer's, or the native session's.
+
+    A class of its own, since it is entered several times a step and a generator takes longer.
+    """
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: "EncodeSession") -> None:
+        self._session = session
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Raise what the error stands for."""
+        if isinstance(error, ValueError | TypeError | OverflowError):
+            raise PolicyError(f"{self._session.where}: {error}") from error
+        if isinstance(error, RuntimeError):
+            raise EncoderError(f"{self._session.where}: {error}") from error
+
+
 class EncodeSession:
     """One second pass that stops at every decision, on a native thread of its own.
 
@@ -216,7 +241,7 @@ class EncodeSession:
                 the session is closed, or another process's.
             EncoderTimeoutError: ``timeout`` seconds went by; the session is closed.
         """
-        with self._refusals():
+        with _Refusals(self):
             state = self._native.wait(self.timeout)
         return self._enter(state)
 
@@ -230,7 +255,7 @@ class EncodeSession:
         if state == State.FAILED:
             words = self._native.error
             self.close()
-            raise EncoderError(f"{self._where()}: {words}")
+            raise EncoderError(f"{self.where}: {words}")
         return state
 
     def step(self, decision: Decision) -> State:
@@ -241,7 +266,7 @@ class EncodeSession:
             EncoderError: libvpx failed, or no frame is pending.
             EncoderTimeoutError: See ``wait``.
         """
-        with self._refusals():
+        with _Refusals(self):
             state = self._native.step(decision, self._wait)
         return self._enter(state)
 
@@ -256,22 +281,14 @@ class EncodeSession:
             PolicyError: The plan is out of range or of another length.
             EncoderError: libvpx failed, or no group is pending.
         """
-        with self._refusals():
+        with _Refusals(self):
             values = None if plan is None else np.asarray(plan, dtype=np.int64).tolist()
             state = self._native.step_group(values, self._wait)
         return self._enter(state)
 
-    @contextmanager
-    def _refusals(self) -> Iterator[None]:
-        """Say which clip and frame a complaint is about: an answer's, or the native session's."""
-        try:
-            yield
-        except (ValueError, TypeError, OverflowError) as error:
-            raise PolicyError(f"{self._where()}: {error}") from error
-        except RuntimeError as error:
-            raise EncoderError(f"{self._where()}: {error}") from error
-
-    def _where(self) -> str:
+    @property
+    def where(self) -> str:
+        """The clip and the frame that it has come to, for messages."""
         return f"{self.video.name}: coded frame {self._native.progress}"
 
     @property
@@ -282,13 +299,15 @@ class EncodeSession:
     @property
     def frame(self) -> Frame | None:
         """The frame that waits for a decision; None when none does."""
-        with self._refusals():
-            return self._native.frame if self._state == State.FRAME else None
+        if self._state != State.FRAME:
+            return None
+        with _Refusals(self):
+            return self._native.frame
 
     @property
     def group(self) -> Group:
         """The current golden-frame group."""
-        with self._refusals():
+        with _Refusals(self):
             return self._native.group
 
     @property
@@ -298,14 +317,14 @@ class EncodeSession:
         Per 32x32 block after propagation; NaN for frames without. None at group position 0 (libvpx
         runs its TPL pass after it) and where the pass does not run.
         """
-        with self._refusals():
+        with _Refusals(self):
             tpl: NDArray[np.float64] | None = self._native.tpl
         return tpl
 
     @property
     def first_pass(self) -> NDArray[np.float64]:
         """First-pass statistics of all frames, ``[num_frames, 26]`` (``FIRST_PASS_FIELDS``)."""
-        with self._refusals():
+        with _Refusals(self):
             stats: NDArray[np.float64] = self._native.first_pass
         return stats
 
@@ -319,7 +338,7 @@ class EncodeSession:
 
     def records(self, start: int = 0) -> NDArray[np.void]:
         """Return the log so far from row ``start``, dtype ``RECORD_DTYPE``."""
-        with self._refusals():
+        with _Refusals(self):
             records: NDArray[np.void] = self._native.records(start)
         return records
 
@@ -328,7 +347,7 @@ class EncodeSession:
         self,
     ) -> tuple[Samples, Samples, Samples] | None:
         """Y, U and V of the frame coded last, where ``keep_reconstruction`` asked for it."""
-        with self._refusals():
+        with _Refusals(self):
             frame = self._native.reconstruction
         return None if frame is None else split_planes(frame, self.video.width, self.video.height)
 
@@ -340,7 +359,7 @@ class EncodeSession:
             InputError: Another program has cut the clip's file in the cache meanwhile.
         """
         if self._state != State.DONE:
-            raise EncoderError(f"{self._where()}: the encode is not over")
+            raise EncoderError(f"{self.where}: the encode is not over")
         check_not_cut(self.video.frames, self.video.name)
         return EncodeLog(
             clip=self.video.format,

@@ -141,7 +141,7 @@ class Video:
         """Return the clip itself: nothing of it changes, and its frames are large."""
         return self
 
-    @property
+    @cached_property
     def format(self) -> ClipFormat:
         """All but the frames."""
         return ClipFormat(
