@@ -14,6 +14,7 @@ import ctypes
 import hashlib
 import importlib
 import io
+import itertools
 import json
 import os
 import re
@@ -24,7 +25,7 @@ import sys
 import sysconfig
 import tempfile
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -34,6 +35,7 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from vpxrc import video_from_frames
 from vpxrc.media.frames import frame_bytes, write_y4m
@@ -42,7 +44,7 @@ KINDS = ("write", "sync", "rename", "allocation", "process")  # as faults.c numb
 PATIENCE = 300  # seconds; a job that takes longer hangs
 TEMPORARY = re.compile(r"\.?vpxrc-\d+-.*|.*\.tmp|tmp\w{8}")
 # Stands for every number that differs between two runs without a fault.
-MEASURED_TIME = re.compile(r"seconds|second_per|speed")
+MEASURED_TIME = re.compile(r"seconds|second_per|per_second|speed")
 _TIME_IN_TEXT = re.compile(r"in \d+\.\d s|[\d.]+ s\b")
 
 
@@ -55,29 +57,34 @@ class Job:
         arguments: The command line, run in a folder with ``clip.y4m`` and, where ``lessons`` says
             so, lessons of that clip. Its outputs go to ``out``.
         lessons: Whether the folder ``lessons`` is there.
+        pictures: Whether the folder ``pictures`` is there.
+        states: A module that writes its state at each step in this job, and not after minutes.
     """
 
     name: str
     arguments: tuple[str, ...]
     lessons: bool = False
+    pictures: bool = False
+    states: str = ""
 
 
-_FAST = ("--cpu-used", "8", "--jobs", "1")
+#: Arguments of commands that encode.
+FAST = ("--cpu-used", "8", "--jobs", "1")
 _TEACH = ("teach", "clip.y4m", "--bitrates", "60", "--quality", "psnr", "--directions", "level")
 _POLICIES = ("--agent", "constant-quality", "--baseline", "libvpx-vbr")
 _EVALUATE = ("evaluate", *_POLICIES, "--clips", "clip.y4m")
 _TRAIN = ("train", "--agent", "imitation", "lessons", "--epochs", "2", "--jobs", "1")
 JOBS = (
-    Job("encode", ("encode", "clip.y4m", "-b", "60", "-o", "out/out.webm", *_FAST)),
+    Job("encode", ("encode", "clip.y4m", "-b", "60", "-o", "out/out.webm", *FAST)),
     Job(
         "encode --chunk",
-        ("encode", "clip.y4m", "-b", "60", "-o", "out/out.ivf", "--chunk", "0.2", *_FAST),
+        ("encode", "clip.y4m", "-b", "60", "-o", "out/out.ivf", "--chunk", "0.2", *FAST),
     ),
     Job(
         "evaluate",
-        (*_EVALUATE, "--bitrates", "40,60,80,100", "--metrics", "psnr", "--out", "out", *_FAST),
+        (*_EVALUATE, "--bitrates", "40,60,80,100", "--metrics", "psnr", "--out", "out", *FAST),
     ),
-    Job("teach", (*_TEACH, "--out", "out", *_FAST)),
+    Job("teach", (*_TEACH, "--out", "out", *FAST)),
     Job(
         "train",
         (*_TRAIN, "--out", "out/agent.safetensors"),
@@ -114,13 +121,21 @@ def make_clip(path: Path) -> None:
 
 
 class _OneWorker:
-    """Does the jobs in this process, where calls are counted."""
+    """Does the jobs in this process, where calls are counted.
+
+    One is drawn ahead, as for a process: a killed training has work that was planned.
+    """
 
     def unordered(
         self, function: Callable[[Any], Any], jobs: Iterable[Any]
     ) -> Iterator[tuple[Any, Any]]:
-        for job in jobs:
-            yield job, function(job)
+        waiting = iter(jobs)
+        drawn = deque(itertools.islice(waiting, 2))
+        while drawn:
+            job = drawn.popleft()
+            result = function(job)
+            drawn.extend(itertools.islice(waiting, 1))
+            yield job, result
 
 
 # In the process of a point
@@ -145,7 +160,8 @@ def _run_job(job: Job, work: Path, kind: int, n: int, in_process: bool) -> NoRet
         library = ctypes.CDLL(None)
         can_fail = hasattr(library, "faults_arm")  # not where nothing is to fail
         inside = mock.patch("vpxrc.parallel._open_processes", lambda _: nullcontext(_OneWorker()))
-        with inside if in_process else nullcontext():
+        states = mock.patch(f"{job.states}.STATE_EVERY", 0.0) if job.states else nullcontext()
+        with inside if in_process else nullcontext(), states:
             if can_fail:
                 library.faults_arm(kind, ctypes.c_long(n))
             try:
@@ -301,9 +317,9 @@ class Campaign:
         return wrong + [f"no {name}" for name in missing]
 
 
-def jobs_named(names: str) -> list[Job]:
+def jobs_named(names: str, jobs: tuple[Job, ...] = JOBS) -> list[Job]:
     """Return jobs by their names, comma-separated."""
-    known = {job.name: job for job in JOBS}
+    known = {job.name: job for job in jobs}
     return [known[name] for name in names.split(",")]
 
 
@@ -311,9 +327,14 @@ def prepare(template: Path, jobs: list[Job]) -> None:
     """Make the inputs of jobs."""
     template.mkdir(parents=True, exist_ok=True)
     make_clip(template / "clip.y4m")
+    if any(job.pictures for job in jobs):
+        (template / "pictures").mkdir()
+        for seed in range(3):
+            pixels = np.random.default_rng(seed).integers(0, 256, (72, 96, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(template / "pictures" / f"{seed}.png")
     if not any(job.lessons for job in jobs):
         return
-    lessons = Job("lessons", (*_TEACH, "--out", "lessons", *_FAST))
+    lessons = Job("lessons", (*_TEACH, "--out", "lessons", *FAST))
     with workplace(template) as work:
         if run(lessons, work, "write"):
             raise RuntimeError((work / "stderr").read_text())
@@ -403,9 +424,10 @@ def import_everything() -> None:
     import torch
 
     torch.set_num_threads(1)
-    for name in ("agents.imitation.training", "agents.teacher.teaching", "cli", "evaluation.study"):
+    for agent in ("imitation.training", "muzero.training", "teacher.teaching"):
+        importlib.import_module(f"vpxrc.agents.{agent}")
+    for name in ("cli", "codecs.papers", "codecs.training", "evaluation.study", "reports.pages"):
         importlib.import_module(f"vpxrc.{name}")
-    importlib.import_module("vpxrc.reports.pages")
     importlib.import_module("scipy.interpolate")  # which the package imports where it is used
 
 

@@ -219,6 +219,34 @@ def soak(count: int, programs: int, seed: int) -> dict[str, Any]:
 
 # Kills
 
+_TRAIN_MUZERO = ("train", "--agent", "muzero", "clip.y4m", "--bitrates", "40,80")
+_MUZERO_SIZE = ("--base", "layered", "--episodes", "10", "--envs", "1", "--simulations", "4")
+_TRAIN_CODEC = ("codec", "train", "factorized/small", "pictures", "--crop", "64", "--batch", "2")
+# The long jobs. Trainings are longer than where faults are looked for, with a state at each step.
+JOBS = (
+    *(job for job in faults.JOBS if job.name in ("encode --chunk", "evaluate", "teach")),
+    faults.Job(
+        "train imitation",
+        (
+            *("train", "--agent", "imitation", "lessons", "--epochs", "8", "--jobs", "1"),
+            *("--out", "out/agent.safetensors"),
+        ),
+        lessons=True,
+        states="vpxrc.agents.imitation.training",
+    ),
+    faults.Job(
+        "train muzero",
+        (*_TRAIN_MUZERO, *_MUZERO_SIZE, *faults.FAST, "--out", "out/agent.safetensors"),
+        states="vpxrc.agents.muzero.training",
+    ),
+    faults.Job(
+        "codec train",
+        (*_TRAIN_CODEC, "--steps", "8", "--out", "out/codec.safetensors"),
+        pictures=True,
+        states="vpxrc.codecs.training",
+    ),
+)
+
 
 def killed(job: faults.Job, template: Path, expected: dict[str, str], rng: random.Random) -> int:
     """Kill a job up to three times at random moments, and run it to its end; return the kills.
@@ -270,7 +298,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=10_000)
     parser.add_argument("--programs", type=int, default=50)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--jobs", default=",".join(job.name for job in faults.JOBS))
+    parser.add_argument("--jobs", default=",".join(job.name for job in JOBS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -278,7 +306,7 @@ def main() -> None:
     report: dict[str, Any] = {}
     if arguments.kills:  # first: it forks, and has no threads then
         faults.import_everything()
-        report |= kill(arguments.kills, faults.jobs_named(arguments.jobs), arguments.seed)
+        report |= kill(arguments.kills, faults.jobs_named(arguments.jobs, JOBS), arguments.seed)
         (arguments.out / "soak.json").write_text(json.dumps(report, indent=1))
     with tempfile.TemporaryDirectory(prefix="soak-cache-") as cache:
         os.environ["VPXRC_CACHE"] = cache

@@ -9,8 +9,10 @@ import pickle
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import av.logging
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,7 +36,8 @@ from vpxrc.envs.residual.observation import OBSERVATION
 from vpxrc.errors import InputError
 from vpxrc.evaluation.comparison import read_study
 from vpxrc.evaluation.leaderboard import check_submission
-from vpxrc.media import open_video
+from vpxrc.media import decoder, messages, open_video
+from vpxrc.media.decoding import decode
 from vpxrc.media.ffmpeg import NOT_READ, ffmpeg_program
 from vpxrc.media.frames import write_y4m
 from vpxrc.media.probing import probe
@@ -489,3 +492,139 @@ def test_every_test_that_a_page_names_is_there(page):
     assert len(named) > 10
     for file, test in named:
         assert f"def {test}(" in (root / "tests" / file).read_text(), (file, test)
+
+
+# Frames that are lost, and of which the libraries say so in their log alone
+
+
+def made(source: Path, target: Path, *options: str) -> Path:
+    """Encode a clip with ffmpeg's program."""
+    files = str(source), *options, str(target)
+    subprocess.run([ffmpeg_program(), "-v", "error", "-y", "-i", *files], check=True)
+    return target
+
+
+def assert_refused(path: Path, tmp_path: Path, words: str, num_frames: int) -> None:
+    """A damaged file is refused; what can be decoded of it has a note in front."""
+    with pytest.raises(InputError, match=f"truncated or corrupt: .*{words}"):
+        open_video(path)
+    decoded = decode(path, cache=tmp_path / "cache", strict=False)
+    assert decoded.video.num_frames == num_frames
+    assert re.search(f"the file is damaged .*{words}", decoded.notes[0])
+
+
+def test_a_page_of_ogg_that_is_dropped_is_told(tmp_path, clip):
+    """RFC 3533, 6: a page has a checksum; its reader leaves out a page where that is wrong."""
+    # A page for each frame: the duration is in microseconds.
+    whole = made(clip, tmp_path / "whole.ogv", "-c:v", "libtheora", "-page_duration", "1")
+    data = bytearray(whole.read_bytes())
+    assert open_video(whole).num_frames == 6
+    assert data.count(b"OggS") >= 6
+    data[data.rindex(b"OggS") + 60] ^= 1
+    cut = tmp_path / "cut.ogv"
+    cut.write_bytes(data)
+    assert_refused(cut, tmp_path, "a part cannot be read", 5)
+
+
+def test_a_frame_that_a_wrong_time_hides_is_told(tmp_path, clip):
+    """ISO/IEC 14496-12, 8.6.1.3: ctts has for each sample when it is shown after its decoding."""
+    options = ("-c:v", "libx264", "-bf", "2", "-x264-params", "b-adapt=0:scenecut=0")
+    whole = made(clip, tmp_path / "whole.mp4", *options)
+    assert open_video(whole).num_frames == 6
+    data = bytearray(whole.read_bytes())
+    last = data.index(b"ctts") - 4
+    last += int.from_bytes(data[last : last + 4]) - 4
+    data[last : last + 4] = (830_000_000).to_bytes(4)
+    hidden = tmp_path / "hidden.mp4"
+    hidden.write_bytes(data)
+    assert_refused(hidden, tmp_path, "is to be shown .* s away", 6)  # one is repeated
+
+
+def test_frames_outside_an_edit_list_are_told(tmp_path, clip):
+    """ISO/IEC 14496-12, 8.6.6: elst has the duration of what is shown, and where that begins.
+
+    The reader gives what is decoded before it from the last key frame on, and skips the rest.
+    """
+    whole = made(clip, tmp_path / "whole.mp4", "-c:v", "libx264", "-bf", "0", "-g", "2")
+    data = bytearray(whole.read_bytes())
+    assert decode(whole, cache=tmp_path / "cache").notes == ()
+    place = data.index(b"elst") + 12  # behind version, flags and the number of edits
+    data[place : place + 4] = (100).to_bytes(4)  # milliseconds
+    data[place + 4 : place + 8] = (3 * 512).to_bytes(4)  # frames of 1/15360 s
+    part = tmp_path / "part.mp4"
+    part.write_bytes(data)
+    decoded = decode(part, cache=tmp_path / "cache")
+    assert decoded.video.num_frames == 3
+    assert decoded.notes == ("3 frame(s) are left out: the file says not to show them",)
+
+
+def test_frames_that_a_file_names_and_has_not_are_told(tmp_path, clip):
+    """An IVF file that ends behind a frame is whole but for the number in its header."""
+    whole = made(clip, tmp_path / "whole.ivf", "-c:v", "libvpx")
+    data = whole.read_bytes()
+    place = 32  # the header, then 12 bytes and a packet for each frame
+    for _ in range(4):
+        place += 12 + int.from_bytes(data[place : place + 4], "little")
+    cut = tmp_path / "cut.ivf"
+    cut.write_bytes(data[:place])
+    assert_refused(cut, tmp_path, "it names 6 frames, and 4 are there", 4)
+    assert open_video(cut, num_frames=3).num_frames == 3  # these are whole
+
+
+@pytest.fixture
+def wrong_slice(tmp_path, clip) -> Path:
+    """A file of FFV1 with a changed bit in its last frame; RFC 9043, 4.9.3: slices have CRCs."""
+    options = ("-c:v", "ffv1", "-level", "3", "-slices", "4", "-slicecrc", "1")
+    whole = made(clip, tmp_path / "whole.mkv", *options)
+    data = bytearray(whole.read_bytes())
+    data[-1000] ^= 1
+    damaged = Path(tmp_path, "damaged.mkv")
+    damaged.write_bytes(data)
+    return damaged
+
+
+def test_checksums_that_threads_of_a_decoder_find_wrong_are_told(tmp_path, wrong_slice):
+    assert_refused(wrong_slice, tmp_path, "at 0.17 s cannot be decoded as a whole", 6)
+
+
+def test_other_errors_of_a_decoder_are_a_note(tmp_path, wrong_slice, monkeypatch):
+    monkeypatch.setattr(decoder, "_SILENT_DECODERS", ())
+    decoded = decode(wrong_slice, cache=tmp_path / "cache")
+    assert decoded.video.num_frames == 6
+    assert decoded.notes == ("the decoder reports errors: frames may not look as they should",)
+
+
+def noted(path: Path, cache: Path) -> str:
+    """Return the first damage that a strict reader finds, or nothing."""
+    try:
+        decode(path, cache=cache)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def test_readers_in_several_threads_hear_their_own_errors(tmp_path, clip, wrong_slice):
+    good = tmp_path / "whole.mkv"
+    with ThreadPoolExecutor(4) as pool:
+        paths = [good, wrong_slice] * 12
+        caches = [tmp_path / f"cache{number}" for number in range(len(paths))]
+        found = list(pool.map(lambda *given: noted(*given), paths, caches))
+    assert found[::2] == [""] * 12
+    assert all("at 0.17 s cannot be decoded as a whole" in words for words in found[1::2])
+    assert av.logging.get_level() is None
+    assert not messages._switch._listeners
+
+
+def test_a_forked_process_does_not_listen_for_its_parent():
+    with messages.listening():
+        assert av.logging.get_level() == av.logging.ERROR
+        child = os.fork()
+        if child == 0:
+            has_ended = av.logging.get_level() is None
+            with messages.listening():
+                av.logging.log(av.logging.ERROR, "part", "words")  # nobody hears in this thread
+                counts = messages._switch.elsewhere("part"), messages._switch.elsewhere("other")
+            os._exit(0 if has_ended and counts == (1, 0) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert messages._switch.elsewhere("part") == 0
+    assert av.logging.get_level() is None

@@ -121,6 +121,23 @@ def test_what_a_killed_process_leaves_is_removed_and_nothing_else(tmp_path, monk
     assert names(scratch) == ["vpxrc-notes"]
 
 
+KILLED_PROBE = """
+import os, signal, sys
+from pathlib import Path
+from vpxrc import storage
+storage.sync = lambda path: path.is_dir() and os.kill(os.getpid(), signal.SIGKILL)
+storage.check_writable(Path(sys.argv[1]))
+"""
+
+
+def test_what_a_killed_look_at_a_folder_leaves_is_removed(tmp_path):
+    killed = subprocess.run([sys.executable, "-c", KILLED_PROBE, str(tmp_path)])
+    assert killed.returncode == -signal.SIGKILL
+    assert len(names(tmp_path)) == 1
+    storage.check_writable(tmp_path)
+    assert not names(tmp_path)
+
+
 def test_a_number_that_another_process_has_now_counts_as_dead(tmp_path):
     with atomic_write(tmp_path / "file") as temporary:
         temporary.touch()

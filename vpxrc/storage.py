@@ -262,10 +262,14 @@ def check_writable(folder: Path) -> None:
     Raises:
         OutputError: Files cannot be made in it.
     """
-    probe = folder / f".writable.{os.getpid()}"
+    probe = folder / f".{_temporary_name()}.tmp"  # a name that is swept after a kill
     try:
         with atomic_write(probe) as temporary:
             temporary.touch()
+    except OutputError as error:
+        cause = error.__cause__
+        words = cause.strerror if isinstance(cause, OSError) else None
+        raise OutputError(f"cannot write to {folder}: {words or cause}") from cause
     finally:
         with suppress(OSError):
             probe.unlink(missing_ok=True)

@@ -1,24 +1,22 @@
 """Decoding the video stream of an open file, and what is found damaged on the way."""
 
-import logging
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from vpxrc.media.integrity import is_truncated
-from vpxrc.media.reading import Reading
+from vpxrc.media.messages import are_of, heard, listening
+from vpxrc.media.reading import LARGEST_STEP, Reading
 
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
 
-# Formats of which the libraries leave parts out and only log it. Level and part are fields of a log
-# entry; no words are looked at.
-_SILENT_FORMATS = ("matroska,webm", "gif")
+# Decoders that conceal damage and only log it, although they are told to end with it.
+_SILENT_DECODERS = ("ffv1", "gif")
+_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 # Formats without an index or a header, in which a file may begin anywhere.
 _STREAMS = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc")
-logging.getLogger("libav").addHandler(logging.NullHandler())  # else they are printed
 
 
 class Decoder:
@@ -34,54 +32,92 @@ class Decoder:
         damage: The first damage in words; empty while there is none.
         num_packets: Number of packets that were decoded.
         num_frames: Number of frames that came out.
+        num_hidden: Number of frames that the file has, and says not to show.
+        has_errors: Whether the decoder has logged errors. With several threads, they may be those
+            of another reader in this process.
     """
 
     def __init__(self, reading: Reading, strict: bool, threads: bool) -> None:
         self._reading = reading
         self._video = reading.video
         self._video.thread_type = "AUTO" if threads else "SLICE"
+        if not threads:
+            self._video.codec_context.thread_count = 1
+        self._has_threads = threads
         if strict:
             self._video.codec_context.options = {"err_detect": "explode"}
         self._tick = self._video.time_base or Fraction(1, 1000)
         self._has_begun = reading.container.format.name not in _STREAMS
         self.damage = reading.damage
+        self._has_gaps = reading.has_gaps
+        self._num_read = 0  # empty ones as well
         self.num_packets = 0
         self.num_frames = 0
+        self.num_hidden = 0
+        self.has_errors = False
+
+    def forget(self) -> None:
+        """Forget what was found so far: it is of frames that are not wanted."""
+        self.damage, self.has_errors, self.num_hidden = "", False, 0
 
     def frames(self) -> "Generator[tuple[VideoFrame, Fraction | None]]":
         """Yield every frame and its time in seconds, None where the file has none.
 
         At the end it is known whether the file is whole. Who stops before it closes the generator.
         """
-        name = self._reading.container.format.name
-        with _errors(name in _SILENT_FORMATS) as errors:
+        with listening(self._video.codec_context.codec.name) as are_errors_elsewhere:
             try:
                 for packet in self._packets():
                     for frame in self._decode(packet):
                         self.num_frames += 1
                         yield frame, None if frame.pts is None else frame.pts * self._tick
+                    if self._has_threads and are_errors_elsewhere():
+                        self.has_errors = True
             finally:
                 # PyAV frees a decoder while it has Python's lock, and waits there for the
                 # decoder's threads, which need the lock to log an error. Here it has no lock.
                 self._video.codec_context.flush_buffers()
-        # Reading from the file has no part of its own.
-        if any(part in (name, "") for _, part, _ in errors):
-            self._note("a part cannot be read")
+                if self._has_gaps:
+                    self._note("a part cannot be read")
+        self._check_count()
         if is_truncated(self._reading.path):
             self._note("the end is missing")
+
+    def _check_count(self) -> None:
+        """Compare the number of packets with the one that the file names.
+
+        Other formats than these name none, or count frames that are left out on purpose.
+        """
+        name, missing = self._reading.container.format.name, self._video.frames - self._num_read
+        if self._reading.has_moved or missing <= 0:
+            return
+        if name == "ivf":
+            self._note(f"it names {self._video.frames} frames, and {self._num_read} are there")
+        elif name == _MP4:  # far outside of what an edit list shows, packets are not read
+            self.num_hidden += missing
 
     def _packets(self) -> "Iterator[Packet[Any]]":
         import av
 
-        try:
-            yield from self._reading.packets(self._video)
-        except av.FFmpegError as error:
-            self._note(f"it cannot be read to its end: {error.strerror}")
+        packets = self._reading.packets(self._video)
+        name = self._reading.container.format.name
+        while True:
+            try:
+                with heard() as entries:
+                    packet = next(packets, None)
+            except av.FFmpegError as error:
+                self._note(f"it cannot be read to its end: {error.strerror}")
+                return
+            self._has_gaps = self._has_gaps or are_of(entries, name, "")
+            if packet is None:
+                return
+            yield packet
 
     def _decode(self, packet: "Packet[Any]") -> "list[VideoFrame]":
         """Return the frames that come out for a packet."""
         import av
 
+        self._num_read += packet.size > 0 or packet.dts is not None
         # An empty packet repeats a frame; the last one has no time either and ends the decoder.
         if not packet.size and packet.dts is not None:
             return []
@@ -90,15 +126,27 @@ class Decoder:
             return []
         self._has_begun = True
         self.num_packets += bool(packet.size)
+        place, codec = self._place(packet.dts), self._video.codec_context.codec.name
         if packet.is_corrupt:
-            self._note(f"a packet {self._place(packet.dts)} is not whole")
+            self._note(f"a packet {place} is not whole")
+        if packet.is_discard:
+            self.num_hidden += 1
+            if packet.dts is not None and packet.pts is not None:
+                distance = abs(packet.pts - packet.dts) * self._tick
+                if distance > LARGEST_STEP:
+                    self._note(f"a frame {place} is to be shown {float(distance):.0f} s away")
         try:
-            frames: list[VideoFrame] = packet.decode()
+            with heard() as entries:
+                frames: list[VideoFrame] = packet.decode()
         except av.FFmpegError as error:
-            self._note(f"a frame {self._place(packet.dts)} cannot be decoded: {error.strerror}")
+            self._note(f"a frame {place} cannot be decoded: {error.strerror}")
             return []
+        if are_of(entries, codec):
+            self.has_errors = True
+            if codec in _SILENT_DECODERS:
+                self._note(f"a frame {place} cannot be decoded as a whole")
         if any(frame.is_corrupt for frame in frames):
-            self._note(f"a frame {self._place(packet.dts)} lacks something")
+            self._note(f"a frame {place} lacks something")
         return frames
 
     def _place(self, ticks: int | None) -> str:
@@ -108,23 +156,3 @@ class Decoder:
 
     def _note(self, words: str) -> None:
         self.damage = self.damage or words
-
-
-@contextmanager
-def _errors(are_wanted: bool) -> Iterator[list[tuple[int, str, str]]]:
-    """Yield a list that gets the errors logged in this thread, if wanted: level, part, words."""
-    import av.logging
-
-    if not are_wanted:
-        yield []
-        return
-
-    level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
-    av.logging.set_level(av.logging.ERROR)
-    av.logging.set_skip_repeated(False)
-    try:
-        with av.logging.Capture(local=True) as errors:
-            yield errors
-    finally:
-        av.logging.set_level(level)
-        av.logging.set_skip_repeated(skips)

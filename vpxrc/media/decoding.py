@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vpxrc.cache import map_file, open_entry, write_entry
 from vpxrc.errors import EncoderError, InputError
@@ -33,10 +32,10 @@ from vpxrc.media.frames import (
 from vpxrc.media.pictures import Pictures, has_transparency
 from vpxrc.media.probing import Source, probe
 from vpxrc.media.reading import Reading, check_file
-from vpxrc.media.timing import at_rate, complete, find_timing
+from vpxrc.media.timing import arrange, at_rate, complete, find_timing
 from vpxrc.storage import cache_dir, sha256_file
 
-CACHE_FORMAT = 6
+CACHE_FORMAT = 7
 #: Options of an output of ffmpeg that has all frames of a stream as they are.
 Y4M = {"format": "yuv4mpegpipe", "fps_mode": "passthrough", "strict": "unofficial"}
 
@@ -314,7 +313,7 @@ def _decode_file(source: Source, target: Path, wanted: _Wanted, strict: bool) ->
         raise InputError(f"{path}: {len(shown)} frame(s){after}; a clip has at least 2")
     check_geometry(str(path), *size, timing.rate)
     digest = content_digest(*size, timing.rate, bit_depth)
-    frames = _arrange(target, shown, frame_bytes(*size, bit_depth), len(times))
+    frames = arrange(target, shown, frame_bytes(*size, bit_depth), len(times))
     for row in frames:
         digest.update(row)
     notes = []
@@ -326,6 +325,10 @@ def _decode_file(source: Source, target: Path, wanted: _Wanted, strict: bool) ->
     if read.num_interlaced:
         done = "deinterlaced" if wanted.deinterlace else "left interlaced"
         notes.append(f"{read.num_interlaced} of {len(times)} frames are interlaced, {done}")
+    if read.num_hidden:
+        notes.append(f"{read.num_hidden} frame(s) are left out: the file says not to show them")
+    if read.has_errors and not read.damage:
+        notes.append("the decoder reports errors: frames may not look as they should")
     if read.is_transparent:
         notes.append("transparency is left out")
     if source.bit_depth > bit_depth:
@@ -345,33 +348,6 @@ def _decode_file(source: Source, target: Path, wanted: _Wanted, strict: bool) ->
     }
 
 
-def _arrange(
-    target: Path, shown: NDArray[np.int64], row_bytes: int, num_read: int
-) -> NDArray[np.uint8]:
-    """Repeat and drop rows of a file where they are, and return the file as a map.
-
-    Args:
-        target: The file, of ``num_read`` rows.
-        shown: The row that goes to each place, rising.
-        row_bytes: Length of a row.
-        num_read: Number of rows in the file.
-    """
-    kept, places = np.unique(shown, return_inverse=True)
-    with open(target, "r+b") as file:
-        file.truncate(max(num_read, len(shown)) * row_bytes)
-    rows = np.memmap(target, np.uint8, mode="r+", shape=(max(num_read, len(shown)), row_bytes))
-    for place, row in enumerate(kept.tolist()):
-        if place != row:
-            rows[place] = rows[row]
-    for place in range(len(shown) - 1, -1, -1):  # backward: a row moves to the right, or stays
-        if places[place] != place:
-            rows[place] = rows[places[place]]
-    rows.flush()
-    with open(target, "r+b") as file:
-        file.truncate(len(shown) * row_bytes)
-    return np.memmap(target, np.uint8, mode="r", shape=(len(shown), row_bytes))
-
-
 @dataclass
 class _Read:
     """What was read of a file.
@@ -387,6 +363,8 @@ class _Read:
         is_transparent: Whether any frame is not opaque.
         origin: The time of the start that was asked for; None for the first frame's.
         is_short: Whether fewer frames than packets came out, up to the end of the file.
+        has_errors: Whether the decoder has logged errors.
+        num_hidden: Number of frames that the file has, and says not to show.
     """
 
     rates: tuple[Fraction | None, ...]
@@ -398,6 +376,8 @@ class _Read:
     num_interlaced: int = 0
     is_transparent: bool = False
     is_short: bool = False
+    has_errors: bool = False
+    num_hidden: int = 0
     origin: Fraction | None = None
 
 
@@ -408,7 +388,7 @@ def _read_file(path: Path, target: Path, wanted: _Wanted, strict: bool) -> _Read
         InputError: The file cannot be read, or is damaged and ``strict``.
     """
     read = _read_frames(path, target, wanted, strict=True, threads=True)
-    if read.is_short and not read.damage:
+    if (read.is_short or read.has_errors) and not read.damage:
         read = _read_frames(path, target, wanted, strict=True, threads=False)
     damage = read.damage
     if damage:
@@ -446,9 +426,10 @@ def _read_frames(
             for frame, time in frames:
                 if _is_before(wanted.start, reading, read, time, before):
                     before += 1
-                    decoder.damage = ""
+                    decoder.forget()
                     continue
-                if _is_enough(wanted, read.times, time) or (strict and decoder.damage):
+                is_suspect = decoder.damage or (threads and decoder.has_errors)
+                if _is_enough(wanted, read.times, time) or (strict and is_suspect):
                     break
                 read.is_transparent = read.is_transparent or has_transparency(frame)
                 read.times.append(time)
@@ -460,7 +441,8 @@ def _read_frames(
         for row in pictures.flush():
             file.write(row)
         read.size, read.num_interlaced = pictures.size, pictures.num_interlaced
-        read.damage = decoder.damage
+        read.damage, read.has_errors = decoder.damage, decoder.has_errors
+        read.num_hidden = decoder.num_hidden
     return read
 
 

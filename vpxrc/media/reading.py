@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from vpxrc.errors import InputError
 from vpxrc.media.ffmpeg import NOT_READ, READING
+from vpxrc.media.messages import are_of, heard, listening
 from vpxrc.media.webp import as_quicktime, is_animated_webp
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Reading:
         video: The first video stream that is not a cover picture.
         num_others: Number of the other video streams that are no cover pictures.
         damage: What was found wrong with the file when it was opened, in words; empty for nothing.
+        has_gaps: Whether a part of the file could not be read when it was opened.
+        has_moved: Whether the file is not read from its beginning.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,21 +79,23 @@ class Reading:
                 file, self.damage = as_quicktime(str(path), file)
                 opened.enter_context(file)
             try:
-                self.container = opened.enter_context(
-                    av.open(
+                with listening(), heard() as entries:
+                    container = av.open(
                         file,
                         "r",
                         metadata_errors="replace",
                         container_options=dict(READING),
                         buffer_size=BUFFER_BYTES,
                     )
-                )
+                self.container = opened.enter_context(container)
             except av.ArgumentError:  # so it calls what is not among the formats
                 raise InputError(f"{path}: {NOT_READ}") from None
             except av.FFmpegError as error:
                 raise InputError(
                     f"{path}: not a video, truncated or corrupt: {error.strerror}"
                 ) from None
+            self.has_gaps = are_of(entries, self.container.format.name, "")
+            self.has_moved = False
             cover = av.stream.Disposition.attached_pic
             videos = [one for one in self.container.streams.video if not one.disposition & cover]
             if not videos:
@@ -134,6 +139,7 @@ class Reading:
             self.container.seek(round((float(self.begin) + start) * 1_000_000))
         except av.FFmpegError:
             return False
+        self.has_moved = True
         return True
 
     def packets(self, stream: "Stream") -> "Iterator[Packet[Any]]":

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,3 +171,30 @@ def _even(seconds: NDArray[np.float64], candidates: list[Fraction]) -> Fraction 
     misses = {rate: np.ptp(seconds * float(rate) - places) / 2 for rate in candidates}
     best = min(misses, key=lambda rate: misses[rate])
     return best if misses[best] <= _SLOT else None
+
+
+def arrange(
+    target: Path, shown: NDArray[np.int64], row_bytes: int, num_read: int
+) -> NDArray[np.uint8]:
+    """Repeat and drop rows of a file where they are, and return the file as a map.
+
+    Args:
+        target: The file, of ``num_read`` rows.
+        shown: The row that goes to each place, rising.
+        row_bytes: Length of a row.
+        num_read: Number of rows in the file.
+    """
+    kept, places = np.unique(shown, return_inverse=True)
+    with open(target, "r+b") as file:
+        file.truncate(max(num_read, len(shown)) * row_bytes)
+    rows = np.memmap(target, np.uint8, mode="r+", shape=(max(num_read, len(shown)), row_bytes))
+    for place, row in enumerate(kept.tolist()):
+        if place != row:
+            rows[place] = rows[row]
+    for place in range(len(shown) - 1, -1, -1):  # backward: a row moves to the right, or stays
+        if places[place] != place:
+            rows[place] = rows[places[place]]
+    rows.flush()
+    with open(target, "r+b") as file:
+        file.truncate(len(shown) * row_bytes)
+    return np.memmap(target, np.uint8, mode="r", shape=(len(shown), row_bytes))
