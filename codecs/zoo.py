@@ -10,7 +10,8 @@ FOLDER = Path(__file__).parent / "weights"
 
 def shipped() -> dict[str, Path]:
     """Return the checkpoints in the package by name."""
-    return {path.stem: path for path in sorted(FOLDER.glob("*.safetensors"))}
+    found = {path.stem: path for path in FOLDER.glob("*.safetensors")}
+    return dict(sorted(found.items()))
 
 
 def checkpoint(spec: str) -> Path:
