@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -9,14 +10,14 @@ from vpxrc.reports.style import COLOURS
 from vpxrc.storage import atomic_write
 
 MARKERS = "os^D"  # one for each round of the colours
-_LETTERS = 100  # about as many are as wide as the picture; a name of the legend takes six more
+_LETTERS = 160  # about as many are as wide as the picture; a name of the legend takes six more
 
 
 def write_curves(table: pd.DataFrame, learned: list[str], path: Path) -> None:
-    """Draw PSNR over bits per pixel into a PNG file.
+    """Draw PSNR and MS-SSIM over bits per pixel into a PNG file.
 
     Args:
-        table: A row for each codec and setting: ``codec``, ``bpp`` and ``psnr``.
+        table: A row for each codec and setting: ``codec``, ``bpp``, ``psnr`` and ``ms_ssim``.
         learned: Names of the learned codecs; they come first, and their lines are thicker. Those
             whose name ends in ", published" are dashed.
         path: The file.
@@ -25,23 +26,29 @@ def write_curves(table: pd.DataFrame, learned: list[str], path: Path) -> None:
         OutputError: It cannot be written.
     """
     names = [*learned, *(name for name in table["codec"].unique() if name not in learned)]
-    figure = Figure(figsize=(7, 5.6), layout="constrained")
-    panel = figure.subplots()
+    figure = Figure(figsize=(11, 5.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for number, name in enumerate(names):
         turn, place = divmod(number, len(COLOURS))
         curve = table[table["codec"] == name].sort_values("bpp")
-        panel.plot(
-            curve["bpp"],
-            curve["psnr"],
-            f"{MARKERS[turn % len(MARKERS)]}{'--' if name.endswith(', published') else '-'}",
-            ms=4,
-            lw=2 if name in learned else 1.1,
-            color=COLOURS[place],
-            label=name,
-        )
-    panel.set_xlabel("bits per pixel")
-    panel.set_ylabel("PSNR (dB), mean over the pictures")
-    panel.grid(alpha=0.3)
+        for panel, values in (
+            (left, curve["psnr"]),
+            (right, -10 * np.log10(1 - curve["ms_ssim"])),
+        ):
+            panel.plot(
+                curve["bpp"],
+                values,
+                f"{MARKERS[turn % len(MARKERS)]}{'--' if name.endswith(', published') else '-'}",
+                ms=4,
+                lw=2 if name in learned else 1.1,
+                color=COLOURS[place],
+                label=name if panel is left else None,
+            )
+    left.set_ylabel("PSNR (dB), mean over the pictures")
+    right.set_ylabel("MS-SSIM, -10 log10(1 - mean) (dB)")
+    for panel in (left, right):
+        panel.set_xlabel("bits per pixel")
+        panel.grid(alpha=0.3)
     columns = max(1, min(4, _LETTERS // (max(map(len, names)) + 6)))
     figure.legend(loc="outside upper center", ncols=columns, fontsize="small")
     with atomic_write(path) as temporary:
