@@ -179,10 +179,12 @@ def compress_to_size(
     if not isinstance(codec.model, VariableModel):
         raise InputError(f"{codec.spec} has one quality: it cannot be asked for a size")
     low, high = 0.0 if region is None else -1.0, 1.0
-    best, last = (codec.compress(picture, quality, region) for quality in (low, high))
-    progress(2, TRIALS)
+    best = codec.compress(picture, low, region)
+    progress(1, TRIALS)
     if len(best.data) > most:
         raise InputError(f"the lowest quality takes {len(best.data)} bytes, more than {most}")
+    last = codec.compress(picture, high, region)
+    progress(2, TRIALS)
     if len(last.data) <= most:
         progress(TRIALS, TRIALS)
         return last
