@@ -300,17 +300,18 @@ def trainings(
 ) -> dict[Key, TrainingJob]:
     """Return the trainings that claims need; each comes after those that it starts from."""
     found: dict[Key, TrainingJob] = {}
+    trained = checkpoint(given.trained)
 
     def add(name: str, weight: float, seed: int) -> Path:
         arm = arm_of(name)
-        if name == TRAINED:
-            done = checkpoint(given.trained)
-            found[name, weight, seed] = TrainingJob(pictures, done, TrainingConfig(name))
-            return done
         if name == LATENTS:
             return _fixed_latents(given, weight)
+        if name == TRAINED:  # it is there, and is measured alone
+            found[name, weight, seed] = TrainingJob(pictures, trained, TrainingConfig(name))
+            return trained
         start, teacher = (
-            add(other, weight, seed) if other else None for other in (arm.start, arm.teacher)
+            (trained if other == TRAINED else add(other, weight, seed)) if other else None
+            for other in (arm.start, arm.teacher)
         )
         file = f"{name.replace('/', '-').replace(' ', '-')}-{weight:g}-{seed}.safetensors"
         config = TrainingConfig(

@@ -13,7 +13,6 @@ last bit.
 """
 
 import argparse
-import cProfile
 import hashlib
 import json
 import statistics
@@ -29,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.codec_speed import shares
 from vpxrc.codecs.contexts import Cells, Checkerboard, Context, Raster, all_cells
 from vpxrc.codecs.entropy import Mixture
 from vpxrc.codecs.exact import snap
@@ -98,22 +98,6 @@ PARTS = {
 }
 
 
-def shares(work: Callable[[], object]) -> dict[str, float]:
-    """Return the parts of a decoding's time."""
-    profile = cProfile.Profile()
-    profile.runcall(work)
-    found = {"distributions": 0.0, "network": 0.0, "range coder": 0.0}
-    total = 0.0
-    for one in profile.getstats():
-        total += one.inlinetime
-        if isinstance(one.code, str):
-            if "RangeDecoder" in one.code:
-                found["range coder"] += one.inlinetime
-        elif part := PARTS.get((Path(one.code.co_filename).name, one.code.co_name)):
-            found[part] += one.totaltime
-    return {part: seconds / total for part, seconds in found.items()}
-
-
 def measure(arms: Sequence[str], size: Size, repeats: int) -> list[dict[str, Any]]:
     """Return a row for each arm."""
     torch.set_num_threads(1)
@@ -144,7 +128,7 @@ def measure(arms: Sequence[str], size: Size, repeats: int) -> list[dict[str, Any
     for row in rows:
         arm = row["arm"]
         row["seconds"] = statistics.median(seconds[arm])
-        row["shares"] = shares(works[arm])
+        row["shares"] = shares(works[arm], PARTS)
         row["same_in_other_processes"] = all(other[arm] == hashes[arm] for other in others)
     return rows
 

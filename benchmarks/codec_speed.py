@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +32,32 @@ from vpxrc.codecs.pictures import read_picture
 COMPRESSAI = ("bmshj2018_factorized", "mbt2018_mean")
 
 
-def shares(work: Callable[[], object]) -> dict[str, float]:
-    """Return the parts of a call's time."""
+#: What PyTorch calls modules by, as ``shares`` takes it.
+MODULES = {("module.py", "_call_impl"): "network"}
+
+
+def shares(
+    work: Callable[[], object], parts: Mapping[tuple[str, str], str] = MODULES
+) -> dict[str, float]:
+    """Return the parts of a call's time.
+
+    Args:
+        work: The call.
+        parts: By file and name of a function, the part that it is with all that it calls.
+    """
     profile = cProfile.Profile()
     profile.runcall(work)
-    # Functions in C have a text in place of code.
-    calls = [
-        (one.code if isinstance(one.code, str) else one.code.co_name, one)
-        for one in profile.getstats()
-    ]
-    total = sum(one.inlinetime for _, one in calls)
-    network = sum(one.totaltime for name, one in calls if name == "_call_impl")
-    coder = sum(
-        one.inlinetime for name, one in calls if "RangeEncoder" in name or "RangeDecoder" in name
-    )
-    parts = {"network": network / total, "constriction": coder / total}
-    return {**parts, "other": 1 - sum(parts.values())}
+    found = dict.fromkeys([*parts.values(), "constriction"], 0.0)
+    total = 0.0
+    for one in profile.getstats():
+        total += one.inlinetime
+        if isinstance(one.code, str):  # a function in C
+            if "RangeEncoder" in one.code or "RangeDecoder" in one.code:
+                found["constriction"] += one.inlinetime
+        elif part := parts.get((Path(one.code.co_filename).name, one.code.co_name)):
+            found[part] += one.totaltime
+    found = {part: seconds / total for part, seconds in found.items()}
+    return {**found, "other": 1 - sum(found.values())}
 
 
 def timed(work: Callable[[], object], repeats: int) -> float:

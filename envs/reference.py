@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vpxrc import _native
 from vpxrc.cache import read_entry, write_entry
-from vpxrc.encoder.log import EncodeLog, frame_psnr, psnr, shown_rows
+from vpxrc.encoder.log import EncodeLog, frame_psnr, shown_rows
 from vpxrc.encoder.options import EncoderOptions
 from vpxrc.encoder.types import RECORD_DTYPE, Decision, Frame
 from vpxrc.media.frames import ClipFormat, Video
@@ -202,10 +202,9 @@ def psnr_above(clip: ClipFormat, rows: NDArray[np.void], other: NDArray[np.float
         rows: Rows of a log, dtype ``RECORD_DTYPE``; those that are not shown do not count.
         other: The other's luma PSNR in dB by show index, float64 ``[num_frames]``.
     """
-    # Field by field: a selection of whole rows takes most of a step's time.
+    # No selection of whole rows: it takes most of a step's time.
     is_shown = rows["is_shown"] != 0
-    level = psnr(rows["sse_y"][is_shown] / clip.pixels, clip.bit_depth)
-    better = level - other[rows["show_index"][is_shown]]
+    better = frame_psnr(clip, rows)[is_shown] - other[rows["show_index"][is_shown]]
     return float(better.sum()) / clip.num_frames
 
 

@@ -22,7 +22,8 @@ TPL_COSTS = (TPL_FIELDS.index("intra_cost"), TPL_FIELDS.index("mc_dep_cost"))
 IMPORTANCE_GRID = (9, 16)
 MAX_IMPORTANCE = 2.0  # ln(x) / 10, both for frames and in the map
 
-# A row of the log as numbers of Python, which are much faster to read than numpy's.
+# A row of the log as numbers of Python, which are much faster to read than numpy's. mypy wants the
+# names spelled out, and those are the encoder's.
 _Row = namedtuple("_Row", RECORD_DTYPE.names or ())  # type: ignore[misc]
 
 

@@ -136,12 +136,7 @@ class _Refusals:
     def __enter__(self) -> None:
         """Do nothing."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Raise what the error stands for."""
         if isinstance(error, ValueError | TypeError | OverflowError):
             raise PolicyError(f"{self._session.where}: {error}") from error
