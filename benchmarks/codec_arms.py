@@ -29,9 +29,10 @@ class Arm:
 
 
 LATENTS = "ablation/entropy-mean-scale"
+NEW_RATE = 5e-4  # of networks that start anew
 ADDED_RATE = 2e-4  # does not undo in a few batches what the codec has learned
 TRAINED = "trained"  # the codec of --trained, as it is
-ADDED_FILTER = "added filter alone"
+ADDED_FILTER, ADDED_STUDENT = "added filter alone", "ablation/added-student"
 STUDENT, UNFILTERED = "improved-checkerboard/small", "ablation/asymmetric-unfiltered"
 #: The arms that are no codec trained as a whole from random weights.
 ARMS = {
@@ -48,8 +49,23 @@ ARMS = {
             *("none", "concatenated", "residual", "two-residual", "deformable", "plain"),
             *("multiscale", "multiscale-encoder", "multiscale-three", "filter"),
             *("only-0.1", "only-0.5", "only-0.9"),
+            *("importance", "l1-0.03", "l1-0.1"),
+            *("noise", "straight-through", "stochastic"),
         )
     },
+    **{
+        f"ablation/added-{name}": Arm(f"ablation/added-{name}", TRAINED, rate=NEW_RATE)
+        for name in (
+            *("anew", "octave", "octave-plain"),
+            *("octave-quarter", "octave-three-quarters"),
+        )
+    },
+    "added swin": Arm("swin-roi/small", TRAINED, rate=NEW_RATE),
+    "added convolutions": Arm("ablation/swin-roi-convolutions", TRAINED, rate=NEW_RATE),
+    "added plain student": Arm(ADDED_STUDENT, TRAINED, "synthesis", rate=ADDED_RATE),
+    "added distilled student": Arm(
+        ADDED_STUDENT, TRAINED, "synthesis", teacher=TRAINED, rate=ADDED_RATE
+    ),
     ADDED_FILTER: Arm("ablation/added-filter", TRAINED, "synthesis.restoration"),
     "filter alone": Arm("asymmetric/small", UNFILTERED, "synthesis.0"),
     "plain student": Arm(STUDENT, f"{STUDENT}-teacher", "synthesis"),
@@ -217,8 +233,8 @@ CLAIMS = {
     **{
         f"added {name}": Claim(
             words,
-            test if test == ADDED_FILTER else f"ablation/added-{test}",
-            anchor if anchor == TRAINED else f"ablation/added-{anchor}",
+            test if test in ARMS else f"ablation/added-{test}",
+            anchor if anchor == TRAINED or anchor in ARMS else f"ablation/added-{anchor}",
             QUALITIES,
             margin,
         )
@@ -254,6 +270,39 @@ CLAIMS = {
                 "a deformable convolution beats a plain one in a residual block",
                 *("deformable", "plain", 0.0),
             ),
+            ("S7-b", "an importance map helps", "importance", "none", 0.0),
+            ("S4-c, 0.03", "an L1 norm of weight 0.03 loses at most 1 %", "l1-0.03", "none", 1.0),
+            ("S4-c, 0.1", "an L1 norm of weight 0.1 loses at most 1 %", "l1-0.1", "none", 1.0),
+            (
+                "S4-d",
+                "distillation helps a decoder without residual blocks",
+                *("added distilled student", "added plain student", 0.0),
+            ),
+            (
+                "S10-a",
+                "octave convolutions beat plain ones at equal multiplications",
+                *("octave", "anew", 0.0),
+            ),
+            (
+                "S10-b",
+                "learned exchange between the parts beats pooling and repetition",
+                *("octave", "octave-plain", 0.0),
+            ),
+            (
+                "S10-c, a quarter",
+                "half of the channels in the low part are better than a quarter",
+                *("octave", "octave-quarter", 0.0),
+            ),
+            (
+                "S10-c, three quarters",
+                "half of the channels in the low part are better than three quarters",
+                *("octave", "octave-three-quarters", 0.0),
+            ),
+            (
+                "S5-c",
+                "Swin blocks beat convolutions of about as many multiplications",
+                *("added swin", "added convolutions", 0.0),
+            ),
         )
     },
     **{
@@ -264,6 +313,16 @@ CLAIMS = {
             (quality,),
             margin=1.0,
         )
+        for quality in QUALITIES[::2]
+    },
+    **{
+        f"added S9-a, {name}, {quality:g}": Claim(
+            f"stochastic rounding is at least as good as {words}",
+            "ablation/added-stochastic",
+            f"ablation/added-{name}",
+            (quality,),
+        )
+        for name, words in (("noise", "noise"), ("straight-through", "plain rounding"))
         for quality in QUALITIES[::2]
     },
 }

@@ -124,11 +124,16 @@ def _single(codec: Codec, picture: Pixels) -> list[Row]:
 def _variable(codec: Codec, picture: Pixels) -> list[Row]:
     """Return a row for each quality at which arms are compared."""
     assert isinstance(codec.model, VariableModel)
-    rows = []
+    latent = codec.model.latent.coder() if isinstance(codec.model, Gained) else None
+    rows, sides = [], [-(-side // 64) * 4 for side in picture.shape[:2]]  # of the latent
     for quality in QUALITIES:
         coded = codec.compress(picture, quality)
         assert np.array_equal(codec.decompress(coded.data), coded.picture)
-        row = _row(f"{quality:g}", picture, coded.picture, unpack(coded.data).streams)
+        streams = unpack(coded.data).streams
+        row = _row(f"{quality:g}", picture, coded.picture, streams)
+        if latent is not None:
+            values = latent.decode(streams, sides[0], sides[1])[0].abs().flatten(1)
+            row["zero_channels"] = float((values < 0.5).all(1).float().mean())
         rows.append({**row, "trade_off": codec.model.trade_off(quality)})
     return rows
 
@@ -319,6 +324,7 @@ def trainings(
             rate=arm.rate,
             seed=seed,
             part=arm.part,
+            precision=given.precision,
         )
         out: Path = given.out / "codecs" / file
         found[name, weight, seed] = TrainingJob(pictures, out, config, start=start, teacher=teacher)
@@ -385,6 +391,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=128)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--lambdas", type=float, nargs="+", default=list(LAMBDAS))
     parser.add_argument("--jobs", type=int, default=1)

@@ -196,13 +196,28 @@ def bottleneck(channels: int, kernel: int = 3) -> nn.Module:
     )
 
 
+class EverySecond(nn.Conv2d):
+    """A 1x1 convolution of every second row and column.
+
+    PyTorch 2.13 has this as a convolution of stride 2. In half precision, with channels last, few
+    input channels and a large picture, its gradient writes beyond its memory on the processor.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``[B, outputs, H/2, W/2]``, rounded up."""
+        return super().forward(x[..., ::2, ::2])
+
+
 def down_block(inputs: int, channels: int) -> nn.Module:
     """Return a residual block that halves height and width, with GDN."""
     return Sum(
         nn.Sequential(
             conv(inputs, channels, 3, 2), leaky(), conv(channels, channels, 3, 1), GDN(channels)
         ),
-        conv(inputs, channels, 1, 2),
+        EverySecond(inputs, channels),
     )
 
 

@@ -103,8 +103,9 @@ class Learner:
                 raise InputError("an entropy model that is trained alone has no teacher")
         self._objective = self.model.objective
         if teacher is not None:
-            ideal = _transforms(read_checkpoint(teacher)[0], teacher).to(config.device)
-            self._objective = Distiller(_transforms(self.model, config.codec), ideal).objective
+            ideal = read_checkpoint(teacher)[0].to(config.device)
+            ideal.precision = self.model.precision
+            self._objective = Distiller(self.model, ideal).objective
         self._trained = [one for one in self.model.parameters() if one.requires_grad]
         self._optimizer = torch.optim.Adam(self._trained, config.rate)
         self.step, self.skipped, self.seconds = 0, 0, 0.0

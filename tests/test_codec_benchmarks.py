@@ -253,29 +253,98 @@ def test_entropy_models_are_compared_on_the_latents_of_a_trained_codec(corner, p
         codec_claims.main([*given, "--trained", str(tmp_path / "other.safetensors")])
 
 
-def test_an_added_part_does_nothing_before_it_is_trained():
+@pytest.fixture(scope="module")
+def trained() -> Any:
     torch.manual_seed(0)
-    trained: Any = build("gained-checkerboard/small")
+    model = build("gained-checkerboard/small")
     with torch.no_grad():
-        for parameter in trained.parameters():
+        for parameter in model.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
+    return model
+
+
+ADDED = {name for name in ABLATION.widths if name.startswith("added-")}
+ANEW = {name for name in ADDED if "octave" in name} | {"added-anew"}
+ALONE = ADDED - ANEW - {"added-student"}
+
+
+def test_arms_of_the_trained_codec():
+    assert (len(ADDED), len(ANEW), len(ALONE)) == (25, 5, 19)
+
+
+@pytest.mark.parametrize("name", sorted(ALONE))
+def test_an_added_part_does_nothing_before_it_is_trained(trained, name):
     x = torch.rand(1, 3, 64, 64)
     y = trained.analysis(x)
-    expected = trained.synthesis(y)
-    names = [name for name in ABLATION.widths if name.startswith("added-")]
-    assert len(names) == 13
-    for name in names:
+    arm: Any = build(f"ablation/{name}")
+    missing, unexpected = arm.load_state_dict(trained.state_dict(), strict=False)
+    assert not unexpected
+    parts = ".added.", ".restoration.", ".importance."
+    assert all(any(part in one for part in parts) for one in missing)
+    changed = "none", "only", "l1", "noise", "straight", "stochastic"
+    assert bool(missing) == (not any(word in name for word in changed))
+    torch.testing.assert_close(arm.analysis(x), y)
+    torch.testing.assert_close(arm.synthesis(y), trained.synthesis(y))
+    part = [one for key, one in arm.named_parameters() if key in missing]
+    loss, _ = arm.objective(x, 0.0, Moment(0, 1))
+    torch.autograd.backward(loss)
+    assert not part or any(one.grad.abs().max() > 0 for one in part)
+
+
+@pytest.mark.parametrize("name", sorted(ANEW))
+def test_networks_that_start_anew_do_nothing_before_they_are_trained(trained, name):
+    x = torch.rand(1, 3, 64, 64)
+    arm: Any = build(f"ablation/{name}")
+    missing, unexpected = arm.load_state_dict(trained.state_dict(), strict=False)
+    assert all(".main.anew." in one for one in missing)
+    assert all("analysis.main." in one or "synthesis.main." in one for one in unexpected)
+    y = arm.analysis(x)
+    torch.testing.assert_close(y, trained.analysis.shortcut(x))
+    torch.testing.assert_close(arm.synthesis(y), trained.synthesis.shortcut(y))
+    loss, _ = arm.objective(x, 0.0, Moment(0, 1))
+    torch.autograd.backward(loss)
+    for network in (arm.analysis.main, arm.synthesis.main):
+        assert sum(float(one.grad.abs().max()) > 0 for one in network.parameters()) >= 2
+
+
+def test_the_student_is_the_trained_codec_without_residual_blocks_in_its_decoder(trained):
+    x = torch.rand(1, 3, 64, 64)
+    arm: Any = build("ablation/added-student")
+    missing, unexpected = arm.load_state_dict(trained.state_dict(), strict=False)
+    assert not missing
+    assert {one.split(".")[2] for one in unexpected} == {"2", "3", "6"}
+    y = trained.analysis(x)
+    torch.testing.assert_close(arm.analysis(x), y)
+    layers = trained.synthesis.main
+    expected = trained.synthesis.shortcut(y)
+    for number in (0, 1, 4, 5, 7, 8):
+        y = layers[number](y)
+    torch.testing.assert_close(arm.synthesis(trained.analysis(x)), expected + y)
+
+
+def test_objectives_of_the_arms_are_the_trained_codecs(trained, monkeypatch):
+    x, quality = torch.rand(2, 3, 64, 64), torch.tensor([0.2, 0.8])
+
+    def output(name: str) -> Any:
         arm: Any = build(f"ablation/{name}")
-        missing, unexpected = arm.load_state_dict(trained.state_dict(), strict=False)
-        assert not unexpected
-        assert all(".added." in one or ".restoration." in one for one in missing)
-        assert bool(missing) == (name != "added-none" and "only" not in name)
-        torch.testing.assert_close(arm.analysis(x), y)
-        torch.testing.assert_close(arm.synthesis(y), expected)
-        part = [one for key, one in arm.named_parameters() if key in missing]
-        loss, _ = arm.objective(x, 0.0, Moment(0, 1))
-        torch.autograd.backward(loss)
-        assert not part or any(one.grad.abs().max() > 0 for one in part)
+        arm.load_state_dict(trained.state_dict())
+        torch.manual_seed(3)
+        with torch.no_grad():
+            return arm(x, quality)
+
+    plain, sparse = output("added-none"), output("added-l1-0.1")
+    torch.testing.assert_close(plain.x_hat, sparse.x_hat)
+    y = trained.analysis(x) * trained.gain(quality)
+    torch.testing.assert_close(sparse.bits["norm"], 0.1 * y.abs().sum((1, 2, 3)))
+    with torch.no_grad():
+        expected = trained.synthesis(y.round() * trained.inverse_gain(quality))
+    torch.testing.assert_close(output("added-straight-through").x_hat, expected)
+    monkeypatch.setattr(torch, "rand_like", lambda y: torch.full_like(y, 0.7))
+    with torch.no_grad():
+        floors, shifted = (y + 0.7).floor(), y + 0.2
+        for name, rounded in (("stochastic", floors), ("noise", shifted)):
+            expected = trained.synthesis(rounded * trained.inverse_gain(quality))
+            torch.testing.assert_close(output(f"added-{name}").x_hat, expected)
 
 
 @pytest.mark.usefixtures("here")

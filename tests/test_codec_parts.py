@@ -50,7 +50,13 @@ from vpxrc.codecs.frequencies import (
     scale_tables,
 )
 from vpxrc.codecs.latents import ConditionalLatent, pointwise
-from vpxrc.codecs.layers import GDN, Correction, concatenated_residual_block, lower_bound
+from vpxrc.codecs.layers import (
+    GDN,
+    Correction,
+    EverySecond,
+    concatenated_residual_block,
+    lower_bound,
+)
 from vpxrc.codecs.octave import (
     GoConv,
     GoConvFirst,
@@ -192,6 +198,29 @@ def test_concatenated_residual_block_is_that_of_the_authors_code():
 
 
 # Quantisers
+
+
+@pytest.mark.parametrize("size", [128, 127])
+def test_a_convolution_of_every_second_cell_is_one_of_stride_two(size):
+    torch.manual_seed(0)
+    layer, x = EverySecond(3, 48), torch.randn(4, 3, size, size)
+    assert layer.weight.grad is None
+    layer(x).square().mean().backward()
+    assert layer.weight.grad is not None
+    single = layer.weight.grad.clone()
+    plain = layer.weight.detach().clone().requires_grad_(True)
+    functional.conv2d(x, plain, layer.bias, 2).square().mean().backward()
+    assert plain.grad is not None
+    torch.testing.assert_close(single, plain.grad)
+    # PyTorch's own wrote beyond its memory at this size in half precision, with channels last.
+    half = EverySecond(3, 48)
+    half.load_state_dict(layer.state_dict())
+    half.to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = half(x.to(memory_format=torch.channels_last))
+    y.float().square().mean().backward()
+    assert half.weight.grad is not None
+    torch.testing.assert_close(half.weight.grad, single, rtol=0.05, atol=0.01)
 
 
 def test_quantisers():
