@@ -234,6 +234,7 @@ def joined(table: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table, points], ignore_index=True)
 
 
+REFERENCES = "JPEG 4:4:4", "JPEG 4:2:0"  # of the picture of bits and time
 MEASURES: Mapping[str, Callable[[pd.Series], pd.Series]] = {
     "psnr": lambda psnr: psnr,
     "ms_ssim": lambda ms_ssim: -10 * np.log10(1 - ms_ssim),
@@ -297,3 +298,29 @@ def bd_rates(rows: pd.DataFrame, table: pd.DataFrame, learned: Iterable[str]) ->
                 )
     columns = ["codec", "anchor", "measure", "percent", "worst", "worst_picture", "status"]
     return pd.DataFrame(found, columns=[*columns, "overlap"])
+
+
+def trade_offs(rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return what bits and time each codec takes.
+
+    Args:
+        rows: As :func:`measure` returns it.
+        table: As :func:`curves` returns it.
+
+    Returns:
+        A row for each codec: ``codec``, ``encode_seconds`` and ``decode_seconds`` for a megapixel,
+        the medians of all files, and ``percent``, the BD-rate in PSNR against ``anchor``, a JPEG
+        where there is one. NaN where there is none.
+    """
+    timed = ["encode_seconds", "decode_seconds"]
+    speeds = rows.assign(**{name: rows[name] / rows["pixels"] * 1e6 for name in timed})
+    medians = speeds.groupby("codec", sort=False)[timed].median()
+    anchor = next((name for name in REFERENCES if name in medians.index), medians.index[0])
+    curves = {name: table[table["codec"] == name] for name in medians.index}
+    found = []
+    for name, curve in curves.items():
+        sides = [(one["bpp"], one["psnr"]) for one in (curves[anchor], curve)]
+        percent = bd_rate(*sides[0], *sides[1]).percent
+        known = float("nan") if percent is None else percent
+        found.append({"codec": name, **medians.loc[name], "percent": known, "anchor": anchor})
+    return pd.DataFrame(found)

@@ -43,6 +43,11 @@ def test_table(tmp_path, monkeypatch):
     assert 0 < jpeg["ms_ssim"] <= 1
     assert {row["status"] for row in found["bd_rates"]} == {"too-few-rates"}
     assert (tmp_path / "out" / "rd.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "out" / "trade_off.png").read_bytes()[:4] == b"\x89PNG"
+    speeds = {row["codec"]: row for row in found["trade_offs"]}
+    assert speeds["JPEG 4:2:0"]["percent"] == pytest.approx(0)
+    webp = rows[rows["codec"] == "WebP"]["decode_seconds"].median() / (168 * 176) * 1e6
+    assert speeds["WebP"]["decode_seconds"] == pytest.approx(webp)
     monkeypatch.setattr(rate_distortion, "open_workers", in_this_process)
     # The second time nothing is coded again, and only what is missing is decoded.
     lost, *others = sorted((tmp_path / "out" / "rows").iterdir())
@@ -89,6 +94,17 @@ def test_differences_in_both_measures_with_the_worst_picture():
     assert far.loc["psnr", "percent"] == pytest.approx(-60)
     assert far.loc["psnr", "worst_picture"] == ""
     assert far.loc["ms_ssim", "status"] == "too-few-rates"
+
+
+def test_bits_and_time():
+    bpp, psnr = np.array([0.1, 0.2, 0.4, 0.8, 1.6]), [28.0, 31, 34, 37, 40]
+    rows = pd.concat([curve("JPEG 4:4:4", "a", bpp, psnr), curve("new", "a", 0.5 * bpp, psnr)])
+    rows = rows.assign(pixels=2_000_000, encode_seconds=6.0, decode_seconds=3.0)
+    found = rate_distortion.trade_offs(rows, rate_distortion.curves(rows)).set_index("codec")
+    assert list(found["percent"]) == pytest.approx([0, -50])
+    assert list(found["encode_seconds"]) == [3, 3]
+    assert list(found["decode_seconds"]) == [1.5, 1.5]
+    assert set(found["anchor"]) == {"JPEG 4:4:4"}
 
 
 def test_published_points(tmp_path):

@@ -426,15 +426,15 @@ def table(
         from vpxrc.codecs import rate_distortion as rd
         from vpxrc.codecs.pictures import find_pictures
         from vpxrc.codecs.zoo import checkpoint
-    from vpxrc.reports.codecs import write_curves
+    from vpxrc.reports.codecs import write_pictures
 
     check_writable(out)
     checkpoints = [checkpoint(spec) for spec in codec or []]
-    names = [name for name in classical.split(",") if name]
     if bool(anchors) != (published is not None):
         raise InputError("--published and --anchors belong together")
     wanted = [name for name in anchors.split(",") if name]
     points = None if published is None else rd.published_points(published, wanted, dataset)
+    names = [name for name in classical.split(",") if name]
     work = rd.jobs_of(find_pictures(pictures), checkpoints, names)
     if not work:
         raise InputError("there is no codec to measure")
@@ -453,21 +453,21 @@ def table(
     if points is not None:
         means = rd.joined(means, points)
     learned = [path.stem for path in checkpoints]
-    differences = rd.bd_rates(rows, means, learned)
-    for name, frame in (("rows", rows), ("curves", means), ("bd_rates", differences)):
+    found = {"curves": means, "bd_rates": rd.bd_rates(rows, means, learned)}
+    found["trade_offs"] = rd.trade_offs(rows, means)
+    for name, frame in {"rows": rows, **found}.items():
         with atomic_write(out / f"{name}.csv") as temporary:
             frame.to_csv(temporary, index=False)
-    write_curves(means, learned, out / "rd.png")
+    write_pictures(means, found["trade_offs"], learned, out)
     if as_json:
-        found = {"curves": means, "bd_rates": differences}
         records = {name: json.loads(one.to_json(orient="records")) for name, one in found.items()}
         print(json.dumps(records))
         return
     print(means.to_string(index=False, float_format="%.4g"))
-    if len(differences):
+    if len(found["bd_rates"]):
         print("\nBD-rates, by the pictures' means; and that of the picture where it is largest:")
-        print(differences.to_string(index=False, float_format="%.2f"))
-    print(f"\nEverything is in {out}: rd.png has the plot.")
+        print(found["bd_rates"].to_string(index=False, float_format="%.2f"))
+    print(f"\nEverything is in {out}: rd.png and trade_off.png have the plots.")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The picture of a table of image codecs."""
+"""The pictures of a table of image codecs."""
 
 from pathlib import Path
 
@@ -11,6 +11,53 @@ from vpxrc.storage import atomic_write
 
 MARKERS = "os^D"  # one for each round of the colours
 _LETTERS = 160  # about as many are as wide as the picture; a name of the legend takes six more
+
+
+def write_pictures(
+    table: pd.DataFrame, speeds: pd.DataFrame, learned: list[str], out: Path
+) -> None:
+    """Write ``rd.png`` and ``trade_off.png``; see :func:`write_curves` and :func:`write_trade_off`.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    write_curves(table, learned, out / "rd.png")
+    write_trade_off(speeds, learned, out / "trade_off.png")
+
+
+def write_trade_off(speeds: pd.DataFrame, learned: list[str], path: Path) -> None:
+    """Draw the BD-rate of codecs over the time that their decoders take into a PNG file.
+
+    Args:
+        speeds: A row for each codec: ``codec``, ``decode_seconds`` for a megapixel, ``percent`` and
+            ``anchor``, the codec that the BD-rate is against.
+        learned: Names of the learned codecs; their dots are larger.
+        path: The file.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    panel = figure.subplots()
+    for number, row in enumerate(speeds.dropna(subset="percent").itertuples()):
+        colour = COLOURS[number % len(COLOURS)]
+        size = 70 if row.codec in learned else 30
+        panel.scatter(row.decode_seconds, row.percent, s=size, color=colour)
+        panel.annotate(
+            row.codec,
+            (row.decode_seconds, row.percent),
+            xytext=(0, 7),
+            textcoords="offset points",
+            ha="center",
+            fontsize="small",
+        )
+    panel.set_xscale("log")
+    panel.margins(0.2, 0.12)
+    panel.set_xlabel("seconds of decoding for a megapixel")
+    panel.set_ylabel(f"BD-rate in PSNR against {speeds['anchor'].iloc[0]} (%)")
+    panel.grid(alpha=0.3)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 def write_curves(table: pd.DataFrame, learned: list[str], path: Path) -> None:
