@@ -17,6 +17,7 @@ from conftest import in_this_process
 from benchmarks import (
     codec_claims,
     codec_contexts,
+    codec_enhancement,
     codec_rdoq,
     codec_regions,
     codec_roundtrip,
@@ -417,3 +418,29 @@ def test_optimised_quantisation_is_compared_with_rounding(corner, tmp_path, caps
     ]
     assert sum(costs[1::2]) < sum(costs[::2])
     assert "BD-rate -" in capsys.readouterr().out
+
+
+def test_hulls_of_an_enhancement_layer():
+    points = pd.DataFrame({"bpp": [1.0, 2, 3, 2.5, 2.2], "psnr": [30.0, 34, 35, 34.2, 33]})
+    assert codec_enhancement.hull(points) == ([1, 2, 3], [30, 34, 35])
+    layered = pd.DataFrame({"bpp": [1.5, 4.0], "psnr": [31.0, 41], "lambda": 1.0})
+    table = codec_enhancement.compared(pd.concat([points.assign(**{"lambda": 0.0}), layered]))
+    assert list(table["bpp"]) == [1, 1.5, 2, 3, 4]
+    assert list(table["gain"][1:4]) == pytest.approx([-1, -1, 2])
+    assert table["gain"].isna().tolist() == [True, False, False, False, True]
+
+
+def test_an_enhancement_layer_makes_the_picture_better(photo, corner, tmp_path, monkeypatch):
+    monkeypatch.setattr(codec_enhancement, "BASES", (0.0, 1.0))
+    monkeypatch.setattr(codec_enhancement, "LAMBDAS", (0.02, 0.5))
+    monkeypatch.setattr(codec_enhancement, "BATCHES", 1)
+    monkeypatch.setattr(codec_enhancement, "CROP", 64)
+    codec_enhancement.main([str(photo), "--test", str(corner), "--out", str(tmp_path)])
+    means = pd.read_csv(tmp_path / "means.csv")
+    assert len(means) == 2 * 3
+    for _, rows in means.groupby("base"):
+        assert (np.diff(rows["bpp"]) > 0).all()
+        assert rows["psnr"].iloc[-1] > rows["psnr"].iloc[0] + 3
+    table = pd.read_csv(tmp_path / "hulls.csv")
+    alone = means[means["lambda"] == 0]
+    assert list(table["base"].dropna())[:: len(table["base"].dropna()) - 1] == list(alone["psnr"])
