@@ -74,11 +74,13 @@ class Measurement:
         checkpoint: The file.
         pictures: The files.
         path: Where the rows are kept.
+        middle: Width and height of what is coded, the middle of each picture; None for all of it.
     """
 
     checkpoint: Path
     pictures: tuple[Path, ...]
     path: Path
+    middle: tuple[int, int] | None
 
     def __str__(self) -> str:
         """What errors call it."""
@@ -91,7 +93,7 @@ def measure(job: Measurement) -> list[Row]:
     codec = load_codec(job.checkpoint)
     rows: list[Row] = []
     for path in job.pictures:
-        picture = read_picture(path)
+        picture = _middle(read_picture(path), job.middle)
         if isinstance(codec.model, MultiRate):
             found = _multi_rate(codec, picture)
         elif isinstance(codec.model, VariableModel):
@@ -100,6 +102,13 @@ def measure(job: Measurement) -> list[Row]:
             found = _single(codec, picture)
         rows += [{"picture": path.name, **row} for row in found]
     return rows
+
+
+def _middle(picture: Pixels, size: tuple[int, int] | None) -> Pixels:
+    if size is None:
+        return picture
+    left, top = ((of - side) // 2 for of, side in zip(picture.shape[1::-1], size, strict=True))
+    return np.ascontiguousarray(picture[top : top + size[1], left : left + size[0]])
 
 
 def _row(setting: str, picture: Pixels, decoded: Pixels, streams: Sequence[bytes]) -> Row:
@@ -376,6 +385,11 @@ def _is_there(path: Path | None) -> bool:
     return path is None or path.exists()
 
 
+def _size(text: str) -> tuple[int, int]:
+    width, height = map(int, text.split("x"))
+    return width, height
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -384,6 +398,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("train", type=Path, nargs="+", help="pictures to train on")
     parser.add_argument("--test", type=Path, nargs="+", required=True, help="pictures to measure")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--middle", type=_size, metavar="WxH", help="code the middle of each picture alone"
+    )
     parser.add_argument("--claims", default="S", help="beginnings of claims, as S10-a")
     parser.add_argument(
         "--trained", default=SHIPPED, help="a trained codec `gained`, that arms start from"
@@ -441,8 +458,10 @@ def _measured(
     """Return the rows of all checkpoints; those in the folder are not measured again."""
     jobs = {}
     for key, job in work.items():
-        name = digest([sha256_file(job.out), [sha256_file(path) for path in pictures]])[:24]
-        jobs[key] = Measurement(job.out, pictures, given.out / "rows" / f"{name}.json")
+        hashes = [sha256_file(job.out), [sha256_file(path) for path in pictures]]
+        name = digest([*hashes, given.middle] if given.middle else hashes)[:24]
+        path = given.out / "rows" / f"{name}.json"
+        jobs[key] = Measurement(job.out, pictures, path, given.middle)
     missing = list({one for one in jobs.values() if not one.path.exists()})
     if missing:
         with open_workers(min(given.jobs, len(missing)), given.ray) as workers:

@@ -66,7 +66,8 @@ def measure(codec: Codec, layer: EnhancementCoder, path: Path) -> list[dict[str,
     picture = read_picture(path)
     sides = [side - side % 64 for side in picture.shape[:2]]
     picture = np.ascontiguousarray(picture[: sides[0], : sides[1]])
-    pixels = picture.shape[0] * picture.shape[1]
+    height, width, _ = picture.shape
+    pixels = height * width
     rows = []
     for quality in BASES:
         coded = codec.compress(picture, quality)
@@ -74,7 +75,7 @@ def measure(codec: Codec, layer: EnhancementCoder, path: Path) -> list[dict[str,
         rows.append(_row(quality, 0.0, 8 * len(coded.data) / pixels, lacking))
         for weight in LAMBDAS:
             stream, added = layer.encode(lacking, ideal_step(weight))
-            decoded = layer.decode(stream, *lacking.shape[1:], ideal_step(weight))
+            decoded = layer.decode(stream, height, width, ideal_step(weight))
             assert torch.equal(decoded, added)
             whole = coded.picture.transpose(2, 0, 1) + decoded.numpy()
             left = picture.transpose(2, 0, 1) - whole.round().clip(0, 255)

@@ -153,7 +153,8 @@ class WeightedAnalysis(PatchAnalysis):
         """Return the latent ``[B, m, H/16, W/16]`` of pictures ``[B, 3, H, W]``."""
         features = self.main[:-1](x)
         y: Tensor = self.main[-1](features) + self.shortcut(x)
-        return y * (1 + self.importance(features))
+        weighted: Tensor = y * (1 + self.importance(features))
+        return weighted
 
 
 def _weighted() -> Gained:

@@ -39,13 +39,14 @@ def write_trade_off(speeds: pd.DataFrame, learned: list[str], path: Path) -> Non
     """
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     panel = figure.subplots()
-    for number, row in enumerate(speeds.dropna(subset="percent").itertuples()):
+    known = speeds.dropna(subset="percent")
+    places = zip(known["codec"], known["decode_seconds"], known["percent"], strict=True)
+    for number, (name, seconds, percent) in enumerate(places):
         colour = COLOURS[number % len(COLOURS)]
-        size = 70 if row.codec in learned else 30
-        panel.scatter(row.decode_seconds, row.percent, s=size, color=colour)
+        panel.scatter(seconds, percent, s=70 if name in learned else 30, color=colour)
         panel.annotate(
-            row.codec,
-            (row.decode_seconds, row.percent),
+            name,
+            (seconds, percent),
             xytext=(0, 7),
             textcoords="offset points",
             ha="center",
