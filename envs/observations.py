@@ -21,9 +21,8 @@ Arrays = dict[str, NDArray[Any]]
 
 DEFAULT_MAX_FRAMES = 150
 
-# Columns of a group that change between its decisions.
-_TPL_COLUMNS = [GROUP.names.index(name) for name in ("has_tpl", "tpl_ratio")]
-_AHEAD = [GROUP.names.index("ahead")]
+# The column of a group that changes at every decision.
+_AHEAD = GROUP.names.index("ahead")
 
 
 def num_rows(max_frames: int) -> dict[str, int]:
@@ -97,12 +96,12 @@ class DictObserver:
             return
         arrays["frame"][...] = FRAME.row(view)
         arrays["importance"][...] = view.importance
-        if frame.group_index != self._group_index:
+        if view.take_tpl() or frame.group_index != self._group_index:
             self._group_index = frame.group_index
             self._write_rows("group", GROUP.rows(view))
-        if view.take_tpl():
-            self._write_group_columns(_TPL_COLUMNS)
-        self._write_group_columns(_AHEAD)
+        ahead = view.ahead[:MAX_GROUP]
+        low, high = GROUP.low[_AHEAD], GROUP.high[_AHEAD]
+        np.clip(ahead, low, high, out=arrays["group"][: len(ahead), _AHEAD])
 
     def observe(self, frame: Frame | None) -> Arrays:
         """Update the view and the arrays, and return a copy of these.
@@ -120,10 +119,3 @@ class DictObserver:
         out[count:] = 0
         mask[:count] = 1
         mask[count:] = 0
-
-    def _write_group_columns(self, places: list[int]) -> None:
-        out = self.arrays["group"]
-        for place in places:
-            column = GROUP.columns[place]
-            values = column.value(self._view)[: len(out)]
-            np.clip(values, column.low, column.high, out=out[: len(values), place])

@@ -58,6 +58,7 @@ class EncodeView:
         pixels: Luma samples of a frame.
         bit_depth: Bits per sample.
         num_frames: Frames of the clip.
+        fps: Frames per second.
         max_frames: The most frames of a clip.
         target_bits: The bits that the stream may take.
         bits: Bits spent so far.
@@ -95,6 +96,7 @@ class EncodeView:
         self.pixels = video.width * video.height
         self.bit_depth = video.bit_depth
         self.num_frames = video.num_frames
+        self.fps = float(video.fps)
         self.max_frames = video.num_frames if max_frames is None else max_frames
         self.target_bits = episode.target_bits
         self.bits = 0

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -118,8 +117,10 @@ class GroupFacts:
         complexity: Mean of log2(coded_error / the clip's).
         spread: Standard deviation of the same.
         windows: The mean around the group, per window of ``WINDOWS``.
-        kinds: Facts of ``references`` and of ``leaves``.
-        first_pass: Means of the ``STATISTICS`` statistics over ``group``, ``rest`` and ``clip``.
+        references: Facts of the frames that others depend on.
+        leaves: Facts of the others.
+        first_pass: Means of the ``STATISTICS`` of the first pass over the group, over what follows
+            it, and over the clip; ``[36]``.
         map_spread: Standard deviation of each frame's map of importance, ``[group.size]``.
         map_max: Highest value of each map, ``[group.size]``.
     """
@@ -136,8 +137,9 @@ class GroupFacts:
     complexity: float
     spread: float
     windows: list[float]
-    kinds: dict[str, KindFacts]
-    first_pass: dict[str, list[float]]
+    references: KindFacts
+    leaves: KindFacts
+    first_pass: list[float]
     map_spread: list[float]
     map_max: list[float]
 
@@ -181,15 +183,13 @@ class GroupFacts:
             complexity=mean(clip.log_error[inside]),
             spread=float(clip.log_error[inside].std()),
             windows=window_means(clip.log_error, first, last),
-            kinds={
-                "references": kind(coded & np.logical_or.reduce([types == n for n in REFERENCES])),
-                "leaves": kind(coded & (types == UpdateType.LEAF)),
-            },
-            first_pass={
-                "group": clip.means_over(inside),
-                "rest": clip.means_over(slice(last + 1, frames)),
-                "clip": clip.means,
-            },
+            references=kind(coded & np.logical_or.reduce([types == n for n in REFERENCES])),
+            leaves=kind(coded & (types == UpdateType.LEAF)),
+            first_pass=[
+                *clip.means_over(inside),
+                *clip.means_over(slice(last + 1, frames)),
+                *clip.means,
+            ],
             map_spread=view.maps.std(axis=(1, 2)).tolist(),
             map_max=view.maps.max(axis=(1, 2)).tolist(),
         )
@@ -356,8 +356,7 @@ class BaseFacts:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Sight:
+class Sight(NamedTuple):
     """All that the columns are computed from.
 
     Attributes:
@@ -366,7 +365,6 @@ class Sight:
         group: Facts of the pending frame's group.
         decision: The base policy's decision on the pending frame.
         history: The log so far.
-        past: Facts of it.
         offsets: Per decision so far, (level, reference).
     """
 
@@ -375,13 +373,7 @@ class Sight:
     group: GroupFacts
     decision: Decision
     history: History
-    past: PastFacts
     offsets: Sequence[Offset]
-
-    @cached_property
-    def base(self) -> BaseFacts:
-        """Facts of the base policy's decision; not all tables have columns of them."""
-        return BaseFacts.of(self.view, self.decision, self.history)
 
     @property
     def position(self) -> int:
@@ -428,17 +420,6 @@ class Sight:
             return 0.0
         effort = self.clip.effort.item(o.num_shown - 1)
         return math.log2(max(o.bits, 1) / o.target_bits / effort)
-
-    @property
-    def last_offset(self) -> Offset:
-        """The last decision's (level, reference); 0 at first."""
-        return self.offsets[-1] if self.offsets else (0.0, 0.0)
-
-    @cached_property
-    def mean_offset(self) -> tuple[float, float]:
-        """The mean (level, reference) of all decisions; 0 at first."""
-        level, reference = np.array(self.offsets or [(0.0, 0.0)]).mean(axis=0).tolist()
-        return level, reference
 
 
 def _from_each_on(members: NDArray[np.bool_]) -> NDArray[np.int64]:
