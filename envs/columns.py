@@ -32,22 +32,23 @@ class Table(Generic[Source]):
 
     Args:
         columns: The columns.
-        values: Returns a value per column; values beyond a bound are clipped. One function computes
-            a whole row, since a function per column takes several times as long.
+        functions: Return the values, each those of some columns; together one per column, in order.
+            Values beyond a bound are clipped. They are few, since a function per column takes
+            twice as long.
 
     Attributes:
         columns: The columns.
-        values: As given.
+        functions: As given.
         names: Their names.
         low: Their lower bounds, float32 ``[len(table)]``.
         high: Their upper bounds, float32 ``[len(table)]``.
     """
 
     def __init__(
-        self, columns: Iterable[Column], values: Callable[[Source], Sequence[Any]]
+        self, columns: Iterable[Column], *functions: Callable[[Source], Sequence[Any]]
     ) -> None:
         self.columns = tuple(columns)
-        self.values = values
+        self.functions = functions
         self.names = tuple(column.name for column in self.columns)
         self.low = np.array([column.low for column in self.columns], np.float32)
         self.high = np.array([column.high for column in self.columns], np.float32)
@@ -59,10 +60,9 @@ class Table(Generic[Source]):
     def joined(cls, tables: Iterable["Table[Source]"]) -> "Table[Source]":
         """Return the columns of several tables of one source, one table after the other."""
         tables = tuple(tables)
-        functions = [table.values for table in tables]
         return cls(
             (column for table in tables for column in table),
-            lambda source: [value for values in functions for value in values(source)],
+            *(function for table in tables for function in table.functions),
         )
 
     def __iter__(self) -> Iterator[Column]:
@@ -72,6 +72,17 @@ class Table(Generic[Source]):
     def __len__(self) -> int:
         """Return the number of columns."""
         return len(self.columns)
+
+    def values(self, source: Source) -> list[Any]:
+        """Return the values, not yet clipped, one per column.
+
+        Args:
+            source: What the values are computed from.
+        """
+        values: list[Any] = []
+        for function in self.functions:
+            values += function(source)
+        return values
 
     def row(self, source: Source) -> NDArray[np.float32]:
         """Return the values where each is a number, float32 ``[len(table)]``.

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from vpxrc.encoder.types import Frame
-from vpxrc.envs.tables import BUDGET, FIRST_PASS, FRAME, GROUP, HISTORY, TABLES
+from vpxrc.envs.tables import BUDGET, FIRST_PASS, FRAME, GROUP, HISTORY, TABLES, CodedFrame
 from vpxrc.envs.view import IMPORTANCE_GRID, MAX_GROUP, MAX_IMPORTANCE, EncodeView
 from vpxrc.errors import InputError
 
@@ -72,6 +72,7 @@ class DictObserver:
     def __init__(self, view: EncodeView, space: spaces.Dict) -> None:
         self._view = view
         self._group_index = -1
+        self._num_rows = 0  # of the log, taken in
         self._num_coded = 0
         self.arrays: Arrays = {
             key: np.zeros(part.shape or (), np.dtype(part.dtype)) for key, part in space.items()
@@ -85,10 +86,8 @@ class DictObserver:
             frame: The frame that waits for its decision; None at the end.
         """
         view, arrays = self._view, self.arrays
-        for coded in view.update(frame):
-            arrays["history"][self._num_coded] = HISTORY.row(coded)
-            arrays["history_mask"][self._num_coded] = 1
-            self._num_coded += 1
+        view.update(frame)
+        self._write_history()
         arrays["budget"][...] = BUDGET.row(view)
         if frame is None:
             for key in ("frame", "group", "group_mask", "importance"):
@@ -111,6 +110,15 @@ class DictObserver:
         """
         self.write(frame)
         return {key: array.copy() for key, array in self.arrays.items()}
+
+    def _write_history(self) -> None:
+        view, first = self._view, self._num_rows
+        self._num_rows = len(view.rows)
+        for row, psnr in zip(view.rows[first:], view.psnr[first:], strict=True):
+            if not row.is_shown_again:
+                self.arrays["history"][self._num_coded] = HISTORY.row(CodedFrame(view, row, psnr))
+                self.arrays["history_mask"][self._num_coded] = 1
+                self._num_coded += 1
 
     def _write_rows(self, key: str, rows: NDArray[np.float32]) -> None:
         out, mask = self.arrays[key], self.arrays[f"{key}_mask"]

@@ -6,14 +6,14 @@ pixel, logarithms.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vpxrc.encoder.types import UPDATE_TYPES, UpdateType
 from vpxrc.envs.columns import Column, Table
-from vpxrc.envs.view import MAX_GROUP, MAX_IMPORTANCE, CodedFrame, EncodeView, record_psnr
+from vpxrc.envs.view import MAX_GROUP, MAX_IMPORTANCE, EncodeView
 
 
 def _log_bits(bits: float, pixels: int) -> float:
@@ -109,19 +109,33 @@ FIRST_PASS: Table[EncodeView] = Table(
 )
 
 
+class CodedFrame(NamedTuple):
+    """A coded frame.
+
+    Attributes:
+        view: The facts of the encode.
+        record: Its row of the log.
+        psnr: Its luma PSNR in dB.
+    """
+
+    view: EncodeView
+    record: Any
+    psnr: float
+
+
 def _history_values(o: CodedFrame) -> tuple[float, ...]:
-    record = o.record
+    record, pixels = o.record, o.view.pixels
     return (
         *_IS_TYPE[record.update_type],
         record.is_shown,
         record.layer_depth / 8,
-        record.show_index / o.num_frames,
+        record.show_index / o.view.num_frames,
         record.q_index / 255,
         record.libvpx_q_index / 255,
         math.log2(record.lambda_scale) / 6,
-        _log_bits(record.bits, o.pixels),
-        _log_bits(record.target_bits, o.pixels),
-        record_psnr(record, o.pixels, o.bit_depth) / 50,
+        _log_bits(record.bits, pixels),
+        _log_bits(record.target_bits, pixels),
+        o.psnr / 50,
     )
 
 

@@ -29,13 +29,13 @@ _BOUND = 4.0  # the widest bound of a column
 def _copied(table: Table[EncodeView], *left_out: str) -> Table[Sight]:
     """Return a table of ``RateControlEnv`` without some of its columns."""
     kept = [n for n, name in enumerate(table.names) if name not in left_out]
-    chosen, values = itemgetter(*kept), table.values
+    chosen = itemgetter(*kept)
     return Table(
         (
             column._replace(low=max(column.low, -_BOUND), high=min(column.high, _BOUND))
             for column in chosen(table.columns)
         ),
-        lambda s: chosen(values(s.view)),
+        lambda s: chosen(table.values(s.view)),
     )
 
 
