@@ -368,15 +368,11 @@ class EncodeEnv(gymnasium.Env[Seen, Any]):
     def told(self, episode: EncodeEpisode[Any]) -> dict[str, Any]:
         """Return ``info``: numpy's numbers, of the same names at every step."""
         info = episode.info
-        told = {
-            "clip_index": self.tasks.clip_names.index(episode.session.video.name),
-            **info,
-            "constraint_met": int(info["overshoot"] + 1 <= self.cost_limit),
-        }
         # TorchRL and others ask for the type of each.
         return {
-            name: np.float64(value) if isinstance(value, float) else np.int64(value)
-            for name, value in told.items()
+            "clip_index": np.int64(self.clip_names.index(episode.session.video.name)),
+            **info,
+            "constraint_met": np.int64(info["overshoot"] + 1 <= self.cost_limit),
         }
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]

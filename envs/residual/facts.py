@@ -88,14 +88,14 @@ class KindFacts(NamedTuple):
 
     Attributes:
         ahead: How many there are from each position of the group on, ``[group.size]``.
-        count: How many there are in all.
+        size: How many there are in all.
         importance: Mean of log2(importance).
         model_bits: log2 of the model's mean bits per pixel; 0 without a model.
         allocation: Mean of ln(libvpx's bits per pixel).
     """
 
     ahead: list[int]
-    count: int
+    size: int
     importance: float
     model_bits: float
     allocation: float
@@ -165,7 +165,7 @@ class GroupFacts(NamedTuple):
         in_model = view.modelled[:, 2].tolist()
         allocation = np.log(np.maximum(group.bit_allocation, 1) / view.pixels).tolist()
         known = [has and model > 0 for has, model in zip(coded, in_model, strict=True)]
-        nothing = [0.0] * group.size
+        nothing = [0.0] * len(types)
         places = [place for place, has in enumerate(known) if has]
         rate = sum(model_bits[n] for n in places) / length
         target = view.target_bits / frames / view.pixels
@@ -452,7 +452,7 @@ class Sight(NamedTuple):
 
 def _from_each_on(members: Sequence[bool]) -> list[int]:
     """Return how many are members from each position on, ``[len(members)]``."""
-    return list(accumulate(reversed(members)))[::-1]
+    return list(accumulate(map(int, reversed(members))))[::-1]
 
 
 def _average(values: Sequence[float]) -> float:

@@ -95,7 +95,7 @@ def _kind(kind: str) -> list[Column]:
 
 def _kind_values(kind: KindFacts, position: int) -> tuple[float, ...]:
     return (
-        kind.count / 16,
+        kind.size / 16,
         kind.ahead[position] / 16,
         kind.importance / 4,
         kind.model_bits / 8,
