@@ -11,7 +11,7 @@ Source = TypeVar("Source")
 AnyClass = TypeVar("AnyClass", bound=type)
 
 
-class Column(NamedTuple, Generic[Source]):
+class Column(NamedTuple):
     """One number of an observation.
 
     Attributes:
@@ -19,45 +19,53 @@ class Column(NamedTuple, Generic[Source]):
         low: Lower bound.
         high: Upper bound.
         meaning: The quantity, with its unit.
-        value: Computes the quantity from the table's source. Values beyond a bound are clipped.
-        is_lasting: Whether it is the same at all decisions of a golden-frame group.
     """
 
     name: str
     low: float
     high: float
     meaning: str
-    value: Callable[[Source], Any]
-    is_lasting: bool = False
 
 
 class Table(Generic[Source]):
-    """Columns in order, all computed from one source.
+    """Columns in order, and the function that computes them all from one source.
 
     Args:
         columns: The columns.
+        functions: Return the values, each those of some columns; together one per column, in order.
+            Values beyond a bound are clipped. They are few, since a function per column takes
+            twice as long.
 
     Attributes:
         columns: The columns.
+        functions: As given.
         names: Their names.
         low: Their lower bounds, float32 ``[len(table)]``.
         high: Their upper bounds, float32 ``[len(table)]``.
     """
 
-    def __init__(self, columns: Iterable[Column[Source]]) -> None:
+    def __init__(
+        self, columns: Iterable[Column], *functions: Callable[[Source], Sequence[Any]]
+    ) -> None:
         self.columns = tuple(columns)
+        self.functions = functions
         self.names = tuple(column.name for column in self.columns)
         self.low = np.array([column.low for column in self.columns], np.float32)
         self.high = np.array([column.high for column in self.columns], np.float32)
-        self._values = [column.value for column in self.columns]
-        passing = [n for n, column in enumerate(self.columns) if not column.is_lasting]
-        self._passing = np.array(passing, np.intp)
-        self._passing_values = [self._values[n] for n in passing]
-        self._size = np.maximum(np.maximum(np.abs(self.low), np.abs(self.high)), 1)
-        self._log_size = np.log1p(self._size)
-        self._is_wide = self._size > 1
+        size = np.maximum(np.maximum(np.abs(self.low), np.abs(self.high)), 1)
+        self._log_size = np.log1p(size)
+        self._is_wide = size > 1
 
-    def __iter__(self) -> Iterator[Column[Source]]:
+    @classmethod
+    def joined(cls, tables: Iterable["Table[Source]"]) -> "Table[Source]":
+        """Return the columns of several tables of one source, one table after the other."""
+        tables = tuple(tables)
+        return cls(
+            (column for table in tables for column in table),
+            *(function for table in tables for function in table.functions),
+        )
+
+    def __iter__(self) -> Iterator[Column]:
         """Return the columns one after the other."""
         return iter(self.columns)
 
@@ -65,27 +73,34 @@ class Table(Generic[Source]):
         """Return the number of columns."""
         return len(self.columns)
 
-    def row(self, source: Source, before: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Return the values of columns that give a number each, float32 ``[len(table)]``.
+    def values(self, source: Source) -> list[Any]:
+        """Return the values, not yet clipped, one per column.
 
         Args:
             source: What the values are computed from.
-            before: A row of the same golden-frame group, whose lasting columns are taken.
         """
-        if before is None:
-            row = np.array([value(source) for value in self._values], np.float32)
-        else:
-            row = before.copy()
-            row[self._passing] = [value(source) for value in self._passing_values]
+        values: list[Any] = []
+        for function in self.functions:
+            values += function(source)
+        return values
+
+    def row(self, source: Source) -> NDArray[np.float32]:
+        """Return the values where each is a number, float32 ``[len(table)]``.
+
+        Args:
+            source: What the values are computed from.
+        """
+        row = np.array(self.values(source), np.float32)
         np.maximum(row, self.low, out=row)
         return np.minimum(row, self.high, out=row)
 
     def rows(self, source: Source) -> NDArray[np.float32]:
-        """Return the values of columns that give an array each, float32 ``[n, len(table)]``.
+        """Return the values where each is an array ``[n]``, float32 ``[n, len(table)]``.
 
-        Every value function returns ``[n]``.
+        Args:
+            source: What the values are computed from.
         """
-        columns = np.array([value(source) for value in self._values], np.float32)
+        columns = np.array(self.values(source), np.float32)
         rows = np.empty(columns.shape[::-1], np.float32)
         return np.clip(columns.T, self.low, self.high, out=rows)
 

@@ -60,8 +60,8 @@ class EncodeEpisode(Generic[Seen]):
         session: The encode.
         controller: As given.
         log: The log of the encode once it is complete, else None.
-        info: Numbers for users, as the environments' docstrings describe them: those of the last
-            decision point, or of the end; always of the same names.
+        info: Numpy's numbers for users, as the environments' docstrings describe them: those of
+            the last decision point, or of the end; always of the same names.
         steps: The rows ``[first, last)`` of the log that each decision led to, as far as they are
             there. At the end they are the whole log.
     """
@@ -70,7 +70,7 @@ class EncodeEpisode(Generic[Seen]):
         self.session = session
         self.controller = controller
         self.log: EncodeLog | None = None
-        self.info: dict[str, float] = {}
+        self.info: dict[str, Any] = {}
         self.steps: list[tuple[int, int]] = []
         self._pending: Seen | None = None
         self._has_acted = False
@@ -178,31 +178,31 @@ class EncodeEpisode(Generic[Seen]):
         self.session.close()
         paid = self._cost
         self.info = self._told() | {
-            "psnr": log.psnr,
-            "psnr_overall": log.psnr_overall,
-            "bitrate": log.bitrate,
-            "overshoot": log.overshoot,
-            "cost": log.overshoot + 1 - paid,
+            "psnr": np.float64(log.psnr),
+            "psnr_overall": np.float64(log.psnr_overall),
+            "bitrate": np.float64(log.bitrate),
+            "overshoot": np.float64(log.overshoot),
+            "cost": np.float64(log.overshoot + 1 - paid),
         }
 
     def _psnr_overall(self) -> float:
         view, video = self.controller.view, self.session.video
         return mse_psnr(view.sse_sum / view.num_shown / video.frame_samples, video.bit_depth)
 
-    def _told(self) -> dict[str, float]:
+    def _told(self) -> dict[str, Any]:
         view, video, options = self.controller.view, self.session.video, self.session.options
         coded, shown = view.coded, view.num_shown
         bitrate = view.bits * float(video.fps) / max(shown, 1) / 1000
         before, self._cost = self._cost, view.bits / view.target_bits
         return {
-            "target_bitrate": options.target_bitrate,
-            "update_type": -1 if coded is None else coded.update_type,
-            "show_index": -1 if coded is None else coded.show_index,
-            "q_index": -1 if coded is None else coded.q_index,
-            "bits": 0 if coded is None else coded.bits,
-            "psnr": view.psnr_sum / max(shown, 1),
-            "psnr_overall": self._psnr_overall() if shown else 0.0,
-            "bitrate": bitrate,
-            "overshoot": bitrate / options.target_bitrate - 1 if shown else 0.0,
-            "cost": self._cost - before,
+            "target_bitrate": np.int64(options.target_bitrate),
+            "update_type": np.int64(-1 if coded is None else coded.update_type),
+            "show_index": np.int64(-1 if coded is None else coded.show_index),
+            "q_index": np.int64(-1 if coded is None else coded.q_index),
+            "bits": np.int64(0 if coded is None else coded.bits),
+            "psnr": np.float64(view.psnr_sum / max(shown, 1)),
+            "psnr_overall": np.float64(self._psnr_overall() if shown else 0.0),
+            "bitrate": np.float64(bitrate),
+            "overshoot": np.float64(bitrate / options.target_bitrate - 1 if shown else 0.0),
+            "cost": np.float64(self._cost - before),
         }

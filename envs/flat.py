@@ -7,19 +7,12 @@ from numpy.typing import NDArray
 from vpxrc.encoder.types import Decision, Frame
 from vpxrc.envs.columns import Table
 from vpxrc.envs.residual.facts import Sight
-from vpxrc.envs.residual.observation import COLUMNS, ResidualObserver
+from vpxrc.envs.residual.observation import COMMON, ResidualObserver
 from vpxrc.envs.view import EncodeView
 
-# What the residual agent's past has of its own actions.
-_OFFSETS = ("action_level", "action_reference", "mean_level", "mean_reference", "actions")
-
 #: The columns by subject: those of the residual environments without base policy and offsets.
-FLAT_COLUMNS: dict[str, Table[Sight]] = {
-    key: Table(column for column in table if column.name not in _OFFSETS)
-    for key, table in COLUMNS.items()
-    if key != "base"
-}
-FLAT: Table[Sight] = Table(column for table in FLAT_COLUMNS.values() for column in table)
+FLAT_COLUMNS: dict[str, Table[Sight]] = COMMON
+FLAT: Table[Sight] = Table.joined(FLAT_COLUMNS.values())
 
 
 def flat_space() -> spaces.Box:

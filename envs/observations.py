@@ -13,7 +13,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from vpxrc.encoder.types import Frame
-from vpxrc.envs.tables import BUDGET, FIRST_PASS, FRAME, GROUP, HISTORY, TABLES
+from vpxrc.envs.tables import BUDGET, FIRST_PASS, FRAME, GROUP, HISTORY, TABLES, CodedFrame
 from vpxrc.envs.view import IMPORTANCE_GRID, MAX_GROUP, MAX_IMPORTANCE, EncodeView
 from vpxrc.errors import InputError
 
@@ -21,9 +21,8 @@ Arrays = dict[str, NDArray[Any]]
 
 DEFAULT_MAX_FRAMES = 150
 
-# Columns of a group that change between its decisions.
-_TPL_COLUMNS = [GROUP.names.index(name) for name in ("has_tpl", "tpl_ratio")]
-_AHEAD = [GROUP.names.index("ahead")]
+# The column of a group that changes at every decision.
+_AHEAD = GROUP.names.index("ahead")
 
 
 def num_rows(max_frames: int) -> dict[str, int]:
@@ -73,6 +72,7 @@ class DictObserver:
     def __init__(self, view: EncodeView, space: spaces.Dict) -> None:
         self._view = view
         self._group_index = -1
+        self._num_rows = 0  # of the log, taken in
         self._num_coded = 0
         self.arrays: Arrays = {
             key: np.zeros(part.shape or (), np.dtype(part.dtype)) for key, part in space.items()
@@ -86,10 +86,8 @@ class DictObserver:
             frame: The frame that waits for its decision; None at the end.
         """
         view, arrays = self._view, self.arrays
-        for coded in view.update(frame):
-            arrays["history"][self._num_coded] = HISTORY.row(coded)
-            arrays["history_mask"][self._num_coded] = 1
-            self._num_coded += 1
+        view.update(frame)
+        self._write_history()
         arrays["budget"][...] = BUDGET.row(view)
         if frame is None:
             for key in ("frame", "group", "group_mask", "importance"):
@@ -97,12 +95,12 @@ class DictObserver:
             return
         arrays["frame"][...] = FRAME.row(view)
         arrays["importance"][...] = view.importance
-        if frame.group_index != self._group_index:
+        if view.take_tpl() or frame.group_index != self._group_index:
             self._group_index = frame.group_index
             self._write_rows("group", GROUP.rows(view))
-        if view.take_tpl():
-            self._write_group_columns(_TPL_COLUMNS)
-        self._write_group_columns(_AHEAD)
+        ahead = view.ahead[:MAX_GROUP]
+        low, high = GROUP.low[_AHEAD], GROUP.high[_AHEAD]
+        np.clip(ahead, low, high, out=arrays["group"][: len(ahead), _AHEAD])
 
     def observe(self, frame: Frame | None) -> Arrays:
         """Update the view and the arrays, and return a copy of these.
@@ -113,6 +111,15 @@ class DictObserver:
         self.write(frame)
         return {key: array.copy() for key, array in self.arrays.items()}
 
+    def _write_history(self) -> None:
+        view, first = self._view, self._num_rows
+        self._num_rows = len(view.rows)
+        for row, psnr in zip(view.rows[first:], view.psnr[first:], strict=True):
+            if not row.is_shown_again:
+                self.arrays["history"][self._num_coded] = HISTORY.row(CodedFrame(view, row, psnr))
+                self.arrays["history_mask"][self._num_coded] = 1
+                self._num_coded += 1
+
     def _write_rows(self, key: str, rows: NDArray[np.float32]) -> None:
         out, mask = self.arrays[key], self.arrays[f"{key}_mask"]
         count = min(len(rows), len(out))
@@ -120,10 +127,3 @@ class DictObserver:
         out[count:] = 0
         mask[:count] = 1
         mask[count:] = 0
-
-    def _write_group_columns(self, places: list[int]) -> None:
-        out = self.arrays["group"]
-        for place in places:
-            column = GROUP.columns[place]
-            values = column.value(self._view)[: len(out)]
-            np.clip(values, column.low, column.high, out=out[: len(values), place])

@@ -127,7 +127,7 @@ class Played(NamedTuple):
 
     clip: str
     options: EncoderOptions
-    actions: tuple[Any, ...] = ()
+    actions: list[Any]
 
 
 class EncodeEnv(gymnasium.Env[Seen, Any]):
@@ -229,7 +229,14 @@ class EncodeEnv(gymnasium.Env[Seen, Any]):
     def __getstate__(self) -> dict[str, Any]:
         """Return everything but what encodes at the moment: of it, the decisions."""
         generator = self.np_random  # made when it is first asked for; here for both
-        return {**self.__dict__, "_np_random": generator, "problem": None, "_episode": None}
+        played = self._played  # of which a shallow copy has actions of its own too
+        return {
+            **self.__dict__,
+            "_np_random": generator,
+            "_played": played and played._replace(actions=list(played.actions)),
+            "problem": None,
+            "_episode": None,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what ``__getstate__`` returned."""
@@ -300,7 +307,7 @@ class EncodeEnv(gymnasium.Env[Seen, Any]):
         """
         self._process = os.getpid()
         self._episode = episode
-        self._played = Played(episode.session.video.name, options)
+        self._played = Played(episode.session.video.name, options, [])
 
     def step(self, action: Any) -> tuple[Seen, Any, bool, bool, dict[str, Any]]:
         """Answer the pending decision, and go on to the next one.
@@ -332,7 +339,7 @@ class EncodeEnv(gymnasium.Env[Seen, Any]):
         if episode is None or played is None or episode.log is not None:
             raise ResetNeeded("no episode is going on: call reset() first")
         episode.act(action)
-        self._played = played._replace(actions=(*played.actions, action))
+        played.actions.append(action)
         return episode
 
     def outcome(self, episode: EncodeEpisode[Seen]) -> tuple[Any, bool, dict[str, Any]]:
@@ -361,15 +368,11 @@ class EncodeEnv(gymnasium.Env[Seen, Any]):
     def told(self, episode: EncodeEpisode[Any]) -> dict[str, Any]:
         """Return ``info``: numpy's numbers, of the same names at every step."""
         info = episode.info
-        told = {
-            "clip_index": self.tasks.clip_names.index(episode.session.video.name),
-            **info,
-            "constraint_met": int(info["overshoot"] + 1 <= self.cost_limit),
-        }
         # TorchRL and others ask for the type of each.
         return {
-            name: np.float64(value) if isinstance(value, float) else np.int64(value)
-            for name, value in told.items()
+            "clip_index": np.int64(self.clip_names.index(episode.session.video.name)),
+            **info,
+            "constraint_met": np.int64(info["overshoot"] + 1 <= self.cost_limit),
         }
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]

@@ -2,7 +2,7 @@
 
 import math
 from collections import namedtuple
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,22 +27,6 @@ MAX_IMPORTANCE = 2.0  # ln(x) / 10, both for frames and in the map
 _Row = namedtuple("_Row", RECORD_DTYPE.names or ())  # type: ignore[misc]
 
 
-class CodedFrame(NamedTuple):
-    """A coded frame, with what its figures are relative to.
-
-    Attributes:
-        record: Its row of the log.
-        num_frames: Frames of the clip.
-        pixels: Luma samples of a frame.
-        bit_depth: Bits per sample.
-    """
-
-    record: Any
-    num_frames: int
-    pixels: int
-    bit_depth: int
-
-
 class EncodeView:
     """Follows one encode; each update takes in only the news.
 
@@ -58,10 +42,12 @@ class EncodeView:
         pixels: Luma samples of a frame.
         bit_depth: Bits per sample.
         num_frames: Frames of the clip.
+        fps: Frames per second.
         max_frames: The most frames of a clip.
         target_bits: The bits that the stream may take.
         bits: Bits spent so far.
         rows: The log so far, dtype ``RECORD_DTYPE``'s fields as attributes.
+        psnr: Luma PSNR in dB of each row.
         num_shown: Frames shown so far.
         psnr_sum: Sum of their luma PSNRs in dB.
         sse_sum: Sum of their squared errors over all planes.
@@ -95,10 +81,12 @@ class EncodeView:
         self.pixels = video.width * video.height
         self.bit_depth = video.bit_depth
         self.num_frames = video.num_frames
+        self.fps = float(video.fps)
         self.max_frames = video.num_frames if max_frames is None else max_frames
         self.target_bits = episode.target_bits
         self.bits = 0
         self.rows: list[Any] = []
+        self.psnr: list[float] = []
         self.num_shown = 0
         self.psnr_sum = 0.0
         self.sse_sum = 0.0
@@ -113,22 +101,18 @@ class EncodeView:
             for samples, cells in zip(size, IMPORTANCE_GRID, strict=True)
         )
 
-    def update(self, frame: Frame | None) -> list[CodedFrame]:
+    def update(self, frame: Frame | None) -> None:
         """Take in everything that has happened since the last call.
 
         Args:
             frame: The frame that waits for its decision; None at the end.
-
-        Returns:
-            The frames coded since then.
         """
-        coded = self._take_records()
+        self._take_records()
         if frame is not None:
             self.frame = frame
             if frame.group_index != self._group_index:
                 self._group_index = frame.group_index
                 self._enter_group()
-        return coded
 
     @property
     def clip(self) -> ClipFormat:
@@ -156,21 +140,20 @@ class EncodeView:
         found: NDArray[np.float32] = self.maps[self.frame.group_position]
         return found
 
-    def _take_records(self) -> list[CodedFrame]:
+    def _take_records(self) -> None:
         """Take in the new rows of the log: coded frames, and frames shown again after them."""
-        coded = []
         for values in self.episode.records(len(self.rows)).tolist():
             record: Any = _Row(*values)
+            level = mse_psnr(record.sse_y / self.pixels, self.bit_depth)
             self.rows.append(record)
+            self.psnr.append(level)
             self.bits += record.bits
             if record.is_shown:
                 self.num_shown += 1
-                self.psnr_sum += record_psnr(record, self.pixels, self.bit_depth)
+                self.psnr_sum += level
                 self.sse_sum += record.sse_y + record.sse_u + record.sse_v
             if not record.is_shown_again:
                 self.coded = self.records[record.coding_index] = record
-                coded.append(CodedFrame(record, self.num_frames, self.pixels, self.bit_depth))
-        return coded
 
     def _enter_group(self) -> None:
         self.group = self.episode.group
@@ -222,21 +205,11 @@ class EncodeView:
         self.maps[coded] = np.clip(maps, 0.0, MAX_IMPORTANCE)
 
 
-def record_psnr(record: Any, pixels: int, bit_depth: int) -> float:
-    """Return the luma PSNR of a coded frame in dB.
+def mse_psnr(mse: float, bit_depth: int) -> float:
+    """Return the PSNR in dB of a mean squared error, at most 100.
 
     As :func:`vpxrc.encoder.log.psnr`, which takes ten times as long for a single number.
-
-    Args:
-        record: Its row of the log.
-        pixels: Luma samples of a frame.
-        bit_depth: Bits per sample.
     """
-    return mse_psnr(record.sse_y / pixels, bit_depth)
-
-
-def mse_psnr(mse: float, bit_depth: int) -> float:
-    """Return the PSNR in dB of a mean squared error, at most 100."""
     peak = (1 << bit_depth) - 1
     return min(10 * math.log10(peak**2 / mse), MAX_PSNR) if mse > 0 else MAX_PSNR
 

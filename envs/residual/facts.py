@@ -1,9 +1,9 @@
 """The quantities that a residual agent observes, each computed from its own inputs."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from vpxrc.encoder.complexity import (
 from vpxrc.encoder.types import FIRST_PASS_FIELDS, Decision, UpdateType
 from vpxrc.envs.residual.config import REFERENCES, Offset, is_reference_frame, own_q
 from vpxrc.envs.tables import FIRST_PASS
-from vpxrc.envs.view import EncodeView, record_psnr
+from vpxrc.envs.view import EncodeView
 
 _SMALL = 1e-4  # bits per pixel, where a logarithm needs one
 #: The statistics of the first pass that are observed.
@@ -77,31 +77,31 @@ class ClipFacts:
     def means_over(self, part: slice) -> list[float]:
         """Return the means of the statistics over some frames; over none, those of the clip."""
         frames = self.statistics[part]
-        means: list[float] = frames.mean(axis=0).tolist() if len(frames) else self.means
+        if not len(frames):
+            return self.means
+        means: list[float] = (np.add.reduce(frames) / len(frames)).tolist()
         return means
 
 
-@dataclass(frozen=True, eq=False)
-class KindFacts:
+class KindFacts(NamedTuple):
     """One kind of frames of a group.
 
     Attributes:
         ahead: How many there are from each position of the group on, ``[group.size]``.
-        count: How many there are in all.
+        size: How many there are in all.
         importance: Mean of log2(importance).
         model_bits: log2 of the model's mean bits per pixel; 0 without a model.
         allocation: Mean of ln(libvpx's bits per pixel).
     """
 
     ahead: list[int]
-    count: int
+    size: int
     importance: float
     model_bits: float
     allocation: float
 
 
-@dataclass(frozen=True, eq=False)
-class GroupFacts:
+class GroupFacts(NamedTuple):
     """The facts that stay the same at all decisions of a golden-frame group.
 
     Attributes:
@@ -118,8 +118,10 @@ class GroupFacts:
         complexity: Mean of log2(coded_error / the clip's).
         spread: Standard deviation of the same.
         windows: The mean around the group, per window of ``WINDOWS``.
-        kinds: Facts of ``references`` and of ``leaves``.
-        first_pass: Means of the ``STATISTICS`` statistics over ``group``, ``rest`` and ``clip``.
+        references: Facts of the frames that others depend on.
+        leaves: Facts of the others.
+        first_pass: Means of the ``STATISTICS`` of the first pass over the group, over what follows
+            it, and over the clip; ``[36]``.
         map_spread: Standard deviation of each frame's map of importance, ``[group.size]``.
         map_max: Highest value of each map, ``[group.size]``.
     """
@@ -136,8 +138,9 @@ class GroupFacts:
     complexity: float
     spread: float
     windows: list[float]
-    kinds: dict[str, KindFacts]
-    first_pass: dict[str, list[float]]
+    references: KindFacts
+    leaves: KindFacts
+    first_pass: list[float]
     map_spread: list[float]
     map_max: list[float]
 
@@ -145,54 +148,80 @@ class GroupFacts:
     def of(cls, view: EncodeView, clip: ClipFacts) -> "GroupFacts":
         """Return the facts of the group that the pending frame is in."""
         group, frames = view.group, view.num_frames
-        types, shown = group.update_type, group.show_index
-        coded = (types != UpdateType.SHOWN_AGAIN) & (shown < frames)
+        types, shown = group.update_type.tolist(), group.show_index.tolist()
+        coded = [
+            kind != UpdateType.SHOWN_AGAIN and place < frames
+            for kind, place in zip(types, shown, strict=True)
+        ]
+        num_coded = max(sum(coded), 1)
         first = group.first_show_index
-        last = int(shown[coded].max(initial=first))
+        last = max((place for place, has in zip(shown, coded, strict=True) if has), default=first)
         inside = frames_inside(first, last)
         length = max(last - first, 1)
-        known = coded & (view.modelled[:, 2] > 0)
-        importance = np.log2(view.modelled[:, 0])
-        bits = view.modelled[:, 1] / view.pixels + _SMALL
+        errors = clip.log_error[inside]
+        complexity = mean(errors)
+        importance = np.log2(view.modelled[:, 0]).tolist()
+        model_bits = (view.modelled[:, 1] / view.pixels + _SMALL).tolist()
+        in_model = view.modelled[:, 2].tolist()
+        allocation = np.log(np.maximum(group.bit_allocation, 1) / view.pixels).tolist()
+        known = [has and model > 0 for has, model in zip(coded, in_model, strict=True)]
+        nothing = [0.0] * len(types)
+        places = [place for place, has in enumerate(known) if has]
+        rate = sum(model_bits[n] for n in places) / length
         target = view.target_bits / frames / view.pixels
-        rate = bits[known].sum() / length / target
-        allocation = np.log(np.maximum(group.bit_allocation, 1) / view.pixels)
 
-        def kind(members: NDArray[np.bool_]) -> KindFacts:
-            has_model = bits[members & known]
+        def kind_facts(kinds: Collection[int]) -> KindFacts:
+            members = [has and kind in kinds for kind, has in zip(types, coded, strict=True)]
+            has_model = [n for n in places if members[n]]
             return KindFacts(
-                _from_each_on(members).tolist(),
-                int(np.count_nonzero(members)),
-                mean(importance[members & known]),
-                math.log2(mean(has_model)) if len(has_model) else 0.0,
-                mean(allocation[members]),
+                _from_each_on(members),
+                sum(members),
+                _average([importance[n] for n in has_model]),
+                math.log2(_average([model_bits[n] for n in has_model])) if has_model else 0.0,
+                _average([bits for bits, has in zip(allocation, members, strict=True) if has]),
             )
 
         return cls(
-            ahead=(_from_each_on(coded) / max(int(np.count_nonzero(coded)), 1)).tolist(),
-            known=known.tolist(),
+            ahead=[count / num_coded for count in _from_each_on(coded)],
+            known=known,
             length=length,
-            layers=int(group.layer_depth.max()),
-            importance=importance.tolist(),
-            bits=bits.tolist(),
-            mean_bits=mean(bits[known]),
-            highest=float(importance[known].max(initial=0.0)),
-            rate=math.log2(rate) if known.any() else 0.0,
-            complexity=mean(clip.log_error[inside]),
-            spread=float(clip.log_error[inside].std()),
+            layers=max(group.layer_depth.tolist()),
+            importance=importance,
+            bits=model_bits,
+            mean_bits=_average([model_bits[n] for n in places]),
+            highest=max((importance[n] for n in places), default=0.0),
+            rate=math.log2(rate / target) if places else 0.0,
+            complexity=complexity,
+            spread=math.sqrt(mean((errors - complexity) ** 2)),
             windows=window_means(clip.log_error, first, last),
-            kinds={
-                "references": kind(coded & np.logical_or.reduce([types == n for n in REFERENCES])),
-                "leaves": kind(coded & (types == UpdateType.LEAF)),
-            },
-            first_pass={
-                "group": clip.means_over(inside),
-                "rest": clip.means_over(slice(last + 1, frames)),
-                "clip": clip.means,
-            },
-            map_spread=view.maps.std(axis=(1, 2)).tolist(),
-            map_max=view.maps.max(axis=(1, 2)).tolist(),
+            references=kind_facts(REFERENCES),
+            leaves=kind_facts((UpdateType.LEAF,)),
+            first_pass=[
+                *clip.means_over(inside),
+                *clip.means_over(slice(last + 1, frames)),
+                *clip.means,
+            ],
+            map_spread=view.maps.std(axis=(1, 2)).tolist() if places else nothing,
+            map_max=view.maps.max(axis=(1, 2)).tolist() if places else nothing,
         )
+
+
+class Levels:
+    """PSNRs of frames, in dB.
+
+    Attributes:
+        count: How many there are.
+        sum: Their sum.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sum = 0.0
+
+    def add(self, level: float) -> None:
+        """Take in one more."""
+        self.count += 1
+        self.sum += level
 
 
 class PastGroup:
@@ -201,24 +230,24 @@ class PastGroup:
     Attributes:
         index: Which group.
         bits: Their bits.
-        psnr: PSNR in dB of each shown frame.
+        shown: PSNRs of the shown frames.
         coded_bits: Bits of the coded ones.
-        coded_psnr: PSNR in dB of each frame that was coded and shown.
+        coded: PSNRs of the frames that were coded and shown.
         q_indices: q indices of the coded frames: of the references (True), and of the others.
     """
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.bits = 0
-        self.psnr: list[float] = []
+        self.shown = Levels()
         self.coded_bits = 0
-        self.coded_psnr: list[float] = []
+        self.coded = Levels()
         self.q_indices: dict[bool, list[int]] = {True: [], False: []}
 
     @property
     def has_coded(self) -> bool:
         """Whether any of them was coded, not only shown again."""
-        return any(self.q_indices.values())
+        return bool(self.q_indices[True] or self.q_indices[False])
 
 
 class History:
@@ -242,23 +271,22 @@ class History:
 
     def update(self) -> None:
         """Take in the rows that the view has got since the last call."""
-        view = self._view
-        for row in view.rows[self._taken :]:
+        view, first = self._view, self._taken
+        self._taken = len(view.rows)
+        for row, level in zip(view.rows[first:], view.psnr[first:], strict=True):
             if not self.groups or self.groups[-1].index != row.group_index:
                 self.groups.append(PastGroup(row.group_index))
             group = self.groups[-1]
-            level = record_psnr(row, view.pixels, view.bit_depth)
             group.bits += row.bits
             if row.is_shown:
-                group.psnr.append(level)
+                group.shown.add(level)
             if row.is_shown_again:
                 continue
             group.coded_bits += row.bits
             group.q_indices[row.update_type in REFERENCES].append(row.q_index)
             if row.is_shown:
-                group.coded_psnr.append(level)
+                group.coded.add(level)
             self.coded_bits, self.coded_psnr = row.bits, level
-        self._taken = len(view.rows)
 
     def last(self, wanted: Callable[[PastGroup], bool]) -> PastGroup | None:
         """Return the last group of a kind; None where there is none."""
@@ -297,26 +325,26 @@ class PastFacts(NamedTuple):
         index = view.frame.group_index
         overall = view.psnr_sum / view.num_shown if view.num_shown else 0.0
 
-        def quality(levels: Sequence[float]) -> float:
-            return _average(levels) - overall if levels and view.num_shown else 0.0
+        def quality(levels: Levels) -> float:
+            return levels.sum / levels.count - overall if levels.count and view.num_shown else 0.0
 
         nothing = PastGroup(-1)
         current = history.last(lambda group: group.index == index) or nothing
         before = history.last(lambda group: group.index != index and group.has_coded) or nothing
         bits = 0.0
-        if before.psnr:
+        if before.shown.count:
             per_frame = view.target_bits / view.num_frames
-            bits = math.log2(max(before.bits, 1) / len(before.psnr) / per_frame)
+            bits = math.log2(max(before.bits, 1) / before.shown.count / per_frame)
         coded = history.coded_bits
         return cls(
             before_bits=bits,
-            before_psnr=quality(before.psnr),
+            before_psnr=quality(before.shown),
             before_reference_q=_average(before.q_indices[True]),
             before_leaf_q=_average(before.q_indices[False]),
             current_bits=current.coded_bits,
-            current_psnr=quality(current.coded_psnr),
+            current_psnr=quality(current.coded),
             coded_bits=0.0 if coded is None else math.log(max(coded, 1) / view.pixels),
-            coded_psnr=0.0 if coded is None else quality([history.coded_psnr]),
+            coded_psnr=history.coded_psnr - overall if view.num_shown else 0.0,
         )
 
 
@@ -356,8 +384,7 @@ class BaseFacts:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Sight:
+class Sight(NamedTuple):
     """All that the columns are computed from.
 
     Attributes:
@@ -366,7 +393,6 @@ class Sight:
         group: Facts of the pending frame's group.
         decision: The base policy's decision on the pending frame.
         history: The log so far.
-        past: Facts of it.
         offsets: Per decision so far, (level, reference).
     """
 
@@ -375,13 +401,7 @@ class Sight:
     group: GroupFacts
     decision: Decision
     history: History
-    past: PastFacts
     offsets: Sequence[Offset]
-
-    @cached_property
-    def base(self) -> BaseFacts:
-        """Facts of the base policy's decision; not all tables have columns of them."""
-        return BaseFacts.of(self.view, self.decision, self.history)
 
     @property
     def position(self) -> int:
@@ -429,21 +449,10 @@ class Sight:
         effort = self.clip.effort.item(o.num_shown - 1)
         return math.log2(max(o.bits, 1) / o.target_bits / effort)
 
-    @property
-    def last_offset(self) -> Offset:
-        """The last decision's (level, reference); 0 at first."""
-        return self.offsets[-1] if self.offsets else (0.0, 0.0)
 
-    @cached_property
-    def mean_offset(self) -> tuple[float, float]:
-        """The mean (level, reference) of all decisions; 0 at first."""
-        level, reference = np.array(self.offsets or [(0.0, 0.0)]).mean(axis=0).tolist()
-        return level, reference
-
-
-def _from_each_on(members: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return how many are members from each position on, int64 ``[len(members)]``."""
-    return np.asarray(members[::-1].cumsum()[::-1])
+def _from_each_on(members: Sequence[bool]) -> list[int]:
+    """Return how many are members from each position on, ``[len(members)]``."""
+    return list(accumulate(map(int, reversed(members))))[::-1]
 
 
 def _average(values: Sequence[float]) -> float:
