@@ -121,15 +121,15 @@ def judged(
     """Return the figures of a decoded picture; the first references are those of the region."""
     taken = matches(references, found)
     met = [found[taken[i]] if i in taken else None for i in range(len(references))]
-    texts = [(references[i].text, one.text) for i, one in enumerate(met) if i < inside and one]
+    texts = [(references[i].text, one.text) for i, one in enumerate(met[:inside]) if one]
+    read = sum(SequenceMatcher(None, *pair).ratio() for pair in texts) / inside
     boxes = np.array([one.box for j, one in enumerate(found) if j not in taken.values()])
     middles = (boxes.reshape(-1, 2, 2).mean(1)).astype(int).clip(0, np.flip(mask.shape) - 1)
     rest = met[inside:]
     return {
         "found": sum(one is not None for one in met[:inside]) / inside,
         "confidence": sum(one.confidence for one in met[:inside] if one) / inside,
-        "characters": sum(SequenceMatcher(None, *pair).ratio() for pair in texts if any(pair))
-        / inside,
+        "characters": read if references[0].text else math.nan,
         "others": sum(one is not None for one in rest) / len(rest) if rest else math.nan,
         "false": float((~mask[middles[:, 1], middles[:, 0]]).sum()),
     }
@@ -204,7 +204,7 @@ def summarised(rows: pd.DataFrame) -> pd.DataFrame:
         for name in FIGURES:
             values = (own[name] - plain[name] if weight > 1 else own[name]).dropna()
             found = mean_ci95(values)
-            if found.ci95 and rows[name].any():
+            if found.ci95:
                 low, high = found.ci95
                 text = f"{found.mean:+.2f} ({low:+.2f} to {high:+.2f})"
                 line[name] = text if weight > 1 else text.replace("+", "")
