@@ -69,14 +69,15 @@ def detector_of(name: str, least: float) -> Detector:
         raise SystemExit(f"{name}: no {error.name}; pip install {PACKAGES[name]}") from error
 
     def faces(picture: Pixels) -> list[Found]:
-        rows = finder(picture, threshold=least)[0]
-        return [Found(row[:4], row[4]) for row in rows.tolist()]
+        return [Found(row[:4], row[4]) for row in finder(picture, threshold=least)[0].tolist()]
 
     def text(picture: Pixels) -> list[Found]:
         read: Any = reader(np.ascontiguousarray(picture[:, :, ::-1]))
         rows = zip(read.boxes, read.scores, read.txts, strict=True) if read.txts else ()
-        found = [Found([*box.min(0), *box.max(0)], float(sure), word) for box, sure, word in rows]
-        return [one for one in found if one.confidence >= least]
+        found = [(np.ravel([box.min(0), box.max(0)]), *rest) for box, *rest in rows]
+        return [
+            Found(box.tolist(), float(sure), word) for box, sure, word in found if sure >= least
+        ]
 
     return faces if name == "faces" else text
 
@@ -193,9 +194,9 @@ def pictures_of(places: Sequence[Path]) -> Iterator[tuple[str, Pixels]]:
 def summarised(rows: pd.DataFrame) -> pd.DataFrame:
     """Return means, and paired differences to no region, with their intervals, as text."""
     lines = []
-    for (quality, weight), group in rows.groupby(["quality", "weight"]):
-        own = group.set_index("picture")
-        plain = rows[(rows["quality"] == quality) & (rows["weight"] == 1)].set_index("picture")
+    keyed = rows.set_index(["quality", "weight", "picture"]).sort_index()
+    for quality, weight in dict.fromkeys(zip(rows["quality"], rows["weight"], strict=True)):
+        own, plain = keyed.loc[(quality, weight)], keyed.loc[(quality, 1)]
         line = {"quality": quality, "bpp": f"{own['bpp'].mean():.3f}", "weight": weight}
         for name in FIGURES:
             values = (own[name] - plain[name] if weight > 1 else own[name]).dropna()
@@ -241,8 +242,8 @@ def main(arguments: list[str] | None = None) -> None:
     table.to_csv(given.out / "pictures.csv", index=False, float_format="%.4f")
     means = summarised(table).fillna("")
     means.to_csv(given.out / "means.csv", index=False)
-    for cells in (means.columns, ["---"] * len(means.columns), *means.values.tolist()):
-        print("|", " | ".join(map(str, cells)), "|")
+    head, body = means.to_csv(sep="|", index=False).split("\n", 1)
+    print(head, "|".join(["---"] * len(means.columns)), body, sep="\n")
 
 
 if __name__ == "__main__":
