@@ -29,7 +29,7 @@ from vpxrc.codecs.codec import Codec, load_codec
 from vpxrc.codecs.papers import PAPERS
 from vpxrc.codecs.pictures import read_picture
 
-COMPRESSAI = ("bmshj2018_factorized", "mbt2018_mean")
+COMPRESSAI = ("bmshj2018-factorized", "mbt2018-mean")
 
 
 #: What PyTorch calls modules by, as ``shares`` takes it.

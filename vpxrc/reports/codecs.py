@@ -53,7 +53,7 @@ def write_trade_off(speeds: pd.DataFrame, learned: list[str], path: Path) -> Non
             fontsize="small",
         )
     panel.set_xscale("log")
-    panel.margins(0.2, 0.12)
+    panel.margins(0.3, 0.12)
     panel.set_xlabel("seconds of decoding for a megapixel")
     panel.set_ylabel(f"BD-rate in PSNR against {speeds['anchor'].iloc[0]} (%)")
     panel.grid(alpha=0.3)
