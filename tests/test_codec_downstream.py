@@ -116,6 +116,7 @@ def test_rows_and_their_means(codec, picture):
     assert np.array_equal(seen[0], picture)
     assert np.array_equal(seen[1], codec.compress(picture, 0.3).picture)
     means = summarised(pd.DataFrame([{"picture": "a", **row} for row in (plain, weighted)]))
+    assert means["met"].to_list() == ["2 of 2", "1 of 2"]
     assert means["found"].to_list() == ["1.00 (1.00 to 1.00)", "-0.50 (-0.50 to -0.50)"]
     assert "characters" not in means
     given.largest = True
