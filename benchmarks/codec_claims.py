@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.av1_closed_loop import middle
 from benchmarks.codec_arms import (
     BITS,
     CLAIMS,
@@ -93,7 +94,9 @@ def measure(job: Measurement) -> list[Row]:
     codec = load_codec(job.checkpoint)
     rows: list[Row] = []
     for path in job.pictures:
-        picture = _middle(read_picture(path), job.middle)
+        picture = read_picture(path)
+        if job.middle is not None:
+            picture = middle(picture, *job.middle)
         if isinstance(codec.model, MultiRate):
             found = _multi_rate(codec, picture)
         elif isinstance(codec.model, VariableModel):
@@ -102,13 +105,6 @@ def measure(job: Measurement) -> list[Row]:
             found = _single(codec, picture)
         rows += [{"picture": path.name, **row} for row in found]
     return rows
-
-
-def _middle(picture: Pixels, size: tuple[int, int] | None) -> Pixels:
-    if size is None:
-        return picture
-    left, top = ((of - side) // 2 for of, side in zip(picture.shape[1::-1], size, strict=True))
-    return np.ascontiguousarray(picture[top : top + size[1], left : left + size[0]])
 
 
 def _row(setting: str, picture: Pixels, decoded: Pixels, streams: Sequence[bytes]) -> Row:

