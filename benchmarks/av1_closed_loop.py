@@ -6,7 +6,8 @@ The middle of each picture is an AV1 key frame of its own. In the closed loop ou
 replaces AV1's, so later predictions see it; modes, partitions and transform sizes stay AV1's, which
 favours AV1. Square luma blocks are coded by the trained codecs of `benchmarks.av1_residuals`, all
 others by a plain DCT at AV1's steps. Offline, the residuals are those of AV1's own reconstructions.
-Bits are compared at AV1's distortion, over the same blocks.
+Bits are compared at AV1's distortion, over the same blocks. `--arms` takes other arms of that
+benchmark than its best one, and compares them by its claims.
 """
 
 import argparse
@@ -18,7 +19,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.av1_residuals import BEST, Curve, by_picture, percent, spread, sum_of
+from benchmarks.av1_residuals import (
+    BEST,
+    CLAIMS,
+    SINGLE,
+    Curve,
+    Curves,
+    against,
+    by_picture,
+    percent,
+    spread,
+    sum_of,
+)
 from vpxrc.codecs.block_coder import BlockCoder, steps_around
 from vpxrc.codecs.block_training import read_block_model
 from vpxrc.codecs.closed_loop import ClosedLoop
@@ -79,6 +91,50 @@ def curves(
     return found
 
 
+def coders_of(arm: str, sides: Sequence[int], q_index: int, folder: Path) -> dict[int, BlockCoder]:
+    """Return the trained coders of an arm by side."""
+    found = {}
+    for side in sides:
+        words = [str(side), *arm.replace(",", "").split()]
+        words += [str(q_index)] if arm.endswith(SINGLE) else []
+        found[side] = BlockCoder(read_block_model(folder / f"{'-'.join(words)}.safetensors")[0])
+    return found
+
+
+def recorded(
+    coders: Mapping[int, BlockCoder] | None,
+    pictures: Mapping[str, Pixels],
+    q_index: int,
+    factor: float,
+    folder: Path,
+) -> list[Path]:
+    """Return the records of pictures; what is missing is made, in the closed loop with coders."""
+    found = []
+    for name, picture in pictures.items():
+        target = folder / f"{name}.q{q_index:03d}.residuals"
+        if not target.exists():
+            loop = coders and ClosedLoop(coders, picture.shape[1], picture.shape[0], factor)
+            record(picture, q_index, target, loop or None)
+        found.append(target)
+    return found
+
+
+Key = tuple[str, str, str]  # arm, "closed loop" or "offline", and side or "all"
+
+
+def compared(found: Mapping[Key, Curves]) -> list[dict[str, Any]]:
+    """Return the claims: bits of an arm against another one, with an interval over pictures."""
+    rows = []
+    for claim, (_, pairs) in CLAIMS.items():
+        for ours, other in pairs:
+            for (arm, way, side), curve in found.items():
+                if arm == ours and (other, way, side) in found:
+                    change = against(curve, found[other, way, side])
+                    pair = {"claim": claim, "arm": ours, "against": other}
+                    rows.append({**pair, "way": way, "side": side, "percent": change})
+    return rows
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pictures", nargs="+", type=Path)
@@ -86,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="a JSON file")
     parser.add_argument("--work", type=Path, help="folder of the records")
     parser.add_argument("--count", type=int, default=4, help="pictures")
+    parser.add_argument("--arms", default=BEST, help=f"separated by semicolons; default: {BEST}")
     parser.add_argument("--sides", default="4,8,16,32")
     parser.add_argument("--size", default="256x192")
     parser.add_argument("--qindex", default="32,80,128,172,220,255")
@@ -93,37 +150,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_processor()
     width, height = map(int, given.size.split("x"))
     work = given.work or given.out.with_suffix("")
-    coders = {
-        side: BlockCoder(
-            read_block_model(given.checkpoints / f"{side}-{BEST.replace(' ', '-')}.safetensors")[0]
-        )
-        for side in map(int, given.sides.split(","))
-    }
+    sides = [int(side) for side in given.sides.split(",")]
     paths = spread(find_pictures(given.pictures), given.count)
-    rows: dict[str, dict[str, dict[str, float | None]]] = {}
-    for q_index in map(int, given.qindex.split(",")):
-        files: list[list[Path]] = [[] for _ in (None, *FACTORS)]
-        for path in paths:
-            picture = middle(read_picture(path), width, height)
-            for number, factor in enumerate((None, *FACTORS)):
-                folder = work / ("av1" if factor is None else f"{factor:g}")
-                target = folder / f"{path.stem}.q{q_index:03d}.residuals"
-                files[number].append(target)
-                if not target.exists():
-                    across, down = picture.shape[1], picture.shape[0]
-                    loop = factor and ClosedLoop(coders, across, down, factor)
-                    record(picture, q_index, target, loop or None)
-        blocks = [read_blocks(part, list(coders)) for part in files]
-        found = curves(coders, blocks[0], blocks[1:], len(paths))
-        every = np.arange(len(paths))
-        for name in ("closed loop", "offline"):
-            of_side = {str(side): curve[name] for side, curve in found.items()}
-            of_side["all"] = sum_of(list(of_side.values()))
-            for side, curve in of_side.items():
-                row = rows.setdefault(name, {}).setdefault(side, {})
-                row[str(q_index)] = percent(curve.log_ratio(every))
-        print(q_index, json.dumps(rows), flush=True)
-    result = {"pictures": [path.name for path in paths], "size": given.size, "percent": rows}
+    pictures = {path.stem: middle(read_picture(path), width, height) for path in paths}
+    found: dict[Key, Curves] = {}
+    for arm in given.arms.split(";"):
+        for q_index in map(int, given.qindex.split(",")):
+            coders = coders_of(arm, sides, q_index, given.checkpoints)
+
+            plain = read_blocks(recorded(None, pictures, q_index, 1.0, work / "av1"), sides)
+            folder = work / arm.replace(" ", "-")
+            loops = [
+                read_blocks(recorded(coders, pictures, q_index, one, folder / f"{one:g}"), sides)
+                for one in FACTORS
+            ]
+            by_side = curves(coders, plain, loops, len(pictures))
+            for way in ("closed loop", "offline"):
+                of_side = {str(side): one[way] for side, one in by_side.items()}
+                of_side["all"] = sum_of(list(of_side.values()))
+                for name, curve in of_side.items():
+                    found.setdefault((arm, way, name), {})[q_index] = curve
+            print(arm, q_index, flush=True)
+    every = np.arange(len(pictures))
+    rows = [
+        {
+            **{"arm": arm, "way": way, "side": side, "mean": against(of_q, None)},
+            **{str(q): percent(curve.log_ratio(every)) for q, curve in of_q.items()},
+        }
+        for (arm, way, side), of_q in found.items()
+    ]
+    result = {
+        "pictures": [path.name for path in paths],
+        "size": given.size,
+        "against_av1": rows,
+        "claims": compared(found),
+    }
     with atomic_write(given.out) as temporary:
         temporary.write_text(json.dumps(result) + "\n")
     return 0

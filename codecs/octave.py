@@ -195,3 +195,21 @@ class OctaveConv(nn.Module):
         if self.low_to_low is not None and isinstance(x, Octave):
             low = low + self.low_to_low(x.low)
         return Octave(result, self.act_low(low))
+
+
+class Merged(nn.Module):
+    """The sum of what two layers make of both parts.
+
+    Args:
+        high: From the high part to a map.
+        low: From the low part to one of the same shape.
+    """
+
+    def __init__(self, high: nn.Module, low: nn.Module) -> None:
+        super().__init__()
+        self.high, self.low = high, low
+
+    def forward(self, x: Octave) -> Tensor:
+        """Return the map."""
+        result: Tensor = self.high(x.high) + self.low(x.low)
+        return result

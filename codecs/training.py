@@ -222,7 +222,8 @@ def _model(config: TrainingConfig, start: Path | None) -> Model:
     common = [name for name in own if name in known and known[name].shape == own[name].shape]
     for name in common:
         own[name].copy_(known[name])
-    lacking = set(own) - set(common) - set(part)
+    # Statistics that no gradient gives start anew, and come at the end.
+    lacking = {name for name, _ in model.named_parameters()} - set(common) - set(part)
     if lacking:
         raise InputError(f"{start} does not have the weights {min(lacking)} of {config.codec}")
     if not any(name.startswith("analysis.") for name in common):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.fft
+import scipy.linalg
 import scipy.signal
 import scipy.special
 import scipy.stats
@@ -65,6 +66,14 @@ from vpxrc.codecs.octave import (
     Octave,
     Width,
 )
+from vpxrc.codecs.octave_transforms import (
+    OctavePatchAnalysis,
+    OctavePatchSynthesis,
+    haar,
+    inverse_haar,
+    leaky_block,
+    patch_width,
+)
 from vpxrc.codecs.picture_quality import ms_ssim, psnr
 from vpxrc.codecs.quantizers import (
     Distortion,
@@ -73,7 +82,7 @@ from vpxrc.codecs.quantizers import (
     stochastic_round,
     straight_through,
 )
-from vpxrc.codecs.transforms import hyper_synthesis
+from vpxrc.codecs.transforms import dct_analysis, hyper_synthesis
 from vpxrc.errors import EncoderError, InputError
 
 
@@ -179,6 +188,30 @@ def test_transposed_octave_convolution_is_four_plain_convolutions():
     whole = whole + raised(last.low[2], raised(last.low[1], act(x.low)))
     assert torch.equal(last(x), whole)
     assert last(x).shape == (2, 3, 16, 24)
+
+
+def test_haar_is_a_hadamard_matrix_of_each_square():
+    y = torch.randn(2, 3, 4, 6)
+    squares = functional.pixel_unshuffle(y, 2).view(2, 3, 4, 2, 3)
+    matrix = torch.from_numpy(scipy.linalg.hadamard(4)).float() / 2
+    by_hand = torch.einsum("ij,bcjhw->bichw", matrix, squares).flatten(1, 2)
+    assert torch.allclose(haar(y), by_hand, atol=1e-6)
+    assert torch.allclose(inverse_haar(haar(y)), y, atol=1e-6)
+
+
+def test_octave_patch_transforms_start_as_a_transform_of_blocks_and_its_inverse():
+    analysis = OctavePatchAnalysis(Width(4, 4), Width(6, 6), 768, 60, leaky_block)
+    synthesis = OctavePatchSynthesis(Width(4, 4), Width(6, 6), 768, 60, leaky_block)
+    x = torch.rand(1, 3, 64, 96)
+    y = analysis(x)
+    assert y.high.shape == (1, 708, 4, 6)
+    assert y.low.shape == (1, 240, 2, 3)
+    assert patch_width(768, 60) == (708, 240)
+    assert torch.allclose(synthesis(y), x, atol=1e-5)
+    # The sums of brightness over 32x32 samples, which no DCT of ours is needed for.
+    luma = dct_analysis(768)(x)[:, 0]
+    sums = functional.avg_pool2d(luma, 2)[0] * 2
+    assert torch.allclose(y.low[0, 0], sums, atol=1e-4)
 
 
 def test_concatenated_residual_block_is_that_of_the_authors_code():

@@ -27,7 +27,7 @@ from vpxrc.codecs.distiller import Distiller, up_blocks
 from vpxrc.codecs.model import Moment
 from vpxrc.codecs.papers import build
 from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard
-from vpxrc.codecs.papers.multirate import MultiRate
+from vpxrc.codecs.papers.multirate import multirate
 from vpxrc.codecs.pictures import Crops, PictureStore, Prefetch, find_pictures, read_picture
 from vpxrc.codecs.training import TrainingConfig, TrainingJob, train, train_all
 from vpxrc.errors import InputError
@@ -450,7 +450,7 @@ def test_a_batch_that_is_not_finite_is_skipped():
 @pytest.mark.parametrize("rate_term", [True, False])
 def test_objectives_of_the_multi_rate_codec(rate_term):
     torch.manual_seed(0)
-    model = MultiRate((8, 8, 8, 8), 8, rate_term)
+    model = multirate((8, 8, 8, 8), 8, rate_term)
     loss, figures = model.objective(torch.rand(2, 3, 192, 192), 0.0125, Moment(0, 1))
     torch.autograd.backward(loss)
     assert figures["loss"] > 0

@@ -11,9 +11,10 @@ from vpxrc.codecs.papers import baselines
 from vpxrc.codecs.papers.ablation import ARMS
 from vpxrc.codecs.papers.asymmetric import asymmetric
 from vpxrc.codecs.papers.gained import Gained
+from vpxrc.codecs.papers.gained_octave import GainedOctave
 from vpxrc.codecs.papers.gllmm import gllmm
 from vpxrc.codecs.papers.improved_checkerboard import improved_checkerboard
-from vpxrc.codecs.papers.multirate import MultiRate
+from vpxrc.codecs.papers.multirate import multirate, patch_multirate
 from vpxrc.codecs.papers.octave import octave
 from vpxrc.codecs.papers.swin_roi import SwinRoi
 from vpxrc.errors import InputError
@@ -45,9 +46,10 @@ def _classic(make: Callable[[int, int], Model]) -> dict[str, Callable[[], Model]
 def _multirate(rate_term: bool) -> dict[str, Callable[[], Model]]:
     """Return the width that is recalled of the paper, and a small one."""
     return {
-        "slim": partial(MultiRate, (32, 64, 96, 96), 128, rate_term, slim=True),
-        "small": partial(MultiRate, (48, 64, 96, 96), 128, rate_term),
-        "paper": partial(MultiRate, (120, 240, 480, 960), 8, rate_term),
+        "patches": partial(patch_multirate, 96, 144, 320, 64),
+        "slim": partial(multirate, (32, 64, 96, 96), 128, rate_term, slim=True),
+        "small": partial(multirate, (48, 64, 96, 96), 128, rate_term),
+        "paper": partial(multirate, (120, 240, 480, 960), 8, rate_term),
     }
 
 
@@ -110,6 +112,10 @@ PAPERS: Mapping[str, Paper] = {
             "small-ms-ssim": partial(Gained, 64, 96, 320, context=True, structural=True),
             "medium": partial(Gained, 96, 160, 384, context=True),
         },
+    ),
+    "gained-octave": Paper(
+        "octave convolutions, latents at two resolutions, all rates, context in two passes",
+        {"small": partial(GainedOctave, 96, 144, 320, 64, 192)},
     ),
     "swin-roi": Paper(
         "Swin blocks, a region of interest that the encoder alone is told",

@@ -33,6 +33,7 @@ from vpxrc.codecs.octave import (
     GoConv,
     GoConvFirst,
     GoTransposedConv,
+    Merged,
     Octave,
     OctaveConv,
     OctaveResidual,
@@ -53,7 +54,7 @@ from vpxrc.codecs.papers.improved_checkerboard import (
     improved_checkerboard,
     two_networks,
 )
-from vpxrc.codecs.papers.multirate import MultiRate, quality_of_bits
+from vpxrc.codecs.papers.multirate import multirate, quality_of_bits
 from vpxrc.codecs.papers.octave import octave, plain_octave
 from vpxrc.codecs.papers.swin_roi import SwinRoi
 from vpxrc.codecs.quantizers import add_noise, stochastic_round, straight_through
@@ -198,18 +199,6 @@ def _student() -> Gained:
     return model
 
 
-class _Merged(nn.Module):
-    """The sum of what two layers make of both parts."""
-
-    def __init__(self, high: nn.Module, low: nn.Module) -> None:
-        super().__init__()
-        self.high, self.low = high, low
-
-    def forward(self, x: Octave) -> Tensor:
-        result: Tensor = self.high(x.high) + self.low(x.low)
-        return result
-
-
 class _Parted(nn.Module):
     """Both parts, from what two layers make of one map."""
 
@@ -290,13 +279,13 @@ def _octaves(layers: OctaveLayers, share: float = 0.5) -> Gained:
     analysis = nn.Sequential(
         *(nn.PixelUnshuffle(4), layers.first(48, n), block(n)),
         *(layers.same(n, wide, 2, _no_activation), block(wide), block(wide)),
-        _Merged(silent(conv(wide.high, M, 3)), silent(conv(wide.low, M, 3, 1))),
+        Merged(silent(conv(wide.high, M, 3)), silent(conv(wide.low, M, 3, 1))),
     )
     last = silent(conv(n.low, 4 * 48, 3, 1))
     synthesis = nn.Sequential(
         _Parted(_wider(M, wide.high), conv(M, wide.low, 3, 1)),
         *(block(wide), block(wide), layers.up(wide, n), block(n)),
-        _Merged(silent(conv(n.high, 48, 3, 1)), nn.Sequential(last, nn.PixelShuffle(2))),
+        Merged(silent(conv(n.high, 48, 3, 1)), nn.Sequential(last, nn.PixelShuffle(2))),
         nn.PixelShuffle(4),
     )
     return _with_networks(analysis, synthesis)
@@ -305,7 +294,7 @@ def _octaves(layers: OctaveLayers, share: float = 0.5) -> Gained:
 _two_plain = partial(_two, residual_block)
 _asymmetric = partial(asymmetric, N, slim=True)
 _improved = partial(improved_checkerboard, N, slim=True)
-_multirate = partial(MultiRate, (32, 64, 96, 96), 128, True, slim=True)
+_multirate = partial(multirate, (32, 64, 96, 96), 128, True, slim=True)
 
 ARMS: Mapping[str, Callable[[], Model]] = {
     "octave-quarter": partial(octave, 64, 96, 0.25, context=False),

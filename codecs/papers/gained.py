@@ -115,21 +115,11 @@ class Gained(VariableModel):
     def objective(
         self, x: Tensor, trade_off: float, moment: Moment
     ) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of pictures at random qualities, and its parts by name.
-
-        The quality is uniform in 0..1 and gives lambda; ``trade_off`` is not used. The loss of a
-        picture is divided by the root of lambda. It grows about so with the quality, and else the
-        high qualities would be learned at the expense of the low ones.
-        """
+        """Return the loss of pictures at random qualities; ``trade_off`` is not used."""
         quality = torch.rand(len(x), device=x.device)
         if self.only is not None:
             quality = torch.full_like(quality, self.only)
-        output, weight = self(x, quality), self.trade_offs(quality)
-        squared, bpp = squared_error(output.x_hat, x), bits_per_pixel(output.bits, x)
-        error = STRUCTURAL * (1 - ms_ssim(output.x_hat, x)) if self.structural else squared
-        middle = math.sqrt(LAMBDAS[0] * LAMBDAS[1])
-        loss = ((weight * error + bpp) * (middle / weight).sqrt()).mean()
-        return loss, figures(loss, squared, bpp)
+        return loss_at_all_rates(self, x, quality, self.structural)
 
     def transforms(self, quality: float) -> tuple[PatchAnalysis, PatchSynthesis]:
         """Return analysis and synthesis of one quality, which have its gains in their weights."""
@@ -140,6 +130,28 @@ class Gained(VariableModel):
     def coder(self) -> "GainedCoder":
         """Return a coder with the weights as they are now."""
         return GainedCoder(self)
+
+
+def loss_at_all_rates(
+    model: VariableModel, x: Tensor, quality: Tensor, structural: bool = False
+) -> tuple[Tensor, dict[str, float]]:
+    """Return the loss of pictures at their qualities ``[B]``, and its parts by name.
+
+    The loss of a picture is divided by the root of its lambda. It grows about so with the quality,
+    and else the high qualities would be learned at the expense of the low ones.
+
+    Args:
+        model: The networks.
+        x: ``[B, 3, H, W]``, RGB in 0..1.
+        quality: ``[B]``, 0..1.
+        structural: Whether the error is ``1300 (1 - MS-SSIM)`` in place of the mean squared error.
+    """
+    output, weight = model(x, quality), model.trade_offs(quality)
+    squared, bpp = squared_error(output.x_hat, x), bits_per_pixel(output.bits, x)
+    error = STRUCTURAL * (1 - ms_ssim(output.x_hat, x)) if structural else squared
+    middle = math.sqrt(model.lambdas[0] * model.lambdas[1])
+    loss = ((weight * error + bpp) * (middle / weight).sqrt()).mean()
+    return loss, figures(loss, squared, bpp)
 
 
 def light_hyperprior(n: int, m: int, latent: ConditionalLatent) -> Hyperprior:

@@ -14,6 +14,7 @@ is continuous, and a term of rate is the default.
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -47,23 +48,28 @@ from vpxrc.codecs.octave import (
     Width,
     split_width,
 )
+from vpxrc.codecs.octave_transforms import (
+    OctavePatchAnalysis,
+    OctavePatchSynthesis,
+    gdn_block,
+    patch_width,
+)
+from vpxrc.codecs.papers.gained import loss_at_all_rates
 from vpxrc.codecs.picture_quality import ms_ssim
 from vpxrc.codecs.quantizers import stochastic_round
 from vpxrc.errors import InputError
 
 MIN_BITS, MAX_BITS = 2.0, 8.0  # B at the qualities 0 and 1
 PAPER_BITS = (2.0, 4.0, 8.0)
+# A linear transform of blocks has sums of 32x32 pixels, and so a large range and more levels. With
+# these bits the step of a level is that of a plain quantiser at the same lambda.
+REACH, PATCH_BITS = 32.0, (6.6, 9.9)
 BASES = (1.0, 0.6, 0.3)  # qualities of the base that are tried, as shares of the one asked for
 
 Rounding = Callable[[Tensor], Tensor]
 
 _PARAMETERS = struct.Struct("<HBB")
 _FAR = 40.0  # a logit beyond which nothing is left
-
-
-def _steps(quality: Tensor) -> Tensor:
-    """Return the largest level of the latents, ``2^(B - 1) - 1``."""
-    return torch.exp2(MIN_BITS - 1 + (MAX_BITS - MIN_BITS) * quality) - 1
 
 
 def quality_of_bits(count: float) -> float:
@@ -76,43 +82,54 @@ class BoundedLatent(nn.Module):
 
     Args:
         channels: C.
+        reach: The largest magnitude of the latent.
         rounding: What stands for rounding in training.
     """
 
-    def __init__(self, channels: int, rounding: Rounding = stochastic_round) -> None:
+    def __init__(
+        self, channels: int, reach: float = 1.0, rounding: Rounding = stochastic_round
+    ) -> None:
         super().__init__()
-        self.prior = FactorizedPrior(channels, init_scale=1.0)
-        self._rounding = rounding
+        self.prior = FactorizedPrior(channels, init_scale=0.3)
+        self.reach, self._rounding = reach, rounding
 
     def forward(self, v: Tensor, steps: Tensor, learn_rate: bool) -> tuple[Tensor, Tensor]:
         """Return the rounded latent, and its bits ``[B]``.
 
         Args:
-            v: ``[B, C, h, w]``, -1..1.
+            v: ``[B, C, h, w]``, -reach..reach.
             steps: ``[B]``, the largest level; it need not be a whole number.
             learn_rate: Whether the gradient of the bits reaches ``v``.
         """
-        count = steps[:, None, None, None]
-        most = count.floor()
+        most = steps[:, None, None, None].floor()
+        count = steps[:, None, None, None] / self.reach  # levels in a unit
         levels = torch.clamp(self._rounding(v * count), -most, most)
         counted = levels if learn_rate else levels.detach()
-        return levels / count, bits(self._likelihood(counted, count))
+        return levels / count, bits(self.likelihood(counted, steps))
 
-    def _likelihood(self, levels: Tensor, count: Tensor) -> Tensor:
+    def likelihood(self, levels: Tensor, steps: Tensor) -> Tensor:
+        """Return the probabilities of levels ``[B, C, h, w]``, of the same shape.
+
+        Args:
+            levels: Whole numbers.
+            steps: ``[B]``, the largest level.
+        """
         batch, _, height, width = levels.shape
         flat = levels.transpose(0, 1).flatten(1)
-        of = count.expand(batch, 1, height, width).flatten()
+        each = steps[:, None].expand(batch, height * width).flatten()
+        of, last = each / self.reach, each.floor()
         low, high = self.prior.logits((flat - 0.5) / of), self.prior.logits((flat + 0.5) / of)
         # All that lies outside belongs to the first and to the last level.
-        low = low.masked_fill(flat < 0.5 - of.floor(), -_FAR)
-        high = high.masked_fill(flat > of.floor() - 0.5, _FAR)
+        low = low.masked_fill(flat < 0.5 - last, -_FAR)
+        high = high.masked_fill(flat > last - 0.5, _FAR)
         return between(low, high).view(-1, batch, height, width).transpose(0, 1)
 
     @torch.no_grad()
     def tables(self, steps: float) -> list[Table]:
         """Return a table of levels for each channel."""
         count = int(steps)
-        bounds = (torch.arange(1 - count, count + 1, dtype=torch.float64) - 0.5) / steps
+        levels = torch.arange(1 - count, count + 1, dtype=torch.float64)
+        bounds = (levels - 0.5) / (steps / self.reach)
         inner = self.prior.logits(bounds.expand(self.prior.channels, -1)).sigmoid()
         ends = inner.new_zeros(len(inner), 1)
         cdf = fixed(torch.cat([ends, inner, ends + 1], 1))
@@ -123,13 +140,14 @@ class MultiRate(VariableModel):
     """The networks.
 
     Args:
-        widths: Channels at 1/2, 1/4, 1/8 and 1/16 of the picture's size, both parts together.
-        latent: Channels of the latent, both parts together.
+        analysis: From pictures to latents at two resolutions, 1/16 and 1/32.
+        synthesis: From latents to pictures.
+        high: The high part of the latent.
+        low: The low part.
+        bits: B at the qualities 0 and 1.
+        bounded: Brings a part of the latent between -reach and reach.
         rate_term: Whether the objective has a term of rate.
-        rounding: What stands for rounding in training.
         only: The one quality that is trained; None for all.
-        slim: Whether there are no residual blocks at 1/2 of the picture's size; they take two
-            fifths of a step's time.
     """
 
     multiple = 32
@@ -137,41 +155,35 @@ class MultiRate(VariableModel):
 
     def __init__(
         self,
-        widths: Sequence[int],
-        latent: int,
+        analysis: nn.Module,
+        synthesis: nn.Module,
+        high: BoundedLatent,
+        low: BoundedLatent,
+        bits: tuple[float, float],
+        bounded: Callable[[Tensor], Tensor],
         rate_term: bool = True,
-        rounding: Rounding = stochastic_round,
         only: float | None = None,
-        slim: bool = False,
     ) -> None:
         super().__init__()
-        inner, last = [split_width(width) for width in widths], split_width(latent)
-        down: list[nn.Module] = [GoConvFirst(3, inner[0], 5, 2, GDN)]
-        if not slim:
-            down.append(_residual(inner[0]))
-        for before, after in pairwise(inner):
-            down += [GoConv(before, after, 5, 2, GDN), _residual(after)]
-        up: list[nn.Module] = [GoTransposedConv(last, inner[-1], 3, 1, igdn)]
-        for before, after in pairwise(inner[::-1]):
-            up += [_residual_up(before), GoTransposedConv(before, after, 5, 2, igdn)]
-        if not slim:
-            up.append(_residual_up(inner[0]))
-        up.append(GoTransposedConvLast(inner[0], 3, 5, 2, igdn))
-        self.analysis = nn.Sequential(*down, GoConv(inner[-1], last, 3, 1, GDN))
-        self.synthesis = nn.Sequential(*up)
-        self.high = BoundedLatent(last.high, rounding)
-        self.low = BoundedLatent(last.low, rounding)
+        self.analysis, self.synthesis = analysis, synthesis
+        self.high, self.low = high, low
         self.enhancement = Enhancement()
+        self.bits, self._bounded = bits, bounded
         self.rate_term, self.only = rate_term, only
 
+    def steps(self, quality: Tensor) -> Tensor:
+        """Return the largest level of the latents at a quality 0..1, ``2^(B - 1) - 1``."""
+        least, most = self.bits
+        return torch.exp2(least - 1 + (most - least) * quality) - 1
+
     def latent(self, x: Tensor) -> Octave:
-        """Return the latent in -1..1."""
+        """Return the latent, which is bounded."""
         y = self.transform(self.analysis, x)
-        return Octave(y.high.tanh(), y.low.tanh())
+        return Octave(self._bounded(y.high), self._bounded(y.low))
 
     def forward(self, x: Tensor, quality: Tensor) -> Output:
         """Code pictures as in training, without the enhancement layer."""
-        v, steps = self.latent(x), _steps(quality)
+        v, steps = self.latent(x), self.steps(quality)
         high, high_bits = self.high(v.high, steps, self.rate_term)
         low, low_bits = self.low(v.low, steps, self.rate_term)
         x_hat = self.transform(self.synthesis, Octave(high, low))
@@ -190,15 +202,12 @@ class MultiRate(VariableModel):
             quality = torch.rand(len(x), device=x.device)
             if self.only is not None:
                 quality = torch.full_like(quality, self.only)
-            output = self(x, quality)
-            error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output.bits, x)
-            loss = (self.trade_offs(quality) * error + bpp).mean()
-        else:
-            drawn = torch.randint(len(PAPER_BITS), (len(x),))
-            levels = torch.tensor(PAPER_BITS)[drawn].to(x.device)
-            output = self(x, (levels - MIN_BITS) / (MAX_BITS - MIN_BITS))
-            error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output.bits, x)
-            loss = (error / 255**2 + 1 - ms_ssim(output.x_hat, x) + bpp).mean()
+            return loss_at_all_rates(self, x, quality)
+        drawn = torch.randint(len(PAPER_BITS), (len(x),))
+        levels = torch.tensor(PAPER_BITS)[drawn].to(x.device)
+        output = self(x, (levels - MIN_BITS) / (MAX_BITS - MIN_BITS))
+        error, bpp = squared_error(output.x_hat, x), bits_per_pixel(output.bits, x)
+        loss = (error / 255**2 + 1 - ms_ssim(output.x_hat, x) + bpp).mean()
         return loss, figures(loss, error, bpp)
 
     def fit(self, batches: Iterable[Tensor]) -> None:
@@ -221,11 +230,68 @@ class MultiRate(VariableModel):
         return MultiRateCoder(self)
 
 
-def _residual(width: Width) -> nn.Module:
-    return OctaveResidual(*(GoConv(width, width, 3, 1, GDN) for _ in range(2)))
+def multirate(
+    widths: Sequence[int],
+    latent: int,
+    rate_term: bool = True,
+    rounding: Rounding = stochastic_round,
+    only: float | None = None,
+    slim: bool = False,
+) -> MultiRate:
+    """Return the codec with convolutions from the picture on; the latent lies in -1..1.
+
+    Args:
+        widths: Channels at 1/2, 1/4, 1/8 and 1/16 of the picture's size, both parts together.
+        latent: Channels of the latent, both parts together.
+        rate_term: Whether the objective has a term of rate.
+        rounding: What stands for rounding in training.
+        only: The one quality that is trained; None for all.
+        slim: Whether there are no residual blocks at 1/2 of the picture's size; they take two
+            fifths of a step's time.
+    """
+    inner, last = [split_width(width) for width in widths], split_width(latent)
+    down: list[nn.Module] = [GoConvFirst(3, inner[0], 5, 2, GDN)]
+    if not slim:
+        down.append(gdn_block(inner[0]))
+    for before, after in pairwise(inner):
+        down += [GoConv(before, after, 5, 2, GDN), gdn_block(after)]
+    up: list[nn.Module] = [GoTransposedConv(last, inner[-1], 3, 1, igdn)]
+    for before, after in pairwise(inner[::-1]):
+        up += [_block_up(before), GoTransposedConv(before, after, 5, 2, igdn)]
+    if not slim:
+        up.append(_block_up(inner[0]))
+    up.append(GoTransposedConvLast(inner[0], 3, 5, 2, igdn))
+    return MultiRate(
+        nn.Sequential(*down, GoConv(inner[-1], last, 3, 1, GDN)),
+        nn.Sequential(*up),
+        *(BoundedLatent(channels, rounding=rounding) for channels in last),
+        (MIN_BITS, MAX_BITS),
+        torch.tanh,
+        rate_term,
+        only,
+    )
 
 
-def _residual_up(width: Width) -> nn.Module:
+def patch_multirate(n: int, wide: int, m: int, lowest: int) -> MultiRate:
+    """Return the codec whose transforms are sums of a linear one of blocks and of a network.
+
+    Args:
+        n: Channels of the networks at 1/4 of the picture's size, both parts together.
+        wide: Channels at 1/8.
+        m: Frequencies of a 16x16 block.
+        lowest: How many of them belong to the low part of the latent.
+    """
+    quarter, eighth = split_width(n), split_width(wide)
+    return MultiRate(
+        OctavePatchAnalysis(quarter, eighth, m, lowest, gdn_block),
+        OctavePatchSynthesis(quarter, eighth, m, lowest, gdn_block),
+        *(BoundedLatent(channels, REACH) for channels in patch_width(m, lowest)),
+        PATCH_BITS,
+        partial(torch.clamp, min=-REACH, max=REACH),
+    )
+
+
+def _block_up(width: Width) -> nn.Module:
     # GDN here too: an inverse one grows with the square of its input, and two of them in each of
     # four blocks overflowed within 200 steps of training.
     return OctaveResidual(*(GoTransposedConv(width, width, 3, 1, GDN) for _ in range(2)))
@@ -271,19 +337,23 @@ class MultiRateCoder:
         """Return the streams of both parts of a latent, and the picture without enhancement.
 
         Args:
-            v: The latent in -1..1 of one picture.
+            v: The latent of one picture, which is bounded.
             base: The quality in steps of 1/65535.
         """
-        steps, streams, levels = _exact_steps(base), [], []
+        steps, streams, levels = self._steps(base), [], []
         for part, model in ((v.low, self._model.low), (v.high, self._model.high)):
-            rounded = (part.double() * steps).round().clamp(-int(steps), int(steps))
+            count = steps / model.reach
+            rounded = (part.double() * count).round().clamp(-int(steps), int(steps))
             encoder = Encoder()
             tables = by_channel(model.tables(steps), rounded[0, 0].numel())
             encoder.add(rounded.flatten().long(), tables)
             streams.append(encoder.finish())
-            levels.append(rounded / steps)
+            levels.append(rounded / count)
         latent = Octave(levels[1], levels[0])
         return streams, to_pixels(synthesize(self._model.synthesis, latent))
+
+    def _steps(self, base: int) -> float:
+        return float(self._model.steps(torch.tensor(base / QUALITY_STEPS, dtype=torch.float64)))
 
     def decode(self, streams: Sequence[bytes], height: int, width: int, quality: float) -> Tensor:
         """Return the decoded picture."""
@@ -291,7 +361,7 @@ class MultiRateCoder:
         if len(streams[0]) != _PARAMETERS.size:
             raise InputError("the picture is damaged: its parameters have another size")
         base, index, use = _PARAMETERS.unpack(streams[0])
-        steps = _exact_steps(base)
+        steps = self._steps(base)
         parts = []
         for stream, model, cell in (
             (streams[1], self._model.low, 32),
@@ -302,15 +372,11 @@ class MultiRateCoder:
             tables = by_channel(model.tables(steps), rows * columns)
             levels = decoder.take(channels * rows * columns, tables).double()
             decoder.finish()
-            parts.append(levels.view(1, channels, rows, columns) / steps)
+            parts.append(levels.view(1, channels, rows, columns) / (steps / model.reach))
         picture = to_pixels(synthesize(self._model.synthesis, Octave(parts[1], parts[0])))
         if not use:
             return picture
         return _add(picture, self._enhancement.decode(streams[3], height, width, step_of(index)))
-
-
-def _exact_steps(base: int) -> float:
-    return float(_steps(torch.tensor(base / QUALITY_STEPS, dtype=torch.float64)))
 
 
 def _add(picture: Tensor, residual: Tensor) -> Tensor:

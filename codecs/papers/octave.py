@@ -11,11 +11,12 @@ high part, and the high part's parameters see all of the low part.
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from vpxrc.codecs.contexts import Raster
+from vpxrc.codecs.contexts import Context, Raster
 from vpxrc.codecs.entropy import Gaussian
 from vpxrc.codecs.exact import exact, snap
 from vpxrc.codecs.latents import (
@@ -38,20 +39,33 @@ from vpxrc.codecs.octave import (
     Width,
     split_width,
 )
+from vpxrc.codecs.quantizers import Distortion
 
 
 def _leaky(channels: int) -> nn.Module:
     return leaky()
 
 
-def _conditional(width: int, side: int, context: bool) -> ConditionalLatent:
+MakeContext = Callable[[int], Context]  # from the channels of a part of the latent
+
+
+def _conditional(width: int, side: int, hidden: int, make: MakeContext | None) -> ConditionalLatent:
     """Return a part of the latent; three 1x1 layers predict it, each after its activation."""
-    layers: list[nn.Module] = []
-    inputs = side + (2 * width if context else 0)
-    for _ in range(3):
-        layers += [leaky(), conv(inputs, 2 * width, 1, 1)]
-        inputs = 2 * width
-    return ConditionalLatent(Gaussian(), Raster(width) if context else None, nn.Sequential(*layers))
+    context = None if make is None else make(width)
+    inputs = side + (0 if context is None else context.conv.out_channels)
+    network = nn.Sequential(
+        *(leaky(), conv(inputs, hidden, 1, 1)),
+        *(leaky(), conv(hidden, hidden, 1, 1)),
+        *(leaky(), conv(hidden, 2 * width, 1, 1)),
+    )
+    return ConditionalLatent(Gaussian(), context, network)
+
+
+class Costs(NamedTuple):
+    """What changes of both parts of a latent cost in the picture."""
+
+    high: Distortion
+    low: Distortion
 
 
 class OctaveHyperprior(LatentModel[Octave]):
@@ -66,12 +80,16 @@ class OctaveHyperprior(LatentModel[Octave]):
     Args:
         inner: Channels of both parts of z.
         width: Channels of both parts of y.
-        context: Whether each part of y sees its own cells that are coded already.
+        context: Makes what each part of y sees of its own cells that are coded already; None for
+            nothing.
+        side: Channels of both parts of psi; None for twice as many as y has.
     """
 
-    def __init__(self, inner: Width, width: Width, context: bool) -> None:
+    def __init__(
+        self, inner: Width, width: Width, context: MakeContext | None, side: Width | None = None
+    ) -> None:
         super().__init__()
-        double = Width(2 * width.high, 2 * width.low)
+        side = side or Width(2 * width.high, 2 * width.low)
         self.analysis = nn.Sequential(
             GoConv(width, inner, 3, 1, _leaky),
             GoConv(inner, inner, 5, 2, _leaky),
@@ -80,13 +98,13 @@ class OctaveHyperprior(LatentModel[Octave]):
         self.synthesis = nn.Sequential(
             GoTransposedConv(inner, inner, 5, 2, _leaky),
             GoTransposedConv(inner, inner, 5, 2, _leaky),
-            GoTransposedConv(inner, double, 5, 1, _leaky),
+            GoTransposedConv(inner, side, 5, 1, _leaky),
         )
         self.z_high = FactorizedLatent(inner.high, "z_high")
         self.z_low = FactorizedLatent(inner.low, "z_low")
-        self.up = deconv(width.low, double.high, 3, 2)
-        self.y_low = _conditional(width.low, double.low, context)
-        self.y_high = _conditional(width.high, 2 * double.high, context)
+        self.up = deconv(width.low, side.high, 3, 2)
+        self.y_low = _conditional(width.low, side.low, side.low, context)
+        self.y_high = _conditional(width.high, 2 * side.high, side.high, context)
         self.width = width
 
     def forward(self, y: Octave) -> tuple[Octave, Bits]:
@@ -115,14 +133,28 @@ class OctaveCoder:
         self._y_low, self._y_high = model.y_low.coder(), model.y_high.coder()
         self._width = model.width
 
-    def encode(self, y: Octave) -> tuple[list[bytes], Octave]:
-        """Return four streams, and the latent; both parts have one picture, float64."""
+    def encode(
+        self, y: Octave, measure: Callable[[Octave], Costs] | None = None
+    ) -> tuple[list[bytes], Octave]:
+        """Return four streams, and the latent; both parts have one picture, float64.
+
+        Args:
+            y: The latent.
+            measure: Tells what changes of a rounded latent cost in the picture. With it, both parts
+                of y are coded a second time, the low one first.
+        """
         z = self._analysis(y)
         high_streams, z_high = self._z_high.encode(z.high)
         low_streams, z_low = self._z_low.encode(z.low)
         psi = self._synthesis(Octave(snap(z_high), snap(z_low)))
         stream_low, low = self._y_low.encode(y.low[0], psi.low[0])
         stream_high, high = self._y_high.encode(y.high[0], self._side(psi, low))
+        if measure is not None:
+            costs = measure(Octave(high[None], low[None]))
+            stream_low, low = self._y_low.encode(y.low[0], psi.low[0], costs.low)
+            # What the low part has lost already is the high part's to mend.
+            costs = measure(Octave(high[None], low[None]))
+            stream_high, high = self._y_high.encode(y.high[0], self._side(psi, low), costs.high)
         streams = [*high_streams, *low_streams, stream_low, stream_high]
         return streams, Octave(high[None], low[None])
 
@@ -164,7 +196,10 @@ def octave(n: int, m: int, share: float = 0.5, context: bool = True) -> Transfor
         GoTransposedConvLast(inner, 3, 5, 2, igdn),
     )
     return TransformModel(
-        analysis, synthesis, OctaveHyperprior(inner, latent, context), multiple=128
+        analysis,
+        synthesis,
+        OctaveHyperprior(inner, latent, Raster if context else None),
+        multiple=128,
     )
 
 
@@ -195,6 +230,6 @@ def plain_octave(n: int, m: int) -> TransformModel:
     return TransformModel(
         layers(down, conv, GDN),
         layers(up, deconv, igdn),
-        OctaveHyperprior(inner, latent, context=False),
+        OctaveHyperprior(inner, latent, context=None),
         multiple=128,
     )
