@@ -52,7 +52,7 @@ from vpxrc.codecs.octave_transforms import (
     OctavePatchAnalysis,
     OctavePatchSynthesis,
     gdn_block,
-    patch_width,
+    patch_scales,
 )
 from vpxrc.codecs.papers.gained import loss_at_all_rates
 from vpxrc.codecs.picture_quality import ms_ssim
@@ -82,15 +82,20 @@ class BoundedLatent(nn.Module):
 
     Args:
         channels: C.
+        scale: Rough width of the densities at the start, for all channels or ``[C]``.
         reach: The largest magnitude of the latent.
         rounding: What stands for rounding in training.
     """
 
     def __init__(
-        self, channels: int, reach: float = 1.0, rounding: Rounding = stochastic_round
+        self,
+        channels: int,
+        scale: float | Tensor = 1.0,
+        reach: float = 1.0,
+        rounding: Rounding = stochastic_round,
     ) -> None:
         super().__init__()
-        self.prior = FactorizedPrior(channels, init_scale=0.3)
+        self.prior = FactorizedPrior(channels, scale)
         self.reach, self._rounding = reach, rounding
 
     def forward(self, v: Tensor, steps: Tensor, learn_rate: bool) -> tuple[Tensor, Tensor]:
@@ -285,7 +290,7 @@ def patch_multirate(n: int, wide: int, m: int, lowest: int) -> MultiRate:
     return MultiRate(
         OctavePatchAnalysis(quarter, eighth, m, lowest, gdn_block),
         OctavePatchSynthesis(quarter, eighth, m, lowest, gdn_block),
-        *(BoundedLatent(channels, REACH) for channels in patch_width(m, lowest)),
+        *(BoundedLatent(len(scale), scale, REACH) for scale in patch_scales(m, lowest)),
         PATCH_BITS,
         partial(torch.clamp, min=-REACH, max=REACH),
     )
