@@ -157,7 +157,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for arm in given.arms.split(";"):
         for q_index in map(int, given.qindex.split(",")):
             coders = coders_of(arm, sides, q_index, given.checkpoints)
-
             plain = read_blocks(recorded(None, pictures, q_index, 1.0, work / "av1"), sides)
             folder = work / arm.replace(" ", "-")
             loops = [
@@ -167,7 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             by_side = curves(coders, plain, loops, len(pictures))
             for way in ("closed loop", "offline"):
                 of_side = {str(side): one[way] for side, one in by_side.items()}
-                of_side["all"] = sum_of(list(of_side.values()))
+                if len(sides) > 1:
+                    of_side["all"] = sum_of(list(of_side.values()))
                 for name, curve in of_side.items():
                     found.setdefault((arm, way, name), {})[q_index] = curve
             print(arm, q_index, flush=True)

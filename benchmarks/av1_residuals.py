@@ -63,9 +63,7 @@ class Arm:
     def trainings(self, steps: int) -> dict[int | None, BlockTraining]:
         """Return the trainings by their q index; None is for all."""
         wanted: Sequence[int | None] = Q_INDICES if self.single else (None,)
-        # A batch of the model of all rates has a sixth of its blocks at each one.
-        count = steps // 4 if self.single else steps
-        return {q: BlockTraining(self.design, count, seed=self.seed, q_index=q) for q in wanted}
+        return {q: BlockTraining(self.design, steps, seed=self.seed, q_index=q) for q in wanted}
 
 
 BEST = "modes groups"  # ours, and the best that we have
@@ -335,6 +333,8 @@ def tables(
     together = []
     for name in (BEST,):
         parts = [found for (_, other), found in curves.items() if other == name]
+        if not parts:
+            continue
         whole = {q: sum_of([part[q] for part in parts]) for q in Q_INDICES}
         every = np.arange(len(whole[Q_INDICES[0]].av1_bits))
         figures = {str(q): percent(curve.log_ratio(every)) for q, curve in whole.items()}
@@ -433,6 +433,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--test-pictures", type=int, default=12)
     parser.add_argument("--sides", default="4,8,16,32")
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--arms", help="names of a few, separated by semicolons; default: all")
     given = parser.parse_args(arguments)
     prepare_processor()
     work = given.work or given.out / "kept"
@@ -445,7 +446,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     train = functools.cache(lambda: read_blocks(train_files, sides))
     test = functools.cache(lambda: read_blocks(test_files, sides))
     curves, kinds, real = {}, {}, {}
+    wanted = None if given.arms is None else given.arms.split(";")
     for arm in arms(sides):
+        if wanted is not None and arm.name not in wanted:
+            continue
         side = arm.design.side
         models = trained(arm, train, given.steps, work / "checkpoints")
         found = stored(arm, models, test, facts, work / "measured")

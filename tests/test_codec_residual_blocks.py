@@ -376,10 +376,17 @@ def test_the_benchmarks_run_and_go_on(tmp_path, capsys):
     assert (tmp_path / "out" / "tables.md").read_text() == tables
     given = [str(tmp_path), "--checkpoints", str(tmp_path / "kept" / "checkpoints"), "--count", "1"]
     given += ["--sides", "8", "--qindex", "32,80", "--size", "64x48"]
+    given += ["--arms", "scalar hyperprior;scalar static"]
     assert av1_closed_loop.main([*given, "--out", str(tmp_path / "loop.json")]) == 0
-    loop = json.loads((tmp_path / "loop.json").read_text())["percent"]
-    assert set(loop) == {"closed loop", "offline"}
-    assert set(loop["offline"]["8"]) == {"32", "80"}
+    loop = json.loads((tmp_path / "loop.json").read_text())
+    ways = [(row["arm"], row["way"], row["side"]) for row in loop["against_av1"]]
+    assert ways == [
+        (arm, way, "8")
+        for arm in ("scalar hyperprior", "scalar static")
+        for way in ("closed loop", "offline")
+    ]
+    assert {"32", "80", "mean"} < set(loop["against_av1"][0])
+    assert [row["claim"] for row in loop["claims"]] == ["S6-a", "S6-a"]
 
 
 # The benchmark's figures
