@@ -47,6 +47,11 @@ class Compressed:
     data: bytes
     picture: Pixels
 
+    @property
+    def stream_sizes(self) -> list[int]:
+        """The bytes of each stream, in the file's order."""
+        return [len(stream) for stream in unpack(self.data).streams]
+
 
 @dataclass(frozen=True, eq=False)
 class Region:

@@ -531,7 +531,11 @@ def test_a_region_is_coded_by_the_command(source, tmp_path):
     for more in ((), ("--roi", "box:8,8,16,16"), ("--roi", "box:8,8,16,16", "--roi-weight", 16)):
         result = run(*encode, "--quality", 0.2, *more, "--json")
         assert result.exit_code == 0, result.output
-        sizes.append(json.loads(result.stdout)["bytes"])
+        facts = json.loads(result.stdout)
+        sizes.append(facts["bytes"])
+        # The map of qualities, z and y; 4 bytes each for a length and a checksum are the file's.
+        assert len(facts["streams"]) == (3 if more else 2)
+        assert 0 < facts["bytes"] - sum(facts["streams"]) < 60
         decoded = run("codec", "decode", coded, "-o", out, "--codec", "gained-checkerboard-small")
         assert decoded.stdout == f"{out}: 45x31\n"
     assert sizes == sorted(sizes)

@@ -60,6 +60,8 @@ class GainedOctave(VariableModel):
 
     multiple = 128
     lambdas = LAMBDAS
+    analysis: OctavePatchAnalysis
+    synthesis: OctavePatchSynthesis
 
     def __init__(self, n: int, wide: int, m: int, lowest: int, side: int) -> None:
         super().__init__()

@@ -10,6 +10,10 @@ The latent lies in -1..1 and is rounded to ``2^B - 1`` levels, of which the midd
 says nothing costs nothing. In the paper B is 2, 4 or 8 and the objective has no term of rate
 (:class:`MultiRate` with ``rate_term=False``). Here B is any number between 2 and 8, so the quality
 is continuous, and a term of rate is the default.
+
+:func:`multirate` has convolutions from the picture on. :func:`patch_multirate` has the residual
+blocks in networks beside a linear transform of blocks, so that a training starts from a codec that
+works. Its latent has the range of that transform, and more levels.
 """
 
 import struct
@@ -61,8 +65,8 @@ from vpxrc.errors import InputError
 
 MIN_BITS, MAX_BITS = 2.0, 8.0  # B at the qualities 0 and 1
 PAPER_BITS = (2.0, 4.0, 8.0)
-# A linear transform of blocks has sums of 32x32 pixels, and so a large range and more levels. With
-# these bits the step of a level is that of a plain quantiser at the same lambda.
+# Sums of 32x32 pixels have a large range. With these B, a level is as wide as the step of a plain
+# quantiser of the same lambda.
 REACH, PATCH_BITS = 32.0, (6.6, 9.9)
 BASES = (1.0, 0.6, 0.3)  # qualities of the base that are tried, as shares of the one asked for
 
@@ -147,8 +151,7 @@ class MultiRate(VariableModel):
     Args:
         analysis: From pictures to latents at two resolutions, 1/16 and 1/32.
         synthesis: From latents to pictures.
-        high: The high part of the latent.
-        low: The low part.
+        parts: The high and the low part of the latent.
         bits: B at the qualities 0 and 1.
         bounded: Brings a part of the latent between -reach and reach.
         rate_term: Whether the objective has a term of rate.
@@ -162,8 +165,7 @@ class MultiRate(VariableModel):
         self,
         analysis: nn.Module,
         synthesis: nn.Module,
-        high: BoundedLatent,
-        low: BoundedLatent,
+        parts: tuple[BoundedLatent, BoundedLatent],
         bits: tuple[float, float],
         bounded: Callable[[Tensor], Tensor],
         rate_term: bool = True,
@@ -171,7 +173,7 @@ class MultiRate(VariableModel):
     ) -> None:
         super().__init__()
         self.analysis, self.synthesis = analysis, synthesis
-        self.high, self.low = high, low
+        self.high, self.low = parts
         self.enhancement = Enhancement()
         self.bits, self._bounded = bits, bounded
         self.rate_term, self.only = rate_term, only
@@ -266,10 +268,12 @@ def multirate(
     if not slim:
         up.append(_block_up(inner[0]))
     up.append(GoTransposedConvLast(inner[0], 3, 5, 2, igdn))
+    down.append(GoConv(inner[-1], last, 3, 1, GDN))
+    high, low = (BoundedLatent(channels, rounding=rounding) for channels in last)
     return MultiRate(
-        nn.Sequential(*down, GoConv(inner[-1], last, 3, 1, GDN)),
+        nn.Sequential(*down),
         nn.Sequential(*up),
-        *(BoundedLatent(channels, rounding=rounding) for channels in last),
+        (high, low),
         (MIN_BITS, MAX_BITS),
         torch.tanh,
         rate_term,
@@ -287,10 +291,13 @@ def patch_multirate(n: int, wide: int, m: int, lowest: int) -> MultiRate:
         lowest: How many of them belong to the low part of the latent.
     """
     quarter, eighth = split_width(n), split_width(wide)
+    analysis = OctavePatchAnalysis(quarter, eighth, m, lowest, gdn_block)
+    synthesis = OctavePatchSynthesis(quarter, eighth, m, lowest, gdn_block)
+    high, low = (BoundedLatent(len(scale), scale, REACH) for scale in patch_scales(m, lowest))
     return MultiRate(
-        OctavePatchAnalysis(quarter, eighth, m, lowest, gdn_block),
-        OctavePatchSynthesis(quarter, eighth, m, lowest, gdn_block),
-        *(BoundedLatent(len(scale), scale, REACH) for scale in patch_scales(m, lowest)),
+        analysis,
+        synthesis,
+        (high, low),
         PATCH_BITS,
         partial(torch.clamp, min=-REACH, max=REACH),
     )

@@ -160,11 +160,11 @@ def encode(
         temporary.write_bytes(result.data)
     coded = 8 * len(result.data) / (height * width)
     facts = {"output": str(out), "codec": loaded.spec, "bytes": len(result.data), "bpp": coded}
-    facts["psnr"] = _psnr(pixels, result.picture)
+    psnr = _psnr(pixels, result.picture)
     if as_json:
-        print(json.dumps(facts))
+        print(json.dumps({**facts, "psnr": psnr, "streams": result.stream_sizes}))
     else:
-        print(f"{out}: {len(result.data)} bytes, {coded:.4f} bpp, PSNR {facts['psnr']:.2f} dB")
+        print(f"{out}: {len(result.data)} bytes, {coded:.4f} bpp, PSNR {psnr:.2f} dB")
 
 
 def _psnr(a: Any, b: Any) -> float:
