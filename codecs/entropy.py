@@ -45,23 +45,20 @@ class FactorizedPrior(nn.Module):
 
     Args:
         channels: Number of channels C.
-        init_scale: Rough width of the distributions at the start, for all channels or ``[C]``.
+        init_scale: Rough width of the distributions at the start.
     """
 
-    def __init__(self, channels: int, init_scale: float | Tensor = 10.0) -> None:
+    def __init__(self, channels: int, init_scale: float = 10.0) -> None:
         super().__init__()
         widths = (1, 3, 3, 3, 3, 1)
-        scale = torch.as_tensor(init_scale, dtype=torch.float64).expand(channels)
-        gain = scale[:, None, None] ** (1 / (len(widths) - 1))
+        gain = init_scale ** (1 / (len(widths) - 1))
         self.matrices = nn.ParameterList()
         self.biases = nn.ParameterList()
         self.factors = nn.ParameterList()
         for before, after in pairwise(widths):
-            start = (1 / gain / after).expm1().log().float()
-            self.matrices.append(nn.Parameter(start.repeat(1, after, before)))
-            # A narrow distribution would lie beside zero with biases of the usual size.
-            bias = (torch.rand(channels, after, 1) - 0.5) * scale.clamp(max=1)[:, None, None]
-            self.biases.append(nn.Parameter(bias.float()))
+            start = math.log(math.expm1(1 / gain / after))
+            self.matrices.append(nn.Parameter(torch.full((channels, after, before), start)))
+            self.biases.append(nn.Parameter(torch.rand(channels, after, 1) - 0.5))
             self.factors.append(nn.Parameter(torch.zeros(channels, after, 1)))
         self.channels = channels
 

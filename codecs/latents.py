@@ -301,6 +301,31 @@ def _narrowed(
     return family, network.only(outputs[:, mask.kept].flatten())
 
 
+MakeContext = Callable[[int], Context]  # from the channels of a part of the latent
+
+
+def conditional_part(
+    width: int, side: int, hidden: int, make: MakeContext | None, family: Family
+) -> ConditionalLatent:
+    """Return a part of the latent; three 1x1 layers predict it, each after its activation.
+
+    Args:
+        width: Channels of the part.
+        side: Channels of the side information.
+        hidden: Channels between the layers.
+        make: Makes the context; None for none.
+        family: The family of distributions.
+    """
+    context = None if make is None else make(width)
+    inputs = side + (0 if context is None else context.conv.out_channels)
+    network = nn.Sequential(
+        *(leaky(), conv(inputs, hidden, 1, 1)),
+        *(leaky(), conv(hidden, hidden, 1, 1)),
+        *(leaky(), conv(hidden, family.parameters * width, 1, 1)),
+    )
+    return ConditionalLatent(family, context, network)
+
+
 class Hyperprior(LatentModel[Tensor]):
     """A latent y, and a small one z with side information about it (Ballé et al., ICLR 2018).
 

@@ -266,14 +266,13 @@ def to_pixels(x: Tensor) -> Tensor:
     return (x[0].nan_to_num() * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def synthesize(synthesis: nn.Module, latent: Tensor | tuple[Tensor, ...]) -> Tensor:
+def synthesize(synthesis: Callable[[Any], Tensor], latent: Tensor | tuple[Tensor, ...]) -> Tensor:
     """Return the picture of a latent, or of a pair of them, the same for any number of threads."""
     single = (
         latent.float() if isinstance(latent, Tensor) else type(latent)(*map(Tensor.float, latent))
     )
     with one_thread():
-        result: Tensor = synthesis(single)
-    return result
+        return synthesis(single)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from vpxrc.codecs.octave import (
     OctaveResidual,
     Width,
 )
-from vpxrc.codecs.transforms import block_frequencies, dct_analysis, dct_synthesis
+from vpxrc.codecs.transforms import dct_analysis, dct_synthesis
 
 Block = Callable[[Width], nn.Module]
 
@@ -61,15 +61,6 @@ def inverse_haar(y: Tensor) -> Tensor:
     s, t, u, v = y.chunk(4, 1)
     squares = torch.stack([s + t + u + v, s - t + u - v, s + t - u - v, s - t - u + v], 2) / 2
     return nn.functional.pixel_shuffle(squares.flatten(1, 2), 2)
-
-
-def patch_scales(m: int, lowest: int) -> tuple[Tensor, Tensor]:
-    """Return about how large the values of both parts are, by channel, before any training.
-
-    Photos have less of a frequency the higher it is.
-    """
-    scale = torch.tensor([6 * (1 + one.height) ** -1.5 for one in block_frequencies(m)])
-    return scale[lowest:], scale[:lowest].repeat(4)
 
 
 class OctavePatchAnalysis(nn.Module):

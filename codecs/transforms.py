@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -187,32 +186,6 @@ def dct_synthesis(m: int) -> nn.ConvTranspose2d:
     return layer
 
 
-class Frequency(NamedTuple):
-    """A frequency of a block; the lowest ones come first.
-
-    Attributes:
-        height: The sum of both numbers of half waves, which counts twice for colours.
-        colour: 0 for brightness, 1 and 2 for the differences.
-        down: Half waves from top to bottom.
-        across: Half waves from left to right.
-    """
-
-    height: float
-    colour: int
-    down: int
-    across: int
-
-
-def block_frequencies(m: int) -> list[Frequency]:
-    """Return the m lowest frequencies of 16x16 blocks of three colours."""
-    return sorted(
-        Frequency(float((u + v) * (2 if colour else 1)), colour, u, v)
-        for colour in range(3)
-        for u in range(BLOCK)
-        for v in range(BLOCK)
-    )[:m]
-
-
 def block_dct(m: int) -> Tensor:
     """Return the m lowest frequencies of an orthonormal DCT of 16x16 blocks of RGB.
 
@@ -220,9 +193,15 @@ def block_dct(m: int) -> Tensor:
         ``[m, 3, 16, 16]``, orthonormal rows. The colours are brightness and two differences, whose
         frequencies count twice.
     """
+    order = sorted(
+        (float((u + v) * (2 if colour else 1)), colour, u, v)
+        for colour in range(3)
+        for u in range(BLOCK)
+        for v in range(BLOCK)
+    )
     rows = [
-        torch.einsum("c,h,w->chw", colours()[one.colour], dct()[one.down], dct()[one.across])
-        for one in block_frequencies(m)
+        torch.einsum("c,h,w->chw", colours()[colour], dct()[u], dct()[v])
+        for _, colour, u, v in order[:m]
     ]
     return torch.stack(rows).float()
 

@@ -46,7 +46,7 @@ def _classic(make: Callable[[int, int], Model]) -> dict[str, Callable[[], Model]
 def _multirate(rate_term: bool) -> dict[str, Callable[[], Model]]:
     """Return the width that is recalled of the paper, and a small one."""
     return {
-        "patches": partial(patch_multirate, 96, 144, 320, 64),
+        "patches": partial(patch_multirate, 96, 144, 320, 64, 192),
         "slim": partial(multirate, (32, 64, 96, 96), 128, rate_term, slim=True),
         "small": partial(multirate, (48, 64, 96, 96), 128, rate_term),
         "paper": partial(multirate, (120, 240, 480, 960), 8, rate_term),

@@ -18,19 +18,16 @@ works. Its latent has the range of that transform, and more levels.
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from vpxrc.codecs.bitstream import QUALITY_STEPS
-from vpxrc.codecs.coder import Decoder, Encoder, by_channel
 from vpxrc.codecs.enhancement import Enhancement, coefficients, quantize, step_index, step_of
-from vpxrc.codecs.entropy import FactorizedPrior, between, bits
-from vpxrc.codecs.frequencies import Table, fixed, frequencies
 from vpxrc.codecs.latents import check_streams
 from vpxrc.codecs.layers import GDN, igdn
+from vpxrc.codecs.levels import ContextLevels, StaticLevels
 from vpxrc.codecs.model import (
     Moment,
     Output,
@@ -56,7 +53,7 @@ from vpxrc.codecs.octave_transforms import (
     OctavePatchAnalysis,
     OctavePatchSynthesis,
     gdn_block,
-    patch_scales,
+    patch_width,
 )
 from vpxrc.codecs.papers.gained import loss_at_all_rates
 from vpxrc.codecs.picture_quality import ms_ssim
@@ -73,76 +70,11 @@ BASES = (1.0, 0.6, 0.3)  # qualities of the base that are tried, as shares of th
 Rounding = Callable[[Tensor], Tensor]
 
 _PARAMETERS = struct.Struct("<HBB")
-_FAR = 40.0  # a logit beyond which nothing is left
 
 
 def quality_of_bits(count: float) -> float:
     """Return the quality 0..1 at which a latent has ``2^count - 1`` levels."""
     return (count - MIN_BITS) / (MAX_BITS - MIN_BITS)
-
-
-class BoundedLatent(nn.Module):
-    """A latent in -1..1 whose levels have one density for each channel, whatever their number.
-
-    Args:
-        channels: C.
-        scale: Rough width of the densities at the start, for all channels or ``[C]``.
-        reach: The largest magnitude of the latent.
-        rounding: What stands for rounding in training.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        scale: float | Tensor = 1.0,
-        reach: float = 1.0,
-        rounding: Rounding = stochastic_round,
-    ) -> None:
-        super().__init__()
-        self.prior = FactorizedPrior(channels, scale)
-        self.reach, self._rounding = reach, rounding
-
-    def forward(self, v: Tensor, steps: Tensor, learn_rate: bool) -> tuple[Tensor, Tensor]:
-        """Return the rounded latent, and its bits ``[B]``.
-
-        Args:
-            v: ``[B, C, h, w]``, -reach..reach.
-            steps: ``[B]``, the largest level; it need not be a whole number.
-            learn_rate: Whether the gradient of the bits reaches ``v``.
-        """
-        most = steps[:, None, None, None].floor()
-        count = steps[:, None, None, None] / self.reach  # levels in a unit
-        levels = torch.clamp(self._rounding(v * count), -most, most)
-        counted = levels if learn_rate else levels.detach()
-        return levels / count, bits(self.likelihood(counted, steps))
-
-    def likelihood(self, levels: Tensor, steps: Tensor) -> Tensor:
-        """Return the probabilities of levels ``[B, C, h, w]``, of the same shape.
-
-        Args:
-            levels: Whole numbers.
-            steps: ``[B]``, the largest level.
-        """
-        batch, _, height, width = levels.shape
-        flat = levels.transpose(0, 1).flatten(1)
-        each = steps[:, None].expand(batch, height * width).flatten()
-        of, last = each / self.reach, each.floor()
-        low, high = self.prior.logits((flat - 0.5) / of), self.prior.logits((flat + 0.5) / of)
-        # All that lies outside belongs to the first and to the last level.
-        low = low.masked_fill(flat < 0.5 - last, -_FAR)
-        high = high.masked_fill(flat > last - 0.5, _FAR)
-        return between(low, high).view(-1, batch, height, width).transpose(0, 1)
-
-    @torch.no_grad()
-    def tables(self, steps: float) -> list[Table]:
-        """Return a table of levels for each channel."""
-        count = int(steps)
-        levels = torch.arange(1 - count, count + 1, dtype=torch.float64)
-        bounds = (levels - 0.5) / (steps / self.reach)
-        inner = self.prior.logits(bounds.expand(self.prior.channels, -1)).sigmoid()
-        ends = inner.new_zeros(len(inner), 1)
-        cdf = fixed(torch.cat([ends, inner, ends + 1], 1))
-        return [Table(-count, frequencies(row)) for row in cdf]
 
 
 class MultiRate(VariableModel):
@@ -151,9 +83,10 @@ class MultiRate(VariableModel):
     Args:
         analysis: From pictures to latents at two resolutions, 1/16 and 1/32.
         synthesis: From latents to pictures.
-        parts: The high and the low part of the latent.
+        levels: What codes the levels of the latent.
         bits: B at the qualities 0 and 1.
-        bounded: Brings a part of the latent between -reach and reach.
+        reach: The largest magnitude of the latent.
+        rounding: What stands for rounding in training, before the synthesis.
         rate_term: Whether the objective has a term of rate.
         only: The one quality that is trained; None for all.
     """
@@ -165,17 +98,18 @@ class MultiRate(VariableModel):
         self,
         analysis: nn.Module,
         synthesis: nn.Module,
-        parts: tuple[BoundedLatent, BoundedLatent],
+        levels: StaticLevels | ContextLevels,
         bits: tuple[float, float],
-        bounded: Callable[[Tensor], Tensor],
+        reach: float,
+        rounding: Rounding = stochastic_round,
         rate_term: bool = True,
         only: float | None = None,
     ) -> None:
         super().__init__()
         self.analysis, self.synthesis = analysis, synthesis
-        self.high, self.low = parts
+        self.levels = levels
         self.enhancement = Enhancement()
-        self.bits, self._bounded = bits, bounded
+        self.bits, self._reach, self._rounding = bits, reach, rounding
         self.rate_term, self.only = rate_term, only
 
     def steps(self, quality: Tensor) -> Tensor:
@@ -184,17 +118,28 @@ class MultiRate(VariableModel):
         return torch.exp2(least - 1 + (most - least) * quality) - 1
 
     def latent(self, x: Tensor) -> Octave:
-        """Return the latent, which is bounded."""
+        """Return the latent in -1..1."""
         y = self.transform(self.analysis, x)
-        return Octave(self._bounded(y.high), self._bounded(y.low))
+        if self._reach == 1:
+            return Octave(y.high.tanh(), y.low.tanh())
+        # Far from the bounds the latent is the linear transform's.
+        return Octave(*((part / self._reach).clamp(-1, 1) for part in y))
+
+    def picture(self, v: Octave) -> Tensor:
+        """Return pictures of a rounded latent in -1..1."""
+        x_hat: Tensor = self.synthesis(Octave(*(part.float() * self._reach for part in v)))
+        return x_hat
 
     def forward(self, x: Tensor, quality: Tensor) -> Output:
         """Code pictures as in training, without the enhancement layer."""
-        v, steps = self.latent(x), self.steps(quality)
-        high, high_bits = self.high(v.high, steps, self.rate_term)
-        low, low_bits = self.low(v.low, steps, self.rate_term)
-        x_hat = self.transform(self.synthesis, Octave(high, low))
-        return Output(x_hat, {"high": high_bits, "low": low_bits})
+        steps = self.steps(quality)
+        each = steps[:, None, None, None]
+        levels = Octave(*(part * each for part in self.latent(x)))
+        rounded = Octave(
+            *(self._rounding(part).clamp(-each.floor(), each.floor()) / each for part in levels)
+        )
+        counted = levels if self.rate_term else Octave(*(part.detach() for part in levels))
+        return Output(self.transform(self.picture, rounded), self.levels(counted, steps))
 
     def objective(
         self, x: Tensor, trade_off: float, moment: Moment
@@ -269,19 +214,19 @@ def multirate(
         up.append(_block_up(inner[0]))
     up.append(GoTransposedConvLast(inner[0], 3, 5, 2, igdn))
     down.append(GoConv(inner[-1], last, 3, 1, GDN))
-    high, low = (BoundedLatent(channels, rounding=rounding) for channels in last)
     return MultiRate(
         nn.Sequential(*down),
         nn.Sequential(*up),
-        (high, low),
+        StaticLevels(last),
         (MIN_BITS, MAX_BITS),
-        torch.tanh,
+        1.0,
+        rounding,
         rate_term,
         only,
     )
 
 
-def patch_multirate(n: int, wide: int, m: int, lowest: int) -> MultiRate:
+def patch_multirate(n: int, wide: int, m: int, lowest: int, hidden: int) -> MultiRate:
     """Return the codec whose transforms are sums of a linear one of blocks and of a network.
 
     Args:
@@ -289,17 +234,15 @@ def patch_multirate(n: int, wide: int, m: int, lowest: int) -> MultiRate:
         wide: Channels at 1/8.
         m: Frequencies of a 16x16 block.
         lowest: How many of them belong to the low part of the latent.
+        hidden: Channels of the networks that predict the latent.
     """
     quarter, eighth = split_width(n), split_width(wide)
-    analysis = OctavePatchAnalysis(quarter, eighth, m, lowest, gdn_block)
-    synthesis = OctavePatchSynthesis(quarter, eighth, m, lowest, gdn_block)
-    high, low = (BoundedLatent(len(scale), scale, REACH) for scale in patch_scales(m, lowest))
     return MultiRate(
-        analysis,
-        synthesis,
-        (high, low),
+        OctavePatchAnalysis(quarter, eighth, m, lowest, gdn_block),
+        OctavePatchSynthesis(quarter, eighth, m, lowest, gdn_block),
+        ContextLevels(patch_width(m, lowest), hidden),
         PATCH_BITS,
-        partial(torch.clamp, min=-REACH, max=REACH),
+        REACH,
     )
 
 
@@ -320,6 +263,7 @@ class MultiRateCoder:
 
     def __init__(self, model: MultiRate) -> None:
         self._model = model
+        self._levels = model.levels.coder()
         self._enhancement = model.enhancement.coder()
 
     def encode(self, pixels: Tensor, quality: float, weights: Tensor) -> tuple[list[bytes], Tensor]:
@@ -352,17 +296,16 @@ class MultiRateCoder:
             v: The latent of one picture, which is bounded.
             base: The quality in steps of 1/65535.
         """
-        steps, streams, levels = self._steps(base), [], []
-        for part, model in ((v.low, self._model.low), (v.high, self._model.high)):
-            count = steps / model.reach
-            rounded = (part.double() * count).round().clamp(-int(steps), int(steps))
-            encoder = Encoder()
-            tables = by_channel(model.tables(steps), rounded[0, 0].numel())
-            encoder.add(rounded.flatten().long(), tables)
-            streams.append(encoder.finish())
-            levels.append(rounded / count)
-        latent = Octave(levels[1], levels[0])
-        return streams, to_pixels(synthesize(self._model.synthesis, latent))
+        steps = self._steps(base)
+        levels = Octave(
+            *((part.double() * steps).round().clamp(-int(steps), int(steps)) for part in v)
+        )
+        streams = self._levels.encode(levels, steps)
+        return streams, self._picture(levels, steps)
+
+    def _picture(self, levels: Octave, steps: float) -> Tensor:
+        latent = Octave(*(part / steps for part in levels))
+        return to_pixels(synthesize(self._model.picture, latent))
 
     def _steps(self, base: int) -> float:
         return float(self._model.steps(torch.tensor(base / QUALITY_STEPS, dtype=torch.float64)))
@@ -374,18 +317,8 @@ class MultiRateCoder:
             raise InputError("the picture is damaged: its parameters have another size")
         base, index, use = _PARAMETERS.unpack(streams[0])
         steps = self._steps(base)
-        parts = []
-        for stream, model, cell in (
-            (streams[1], self._model.low, 32),
-            (streams[2], self._model.high, 16),
-        ):
-            rows, columns = height // cell, width // cell
-            decoder, channels = Decoder(stream), model.prior.channels
-            tables = by_channel(model.tables(steps), rows * columns)
-            levels = decoder.take(channels * rows * columns, tables).double()
-            decoder.finish()
-            parts.append(levels.view(1, channels, rows, columns) / (steps / model.reach))
-        picture = to_pixels(synthesize(self._model.synthesis, Octave(parts[1], parts[0])))
+        levels = self._levels.decode(streams[1:3], height // 16, width // 16, steps)
+        picture = self._picture(levels, steps)
         if not use:
             return picture
         return _add(picture, self._enhancement.decode(streams[3], height, width, step_of(index)))

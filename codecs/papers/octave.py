@@ -16,15 +16,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vpxrc.codecs.contexts import Context, Raster
+from vpxrc.codecs.contexts import Raster
 from vpxrc.codecs.entropy import Gaussian
 from vpxrc.codecs.exact import exact, snap
 from vpxrc.codecs.latents import (
     Bits,
-    ConditionalLatent,
     FactorizedLatent,
     LatentModel,
+    MakeContext,
     check_streams,
+    conditional_part,
 )
 from vpxrc.codecs.layers import GDN, conv, deconv, igdn, leaky
 from vpxrc.codecs.model import TransformModel
@@ -44,21 +45,6 @@ from vpxrc.codecs.quantizers import Distortion
 
 def _leaky(channels: int) -> nn.Module:
     return leaky()
-
-
-MakeContext = Callable[[int], Context]  # from the channels of a part of the latent
-
-
-def _conditional(width: int, side: int, hidden: int, make: MakeContext | None) -> ConditionalLatent:
-    """Return a part of the latent; three 1x1 layers predict it, each after its activation."""
-    context = None if make is None else make(width)
-    inputs = side + (0 if context is None else context.conv.out_channels)
-    network = nn.Sequential(
-        *(leaky(), conv(inputs, hidden, 1, 1)),
-        *(leaky(), conv(hidden, hidden, 1, 1)),
-        *(leaky(), conv(hidden, 2 * width, 1, 1)),
-    )
-    return ConditionalLatent(Gaussian(), context, network)
 
 
 class Costs(NamedTuple):
@@ -103,8 +89,8 @@ class OctaveHyperprior(LatentModel[Octave]):
         self.z_high = FactorizedLatent(inner.high, "z_high")
         self.z_low = FactorizedLatent(inner.low, "z_low")
         self.up = deconv(width.low, side.high, 3, 2)
-        self.y_low = _conditional(width.low, side.low, side.low, context)
-        self.y_high = _conditional(width.high, 2 * side.high, side.high, context)
+        self.y_low = conditional_part(width.low, side.low, side.low, context, Gaussian())
+        self.y_high = conditional_part(width.high, 2 * side.high, side.high, context, Gaussian())
         self.width = width
 
     def forward(self, y: Octave) -> tuple[Octave, Bits]:
