@@ -52,4 +52,6 @@ def test_the_zoo_lists_what_is_shipped():
     assert list(shipped()) == [
         "gained-checkerboard-small",
         "gained-checkerboard-small-ms-ssim",
+        "gained-octave-small",
+        "multirate-patches",
     ]
