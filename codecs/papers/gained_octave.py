@@ -29,7 +29,7 @@ from vpxrc.codecs.octave_transforms import (
 )
 from vpxrc.codecs.papers.gained import LAMBDAS, Gains, loss_at_all_rates, squared_norms, worth
 from vpxrc.codecs.papers.octave import Costs, OctaveHyperprior
-from vpxrc.codecs.quantizers import distortion
+from vpxrc.codecs.quantizers import Distortion, distortion
 
 FEATURES = 128  # of each context
 
@@ -114,15 +114,16 @@ class GainedOctaveCoder:
             result: Tensor = model.synthesis(model.inverse_gain(y_hat, at))
             return result
 
-        def measure(y_hat: Octave) -> Costs:
+        def at_high(y_hat: Octave) -> Distortion:
             high, low = y_hat.high.float(), y_hat.low.float()
-            return Costs(
-                distortion(lambda part: picture(Octave(part, low)), x, high, weight, high_norms),
-                distortion(lambda part: picture(Octave(high, part)), x, low, weight, low_norms),
-            )
+            return distortion(lambda part: picture(Octave(part, low)), x, high, weight, high_norms)
+
+        def at_low(y_hat: Octave) -> Distortion:
+            high, low = y_hat.high.float(), y_hat.low.float()
+            return distortion(lambda part: picture(Octave(high, part)), x, low, weight, low_norms)
 
         y = model.gain(model.analysis(x), at)
-        streams, y_hat = self._latent.encode(y, measure)
+        streams, y_hat = self._latent.encode(y, Costs(at_high, at_low))
         return streams, self._picture(y_hat, at)
 
     def decode(self, streams: Sequence[bytes], height: int, width: int, quality: float) -> Tensor:

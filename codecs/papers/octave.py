@@ -48,10 +48,10 @@ def _leaky(channels: int) -> nn.Module:
 
 
 class Costs(NamedTuple):
-    """What changes of both parts of a latent cost in the picture."""
+    """What tells the costs of changes of a rounded latent in the picture, for each part of it."""
 
-    high: Distortion
-    low: Distortion
+    high: Callable[[Octave], Distortion]
+    low: Callable[[Octave], Distortion]
 
 
 class OctaveHyperprior(LatentModel[Octave]):
@@ -119,15 +119,12 @@ class OctaveCoder:
         self._y_low, self._y_high = model.y_low.coder(), model.y_high.coder()
         self._width = model.width
 
-    def encode(
-        self, y: Octave, measure: Callable[[Octave], Costs] | None = None
-    ) -> tuple[list[bytes], Octave]:
+    def encode(self, y: Octave, costs: Costs | None = None) -> tuple[list[bytes], Octave]:
         """Return four streams, and the latent; both parts have one picture, float64.
 
         Args:
             y: The latent.
-            measure: Tells what changes of a rounded latent cost in the picture. With it, both parts
-                of y are coded a second time, the low one first.
+            costs: With it, both parts of y are coded a second time, the low one first.
         """
         z = self._analysis(y)
         high_streams, z_high = self._z_high.encode(z.high)
@@ -135,12 +132,12 @@ class OctaveCoder:
         psi = self._synthesis(Octave(snap(z_high), snap(z_low)))
         stream_low, low = self._y_low.encode(y.low[0], psi.low[0])
         stream_high, high = self._y_high.encode(y.high[0], self._side(psi, low))
-        if measure is not None:
-            costs = measure(Octave(high[None], low[None]))
-            stream_low, low = self._y_low.encode(y.low[0], psi.low[0], costs.low)
+        if costs is not None:
+            at_low = costs.low(Octave(high[None], low[None]))
+            stream_low, low = self._y_low.encode(y.low[0], psi.low[0], at_low)
             # What the low part has lost already is the high part's to mend.
-            costs = measure(Octave(high[None], low[None]))
-            stream_high, high = self._y_high.encode(y.high[0], self._side(psi, low), costs.high)
+            at_high = costs.high(Octave(high[None], low[None]))
+            stream_high, high = self._y_high.encode(y.high[0], self._side(psi, low), at_high)
         streams = [*high_streams, *low_streams, stream_low, stream_high]
         return streams, Octave(high[None], low[None])
 
