@@ -46,7 +46,6 @@ def _classic(make: Callable[[int, int], Model]) -> dict[str, Callable[[], Model]
 def _multirate(rate_term: bool) -> dict[str, Callable[[], Model]]:
     """Return the width that is recalled of the paper, and a small one."""
     return {
-        "patches": partial(patch_multirate, 96, 144, 320, 64, 192),
         "slim": partial(multirate, (32, 64, 96, 96), 128, rate_term, slim=True),
         "small": partial(multirate, (48, 64, 96, 96), 128, rate_term),
         "paper": partial(multirate, (120, 240, 480, 960), 8, rate_term),
@@ -124,7 +123,10 @@ PAPERS: Mapping[str, Paper] = {
             "small-sent": partial(SwinRoi, 64, 96, 320, sent=True),
         },
     ),
-    "multirate": Paper("one model for all rates, octave residual blocks", _multirate(True)),
+    "multirate": Paper(
+        "one model for all rates, octave residual blocks",
+        {"patches": partial(patch_multirate, 96, 144, 320, 64, 192), **_multirate(True)},
+    ),
     "multirate-distortion": Paper(
         "the same, trained with the paper's objective, which has no term of rate",
         _multirate(False),
