@@ -455,14 +455,14 @@ def test_objectives_of_the_multi_rate_codec(rate_term):
     torch.autograd.backward(loss)
     assert figures["loss"] > 0
     weights: dict[str, Any] = dict(model.named_parameters())
-    assert weights["high.prior.biases.0"].grad.abs().sum() > 0
+    assert weights["levels.high.prior.biases.0"].grad.abs().sum() > 0
     first = weights["analysis.0.high.0.weight"]
     assert first.grad.abs().sum() > 0
     model.zero_grad()
     rates = model(torch.rand(2, 3, 64, 64), torch.tensor([0.2, 0.9])).bits
     torch.autograd.backward(torch.stack(list(rates.values())).sum())
     # Without a term of rate, the bits train the prior alone.
-    assert weights["high.prior.biases.0"].grad.abs().sum() > 0
+    assert weights["levels.high.prior.biases.0"].grad.abs().sum() > 0
     assert (first.grad is not None) == rate_term
 
 
@@ -598,13 +598,14 @@ def test_command_train_and_zoo(photos, tmp_path, monkeypatch):
     assert json.loads(result.stdout)["steps"] == 2
     assert load_codec(out).spec == "factorized/small"
     # All of them together take long: the networks of every width are built in test_codecs.py.
-    # The second one is shipped.
-    few = {name: papers.PAPERS[name] for name in ("octave", "gained-checkerboard")}
+    # All but the first are shipped.
+    names = ("octave", "gained-checkerboard", "gained-octave", "multirate")
+    few = {name: papers.PAPERS[name] for name in names}
     monkeypatch.setattr(papers, "PAPERS", few)
     listed = json.loads(run("codec", "zoo", "--json").stdout)
     assert [row["codec"] for row in listed["codecs"]] == [
         *(f"octave/{width}" for width in ("small", "medium", "low", "high")),
-        *(f"gained-checkerboard/{width}" for width in papers.PAPERS["gained-checkerboard"].widths),
+        *(f"{name}/{width}" for name in names[1:] for width in papers.PAPERS[name].widths),
     ]
 
 
