@@ -27,6 +27,7 @@ from benchmarks.av1_residuals import (
     Curves,
     against,
     by_picture,
+    checkpoint_of,
     percent,
     spread,
     sum_of,
@@ -93,12 +94,10 @@ def curves(
 
 def coders_of(arm: str, sides: Sequence[int], q_index: int, folder: Path) -> dict[int, BlockCoder]:
     """Return the trained coders of an arm by side."""
-    found = {}
-    for side in sides:
-        words = [str(side), *arm.replace(",", "").split()]
-        words += [str(q_index)] if arm.endswith(SINGLE) else []
-        found[side] = BlockCoder(read_block_model(folder / f"{'-'.join(words)}.safetensors")[0])
-    return found
+    q = q_index if arm.endswith(SINGLE) else None
+    return {
+        side: BlockCoder(read_block_model(checkpoint_of(arm, side, q, folder))[0]) for side in sides
+    }
 
 
 def recorded(
@@ -113,8 +112,9 @@ def recorded(
     for name, picture in pictures.items():
         target = folder / f"{name}.q{q_index:03d}.residuals"
         if not target.exists():
-            loop = coders and ClosedLoop(coders, picture.shape[1], picture.shape[0], factor)
-            record(picture, q_index, target, loop or None)
+            height, width = picture.shape[:2]
+            loop = None if coders is None else ClosedLoop(coders, width, height, factor)
+            record(picture, q_index, target, loop)
         found.append(target)
     return found
 

@@ -108,6 +108,13 @@ def recorded(pictures: Sequence[Path], folder: Path) -> list[Path]:
 Read = Callable[[], dict[int, Blocks]]
 
 
+def checkpoint_of(arm: str, side: int, q_index: int | None, folder: Path) -> Path:
+    """Return where an arm's model is; ``q_index`` is None for the model of all rates."""
+    words = [str(side), *arm.replace(",", "").split()]
+    words += [] if q_index is None else [str(q_index)]
+    return folder / f"{'-'.join(words)}.safetensors"
+
+
 def trained(arm: Arm, read: Read, steps: int, folder: Path) -> dict[int | None, BlockModel]:
     """Return the models of an arm by q index; what is missing is trained.
 
@@ -116,9 +123,7 @@ def trained(arm: Arm, read: Read, steps: int, folder: Path) -> dict[int | None, 
     """
     models = {}
     for q_index, training in arm.trainings(steps).items():
-        words = [str(arm.design.side), *arm.name.replace(",", "").split()]
-        words += [] if q_index is None else [str(q_index)]
-        path = folder / f"{'-'.join(words)}.safetensors"
+        path = checkpoint_of(arm.name, arm.design.side, q_index, folder)
         if not path.exists():
             print(f"training {path.name}", flush=True)
             train_blocks(read()[arm.design.side], path, training)
@@ -331,14 +336,11 @@ def tables(
             }
         )
     together = []
-    for name in (BEST,):
-        parts = [found for (_, other), found in curves.items() if other == name]
-        if not parts:
-            continue
+    if parts := [found for (_, name), found in curves.items() if name == BEST]:
         whole = {q: sum_of([part[q] for part in parts]) for q in Q_INDICES}
         every = np.arange(len(whole[Q_INDICES[0]].av1_bits))
         figures = {str(q): percent(curve.log_ratio(every)) for q, curve in whole.items()}
-        together.append({"arm": name, **figures, "mean": against(whole, None)})
+        together.append({"arm": BEST, **figures, "mean": against(whole, None)})
     claims = []
     for claim, (words, pairs) in CLAIMS.items():
         for ours, other in pairs:

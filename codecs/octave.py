@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vpxrc.codecs.layers import conv, deconv
+from vpxrc.codecs.layers import conv, deconv, leaky
 
 Activation = Callable[[int], nn.Module]
 
@@ -41,6 +41,16 @@ def split_width(channels: int, share: float = 0.5) -> Width:
     """Return the channels of both parts, if ``share`` of all channels are in the low part."""
     low = round(share * channels)
     return Width(channels - low, low)
+
+
+def no_activation(channels: int) -> nn.Module:
+    """Return a layer that changes nothing."""
+    return nn.Identity()
+
+
+def leaky_activation(channels: int) -> nn.Module:
+    """Return LeakyReLU."""
+    return leaky()
 
 
 class GoConv(nn.Module):
@@ -174,7 +184,7 @@ class OctaveConv(nn.Module):
         activation: Activation | None,
     ) -> None:
         super().__init__()
-        act = activation or (lambda channels: nn.Identity())
+        act = activation or no_activation
         self.high_to_high = layer(inputs.high, outputs.high)
         self.low_to_high = layer(inputs.low, outputs.high) if inputs.low else None
         self.high_to_low = layer(inputs.high, outputs.low) if outputs.low else None

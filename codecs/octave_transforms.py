@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vpxrc.codecs.layers import GDN, conv, leaky, silent
+from vpxrc.codecs.layers import GDN, conv, silent
 from vpxrc.codecs.octave import (
     GoConv,
     GoConvFirst,
@@ -14,20 +14,18 @@ from vpxrc.codecs.octave import (
     Octave,
     OctaveResidual,
     Width,
+    leaky_activation,
+    no_activation,
 )
 from vpxrc.codecs.transforms import dct_analysis, dct_synthesis
 
 Block = Callable[[Width], nn.Module]
 
 
-def _nothing(channels: int) -> nn.Module:
-    return nn.Identity()
-
-
 def leaky_block(width: Width) -> nn.Module:
     """Return a residual block of two octave convolutions with LeakyReLU inside the first."""
     return OctaveResidual(
-        GoConv(width, width, 3, 1, lambda channels: leaky()), GoConv(width, width, 3, 1, _nothing)
+        GoConv(width, width, 3, 1, leaky_activation), GoConv(width, width, 3, 1, no_activation)
     )
 
 
@@ -80,8 +78,8 @@ class OctavePatchAnalysis(nn.Module):
     def __init__(self, n: Width, wide: Width, m: int, lowest: int, block: Block) -> None:
         super().__init__()
         self.main = nn.Sequential(
-            *(nn.PixelUnshuffle(4), GoConvFirst(48, n, 3, 1, _nothing), block(n)),
-            *(GoConv(n, wide, 3, 2, _nothing), block(wide), block(wide)),
+            *(nn.PixelUnshuffle(4), GoConvFirst(48, n, 3, 1, no_activation), block(n)),
+            *(GoConv(n, wide, 3, 2, no_activation), block(wide), block(wide)),
         )
         self.high = silent(conv(wide.high, m - lowest, 3))
         self.low = silent(conv(wide.low, 4 * lowest, 3))
@@ -102,8 +100,8 @@ class OctavePatchSynthesis(nn.Module):
         super().__init__()
         latent = patch_width(m, lowest)
         self.main = nn.Sequential(
-            *(GoTransposedConv(latent, wide, 3, 2, _nothing), block(wide), block(wide)),
-            *(GoTransposedConv(wide, n, 3, 2, _nothing), block(n)),
+            *(GoTransposedConv(latent, wide, 3, 2, no_activation), block(wide), block(wide)),
+            *(GoTransposedConv(wide, n, 3, 2, no_activation), block(n)),
             Merged(
                 silent(conv(n.high, 48, 3, 1)),
                 nn.Sequential(silent(conv(n.low, 4 * 48, 3, 1)), nn.PixelShuffle(2)),

@@ -38,6 +38,8 @@ from vpxrc.codecs.octave import (
     OctaveConv,
     OctaveResidual,
     Width,
+    leaky_activation,
+    no_activation,
     split_width,
 )
 from vpxrc.codecs.papers.asymmetric import (
@@ -210,14 +212,6 @@ class _Parted(nn.Module):
         return Octave(self.high(x), self.low(x))
 
 
-def _no_activation(channels: int) -> nn.Module:
-    return nn.Identity()
-
-
-def _leaky(channels: int) -> nn.Module:
-    return leaky()
-
-
 def _wider(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(conv(inputs, 4 * outputs, 3, 1), nn.PixelShuffle(2))
 
@@ -242,12 +236,12 @@ def _pooled(inputs: Width, outputs: Width, stride: int, activation: Activation) 
 
 
 GENERALISED = OctaveLayers(
-    lambda inputs, outputs: GoConvFirst(inputs, outputs, 3, 1, _no_activation),
+    lambda inputs, outputs: GoConvFirst(inputs, outputs, 3, 1, no_activation),
     lambda inputs, outputs, stride, activation: GoConv(inputs, outputs, 3, stride, activation),
-    lambda inputs, outputs: GoTransposedConv(inputs, outputs, 3, 2, _no_activation),
+    lambda inputs, outputs: GoTransposedConv(inputs, outputs, 3, 2, no_activation),
 )
 POOLED = OctaveLayers(
-    lambda inputs, outputs: _pooled(Width(inputs, 0), outputs, 1, _no_activation),
+    lambda inputs, outputs: _pooled(Width(inputs, 0), outputs, 1, no_activation),
     _pooled,
     lambda inputs, outputs: OctaveConv(inputs, outputs, partial(deconv, kernel=3), None),
 )
@@ -273,12 +267,13 @@ def _octaves(layers: OctaveLayers, share: float = 0.5) -> Gained:
 
     def block(width: Width) -> nn.Module:
         return OctaveResidual(
-            layers.same(width, width, 1, _leaky), layers.same(width, width, 1, _no_activation)
+            layers.same(width, width, 1, leaky_activation),
+            layers.same(width, width, 1, no_activation),
         )
 
     analysis = nn.Sequential(
         *(nn.PixelUnshuffle(4), layers.first(48, n), block(n)),
-        *(layers.same(n, wide, 2, _no_activation), block(wide), block(wide)),
+        *(layers.same(n, wide, 2, no_activation), block(wide), block(wide)),
         Merged(silent(conv(wide.high, M, 3)), silent(conv(wide.low, M, 3, 1))),
     )
     last = silent(conv(n.low, 4 * 48, 3, 1))

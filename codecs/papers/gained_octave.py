@@ -105,10 +105,8 @@ class GainedOctaveCoder:
         model, x, at = self._model, from_pixels(pixels), torch.tensor([quality])
         weight = worth(weights, model.trade_off(quality))
         norms = squared_norms(model.synthesis.shortcut)
-        ones = Octave(torch.ones(1), torch.ones(1))
-        factors = model.inverse_gain(ones, at)
-        low_norms = norms[: model.lowest].repeat(4, 1, 1) * factors.low[0].square()
-        high_norms = norms[model.lowest :] * factors.high[0].square()
+        low_norms = norms[: model.lowest].repeat(4, 1, 1) * model.inverse_gain.low(at)[0].square()
+        high_norms = norms[model.lowest :] * model.inverse_gain.high(at)[0].square()
 
         def picture(y_hat: Octave) -> Tensor:
             result: Tensor = model.synthesis(model.inverse_gain(y_hat, at))

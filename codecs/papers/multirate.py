@@ -22,6 +22,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vpxrc.codecs.bitstream import QUALITY_STEPS
 from vpxrc.codecs.enhancement import Enhancement, coefficients, quantize, step_index, step_of
@@ -85,7 +86,8 @@ class MultiRate(VariableModel):
         synthesis: From latents to pictures.
         levels: What codes the levels of the latent.
         bits: B at the qualities 0 and 1.
-        reach: The largest magnitude of the latent.
+        reach: What the transform's values are divided by.
+        bound: Brings them between -1 and 1.
         rounding: What stands for rounding in training, before the synthesis.
         rate_term: Whether the objective has a term of rate.
         only: The one quality that is trained; None for all.
@@ -101,6 +103,7 @@ class MultiRate(VariableModel):
         levels: StaticLevels | ContextLevels,
         bits: tuple[float, float],
         reach: float,
+        bound: Callable[[Tensor], Tensor],
         rounding: Rounding = stochastic_round,
         rate_term: bool = True,
         only: float | None = None,
@@ -109,7 +112,7 @@ class MultiRate(VariableModel):
         self.analysis, self.synthesis = analysis, synthesis
         self.levels = levels
         self.enhancement = Enhancement()
-        self.bits, self._reach, self._rounding = bits, reach, rounding
+        self.bits, self._reach, self._bound, self._rounding = bits, reach, bound, rounding
         self.rate_term, self.only = rate_term, only
 
     def steps(self, quality: Tensor) -> Tensor:
@@ -120,10 +123,7 @@ class MultiRate(VariableModel):
     def latent(self, x: Tensor) -> Octave:
         """Return the latent in -1..1."""
         y = self.transform(self.analysis, x)
-        if self._reach == 1:
-            return Octave(y.high.tanh(), y.low.tanh())
-        # Far from the bounds the latent is the linear transform's.
-        return Octave(*((part / self._reach).clamp(-1, 1) for part in y))
+        return Octave(*(self._bound(part / self._reach) for part in y))
 
     def picture(self, v: Octave) -> Tensor:
         """Return pictures of a rounded latent in -1..1."""
@@ -220,6 +220,7 @@ def multirate(
         StaticLevels(last),
         (MIN_BITS, MAX_BITS),
         1.0,
+        torch.tanh,
         rounding,
         rate_term,
         only,
@@ -243,6 +244,7 @@ def patch_multirate(n: int, wide: int, m: int, lowest: int, hidden: int) -> Mult
         ContextLevels(patch_width(m, lowest), hidden),
         PATCH_BITS,
         REACH,
+        functional.hardtanh,  # between the bounds the latent is the linear transform's
     )
 
 

@@ -27,7 +27,7 @@ from vpxrc.codecs.latents import (
     check_streams,
     conditional_part,
 )
-from vpxrc.codecs.layers import GDN, conv, deconv, igdn, leaky
+from vpxrc.codecs.layers import GDN, conv, deconv, igdn
 from vpxrc.codecs.model import TransformModel
 from vpxrc.codecs.octave import (
     Activation,
@@ -38,13 +38,10 @@ from vpxrc.codecs.octave import (
     Octave,
     OctaveConv,
     Width,
+    leaky_activation,
     split_width,
 )
 from vpxrc.codecs.quantizers import Distortion
-
-
-def _leaky(channels: int) -> nn.Module:
-    return leaky()
 
 
 class Costs(NamedTuple):
@@ -77,14 +74,14 @@ class OctaveHyperprior(LatentModel[Octave]):
         super().__init__()
         side = side or Width(2 * width.high, 2 * width.low)
         self.analysis = nn.Sequential(
-            GoConv(width, inner, 3, 1, _leaky),
-            GoConv(inner, inner, 5, 2, _leaky),
-            GoConv(inner, inner, 5, 2, _leaky),
+            GoConv(width, inner, 3, 1, leaky_activation),
+            GoConv(inner, inner, 5, 2, leaky_activation),
+            GoConv(inner, inner, 5, 2, leaky_activation),
         )
         self.synthesis = nn.Sequential(
-            GoTransposedConv(inner, inner, 5, 2, _leaky),
-            GoTransposedConv(inner, inner, 5, 2, _leaky),
-            GoTransposedConv(inner, side, 5, 1, _leaky),
+            GoTransposedConv(inner, inner, 5, 2, leaky_activation),
+            GoTransposedConv(inner, inner, 5, 2, leaky_activation),
+            GoTransposedConv(inner, side, 5, 1, leaky_activation),
         )
         self.z_high = FactorizedLatent(inner.high, "z_high")
         self.z_low = FactorizedLatent(inner.low, "z_low")
