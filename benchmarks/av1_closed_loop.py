@@ -32,13 +32,14 @@ from benchmarks.av1_residuals import (
     spread,
     sum_of,
 )
-from vpxrc.codecs.block_coder import BlockCoder, steps_around
+from vpxrc.codecs.block_coder import steps_around
 from vpxrc.codecs.block_training import read_block_model
 from vpxrc.codecs.closed_loop import ClosedLoop
 from vpxrc.codecs.papers.adaptive_transform import level_of
 from vpxrc.codecs.pictures import Pixels, find_pictures, read_picture
 from vpxrc.codecs.residual_blocks import Blocks, read_blocks
 from vpxrc.codecs.residual_tool import record
+from vpxrc.codecs.selected_coder import Coder, coder_of
 from vpxrc.codecs.training import prepare_processor
 from vpxrc.storage import atomic_write
 
@@ -51,14 +52,14 @@ def middle(picture: Pixels, width: int, height: int) -> Pixels:
     return picture[max(top, 0) :, max(left, 0) :][:height, :width]
 
 
-def costs(coder: BlockCoder, blocks: Blocks, factor: float) -> tuple[torch.Tensor, torch.Tensor]:
+def costs(coder: Coder, blocks: Blocks, factor: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Return bits and squared errors of blocks, ``[n]`` each."""
     coded = coder.quantize(blocks, level_of(steps_around(blocks, factor)))
     return coded.bits, (coded.decoded.double() - blocks.residuals).square().sum(1)
 
 
 def curves(
-    coders: Mapping[int, BlockCoder],
+    coders: Mapping[int, Coder],
     plain: Mapping[int, Blocks],
     loops: Sequence[Mapping[int, Blocks]],
     count: int,
@@ -92,16 +93,16 @@ def curves(
     return found
 
 
-def coders_of(arm: str, sides: Sequence[int], q_index: int, folder: Path) -> dict[int, BlockCoder]:
+def coders_of(arm: str, sides: Sequence[int], q_index: int, folder: Path) -> dict[int, Coder]:
     """Return the trained coders of an arm by side."""
     q = q_index if arm.endswith(SINGLE) else None
     return {
-        side: BlockCoder(read_block_model(checkpoint_of(arm, side, q, folder))[0]) for side in sides
+        side: coder_of(read_block_model(checkpoint_of(arm, side, q, folder))[0]) for side in sides
     }
 
 
 def recorded(
-    coders: Mapping[int, BlockCoder] | None,
+    coders: Mapping[int, Coder] | None,
     pictures: Mapping[str, Pixels],
     q_index: int,
     factor: float,

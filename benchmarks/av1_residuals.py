@@ -24,15 +24,18 @@ import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.interpolate import PchipInterpolator
 
-from vpxrc.codecs.block_coder import BlockCoder, operations, steps_around
-from vpxrc.codecs.block_training import BlockTraining, read_block_model, train_blocks
+from vpxrc.codecs.block_coder import steps_around
+from vpxrc.codecs.block_training import BlockTraining, model_of, read_block_model, train_blocks
 from vpxrc.codecs.papers.adaptive_transform import BlockModel, Design, level_of
-from vpxrc.codecs.pictures import find_pictures, read_picture
+from vpxrc.codecs.papers.selected_transform import SelectedDesign, SelectedModel
+from vpxrc.codecs.pictures import Pixels, find_pictures, read_picture
 from vpxrc.codecs.residual_blocks import Blocks, read_blocks
 from vpxrc.codecs.residual_tool import record
 from vpxrc.codecs.residuals import read_records
+from vpxrc.codecs.selected_coder import coder_of, operations
 from vpxrc.codecs.training import prepare_processor
 from vpxrc.errors import InputError
 from vpxrc.storage import atomic_write, digest
@@ -44,6 +47,9 @@ REAL_PICTURES = 2  # whose blocks are written to streams
 SINGLE = "one rate"  # the arm of a model for each q index
 
 
+Models = dict[int | None, BlockModel | SelectedModel]  # by q index; None is for all
+
+
 @dataclass(frozen=True)
 class Arm:
     """Trainings that are compared with others.
@@ -53,21 +59,25 @@ class Arm:
         design: Parts of the block codec.
         seed: Of the trainings.
         single: Whether each q index has a model of its own.
+        times: How often as many batches it gets as other arms.
     """
 
     name: str
-    design: Design
+    design: Design | SelectedDesign
     seed: int = 0
     single: bool = False
+    times: int = 1
 
     def trainings(self, steps: int) -> dict[int | None, BlockTraining]:
         """Return the trainings by their q index; None is for all."""
         wanted: Sequence[int | None] = Q_INDICES if self.single else (None,)
-        return {q: BlockTraining(self.design, steps, seed=self.seed, q_index=q) for q in wanted}
+        count = self.times * steps
+        return {q: BlockTraining(self.design, count, seed=self.seed, q_index=q) for q in wanted}
 
 
-BEST = "modes groups"  # ours, and the best that we have
-AT_8_AND_16 = ("scalar static", "scalar hyperprior", "matrix hyperprior")
+BEST = "selected, long"  # ours, and the best that we have
+LONG = 8  # times as many batches
+AT_8_AND_16 = ("scalar static", "scalar hyperprior", "matrix hyperprior", "modes groups")
 AT_16 = (
     "matrix static",
     "matrix context",
@@ -81,27 +91,54 @@ def arms(sides: Sequence[int]) -> list[Arm]:
     """Return the arms; most are for blocks of 16x16 alone, because trainings take time."""
     found = []
     for side in sides:
+        found.append(Arm(BEST, SelectedDesign(side), times=LONG))
         basic = AT_8_AND_16 if side in (8, 16) else ()
-        for pair in (*basic, BEST, *(AT_16 if side == 16 else ())):
+        for pair in (*basic, *(AT_16 if side == 16 else ())):
             transform, entropy = pair.split()
             found.append(Arm(pair, Design(side, transform, entropy)))
         if side == 16:
+            found.append(Arm("selected", SelectedDesign(side)))
             design = Design(side, "matrix", "hyperprior")
             found.append(Arm("matrix hyperprior, another seed", design, seed=1))
             found.append(Arm(f"matrix hyperprior, {SINGLE}", design, single=True))
     return found
 
 
-def recorded(pictures: Sequence[Path], folder: Path) -> list[Path]:
-    """Return the records of pictures at all q indices; what is missing is made."""
+def recorded(pictures: Sequence[Path], folder: Path, longest: int | None = None) -> list[Path]:
+    """Return the records of pictures at all q indices; what is missing is made.
+
+    Args:
+        pictures: Their files.
+        folder: Of the records.
+        longest: The pixels of a side that pictures are downscaled to; None for as they are.
+    """
     found = []
     for path in pictures:
         for q_index in Q_INDICES:
             target = folder / f"{path.stem}.q{q_index:03d}.residuals"
             if not target.exists():
-                record(read_picture(path), q_index, target)
+                record(downscaled(read_picture(path), longest), q_index, target)
             found.append(target)
     return found
+
+
+def downscaled(picture: Pixels, longest: int | None) -> Pixels:
+    """Return a picture whose longer side has as many pixels, or itself; it does not get larger."""
+    height, width = picture.shape[:2]
+    if longest is None or longest >= max(height, width):
+        return picture
+    size = (
+        round(width * longest / max(height, width)),
+        round(height * longest / max(height, width)),
+    )
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+
+
+def large(pictures: Sequence[Path], longest: int | None) -> list[Path]:
+    """Return the pictures from which downscaling washes out the traces of JPEG."""
+    if longest is None:
+        return list(pictures)
+    return [path for path in pictures if max(Image.open(path).size) >= 1.5 * longest]
 
 
 # Blocks of all sides, which take minutes to read.
@@ -115,13 +152,13 @@ def checkpoint_of(arm: str, side: int, q_index: int | None, folder: Path) -> Pat
     return folder / f"{'-'.join(words)}.safetensors"
 
 
-def trained(arm: Arm, read: Read, steps: int, folder: Path) -> dict[int | None, BlockModel]:
+def trained(arm: Arm, read: Read, steps: int, folder: Path) -> Models:
     """Return the models of an arm by q index; what is missing is trained.
 
     Raises:
         InputError: A checkpoint is another training's.
     """
-    models = {}
+    models: Models = {}
     for q_index, training in arm.trainings(steps).items():
         path = checkpoint_of(arm.name, arm.design.side, q_index, folder)
         if not path.exists():
@@ -175,13 +212,13 @@ class Curve:
         return float(at(wanted) - np.log(self.av1_bits[pictures].sum()))
 
 
-def measured(models: dict[int | None, BlockModel], blocks: Blocks) -> dict[int, Curve]:
+def measured(models: Models, blocks: Blocks) -> dict[int, Curve]:
     """Return the curves of an arm by q index."""
     count = int(blocks.pictures.max()) + 1
     found = {}
     for q_index in Q_INDICES:
         part = blocks.take(blocks.q_indices == q_index)
-        coder = BlockCoder(models.get(q_index) or models[None])
+        coder = coder_of(models.get(q_index) or models[None])
         columns = []
         for factor in FACTORS:
             coded = coder.quantize(part, level_of(steps_around(part, factor)))
@@ -193,9 +230,7 @@ def measured(models: dict[int | None, BlockModel], blocks: Blocks) -> dict[int, 
     return found
 
 
-def stored(
-    arm: Arm, models: dict[int | None, BlockModel], read: Read, facts: Any, folder: Path
-) -> dict[str, Any]:
+def stored(arm: Arm, models: Models, read: Read, facts: Any, folder: Path) -> dict[str, Any]:
     """Return curves by q index, and figures of real bytes, from a file where it is there.
 
     Args:
@@ -284,24 +319,27 @@ CLAIMS = {
         [("matrix hyperprior", f"matrix hyperprior, {SINGLE}")],
     ),
     "ours": (
-        "context, learned matrices, groups",
+        "parts of ours",
         [
             ("matrix context", "matrix hyperprior"),
             ("linear hyperprior", "matrix hyperprior"),
-            (BEST, "matrix context"),
-            (BEST, "matrix hyperprior"),
+            ("modes groups", "matrix context"),
+            ("modes groups", "matrix hyperprior"),
+            ("selected", "modes groups"),
+            ("selected", "matrix hyperprior"),
+            (BEST, "selected"),
         ],
     ),
     "noise": ("another seed", [("matrix hyperprior, another seed", "matrix hyperprior")]),
 }
 
 
-def real_bytes(models: dict[int | None, BlockModel], blocks: Blocks) -> dict[str, float]:
+def real_bytes(models: Models, blocks: Blocks) -> dict[str, float]:
     """Return the real bits of streams over those of the frequencies.
 
     There is a stream for each of some pictures and q indices. Every one is decoded and compared.
     """
-    coder = BlockCoder(models[None])
+    coder = coder_of(models[None])
     ideal = real = streams = different = 0.0
     for picture in blocks.pictures.unique()[:REAL_PICTURES]:
         for q_index in Q_INDICES:
@@ -311,7 +349,7 @@ def real_bytes(models: dict[int | None, BlockModel], blocks: Blocks) -> dict[str
             level = level_of(steps_around(part, 1.0))
             coded = coder.quantize(part, level)
             stream = coder.encode(coded)
-            decoded = coder.decode(stream, part.context, level)
+            decoded = coder.decode(stream, part.known, level)
             different += not torch.equal(decoded, coded.decoded)
             ideal, real = ideal + float(coded.bits.sum()), real + 8 * len(stream)
             streams += 1
@@ -332,7 +370,7 @@ def tables(
                 "arm": name,
                 **{str(q): percent(curve.log_ratio(every)) for q, curve in found.items()},
                 "mean": against(found, None),
-                "operations": operations(BlockModel(kinds[side, name].design)),
+                "operations": operations(model_of(kinds[side, name].design)),
             }
         )
     together = []
@@ -433,6 +471,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, help="folder of records and checkpoints")
     parser.add_argument("--train-pictures", type=int, default=48)
     parser.add_argument("--test-pictures", type=int, default=12)
+    parser.add_argument("--longest", type=int, help="train on pictures downscaled to this side")
     parser.add_argument("--sides", default="4,8,16,32")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--arms", help="names of a few, separated by semicolons; default: all")
@@ -440,9 +479,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_processor()
     work = given.work or given.out / "kept"
     sides = [int(side) for side in given.sides.split(",")]
-    train_paths = spread(find_pictures(given.pictures), given.train_pictures)
+    found = large(find_pictures(given.pictures), given.longest)
+    train_paths = spread(found, given.train_pictures)
     test_paths = spread(find_pictures(given.test), given.test_pictures)
-    train_files = recorded(train_paths, work / "train")
+    train_files = recorded(train_paths, work / "train", given.longest)
     test_files = recorded(test_paths, work / "test")
     facts = [[path.name, path.stat().st_size] for path in test_files]
     train = functools.cache(lambda: read_blocks(train_files, sides))

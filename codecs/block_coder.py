@@ -34,7 +34,7 @@ from vpxrc.codecs.papers.adaptive_transform import (
     step_of,
     with_level,
 )
-from vpxrc.codecs.residual_blocks import Blocks
+from vpxrc.codecs.residual_blocks import Blocks, Known
 
 NUM_SCALES = 64
 _LOG_STEP = math.log(MAX_SCALE / MIN_SCALE) / (NUM_SCALES - 1)
@@ -172,25 +172,25 @@ class BlockCoder:
         return encoder.finish()
 
     @torch.no_grad()
-    def decode(self, stream: bytes, context: Tensor, level: Tensor) -> Tensor:
+    def decode(self, stream: bytes, known: Known, level: Tensor) -> Tensor:
         """Return the residuals ``[n, side^2]`` of a stream.
 
         Args:
             stream: As :meth:`encode` returned it.
-            context: ``[n, FEATURES]``, that of the encoder.
+            known: That of the encoder.
             level: ``[n]``.
 
         Raises:
             InputError: The stream is damaged.
         """
-        decoder = Decoder(stream)
+        decoder, context = Decoder(stream), known.context
         mean, index = self._known(context, level)
         z = decoder.take(index.numel(), Indexed(index.T.flatten(), self._z_tables))
         z = z.view(index.T.shape).T
-        known = self._given(z + mean, context, level)
+        given = self._given(z + mean, context, level)
         y = torch.zeros(len(context), self.model.design.side**2, dtype=torch.int64)
         for number, places in enumerate(self._groups):
-            index = self._scales(number, known, y, level)
+            index = self._scales(number, given, y, level)
             found = decoder.take(index.numel(), Indexed(index.flatten(), self._tables))
             y[:, places] = found.view(index.shape)
         decoder.finish()
@@ -226,7 +226,7 @@ class BlockCoder:
         return self.model.transform.inverse(symbols.float(), context, level).round()
 
 
-def operations(model: BlockModel) -> dict[str, float]:
+def block_operations(model: BlockModel) -> dict[str, float]:
     """Return multiplications for each sample of a block, of the encoder and of the decoder.
 
     A DCT counts as two products with its matrix. The encoder has the decoder's entropy networks

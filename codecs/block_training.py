@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vpxrc.codecs.model import one_thread
 from vpxrc.codecs.papers.adaptive_transform import BlockModel, Curve, Design, level_of
+from vpxrc.codecs.papers.selected_transform import SelectedDesign, SelectedModel
 from vpxrc.codecs.residual_blocks import Blocks
 from vpxrc.errors import InputError
 from vpxrc.storage import atomic_write, digest
@@ -27,10 +28,10 @@ FINAL_RATE = 0.02
 # A block's step is AV1's times a factor between these. At equal distortion ours is the smaller one,
 # because our rounding gives up more.
 FACTORS = 0.45, 1.35
-CURVE_RATE = 10.0  # times the learning rate for what depends on the level, which are logarithms
+CURVE_RATE = 3.0  # times the learning rate for what depends on the level, which are logarithms
 MATRIX_RATE = 0.1  # times the learning rate for matrices that start as the DCT
-SAMPLES = 1 << 15  # of a batch
-MAX_BATCH = 2048  # blocks
+SAMPLES = 1 << 16  # of a batch
+MAX_BATCH = 768  # blocks
 
 Progress = Callable[[int, int], None]
 
@@ -47,7 +48,7 @@ class BlockTraining:
         q_index: The residuals of one q index of AV1 alone; None for all, each as often.
     """
 
-    design: Design
+    design: Design | SelectedDesign
     steps: int = 3000
     rate: float = 2e-3
     seed: int = 0
@@ -56,7 +57,7 @@ class BlockTraining:
 
 def train_blocks(
     blocks: Blocks, out: Path, config: BlockTraining, progress: Progress | None = None
-) -> BlockModel:
+) -> BlockModel | SelectedModel:
     """Train a block codec and write its checkpoint, or return the one that is there.
 
     Killed at any point, the same call goes on with the state beside ``out``, and gets the same
@@ -106,7 +107,7 @@ def train_blocks(
     return learner.model
 
 
-def read_block_model(path: Path) -> tuple[BlockModel, dict[str, str]]:
+def read_block_model(path: Path) -> tuple[BlockModel | SelectedModel, dict[str, str]]:
     """Return the networks of a checkpoint, and its settings.
 
     Raises:
@@ -116,14 +117,21 @@ def read_block_model(path: Path) -> tuple[BlockModel, dict[str, str]]:
     if settings.get("format") != FORMAT:
         raise InputError(f"{path}: not a checkpoint of a block codec, or of another version")
     try:
-        model = BlockModel(Design(**json.loads(settings["config"])["design"]))
+        design = json.loads(settings["config"])["design"]
+        selected = "transform" not in design
+        model = model_of(SelectedDesign(**design) if selected else Design(**design))
         model.load_state_dict({name: torch.from_numpy(one) for name, one in weights.items()})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: not the weights of a block codec") from error
     return model, settings
 
 
-def _groups(model: BlockModel) -> list[dict[str, Any]]:
+def model_of(design: Design | SelectedDesign) -> BlockModel | SelectedModel:
+    """Return the networks of a design, with weights as at the start of a training."""
+    return BlockModel(design) if isinstance(design, Design) else SelectedModel(design)
+
+
+def _groups(model: BlockModel | SelectedModel) -> list[dict[str, Any]]:
     """Return the parameters in groups, each with its ``scale`` of the learning rate."""
     curves = [
         parameter
@@ -147,7 +155,7 @@ class _Learner:
 
     def __init__(self, blocks: Blocks, config: BlockTraining) -> None:
         torch.manual_seed(config.seed)
-        self.config, self.model = config, BlockModel(config.design)
+        self.config, self.model = config, model_of(config.design)
         self._blocks = blocks
         wanted = (
             [config.q_index]

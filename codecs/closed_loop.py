@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vpxrc.codecs.block_coder import BlockCoder, steps_around
+from vpxrc.codecs.block_coder import steps_around
 from vpxrc.codecs.blocks import dct
 from vpxrc.codecs.papers.adaptive_transform import level_of
-from vpxrc.codecs.residual_blocks import STRIP, Blocks, features
+from vpxrc.codecs.residual_blocks import STRIP, Blocks, features, surroundings
+from vpxrc.codecs.selected_coder import Coder
 
 PLAIN_ROUNDING = 0.33  # what is added before a magnitude is rounded down
 
@@ -33,11 +34,12 @@ class ClosedLoop:
     """
 
     def __init__(
-        self, coders: Mapping[int, BlockCoder], width: int, height: int, factor: float = 1.0
+        self, coders: Mapping[int, Coder], width: int, height: int, factor: float = 1.0
     ) -> None:
         self._coders, self._factor = coders, factor
         # Blocks reach over the edge by less than a superblock.
         self._decoded = np.zeros((height + 128, width + 128), np.int16)
+        self._picture = np.zeros_like(self._decoded)
         self._size = height, width
 
     def __call__(
@@ -55,6 +57,7 @@ class ClosedLoop:
             x, y = int(row["x"]), int(row["y"])
             area = np.s_[y : y + result.shape[0], x : x + result.shape[1]]
             self._decoded[area] = result.astype(np.int16) - prediction
+            self._picture[area] = result
         return result
 
     def _coded(
@@ -67,11 +70,24 @@ class ClosedLoop:
         above = inside[max(y - STRIP, 0) : y, x : x + side]
         means = [np.array([np.abs(one).mean() if one.size else 0.0]) for one in (left, above)]
         context = features(np.array([row]), prediction[None], *means)
+        # With a margin, so that a sample of the picture is STRIP places further.
+        area = np.s_[max(y - STRIP, 0) : y + side, max(x - STRIP, 0) : x + side]
+        margin = (max(STRIP - y, 0), 0), (max(STRIP - x, 0), 0)
+        decoded, samples = (np.pad(one[area], margin) for one in (self._decoded, self._picture))
+        around = surroundings(
+            np.array([row]),
+            prediction[None],
+            decoded[None, STRIP:, :STRIP],
+            decoded[None, :STRIP, STRIP:],
+            samples[None, STRIP:, STRIP - 1],
+            samples[None, STRIP - 1, STRIP:],
+        )
         nothing = torch.zeros(1, dtype=torch.float64)
         block = Blocks(
             side,
             torch.from_numpy(residual.reshape(1, -1)).float(),
             torch.from_numpy(context).float(),
+            torch.from_numpy(around).float(),
             torch.zeros(1, dtype=torch.int64),
             torch.zeros(1, dtype=torch.int64),
             torch.tensor([float(row["ac_step"]) / 8]),

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vpxrc.codecs.blocks import dct
 from vpxrc.codecs.exact import STEP
 from vpxrc.codecs.residuals import Records, read_records
 from vpxrc.errors import InputError
@@ -18,6 +19,27 @@ from vpxrc.errors import InputError
 STRIP = 4  # samples beside a block whose decoded residual a decoder looks at
 MODES = 13  # of luma prediction, without palette
 FEATURES = 7 + MODES + 1  # of the context of a block
+FILTERS = 5  # modes of filter-intra
+DIRECTIONS = FILTERS + 2  # columns of a block's surroundings that are no samples
+PREDICTED = 8  # the lowest frequencies of a prediction that are looked at, in each direction
+
+
+def modes_of(context: Tensor) -> Tensor:
+    """Return the modes ``[n]`` of prediction of contexts, 0..MODES; the last is filter-intra."""
+    return torch.where(context[:, -1] > 0, MODES, context[:, -MODES - 1 : -1].argmax(1))
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a decoder knows of n blocks of one size before it decodes them.
+
+    Attributes:
+        context: ``[n, FEATURES]``, float32; see :func:`features`.
+        surroundings: ``[n, surroundings_of(side)]``, float32; see :func:`surroundings`.
+    """
+
+    context: Tensor
+    surroundings: Tensor
 
 
 @dataclass(frozen=True)
@@ -29,6 +51,7 @@ class Blocks:
         residuals: ``[n, side^2]``, float32, source minus prediction.
         context: ``[n, FEATURES]``, float32, what a decoder knows before a block, in steps of
             :data:`vpxrc.codecs.exact.STEP`.
+        surroundings: ``[n, surroundings_of(side)]``, float32, more of it, in samples.
         pictures: ``[n]``, int64, the number of the picture.
         q_indices: ``[n]``, int64, AV1's.
         steps: ``[n]``, float32, AV1's quantiser step in an orthonormal transform.
@@ -39,6 +62,7 @@ class Blocks:
     side: int
     residuals: Tensor
     context: Tensor
+    surroundings: Tensor
     pictures: Tensor
     q_indices: Tensor
     steps: Tensor
@@ -48,6 +72,11 @@ class Blocks:
     def __len__(self) -> int:
         """Return n."""
         return len(self.residuals)
+
+    @property
+    def known(self) -> Known:
+        """What a decoder knows of them."""
+        return Known(self.context, self.surroundings)
 
     def take(self, places: Tensor) -> "Blocks":
         """Return some of the blocks; ``places`` are numbers or a mask."""
@@ -80,6 +109,7 @@ def blocks_of(records: Records, side: int, picture: int = 0) -> Blocks:
         side,
         torch.from_numpy(sources - predictions).float(),
         torch.from_numpy(_context(records, rows, predictions, side)).float(),
+        torch.from_numpy(_surroundings(records, rows, predictions, side)).float(),
         torch.full((count,), picture),
         torch.full((count,), records.q_index),
         torch.from_numpy(rows["ac_step"] / 8.0).float(),
@@ -169,3 +199,74 @@ def features(
     ]
     table = np.stack([np.asarray(column, np.float64) for column in columns], 1)
     return np.asarray(np.rint(table / STEP) * STEP)
+
+
+def _surroundings(
+    records: Records, rows: NDArray[Any], predictions: NDArray[np.float64], side: int
+) -> NDArray[np.float64]:
+    """Return what lies around blocks, ``[n, surroundings_of(side)]``; see :func:`surroundings`."""
+    strip, along = np.arange(STRIP), np.arange(side)
+    # With a margin, so that a sample of the picture is STRIP places further.
+    residuals, samples = (
+        np.pad(one, ((STRIP, 0), (STRIP, 0)))
+        for one in (records.luma_residuals, records.put_together(records.reconstructions, 0))
+    )
+    x, y = (rows[name].astype(np.int64)[:, None, None] for name in ("x", "y"))
+    left = np.s_[y + STRIP + along[:, None], x + strip]
+    above = np.s_[y + strip[:, None], x + STRIP + along]
+    return surroundings(
+        rows,
+        predictions.reshape(-1, side, side),
+        residuals[left],
+        residuals[above],
+        samples[left][:, :, -1],
+        samples[above][:, -1],
+    )
+
+
+def surroundings_of(side: int) -> int:
+    """Return the number of columns of :func:`surroundings`."""
+    return DIRECTIONS + 6 * side + min(side, PREDICTED) ** 2 - 1
+
+
+def surroundings(
+    rows: NDArray[Any],
+    predictions: NDArray[np.float64],
+    left: NDArray[Any],
+    above: NDArray[Any],
+    left_samples: NDArray[Any],
+    above_samples: NDArray[Any],
+) -> NDArray[np.float64]:
+    """Return what lies around blocks, ``[n, surroundings_of(side)]``.
+
+    In this order: the mode of filter-intra, one of 5; the angle's steps from its mode, as a share
+    of the most, and its magnitude; for each row of the samples to the left, then for each column of
+    those above, the mean absolute decoded residual; the decoded residual of the nearest column, and
+    of the nearest row; how far the column to the left, and the row above, are from the prediction's
+    first, 0 outside of the picture; the lowest frequencies of the prediction without its mean.
+
+    Args:
+        rows: ``[n]`` of :data:`vpxrc.codecs.residuals.ROW`.
+        predictions: ``[n, side, side]``.
+        left: ``[n, side, STRIP]``, decoded residuals.
+        above: ``[n, STRIP, side]``.
+        left_samples: ``[n, side]``, the reconstruction of the nearest column.
+        above_samples: ``[n, side]``, of the nearest row.
+    """
+    side = predictions.shape[-1]
+    matrix = dct(side).numpy()[:PREDICTED]
+    frequencies = (matrix @ predictions @ matrix.T).reshape(len(rows), len(matrix) ** 2)[:, 1:]
+    angle = rows["angle"][:, None] / 3.0
+    columns = [
+        rows["filter"][:, None] == np.arange(1, FILTERS + 1),
+        angle,
+        np.abs(angle),
+        np.abs(left).mean(2),
+        np.abs(above).mean(1),
+        left[:, :, -1],
+        above[:, -1],
+        (left_samples - predictions[:, :, 0]) * (rows["x"] > 0)[:, None],
+        (above_samples - predictions[:, 0]) * (rows["y"] > 0)[:, None],
+        frequencies,
+    ]
+    return np.concatenate([np.asarray(column, np.float64) for column in columns], 1)

@@ -103,6 +103,15 @@ class Records:
         return np.asarray(ends - _areas(self.blocks))
 
     @cached_property
+    def luma_residuals(self) -> NDArray[np.int16]:
+        """The decoded luma residual, ``[height, width]``.
+
+        Raises:
+            InputError: Two blocks have the same sample, or none has it.
+        """
+        return self.put_together(self.residuals, 0)
+
+    @cached_property
     def luma_residual_sums(self) -> NDArray[np.int64]:
         """Sums of the absolute decoded luma residual over all rows above and columns to the left.
 
@@ -111,7 +120,7 @@ class Records:
         Raises:
             InputError: Two blocks have the same sample, or none has it.
         """
-        whole = np.abs(self.put_together(self.residuals, 0).astype(np.int64))
+        whole = np.abs(self.luma_residuals.astype(np.int64))
         return np.pad(whole.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
 
     def plane_shape(self, plane: int) -> tuple[int, int]:

@@ -26,13 +26,13 @@ from vpxrc.codecs import block_training
 from vpxrc.codecs.block_coder import (
     BlockCoder,
     IdealBits,
+    block_operations,
     laplace_tables,
-    operations,
     scale_at,
     scale_index,
     steps_around,
 )
-from vpxrc.codecs.block_training import BlockTraining, read_block_model, train_blocks
+from vpxrc.codecs.block_training import BlockTraining, model_of, read_block_model, train_blocks
 from vpxrc.codecs.closed_loop import ClosedLoop, plain
 from vpxrc.codecs.papers.adaptive_transform import (
     ENTROPY_MODELS,
@@ -45,9 +45,20 @@ from vpxrc.codecs.papers.adaptive_transform import (
     level_of,
     step_of,
 )
-from vpxrc.codecs.residual_blocks import FEATURES, MODES, Blocks, blocks_of, read_blocks
+from vpxrc.codecs.papers.selected_transform import TRANSFORMS as TRANSFORMS_OF_A_MODE
+from vpxrc.codecs.papers.selected_transform import SelectedDesign
+from vpxrc.codecs.residual_blocks import (
+    DIRECTIONS,
+    FEATURES,
+    MODES,
+    Blocks,
+    blocks_of,
+    read_blocks,
+    surroundings_of,
+)
 from vpxrc.codecs.residual_tool import record
 from vpxrc.codecs.residuals import unpack_records
+from vpxrc.codecs.selected_coder import SelectedCoder
 from vpxrc.errors import InputError
 
 
@@ -67,11 +78,14 @@ def blocks(side: int = 8, count: int = 60) -> Blocks:
     context[:, 0] = np.rint(np.log1p(strength[:, 0, 0]) * 1024) / 1024
     context[np.arange(count), 7 + rng.integers(0, MODES, count)] = 1
     context[::5, -1] = 1
+    around = rng.normal(0, 5, (count, surroundings_of(side))).round()
+    around[:, : DIRECTIONS + 2 * side] = np.abs(around[:, : DIRECTIONS + 2 * side])
     q_indices = torch.tensor([80, 172]).repeat(count)[:count]
     return Blocks(
         side,
         torch.from_numpy(residuals.reshape(count, -1)).float(),
         torch.from_numpy(context).float(),
+        torch.from_numpy(around).float(),
         torch.arange(count) // 20,
         q_indices,
         torch.where(q_indices == 80, 10.0, 47.0),
@@ -80,9 +94,9 @@ def blocks(side: int = 8, count: int = 60) -> Blocks:
     )
 
 
-def shaken(design: Design) -> BlockModel:
+def shaken(design: Design | SelectedDesign) -> Any:
     """Return a model whose weights are a little away from their start."""
-    model = BlockModel(design)
+    model = model_of(design)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.02)
@@ -202,13 +216,13 @@ def test_streams_are_decoded(side, transform, entropy):
     level = level_of(some.steps)
     coded = coder.quantize(some, level)
     stream = coder.encode(coded)
-    assert torch.equal(coder.decode(stream, some.context, level), coded.decoded)
+    assert torch.equal(coder.decode(stream, some.known, level), coded.decoded)
     assert 8 * len(stream) == pytest.approx(float(coded.bits.sum()), rel=0.01, abs=64)
     assert coded.z.shape[1] == (0 if entropy == "static" else {4: 2, 8: 4, 16: 8}[side])
     with pytest.raises(InputError, match="damaged"):
-        coder.decode(stream + b"1234" * 8, some.context, level)
+        coder.decode(stream + b"1234" * 8, some.known, level)
     with pytest.raises(InputError, match="damaged"):
-        coder.decode(stream[:-1], some.context, level)
+        coder.decode(stream[:-1], some.known, level)
 
 
 DECODE = """
@@ -222,7 +236,7 @@ from vpxrc.codecs.papers.adaptive_transform import level_of
 from pathlib import Path
 some, folder = blocks(), Path(sys.argv[1])
 coder = BlockCoder(read_block_model(folder / "model.safetensors")[0])
-decoded = coder.decode((folder / "stream").read_bytes(), some.context, level_of(some.steps))
+decoded = coder.decode((folder / "stream").read_bytes(), some.known, level_of(some.steps))
 print(hashlib.sha256(decoded.mul(16).round().numpy().tobytes()).hexdigest())
 """
 
@@ -242,15 +256,37 @@ def test_another_process_decodes(tmp_path):
     assert found.stdout.strip() == here, found.stderr
 
 
+@pytest.mark.parametrize("side", [4, 8, 16])
+def test_streams_with_selected_transforms_are_decoded(side):
+    some = blocks(side)
+    coder = SelectedCoder(shaken(SelectedDesign(side, hidden=16)))
+    level = level_of(some.steps)
+    coded = coder.quantize(some, level)
+    assert len(coded.choice.unique()) == TRANSFORMS_OF_A_MODE
+    stream = coder.encode(coded)
+    assert torch.equal(coder.decode(stream, some.known, level), coded.decoded)
+    assert 8 * len(stream) == pytest.approx(float(coded.bits.sum()), rel=0.01, abs=64)
+    for damaged in (stream + b"1234" * 8, stream[:-1]):
+        with pytest.raises(InputError, match="damaged"):
+            coder.decode(damaged, some.known, level)
+    # Alone, a block is coded as among others.
+    one = coder.quantize(some.take(torch.tensor([7])), level[7:8])
+    assert torch.equal(one.y[0], coded.y[7])
+    assert len(coder.quantize(some.take(torch.tensor([], dtype=torch.int64)), level[:0]).y) == 0
+
+
 def test_operations_are_counted_by_hand():
-    assert operations(BlockModel(Design(16, "matrix", "static"))) == {"encoder": 32, "decoder": 32}
-    small = operations(BlockModel(Design(16, "scalar", "hyperprior")))
+    assert block_operations(BlockModel(Design(16, "matrix", "static"))) == {
+        "encoder": 32,
+        "decoder": 32,
+    }
+    small = block_operations(BlockModel(Design(16, "scalar", "hyperprior")))
     synthesis, analysis = 8 * 64 + 64 * 256, 256 * 64 + 64 * 8
     assert small["decoder"] == 32 + synthesis / 256
     assert small["encoder"] == 32 + (synthesis + analysis) / 256
-    network = operations(BlockModel(Design(16, "network", "static")))
+    network = block_operations(BlockModel(Design(16, "network", "static")))
     assert network["decoder"] == 32 + 512 * (256 + 512 + 256) / 256
-    assert operations(BlockModel(Design(4, "linear", "static")))["encoder"] == 16
+    assert block_operations(BlockModel(Design(4, "linear", "static")))["encoder"] == 16
 
 
 # Training
@@ -367,7 +403,7 @@ def test_the_benchmarks_run_and_go_on(tmp_path, capsys):
     assert result["records"]["files"] == result["records"]["equal_to_dav1d"] == 12
     assert result["real_bytes"]["8"]["different"] == 0
     arms = [row["arm"] for row in result["against_av1"]]
-    assert arms == [*av1_residuals.AT_8_AND_16, av1_residuals.BEST]
+    assert arms == [av1_residuals.BEST, *av1_residuals.AT_8_AND_16]
     tables = (tmp_path / "out" / "tables.md").read_text()
     assert len(tables.splitlines()) > 10
     capsys.readouterr()

@@ -43,7 +43,7 @@ from vpxrc.codecs.exact import snap
 from vpxrc.codecs.latents import pointwise
 from vpxrc.codecs.layers import lower_bound
 from vpxrc.codecs.quantizers import add_noise, straight_through
-from vpxrc.codecs.residual_blocks import FEATURES, MODES, Blocks
+from vpxrc.codecs.residual_blocks import FEATURES, MODES, Blocks, modes_of
 from vpxrc.errors import InputError
 
 MIN_STEP, MAX_STEP = 2.0, 256.0  # quantiser steps of the levels 0 and 1; AV1's go from 0.5 to 228
@@ -192,8 +192,7 @@ class ModeTransform(Transform):
 
     def matrices(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Return the matrices for the rows and the columns of blocks, ``[n, side, side]`` each."""
-        mode = context[:, -MODES - 1 : -1].argmax(1)
-        mode = torch.where(context[:, -1] > 0, MODES, mode)
+        mode = modes_of(context)
         skew = self.angles - self.angles.transpose(-1, -2)
         rows, columns = torch.linalg.matrix_exp(skew) @ self.matrix
         return rows[mode], columns[mode]
@@ -382,8 +381,8 @@ def bounded_scale(raw: Tensor) -> Tensor:
     return lower_bound(raw, math.log(MIN_SCALE)).clamp(max=math.log(MAX_SCALE)).exp()
 
 
-def best_round(y: Tensor, scale: Tensor) -> Tensor:
-    """Return whole numbers with the least ``SLOPE * error^2 + bits``.
+def best_round(y: Tensor, scale: Tensor, slope: Tensor | float = SLOPE) -> Tensor:
+    """Return whole numbers with the least ``slope * error^2 + bits``.
 
     The candidates are the two whole numbers around a value, and zero. The error counts as if the
     transform was orthonormal and the gain was one over the level's step.
@@ -391,6 +390,7 @@ def best_round(y: Tensor, scale: Tensor) -> Tensor:
     Args:
         y: Any shape.
         scale: Of the Laplace distributions, of the same shape.
+        slope: Bits for an error of one, not negative.
     """
     magnitude = y.abs()
     low = magnitude.floor()
@@ -400,7 +400,7 @@ def best_round(y: Tensor, scale: Tensor) -> Tensor:
 
     def cost(k: Tensor) -> Tensor:
         rate = torch.where(k > 0, k / scale / math.log(2) + other, at_zero)
-        return SLOPE * (magnitude - k).square() + rate
+        return slope * (magnitude - k).square() + rate
 
     best = torch.where(cost(low + 1) < cost(low), low + 1, low)
     best = torch.where(cost(torch.zeros_like(best)) < cost(best), 0.0, best)
