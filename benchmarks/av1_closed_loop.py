@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.av1_records import spread
 from benchmarks.av1_residuals import (
     BEST,
     CLAIMS,
@@ -29,7 +30,6 @@ from benchmarks.av1_residuals import (
     by_picture,
     checkpoint_of,
     percent,
-    spread,
     sum_of,
 )
 from vpxrc.codecs.block_coder import steps_around

@@ -20,27 +20,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.interpolate import PchipInterpolator
 
+from benchmarks.av1_records import Q_INDICES, checked, large, recorded, spread
 from vpxrc.codecs.block_coder import steps_around
 from vpxrc.codecs.block_training import BlockTraining, model_of, read_block_model, train_blocks
 from vpxrc.codecs.papers.adaptive_transform import BlockModel, Design, level_of
 from vpxrc.codecs.papers.selected_transform import SelectedDesign, SelectedModel
-from vpxrc.codecs.pictures import Pixels, find_pictures, read_picture
+from vpxrc.codecs.pictures import find_pictures
 from vpxrc.codecs.residual_blocks import Blocks, read_blocks
-from vpxrc.codecs.residual_tool import record
-from vpxrc.codecs.residuals import read_records
 from vpxrc.codecs.selected_coder import coder_of, operations
 from vpxrc.codecs.training import prepare_processor
 from vpxrc.errors import InputError
 from vpxrc.storage import atomic_write, digest
 
-Q_INDICES = (32, 80, 128, 172, 220, 255)
 FACTORS = (0.45, 0.55, 0.67, 0.82, 1.0, 1.2)  # of AV1's steps
 RESAMPLES = 200
 REAL_PICTURES = 2  # whose blocks are written to streams
@@ -102,43 +98,6 @@ def arms(sides: Sequence[int]) -> list[Arm]:
             found.append(Arm("matrix hyperprior, another seed", design, seed=1))
             found.append(Arm(f"matrix hyperprior, {SINGLE}", design, single=True))
     return found
-
-
-def recorded(pictures: Sequence[Path], folder: Path, longest: int | None = None) -> list[Path]:
-    """Return the records of pictures at all q indices; what is missing is made.
-
-    Args:
-        pictures: Their files.
-        folder: Of the records.
-        longest: The pixels of a side that pictures are downscaled to; None for as they are.
-    """
-    found = []
-    for path in pictures:
-        for q_index in Q_INDICES:
-            target = folder / f"{path.stem}.q{q_index:03d}.residuals"
-            if not target.exists():
-                record(downscaled(read_picture(path), longest), q_index, target)
-            found.append(target)
-    return found
-
-
-def downscaled(picture: Pixels, longest: int | None) -> Pixels:
-    """Return a picture whose longer side has as many pixels, or itself; it does not get larger."""
-    height, width = picture.shape[:2]
-    if longest is None or longest >= max(height, width):
-        return picture
-    size = (
-        round(width * longest / max(height, width)),
-        round(height * longest / max(height, width)),
-    )
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
-
-
-def large(pictures: Sequence[Path], longest: int | None) -> list[Path]:
-    """Return the pictures from which downscaling washes out the traces of JPEG."""
-    if longest is None:
-        return list(pictures)
-    return [path for path in pictures if max(Image.open(path).size) >= 1.5 * longest]
 
 
 # Blocks of all sides, which take minutes to read.
@@ -392,28 +351,6 @@ def tables(
     return {"against_av1": rows, "all_sizes": together, "claims": claims}
 
 
-def checked(paths: Sequence[Path]) -> dict[str, int]:
-    """Return how many records there are, and how many agree with themselves and with dav1d.
-
-    Reading a file checks that prediction and residual are the reconstruction of each block, and
-    putting it together that each sample is in one block.
-    """
-    blocks = samples = equal = 0
-    for path in paths:
-        records = read_records(path)
-        decoder: Any = av.CodecContext.create("libdav1d", "r")
-        frames = [*decoder.decode(av.Packet(records.stream)), *decoder.decode(None)]
-        same = []
-        for number, plane in enumerate(frames[0].planes):
-            rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-            found = records.put_together(records.reconstructions, number)
-            same.append(np.array_equal(rows[: plane.height, : plane.width], found))
-        equal += all(same)
-        blocks += len(records.blocks)
-        samples += len(records.sources)
-    return {"files": len(paths), "blocks": blocks, "samples": samples, "equal_to_dav1d": equal}
-
-
 def markdown(result: dict[str, Any]) -> str:
     """Return the tables of a result."""
     heads = ["blocks", "arm", *(f"q {q}" for q in Q_INDICES), "mean", "encoder", "decoder"]
@@ -456,11 +393,6 @@ def sum_of(curves: Sequence[Curve]) -> Curve:
     for curve in curves[1:]:
         whole = whole + curve
     return whole
-
-
-def spread(paths: Sequence[Path], count: int) -> list[Path]:
-    """Return a number of files from all of them, in equal distances."""
-    return list(paths[:: max(len(paths) // count, 1)][:count])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,8 +21,9 @@ from PIL import Image
 from test_residuals import needs_tool, packed, picture
 
 from benchmarks import av1_closed_loop, av1_residuals
-from benchmarks.av1_residuals import Curve, against, percent, spread, sum_of
-from vpxrc.codecs import block_training
+from benchmarks.av1_records import downscaled, large, spread
+from benchmarks.av1_residuals import Curve, against, percent, sum_of
+from vpxrc.codecs import block_training, selected_coder
 from vpxrc.codecs.block_coder import (
     BlockCoder,
     IdealBits,
@@ -46,19 +47,20 @@ from vpxrc.codecs.papers.adaptive_transform import (
     step_of,
 )
 from vpxrc.codecs.papers.selected_transform import TRANSFORMS as TRANSFORMS_OF_A_MODE
-from vpxrc.codecs.papers.selected_transform import SelectedDesign
+from vpxrc.codecs.papers.selected_transform import SelectedDesign, SelectedModel, dst
 from vpxrc.codecs.residual_blocks import (
     DIRECTIONS,
     FEATURES,
     MODES,
     Blocks,
     blocks_of,
+    modes_of,
     read_blocks,
     surroundings_of,
 )
 from vpxrc.codecs.residual_tool import record
 from vpxrc.codecs.residuals import unpack_records
-from vpxrc.codecs.selected_coder import SelectedCoder
+from vpxrc.codecs.selected_coder import PRICES, SelectedCoder, coder_of, operations
 from vpxrc.errors import InputError
 
 
@@ -139,6 +141,30 @@ def test_matrices_of_the_modes_are_orthonormal_and_each_modes_own():
     coefficients = transform.analysis(some.residuals, some.context, torch.zeros(40))
     by_hand = columns[3] @ some.residuals[3].view(8, 8) @ rows[3].T
     torch.testing.assert_close(coefficients[3].view(8, 8), by_hand)
+
+
+def test_the_sine_transform_is_that_of_hevc():
+    # Of the standard: whole numbers of 1/128.
+    hevc = [[29, 55, 74, 84], [74, 74, 0, -74], [84, -29, -74, 55], [55, -84, 74, -29]]
+    np.testing.assert_allclose(128 * dst(4).numpy(), hevc, atol=0.6)
+    for side in (8, 16, 32):
+        torch.testing.assert_close(dst(side) @ dst(side).T, torch.eye(side).double())
+
+
+def test_selected_transforms_start_as_cosines_and_sines():
+    some, level = blocks(8, 5), torch.zeros(5)
+    transform = SelectedModel(SelectedDesign(8)).transform
+    residuals = some.residuals.reshape(-1, 8, 8).double()
+    cosine = torch.from_numpy(scipy.fft.dct(np.eye(8), axis=0, norm="ortho"))
+    sine = dst(8)
+    # Rows of the block are transformed by the first, its columns by the second.
+    pairs = ((cosine, cosine), (sine, sine), (cosine, sine), (sine, cosine))
+    for matrices, (rows, columns) in zip(transform.matrices(), pairs, strict=True):
+        y = transform(some.residuals, matrices[:, modes_of(some.context)].transpose(0, 1), level)
+        expected = (columns @ residuals @ rows.T / 2.0).flatten(1)  # in steps of 2
+        torch.testing.assert_close(y.double(), expected, atol=1e-3, rtol=1e-4)
+        back = transform.inverse(y, matrices[:, modes_of(some.context)].transpose(0, 1), level)
+        torch.testing.assert_close(back, some.residuals, atol=2e-3, rtol=1e-4)
 
 
 def test_gains_lie_on_lines_between_knots():
@@ -230,22 +256,23 @@ import hashlib, sys, torch
 torch.set_num_threads(3)
 sys.path.insert(0, sys.argv[2])
 from test_codec_residual_blocks import blocks
-from vpxrc.codecs.block_coder import BlockCoder
 from vpxrc.codecs.block_training import read_block_model
 from vpxrc.codecs.papers.adaptive_transform import level_of
+from vpxrc.codecs.selected_coder import coder_of
 from pathlib import Path
 some, folder = blocks(), Path(sys.argv[1])
-coder = BlockCoder(read_block_model(folder / "model.safetensors")[0])
+coder = coder_of(read_block_model(folder / "model.safetensors")[0])
 decoded = coder.decode((folder / "stream").read_bytes(), some.known, level_of(some.steps))
 print(hashlib.sha256(decoded.mul(16).round().numpy().tobytes()).hexdigest())
 """
 
 
-def test_another_process_decodes(tmp_path):
+@pytest.mark.parametrize("design", [Design(8, "matrix", "groups"), SelectedDesign(8)], ids=str)
+def test_another_process_decodes(tmp_path, design):
     some = blocks()
-    training = BlockTraining(Design(8, "matrix", "groups"), steps=3)
+    training = BlockTraining(design, steps=3)
     model = train_blocks(some, tmp_path / "model.safetensors", training)
-    coder = BlockCoder(model)
+    coder = coder_of(model)
     coded = coder.quantize(some, level_of(some.steps))
     (tmp_path / "stream").write_bytes(coder.encode(coded))
     here = hashlib.sha256(coded.decoded.mul(16).round().numpy().tobytes()).hexdigest()
@@ -275,7 +302,34 @@ def test_streams_with_selected_transforms_are_decoded(side):
     assert len(coder.quantize(some.take(torch.tensor([], dtype=torch.int64)), level[:0]).y) == 0
 
 
+def test_more_ways_to_code_a_block_cost_no_more(monkeypatch):
+    some = blocks(8)
+    coder, level = SelectedCoder(shaken(SelectedDesign(8, hidden=16))), level_of(some.steps)
+    weight = SLOPE / some.steps.double().square()
+
+    def cost():
+        coded = coder.quantize(some, level)
+        return coded.bits + weight * (coded.decoded - some.residuals).double().square().sum(1)
+
+    every = cost()
+    alone = []
+    for price in PRICES:
+        monkeypatch.setattr(selected_coder, "PRICES", (price,))
+        alone.append(cost())
+    torch.testing.assert_close(every, torch.stack(alone).amin(0))
+    assert (every < alone[0] - 0.1).any()
+
+
 def test_operations_are_counted_by_hand():
+    selected = operations(model_of(SelectedDesign(4, hidden=16)))
+    seen, signed, known = 22 + 7 + 4 * 4 + 15, 4 * 4 + 15, 2 + 64 + 4
+    once = 16 * (seen + 64) + 64 * 64 + 64 * 4 + 16 * (seen + signed + 16 + 16) + 16 * (64 + 4)
+    scales = sum(16 * (known + 4 * group + 16 + 4) for group in range(4))
+    transform, analysis = 2 * 4**3, 16 * (16 + 2)
+    assert selected["decoder"] == (once + transform + scales) / 16
+    tries = 4 * (transform + analysis + 4 * (transform + scales))
+    assert selected["encoder"] == (once + tries) / 16
+    assert operations(BlockModel(Design(4, "scalar", "static")))["encoder"] == 8
     assert block_operations(BlockModel(Design(16, "matrix", "static"))) == {
         "encoder": 32,
         "decoder": 32,
@@ -292,8 +346,9 @@ def test_operations_are_counted_by_hand():
 # Training
 
 
-def test_training_lowers_the_loss_and_goes_on_after_a_kill(tmp_path, monkeypatch):
-    some, design = blocks(), Design(8, "modes", "groups")
+@pytest.mark.parametrize("design", [Design(8, "modes", "groups"), SelectedDesign(8)], ids=str)
+def test_training_lowers_the_loss_and_goes_on_after_a_kill(tmp_path, monkeypatch, design):
+    some = blocks()
     config = BlockTraining(design, steps=60)
     monkeypatch.setattr(block_training, "CURVE_EVERY", 20)
     whole = train_blocks(some, tmp_path / "a.safetensors", config)
@@ -337,6 +392,9 @@ def test_foreign_checkpoints_and_wrong_designs_are_refused(tmp_path):
     for wrong in ((5, "scalar", "static"), (8, "dst", "static"), (8, "scalar", "none")):
         with pytest.raises(InputError):
             Design(*wrong)
+    for side, hidden in ((5, 128), (8, 0)):
+        with pytest.raises(InputError):
+            SelectedDesign(side, hidden)
 
 
 # Blocks of records
@@ -372,10 +430,10 @@ def test_the_plain_transform_is_scipys():
 def test_offline_figures_of_a_closed_loop_are_those_of_the_loop(tmp_path):
     """What is coded of its records afterwards is what the loop put into the picture."""
     pixels, coders = picture(128, 70), {}
-    for side in (4, 8):
-        training = BlockTraining(Design(side, "modes", "groups"), steps=3)
+    for design in (Design(4, "modes", "groups"), SelectedDesign(8)):
+        training, side = BlockTraining(design, steps=3), design.side
         model = train_blocks(blocks(side), tmp_path / f"{side}.safetensors", training)
-        coders[side] = BlockCoder(model)
+        coders[side] = coder_of(model)
     loop = ClosedLoop(coders, 128, 70, factor=0.8)
     records = record(pixels, 32, tmp_path / "a.residuals", loop)
     assert sum(len(blocks_of(records, side)) for side in coders) > 3
@@ -443,6 +501,18 @@ def test_bits_at_equal_distortion():
     assert (found, low, high) == pytest.approx((100.0, 100.0, 100.0), abs=0.1)
     whole = sum_of([curve(1.0), curve(1.0)])
     assert whole.log_ratio(both) == pytest.approx(curve(1.0).log_ratio(both))
+
+
+def test_large_pictures_are_downscaled(tmp_path):
+    for width in (90, 150):
+        Image.fromarray(picture(width, 64)).save(tmp_path / f"{width}.png")
+    paths = sorted(tmp_path.iterdir())
+    assert large(paths, None) == paths
+    assert [path.name for path in large(paths, 96)] == ["150.png"]
+    assert downscaled(picture(150, 64), 75).shape == (32, 75, 3)
+    assert downscaled(picture(64, 150), None).shape == (150, 64, 3)
+    flat = np.full((64, 150, 3), 77, np.uint8)
+    assert (downscaled(flat, 75) == 77).all()
 
 
 def test_pictures_are_spread():
