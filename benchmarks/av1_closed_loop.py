@@ -5,13 +5,14 @@ python -m benchmarks.av1_closed_loop kodak/ --checkpoints work/checkpoints --out
 The middle of each picture is an AV1 key frame of its own. In the closed loop our reconstruction
 replaces AV1's, so later predictions see it; modes, partitions and transform sizes stay AV1's, which
 favours AV1. Square luma blocks are coded by the trained codecs of `benchmarks.av1_residuals`, all
-others by a plain DCT at AV1's steps. Offline, the residuals are those of AV1's own reconstructions.
-Bits are compared at AV1's distortion, over the same blocks. `--arms` takes other arms of that
-benchmark than its best one, and compares them by its claims.
+others by a plain DCT, whose error is about AV1's. Offline, the residuals are those of AV1's own
+reconstructions. Bits are compared at AV1's distortion, over the same blocks. `--arms` takes other
+arms of that benchmark than its best one, and compares them by its claims.
 """
 
 import argparse
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from vpxrc.codecs.papers.adaptive_transform import level_of
 from vpxrc.codecs.pictures import Pixels, find_pictures, read_picture
 from vpxrc.codecs.residual_blocks import Blocks, read_blocks
 from vpxrc.codecs.residual_tool import record
+from vpxrc.codecs.residuals import read_records
 from vpxrc.codecs.selected_coder import Coder, coder_of
 from vpxrc.codecs.training import prepare_processor
 from vpxrc.storage import atomic_write
@@ -120,6 +122,22 @@ def recorded(
     return found
 
 
+def others(paths: Sequence[Path], sides: Sequence[int]) -> float:
+    """Return the sum of squared errors of all luma blocks that are no squares of these sides."""
+    total = 0.0
+    for path in paths:
+        records = read_records(path)
+        errors = np.square(records.sources.astype(np.float64) - records.reconstructions).cumsum()
+        sums = np.pad(errors, (1, 0))
+        rows = records.blocks
+        square = (rows["width"] == rows["height"]) & np.isin(rows["width"], sides)
+        places = np.flatnonzero((rows["plane"] == 0) & ~square)
+        areas = rows["width"].astype(np.int64) * rows["height"]
+        starts, ends = records.starts[places], (records.starts + areas)[places]
+        total += float((sums[ends] - sums[starts]).sum())
+    return total
+
+
 Key = tuple[str, str, str]  # arm, "closed loop" or "offline", and side or "all"
 
 
@@ -155,16 +173,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     paths = spread(find_pictures(given.pictures), given.count)
     pictures = {path.stem: middle(read_picture(path), width, height) for path in paths}
     found: dict[Key, Curves] = {}
+    rest: dict[str, dict[str, float | None]] = {}
     for arm in given.arms.split(";"):
         for q_index in map(int, given.qindex.split(",")):
             coders = coders_of(arm, sides, q_index, given.checkpoints)
-            plain = read_blocks(recorded(None, pictures, q_index, 1.0, work / "av1"), sides)
-            folder = work / arm.replace(" ", "-")
+            folder = work / arm.replace(",", "").replace(" ", "-")
+            own = recorded(None, pictures, q_index, 1.0, work / "av1")
             loops = [
-                read_blocks(recorded(coders, pictures, q_index, one, folder / f"{one:g}"), sides)
-                for one in FACTORS
+                recorded(coders, pictures, q_index, one, folder / f"{one:g}") for one in FACTORS
             ]
-            by_side = curves(coders, plain, loops, len(pictures))
+            by_side = curves(
+                coders,
+                read_blocks(own, sides),
+                [read_blocks(loop, sides) for loop in loops],
+                len(pictures),
+            )
+            change = math.log(others(loops[-2], sides) / others(own, sides))
+            rest.setdefault(arm, {})[str(q_index)] = percent(change)
             for way in ("closed loop", "offline"):
                 of_side = {str(side): one[way] for side, one in by_side.items()}
                 if len(sides) > 1:
@@ -184,6 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "pictures": [path.name for path in paths],
         "size": given.size,
         "against_av1": rows,
+        "error_of_other_blocks": rest,
         "claims": compared(found),
     }
     with atomic_write(given.out) as temporary:

@@ -480,6 +480,7 @@ def test_the_benchmarks_run_and_go_on(tmp_path, capsys):
         for way in ("closed loop", "offline")
     ]
     assert {"32", "80", "mean"} < set(loop["against_av1"][0])
+    assert all(abs(one) < 40 for one in loop["error_of_other_blocks"]["scalar static"].values())
     assert [row["claim"] for row in loop["claims"]] == ["S6-a", "S6-a"]
 
 
