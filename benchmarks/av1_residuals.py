@@ -306,8 +306,7 @@ def real_bytes(models: Models, blocks: Blocks) -> dict[str, float]:
             if not len(part):
                 continue
             level = level_of(steps_around(part, 1.0))
-            coded = coder.quantize(part, level)
-            stream = coder.encode(coded)
+            stream, coded = coder.encode(part, level)
             decoded = coder.decode(stream, part.known, level)
             different += not torch.equal(decoded, coded.decoded)
             ideal, real = ideal + float(coded.bits.sum()), real + 8 * len(stream)
@@ -411,8 +410,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_processor()
     work = given.work or given.out / "kept"
     sides = [int(side) for side in given.sides.split(",")]
-    found = large(find_pictures(given.pictures), given.longest)
-    train_paths = spread(found, given.train_pictures)
+    usable = large(find_pictures(given.pictures), given.longest)
+    train_paths = spread(usable, given.train_pictures)
     test_paths = spread(find_pictures(given.test), given.test_pictures)
     train_files = recorded(train_paths, work / "train", given.longest)
     test_files = recorded(test_paths, work / "test")

@@ -161,15 +161,15 @@ class BlockCoder:
         bits = self._ideal(symbols, y_index).sum(1) + self._z_ideal(z, z_index).sum(1)
         return Coded(z, z_index, symbols, y_index, bits, self._decoded(symbols, context, level))
 
-    def encode(self, coded: Coded) -> bytes:
-        """Return the stream of blocks: all side information, then all coefficients."""
-        encoder = Encoder()
+    def encode(self, blocks: Blocks, level: Tensor) -> tuple[bytes, Coded]:
+        """Return the stream of blocks, and what it has: side information, then coefficients."""
+        coded, encoder = self.quantize(blocks, level), Encoder()
         # By columns: the tables of a factorised prior lie channel by channel.
         encoder.add(coded.z.T.flatten(), Indexed(coded.z_index.T.flatten(), self._z_tables))
         for places in self._groups:
             index = coded.y_index[:, places].flatten()
             encoder.add(coded.y[:, places].flatten(), Indexed(index, self._tables))
-        return encoder.finish()
+        return encoder.finish(), coded
 
     @torch.no_grad()
     def decode(self, stream: bytes, known: Known, level: Tensor) -> Tensor:

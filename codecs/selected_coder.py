@@ -130,7 +130,7 @@ class SelectedCoder:
         Of all transforms and prices of errors, a block gets those with the least ``lambda * squared
         error + bits``.
         """
-        numbers = torch.arange(len(blocks)).split(_AT_ONCE)
+        numbers = torch.split(torch.arange(len(blocks)), _AT_ONCE)
         parts = [self._best(blocks.take(one), level[one]) for one in numbers]
         if not parts:
             parts = [self._best(blocks, level)]
@@ -140,15 +140,18 @@ class SelectedCoder:
         }
         return Selected(**joined)
 
-    def encode(self, coded: Selected) -> bytes:
-        """Return the stream: transforms, side information, and coefficients, of all blocks each."""
-        encoder = Encoder()
+    def encode(self, blocks: Blocks, level: Tensor) -> tuple[bytes, Selected]:
+        """Return the stream of blocks, and what it has.
+
+        It has the transforms of all blocks, then their side information, then their coefficients.
+        """
+        coded, encoder = self.quantize(blocks, level), Encoder()
         encoder.add(coded.choice, Selection(coded.weights))
         encoder.add(coded.z.flatten(), Indexed(coded.z_index.flatten(), self._tables))
         for places in self.model.groups:
             index = coded.y_index[:, places].flatten()
             encoder.add(coded.y[:, places].flatten(), Indexed(index, self._tables))
-        return encoder.finish()
+        return encoder.finish(), coded
 
     @torch.no_grad()
     def decode(self, stream: bytes, known: Known, level: Tensor) -> Tensor:

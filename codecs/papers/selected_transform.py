@@ -145,7 +145,8 @@ class SelectedTransform(nn.Module):
     def matrices(self) -> Tensor:
         """Return ``[TRANSFORMS, 2, MODES + 1, side, side]``; the 2 are for rows and columns."""
         skew = self.angles - self.angles.transpose(-1, -2)
-        return torch.linalg.matrix_exp(skew) @ self.start
+        found: Tensor = torch.linalg.matrix_exp(skew) @ self.start
+        return found
 
     def forward(self, x: Tensor, matrices: Tensor, level: Tensor) -> Tensor:
         """Return ``y``, ``[n, side^2]``.
@@ -162,7 +163,8 @@ class SelectedTransform(nn.Module):
 
     def inverse(self, y: Tensor, matrices: Tensor, level: Tensor) -> Tensor:
         """Return the residuals of ``y``."""
-        coefficients = (y * self.inverse_gain(level).exp()).view(-1, self.side, self.side)
+        gain: Tensor = self.inverse_gain(level).exp()
+        coefficients = (y * gain).view(-1, self.side, self.side)
         return (matrices[:, 1].transpose(1, 2) @ coefficients @ matrices[:, 0]).flatten(1)
 
 
