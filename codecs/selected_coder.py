@@ -3,6 +3,7 @@
 As in :mod:`vpxrc.codecs.block_coder`, what a decoder computes to know a distribution is exact.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -86,9 +87,7 @@ class Selected:
 
     Attributes:
         choice: ``[n]``, int64, the numbers of the transforms.
-        weights: Of the transforms, ``[TRANSFORMS, n]``.
         z: ``[n, count]``, int64, the symbols of the side information.
-        z_index: ``[n, count]``, the tables of ``z``.
         y: ``[n, side^2]``, int64.
         y_index: ``[n, side^2]``, the tables of ``y``.
         bits: ``[n]``, float64, by the coder's frequencies.
@@ -96,9 +95,7 @@ class Selected:
     """
 
     choice: Tensor
-    weights: Tensor
     z: Tensor
-    z_index: Tensor
     y: Tensor
     y_index: Tensor
     bits: Tensor
@@ -132,22 +129,18 @@ class SelectedCoder:
         """
         numbers = torch.split(torch.arange(len(blocks)), _AT_ONCE)
         parts = [self._best(blocks.take(one), level[one]) for one in numbers]
-        if not parts:
-            parts = [self._best(blocks, level)]
-        joined = {
-            name: torch.cat([getattr(one, name) for one in parts], 1 if name == "weights" else 0)
-            for name in Selected.__dataclass_fields__
-        }
-        return Selected(**joined)
+        names = [field.name for field in dataclasses.fields(Selected)]
+        return Selected(*(torch.cat([getattr(one, name) for one in parts]) for name in names))
 
     def encode(self, blocks: Blocks, level: Tensor) -> tuple[bytes, Selected]:
         """Return the stream of blocks, and what it has.
 
         It has the transforms of all blocks, then their side information, then their coefficients.
         """
-        coded, encoder = self.quantize(blocks, level), Encoder()
-        encoder.add(coded.choice, Selection(coded.weights))
-        encoder.add(coded.z.flatten(), Indexed(coded.z_index.flatten(), self._tables))
+        coded, given = self.quantize(blocks, level), self._given(blocks.known, level)
+        encoder = Encoder()
+        encoder.add(coded.choice, Selection(given.weights))
+        encoder.add(coded.z.flatten(), Indexed(given.z_index.flatten(), self._tables))
         for places in self.model.groups:
             index = coded.y_index[:, places].flatten()
             encoder.add(coded.y[:, places].flatten(), Indexed(index, self._tables))
@@ -182,6 +175,7 @@ class SelectedCoder:
         return self._decoded(y, given, choice, known, level)
 
     def _given(self, known: Known, level: Tensor) -> Given:
+        """Return what both ends compute before anything is coded."""
         seen = see(known, level, self.model.design.side)
         embedding = self._embedding(seen.magnitudes.T)
         mean, raw = self._prediction(embedding).T.chunk(2, 1)
@@ -194,22 +188,22 @@ class SelectedCoder:
         )
 
     def _best(self, blocks: Blocks, level: Tensor) -> Selected:
-        given = self._given(blocks.known, level)
+        """Return the best of all ways to code each of some blocks."""
+        # A row for each transform, for each price, and for each block.
         count, ways = len(blocks), TRANSFORMS * len(PRICES)
-        # A row for each block, for each transform, and for each price.
-        many = torch.arange(count).repeat(ways)
         choice = torch.arange(TRANSFORMS).repeat_interleave(count * len(PRICES))
         prices = torch.tensor(PRICES).double().repeat_interleave(count).repeat(TRANSFORMS)[:, None]
+        given = self._given(blocks.known, level)
         rows = Given(
-            given.embedding[many],
-            given.weights[:, many],
-            given.expected[many],
-            given.mean[many],
-            given.z_index[many],
+            given.embedding.repeat(ways, 1),
+            given.weights.repeat(1, ways),
+            given.expected.repeat(ways, 1),
+            given.mean.repeat(ways, 1),
+            given.z_index.repeat(ways, 1),
         )
-        known = Known(blocks.context[many], blocks.surroundings[many])
+        known = Known(blocks.context.repeat(ways, 1), blocks.surroundings.repeat(ways, 1))
         matrices = self._matrices[choice, :, modes_of(known.context)]
-        residuals, levels = blocks.residuals[many], level[many]
+        residuals, levels = blocks.residuals.repeat(ways, 1), level.repeat(ways)
         y = self.model.transform(residuals, matrices, levels) - rows.expected
         z = torch.zeros(rows.mean.shape, dtype=torch.int64)
         if count:  # convolutions do not take none
@@ -230,14 +224,7 @@ class SelectedCoder:
         cost = bits + SLOPE / step_of(levels).double().square() * error
         best = cost.view(ways, count).argmin(0) * count + torch.arange(count)
         return Selected(
-            choice[best],
-            given.weights,
-            z[best],
-            given.z_index,
-            symbols[best],
-            index[best],
-            bits[best],
-            decoded[best],
+            choice[best], z[best], symbols[best], index[best], bits[best], decoded[best]
         )
 
     def _before(self, given: Given, choice: Tensor, z: Tensor) -> Tensor:
@@ -253,6 +240,7 @@ class SelectedCoder:
     def _decoded(
         self, symbols: Tensor, given: Given, choice: Tensor, known: Known, level: Tensor
     ) -> Tensor:
+        """Return the residuals ``[n, side^2]`` of whole numbers."""
         matrices = self._matrices[choice, :, modes_of(known.context)]
         # Whole numbers, as samples are.
         y = symbols.float() + given.expected
