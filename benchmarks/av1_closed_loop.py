@@ -202,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         {
             **{"arm": arm, "way": way, "side": side, "mean": against(of_q, None)},
             **{str(q): percent(curve.log_ratio(every)) for q, curve in of_q.items()},
+            "intervals": {str(q): against({q: curve}, None) for q, curve in of_q.items()},
         }
         for (arm, way, side), of_q in found.items()
     ]

@@ -239,8 +239,12 @@ def percent(log_ratio: float) -> float | None:
 
 
 def mean_ratio(curves: Curves, pictures: NDArray[np.int64]) -> float:
-    """Return the mean over the q indices of the logarithm of our bits over AV1's."""
-    return float(np.mean([curve.log_ratio(pictures) for curve in curves.values()]))
+    """Return the mean over the q indices of the logarithm of our bits over AV1's.
+
+    A q index at which no picture has blocks of the size is left out.
+    """
+    some = [curve for curve in curves.values() if curve.av1_bits.any()]
+    return float(np.mean([curve.log_ratio(pictures) for curve in some])) if some else math.nan
 
 
 def against(ours: Curves, other: Curves | None) -> list[float | None]:

@@ -498,6 +498,10 @@ def test_bits_at_equal_distortion():
     assert percent(math.log(1.25)) == 25.0
     found, low, high = against({32: curve(2.0)}, {32: curve(1.0)})
     assert (found, low, high) == pytest.approx((100.0, 100.0, 100.0), abs=0.1)
+    # At another q index there are no such blocks.
+    none = Curve(np.zeros((2, 3)), np.zeros((2, 3)), np.zeros(2), np.zeros(2))
+    assert against({32: curve(2.0), 255: none}, None)[0] == pytest.approx(100.0, abs=1)
+    assert against({255: none}, None) == [None, None, None]
     whole = sum_of([curve(1.0), curve(1.0)])
     assert whole.log_ratio(both) == pytest.approx(curve(1.0).log_ratio(both))
 
