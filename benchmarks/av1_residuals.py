@@ -241,9 +241,10 @@ def percent(log_ratio: float) -> float | None:
 def mean_ratio(curves: Curves, pictures: NDArray[np.int64]) -> float:
     """Return the mean over the q indices of the logarithm of our bits over AV1's.
 
-    A q index at which no picture has blocks of the size is left out.
+    A q index without a figure for all pictures together is left out.
     """
-    some = [curve for curve in curves.values() if curve.av1_bits.any()]
+    every = np.arange(len(pictures))
+    some = [curve for curve in curves.values() if not math.isnan(curve.log_ratio(every))]
     return float(np.mean([curve.log_ratio(pictures) for curve in some])) if some else math.nan
 
 
