@@ -252,10 +252,7 @@ def save_checkpoint(
     Raises:
         OutputError: It cannot be written.
     """
-    tensors = {
-        name: tensor.detach().cpu().contiguous().numpy()
-        for name, tensor in model.state_dict().items()
-    }
+    tensors = {name: one.detach().cpu().numpy() for name, one in model.state_dict().items()}
     metadata = {**settings, "format": FORMAT, "codec": spec}
     with atomic_write(Path(path)) as temporary:
         temporary.write_bytes(tensor_bytes(tensors, metadata))

@@ -344,6 +344,14 @@ def test_operations_are_counted_by_hand():
 # Training
 
 
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_a_checkpoint_is_the_trained_model(tmp_path, transform):
+    config = BlockTraining(Design(8, transform, "static"), steps=2)
+    trained = train_blocks(blocks(), tmp_path / "a.safetensors", config).state_dict()
+    for name, values in read_block_model(tmp_path / "a.safetensors")[0].state_dict().items():
+        assert torch.equal(values, trained[name]), name
+
+
 @pytest.mark.parametrize("design", [Design(8, "modes", "groups"), SelectedDesign(8)], ids=str)
 def test_training_lowers_the_loss_and_goes_on_after_a_kill(tmp_path, monkeypatch, design):
     some = blocks()

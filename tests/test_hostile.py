@@ -182,6 +182,23 @@ def test_settings_that_are_nested_deeply(tmp_path):
     assert settings_of(["options=" + "[" * 100_000]) == {"options": "[" * 100_000}
 
 
+def test_arrays_that_do_not_lie_row_by_row_are_written_as_they_are(tmp_path):
+    rows = np.arange(24.0).reshape(2, 3, 4)
+    tensors = {
+        "rows": rows,
+        "columns": np.asfortranarray(rows),
+        "turned": rows.transpose(2, 0, 1),
+        "every second": rows[:, ::-2],
+        "one": np.array(3.0),
+    }
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(tensor_bytes(tensors, {}))
+    for found in (load_file(path), read_tensors(path)[0]):
+        assert found.keys() == tensors.keys()
+        for name, values in tensors.items():
+            np.testing.assert_array_equal(found[name], values, strict=True)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_weights_that_are_not_finite(tmp_path, value):
     def spoil(source: Path, target: Path, name: str) -> Path:

@@ -83,7 +83,9 @@ def tensor_bytes(tensors: Mapping[str, Array], settings: Mapping[str, str]) -> b
         tensors: The arrays by name.
         settings: The texts beside them, by name.
     """
-    data = save(dict(tensors), dict(settings))
+    # The library writes the memory of an array as it lies, and the shape as if it lay row by row.
+    rows = {name: np.asarray(values, order="C") for name, values in tensors.items()}
+    data = save(rows, dict(settings))
     (size,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + size])
     if settings:
