@@ -239,33 +239,36 @@ def percent(log_ratio: float) -> float | None:
 
 
 def mean_ratio(curves: Curves, pictures: NDArray[np.int64]) -> float:
-    """Return the mean over the q indices of the logarithm of our bits over AV1's.
-
-    A q index without a figure for all pictures together is left out.
-    """
-    every = np.arange(len(pictures))
-    some = [curve for curve in curves.values() if not math.isnan(curve.log_ratio(every))]
-    return float(np.mean([curve.log_ratio(pictures) for curve in some])) if some else math.nan
+    """Return the mean over the q indices of the logarithm of our bits over AV1's."""
+    return float(np.mean([curve.log_ratio(pictures) for curve in curves.values()]))
 
 
 def against(ours: Curves, other: Curves | None) -> list[float | None]:
     """Return percent of bits against AV1 or another arm, and an interval of 95 percent.
 
-    Pictures are drawn with replacement, and the same ones for both. Where a distortion is beyond
-    the factors that were tried, the figures are None.
+    Pictures are drawn with replacement, and the same ones for both. The mean is over the q indices
+    at which the distortion is within the factors that were tried, for both; if there is none, the
+    figures are None.
     """
     count = len(next(iter(ours.values())).av1_bits)
+    every = np.arange(count)
+    shared = [
+        q
+        for q, curve in ours.items()
+        if not math.isnan(curve.log_ratio(every))
+        and (other is None or not math.isnan(other[q].log_ratio(every)))
+    ]
+    if not shared:
+        return [None, None, None]
+    ours = {q: ours[q] for q in shared}
+    base = None if other is None else {q: other[q] for q in shared}
     rng = np.random.default_rng(0)
 
     def difference(pictures: NDArray[np.int64]) -> float:
-        base = 0.0 if other is None else mean_ratio(other, pictures)
-        return mean_ratio(ours, pictures) - base
+        return mean_ratio(ours, pictures) - (mean_ratio(base, pictures) if base else 0.0)
 
-    mean = difference(np.arange(count))
-    if math.isnan(mean):
-        return [None, None, None]
     draws = [difference(rng.integers(0, count, count)) for _ in range(RESAMPLES)]
-    return [percent(one) for one in (mean, *np.nanquantile(draws, [0.025, 0.975]))]
+    return [percent(one) for one in (difference(every), *np.nanquantile(draws, [0.025, 0.975]))]
 
 
 CLAIMS = {

@@ -6,7 +6,7 @@ in float32, and only pixels depend on it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -115,6 +115,40 @@ class Coded:
     decoded: Tensor
 
 
+def add_groups(encoder: Encoder, groups: Sequence[Tensor], y: Tensor, index: Tensor) -> None:
+    """Write coefficients, group by group.
+
+    Args:
+        encoder: Of the stream.
+        groups: The places of the coefficients of each group, int64.
+        y: ``[n, side^2]``, int64.
+        index: Of the tables, ``[n, side^2]``.
+    """
+    for places in groups:
+        tables = Indexed(index[:, places].flatten(), laplace_tables())
+        encoder.add(y[:, places].flatten(), tables)
+
+
+def take_groups(
+    decoder: Decoder, groups: Sequence[Tensor], y: Tensor, index_of: Callable[[int], Tensor]
+) -> None:
+    """Read coefficients, group by group.
+
+    Args:
+        decoder: Of the stream.
+        groups: The places of the coefficients of each group, int64.
+        y: ``[n, side^2]``, int64, which gets them.
+        index_of: Returns the tables ``[n, k]`` of a group, when ``y`` has the groups before it.
+
+    Raises:
+        InputError: The stream is damaged.
+    """
+    for number, places in enumerate(groups):
+        index = index_of(number)
+        found = decoder.take(index.numel(), Indexed(index.flatten(), laplace_tables()))
+        y[:, places] = found.view(index.shape)
+
+
 class BlockCoder:
     """Codes blocks with the weights that a model has now.
 
@@ -166,9 +200,7 @@ class BlockCoder:
         coded, encoder = self.quantize(blocks, level), Encoder()
         # By columns: the tables of a factorised prior lie channel by channel.
         encoder.add(coded.z.T.flatten(), Indexed(coded.z_index.T.flatten(), self._z_tables))
-        for places in self._groups:
-            index = coded.y_index[:, places].flatten()
-            encoder.add(coded.y[:, places].flatten(), Indexed(index, self._tables))
+        add_groups(encoder, self._groups, coded.y, coded.y_index)
         return encoder.finish(), coded
 
     @torch.no_grad()
@@ -189,10 +221,7 @@ class BlockCoder:
         z = z.view(index.T.shape).T
         given = self._given(z + mean, context, level)
         y = torch.zeros(len(context), self.model.design.side**2, dtype=torch.int64)
-        for number, places in enumerate(self._groups):
-            index = self._scales(number, given, y, level)
-            found = decoder.take(index.numel(), Indexed(index.flatten(), self._tables))
-            y[:, places] = found.view(index.shape)
+        take_groups(decoder, self._groups, y, lambda group: self._scales(group, given, y, level))
         decoder.finish()
         return self._decoded(y, context, level)
 

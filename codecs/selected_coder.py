@@ -13,10 +13,12 @@ from torch import Tensor
 from vpxrc.codecs.block_coder import (
     BlockCoder,
     IdealBits,
+    add_groups,
     block_operations,
     laplace_tables,
     scale_at,
     scale_index,
+    take_groups,
 )
 from vpxrc.codecs.coder import Decoder, Encoder, Indexed, information
 from vpxrc.codecs.exact import exact_pointwise, snap
@@ -141,9 +143,7 @@ class SelectedCoder:
         encoder = Encoder()
         encoder.add(coded.choice, Selection(given.weights))
         encoder.add(coded.z.flatten(), Indexed(given.z_index.flatten(), self._tables))
-        for places in self.model.groups:
-            index = coded.y_index[:, places].flatten()
-            encoder.add(coded.y[:, places].flatten(), Indexed(index, self._tables))
+        add_groups(encoder, self.model.groups, coded.y, coded.y_index)
         return encoder.finish(), coded
 
     @torch.no_grad()
@@ -167,10 +167,7 @@ class SelectedCoder:
         z = decoder.take(index.numel(), Indexed(index.flatten(), self._tables)).view(index.shape)
         before = self._before(given, choice, z)
         y = torch.zeros(len(level), self.model.design.side**2, dtype=torch.int64)
-        for number, places in enumerate(self.model.groups):
-            index = self._index(number, before, y)
-            found = decoder.take(index.numel(), Indexed(index.flatten(), self._tables))
-            y[:, places] = found.view(index.shape)
+        take_groups(decoder, self.model.groups, y, lambda group: self._index(group, before, y))
         decoder.finish()
         return self._decoded(y, given, choice, known, level)
 

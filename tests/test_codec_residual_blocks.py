@@ -510,6 +510,9 @@ def test_bits_at_equal_distortion():
     none = Curve(np.zeros((2, 3)), np.zeros((2, 3)), np.zeros(2), np.zeros(2))
     assert against({32: curve(2.0), 255: none}, None)[0] == pytest.approx(100.0, abs=1)
     assert against({255: none}, None) == [None, None, None]
+    # Both means are over the q indices at which both have a figure.
+    both_have = against({32: curve(2.0), 255: curve(9.0)}, {32: curve(1.0), 255: none})
+    assert both_have[0] == pytest.approx(100.0, abs=1)
     whole = sum_of([curve(1.0), curve(1.0)])
     assert whole.log_ratio(both) == pytest.approx(curve(1.0).log_ratio(both))
 
