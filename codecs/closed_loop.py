@@ -18,8 +18,8 @@ from vpxrc.codecs.residual_blocks import STRIP, Blocks, features, surroundings
 from vpxrc.codecs.selected_coder import Coder
 
 PLAIN_ROUNDING = 0.33  # what is added before a magnitude is rounded down
-# Times AV1's step, for blocks without a codec. Their error is then AV1's, within a tenth, on four
-# of the training pictures. With worse ones around them, the others' predictions would be worse.
+# Times AV1's step, for blocks without a codec. Their luma error is then AV1's within an eighth, on
+# four of the training pictures. With worse ones around them, the others' predictions are worse.
 PLAIN_STEP = 0.78
 
 
