@@ -272,9 +272,6 @@ class Learner:
             "config": json.dumps(dataclasses.asdict(self.config)),
             **settings,
         }
-        tensors = {
-            name: np.ascontiguousarray(value.detach().numpy())
-            for name, value in self.members.state_dict().items()
-        }
+        tensors = {name: one.detach().numpy() for name, one in self.members.state_dict().items()}
         with atomic_write(path) as temporary:
             temporary.write_bytes(tensor_bytes(tensors, metadata))
