@@ -109,6 +109,8 @@ def recorded(
     q_index: int,
     factor: float,
     folder: Path,
+    *,
+    in_encoder: bool = False,
 ) -> list[Path]:
     """Return the records of pictures; what is missing is made, in the closed loop with coders."""
     found = []
@@ -116,7 +118,9 @@ def recorded(
         target = folder / f"{name}.q{q_index:03d}.residuals"
         if not target.exists():
             height, width = picture.shape[:2]
-            loop = None if coders is None else ClosedLoop(coders, width, height, factor)
+            loop = None
+            if coders is not None:
+                loop = ClosedLoop(coders, width, height, factor, in_encoder=in_encoder)
             record(picture, q_index, target, loop)
         found.append(target)
     return found

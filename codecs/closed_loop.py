@@ -1,7 +1,7 @@
 """The closed loop: trained block codecs reconstruct the blocks of an AV1 picture.
 
-Later predictions see these reconstructions. Partitions, modes and transform sizes stay those that
-AV1 chose for its own coder.
+Later predictions see these reconstructions. AV1's encoder sees them too, and chooses partitions,
+modes and transform sizes by them, or it chooses for its own reconstructions.
 """
 
 from collections.abc import Mapping
@@ -26,42 +26,60 @@ PLAIN_STEP = 0.78
 class ClosedLoop:
     """Answers the program that records residuals: :func:`vpxrc.codecs.residual_tool.record`.
 
-    Square luma blocks, whose side has a codec, are coded by it. All others get a plain DCT, with
-    about the error of AV1's blocks, which is in no figure of bits.
+    Square luma blocks inside of the picture, whose side has a codec, are coded by it. All others
+    are AV1's own where its encoder sees the reconstructions. Else AV1's coefficients are those of
+    other predictions, and these blocks get a plain DCT, with about the error of AV1's blocks.
 
     Args:
         coders: By the side of the blocks.
         width: Of the picture, in luma samples.
         height: Of the picture.
         factor: The quantiser's steps are AV1's times this.
+        in_encoder: Whether AV1's encoder sees the reconstructions.
     """
 
     def __init__(
-        self, coders: Mapping[int, Coder], width: int, height: int, factor: float = 1.0
+        self,
+        coders: Mapping[int, Coder],
+        width: int,
+        height: int,
+        factor: float = 1.0,
+        *,
+        in_encoder: bool = False,
     ) -> None:
-        self._coders, self._factor = coders, factor
+        self._coders, self._factor, self.in_encoder = coders, factor, in_encoder
         # Blocks reach over the edge by less than a superblock.
         self._decoded = np.zeros((height + 128, width + 128), np.int16)
         self._picture = np.zeros_like(self._decoded)
         self._size = height, width
+        self._known: dict[bytes, NDArray[np.float64]] = {}  # answers by question
 
-    def __call__(
+    def reconstruct(
         self, row: Any, source: NDArray[np.uint8], prediction: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
-        """Return the reconstruction of a block, ``[height, width]``."""
+    ) -> NDArray[np.uint8] | None:
+        """Return the reconstruction of a block, ``[height, width]``; None keeps AV1's."""
         side = int(row["width"])
         residual = source.astype(np.float64) - prediction
-        if row["plane"] == 0 and side == row["height"] and side in self._coders:
+        square = row["plane"] == 0 and side == row["height"] and side in self._coders
+        if square and row["x"] + side <= self._size[1] and row["y"] + side <= self._size[0]:
             decoded = self._coded(row, residual, prediction.astype(np.float64), side)
+        elif self.in_encoder:
+            return None
         else:
             decoded = plain(residual, PLAIN_STEP * float(row["ac_step"]) / 8)
         result = (prediction + decoded).clip(0, 255).astype(np.uint8)
+        self.kept(row, result, prediction)
+        return result
+
+    def kept(
+        self, row: Any, reconstruction: NDArray[np.uint8], prediction: NDArray[np.uint8]
+    ) -> None:
+        """Remember what a block came to, for those beside it."""
         if row["plane"] == 0:
             x, y = int(row["x"]), int(row["y"])
-            area = np.s_[y : y + result.shape[0], x : x + result.shape[1]]
-            self._decoded[area] = result.astype(np.int16) - prediction
-            self._picture[area] = result
-        return result
+            area = np.s_[y : y + reconstruction.shape[0], x : x + reconstruction.shape[1]]
+            self._decoded[area] = reconstruction.astype(np.int16) - prediction
+            self._picture[area] = reconstruction
 
     def _coded(
         self, row: Any, residual: NDArray[np.float64], prediction: NDArray[np.float64], side: int
@@ -97,9 +115,14 @@ class ClosedLoop:
             nothing,
             nothing,
         )
-        level = level_of(steps_around(block, self._factor))
-        coded = self._coders[side].quantize(block, level)
-        return np.asarray(coded.decoded.double().numpy().reshape(side, side))
+        # The encoder asks for most blocks several times.
+        parts = block.residuals, block.context, block.surroundings, block.steps
+        question = b"".join(part.numpy().tobytes() for part in parts)
+        if question not in self._known:
+            level = level_of(steps_around(block, self._factor))
+            decoded = self._coders[side].quantize(block, level).decoded.double()
+            self._known[question] = decoded.numpy().reshape(side, side)
+        return self._known[question]
 
 
 def plain(residual: NDArray[np.float64], step: float) -> NDArray[np.float64]:

@@ -8,9 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,29 @@ from vpxrc.storage import atomic_write, cache_dir, digest, sha256_file, sweep, t
 
 NAME = "av1_residuals"
 
-# Returns the reconstruction [height, width] of a block from its row, source and prediction.
-Reconstruct = Callable[[Any, NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]
+Samples = NDArray[np.uint8]
+
+
+class Loop(Protocol):
+    """What reconstructs blocks in AV1's place, so that later predictions see it.
+
+    Attributes:
+        in_encoder: Whether AV1's encoder sees the reconstructions too, and chooses blocks and modes
+            by them. Else it chooses for its own, and only the decoder sees them.
+    """
+
+    in_encoder: bool
+
+    def reconstruct(self, row: Any, source: Samples, prediction: Samples) -> Samples | None:
+        """Return the reconstruction of a block, ``[height, width]``; None keeps AV1's.
+
+        The encoder asks for a block of each candidate that it compares, the decoder once for each.
+        """
+        ...
+
+    def kept(self, row: Any, reconstruction: Samples, prediction: Samples) -> None:
+        """See what AV1 made of the last block, which was kept."""
+        ...
 
 
 def _sources() -> Path:
@@ -85,9 +106,7 @@ def _reason(result: subprocess.CompletedProcess[str]) -> str:
     return found[0]
 
 
-def record(
-    picture: Pixels, q_index: int, out: Path, reconstruct: Reconstruct | None = None
-) -> Records:
+def record(picture: Pixels, q_index: int, out: Path, loop: Loop | None = None) -> Records:
     """Encode a picture as an AV1 key frame, and write and return the records of its blocks.
 
     Colours are those of BT.601 in full range, and chroma has half of the width and height. The
@@ -98,8 +117,8 @@ def record(
         picture: ``[height, width, 3]``, uint8, RGB.
         q_index: One of :data:`vpxrc.codecs.residuals.Q_INDICES`.
         out: The file.
-        reconstruct: Gives the reconstruction of each block in place of AV1's residual, for a
-            closed loop: the later predictions see it. Modes and blocks stay those of AV1.
+        loop: Reconstructs blocks in AV1's place. With AV1's encoder in the loop, the coefficients
+            of these blocks in the stream are what AV1 would have sent, and nobody's.
 
     Raises:
         InputError: The picture or the q index cannot be used, or the program cannot be built.
@@ -118,11 +137,12 @@ def record(
     with atomic_write(out) as temporary:
         command = [str(program), str(width), str(height), str(Q_INDICES.index(q_index))]
         command.append(str(temporary))
-        if reconstruct is None:
+        if loop is None:
             result = subprocess.run(command, input=samples, capture_output=True)
             code, words = result.returncode, result.stderr
         else:
-            code, words = _closed_loop([*command, "loop"], samples, reconstruct)
+            command.append("encoder" if loop.in_encoder else "decoder")
+            code, words = _closed_loop(command, samples, loop)
         if code:
             raise EncoderError(f"{NAME} failed: {words.decode(errors='replace').strip() or code}")
         records = read_records(temporary)
@@ -131,7 +151,7 @@ def record(
     return records
 
 
-def _closed_loop(command: list[str], samples: bytes, reconstruct: Reconstruct) -> tuple[int, bytes]:
+def _closed_loop(command: list[str], samples: bytes, loop: Loop) -> tuple[int, bytes]:
     """Answer the program's questions until it ends; return its exit status and its words."""
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -142,7 +162,7 @@ def _closed_loop(command: list[str], samples: bytes, reconstruct: Reconstruct) -
         try:
             process.stdin.write(samples)
             process.stdin.flush()
-            while _answer(process.stdin, process.stdout, reconstruct):
+            while _answer(process.stdin, process.stdout, loop):
                 pass
         except BrokenPipeError:
             pass  # its words say why it ended
@@ -153,7 +173,8 @@ def _closed_loop(command: list[str], samples: bytes, reconstruct: Reconstruct) -
     return process.returncode, words
 
 
-def _answer(to: IO[bytes], questions: IO[bytes], reconstruct: Reconstruct) -> bool:
+def _answer(to: IO[bytes], questions: IO[bytes], loop: Loop) -> bool:
+    """Answer a question, or hear what was kept; return False where there is nothing more."""
     head = questions.read(ROW.itemsize)
     if len(head) < ROW.itemsize:
         return False
@@ -163,8 +184,11 @@ def _answer(to: IO[bytes], questions: IO[bytes], reconstruct: Reconstruct) -> bo
     both = np.frombuffer(questions.read(2 * area), np.uint8)
     if both.size < 2 * area:
         return False
-    source, prediction = both.reshape(2, *shape)
-    answer = reconstruct(row, source, prediction)
-    to.write(np.ascontiguousarray(answer, np.uint8).tobytes())
+    samples, prediction = both.reshape(2, *shape)
+    if row["zero"][2]:
+        loop.kept(row, samples, prediction)
+        return True
+    answer = loop.reconstruct(row, samples, prediction)
+    to.write(b"\0" if answer is None else b"\1" + np.ascontiguousarray(answer, np.uint8).tobytes())
     to.flush()
     return True

@@ -20,7 +20,7 @@ pytest.importorskip("constriction")
 from PIL import Image
 from test_residuals import needs_tool, packed, picture
 
-from benchmarks import av1_closed_loop, av1_residuals
+from benchmarks import av1_closed_loop, av1_pictures, av1_residuals
 from benchmarks.av1_records import downscaled, large, spread
 from benchmarks.av1_residuals import Curve, against, percent, sum_of
 from vpxrc.codecs import block_training, selected_coder
@@ -433,14 +433,15 @@ def test_the_plain_transform_is_scipys():
 
 
 @needs_tool
-def test_offline_figures_of_a_closed_loop_are_those_of_the_loop(tmp_path):
+@pytest.mark.parametrize("in_encoder", [False, True])
+def test_offline_figures_of_a_closed_loop_are_those_of_the_loop(tmp_path, in_encoder):
     """What is coded of its records afterwards is what the loop put into the picture."""
     pixels, coders = picture(128, 70), {}
     for design in (Design(4, "modes", "groups"), SelectedDesign(8)):
         training, side = BlockTraining(design, steps=3), design.side
         model = train_blocks(blocks(side), tmp_path / f"{side}.safetensors", training)
         coders[side] = coder_of(model)
-    loop = ClosedLoop(coders, 128, 70, factor=0.8)
+    loop = ClosedLoop(coders, 128, 70, factor=0.8, in_encoder=in_encoder)
     records = record(pixels, 32, tmp_path / "a.residuals", loop)
     assert sum(len(blocks_of(records, side)) for side in coders) > 3
     for side, coder in coders.items():
@@ -488,6 +489,12 @@ def test_the_benchmarks_run_and_go_on(tmp_path, capsys):
     assert {"32", "80", "mean"} < set(loop["against_av1"][0])
     assert all(abs(one) < 40 for one in loop["error_of_other_blocks"]["scalar static"].values())
     assert [row["claim"] for row in loop["claims"]] == ["S6-a", "S6-a"]
+    given = [str(tmp_path), "--checkpoints", str(tmp_path / "kept" / "checkpoints"), "--count", "2"]
+    given += ["--sides", "8", "--qindex", "80", "--size", "64x48", "--arm", "scalar static"]
+    assert av1_pictures.main([*given, "--out", str(tmp_path / "pictures.json")]) == 0
+    found = json.loads((tmp_path / "pictures.json").read_text())
+    assert 0 < found["share_of_bits"]["80"]["8"] < 100
+    assert list(found["pictures"]) == ["0", "1"]
 
 
 # The benchmark's figures

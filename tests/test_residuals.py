@@ -187,12 +187,32 @@ def test_the_source_is_the_picture(tmp_path):
         assert np.abs(means - plane).max() <= 1.5
 
 
+class Watched:
+    """A loop that writes down what it is asked and told, and replaces some blocks."""
+
+    def __init__(self, replacement, *, in_encoder=False):
+        self.in_encoder, self.replacement = in_encoder, replacement
+        self.asked, self.told = {}, {}
+
+    def reconstruct(self, row, source, prediction):
+        where = tuple(int(row[name]) for name in ("plane", "x", "y", "width", "height"))
+        about = [int(row[name]) for name in ("mode", "angle", "filter", "dc_step", "ac_step")]
+        self.asked.setdefault(where, []).append((about, prediction.tobytes()))
+        return self.replacement(row, source, prediction)
+
+    def kept(self, row, reconstruction, prediction):
+        where = tuple(int(row[name]) for name in ("plane", "x", "y", "width", "height"))
+        assert self.asked[where][-1][1] == prediction.tobytes()
+        self.told[where] = reconstruction.copy()
+
+
 @needs_tool
 def test_closed_loop_sees_the_replacement(tmp_path):
     """With the source as reconstruction, predictions come from the source and nothing is lost."""
     pixels = picture(72, 56)
     plain = record(pixels, 172, tmp_path / "a.residuals")
-    loop = record(pixels, 172, tmp_path / "b.residuals", lambda row, source, prediction: source)
+    watched = Watched(lambda row, source, prediction: source)
+    loop = record(pixels, 172, tmp_path / "b.residuals", watched)
     assert loop.closed_loop
     assert loop.stream == plain.stream
     np.testing.assert_array_equal(loop.sources, loop.reconstructions)
@@ -204,8 +224,58 @@ def test_closed_loop_sees_the_replacement(tmp_path):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        record(pixels, 172, tmp_path / "c.residuals", fails)
+        record(pixels, 172, tmp_path / "c.residuals", Watched(fails))
     assert not (tmp_path / "c.residuals").exists()
+
+
+@needs_tool
+def test_an_encoder_in_whose_loop_all_is_kept_is_av1s(tmp_path):
+    pixels = picture(72, 56)
+    plain = record(pixels, 128, tmp_path / "a.residuals")
+    watched = Watched(lambda row, source, prediction: None, in_encoder=True)
+    loop = record(pixels, 128, tmp_path / "b.residuals", watched)
+    assert loop.closed_loop
+    assert loop.stream == plain.stream
+    np.testing.assert_array_equal(loop.blocks, plain.blocks)
+    np.testing.assert_array_equal(loop.residuals, plain.residuals)
+    for row, start in zip(loop.blocks, loop.starts, strict=True):
+        where = tuple(int(row[name]) for name in ("plane", "x", "y", "width", "height"))
+        own = loop.reconstructions[start : start + where[3] * where[4]]
+        np.testing.assert_array_equal(watched.told[where].ravel(), own)
+
+
+@needs_tool
+@pytest.mark.parametrize("q_index", [32, 220])
+def test_encoder_and_decoder_see_the_same_reconstructions(tmp_path, q_index):
+    """Of a block, the last question of the encoder is the decoder's: place, mode and prediction."""
+
+    def coarse(row, source, prediction):
+        if row["plane"] or row["width"] > 16:
+            return None
+        residual = source.astype(int) - prediction
+        return (prediction + np.rint(residual / 24) * 24).clip(0, 255)
+
+    pixels = picture(136, 72)
+    watched = Watched(coarse, in_encoder=True)
+    loop = record(pixels, q_index, tmp_path / "a.residuals", watched)
+    plain = record(pixels, q_index, tmp_path / "b.residuals")
+    assert loop.stream != plain.stream
+    replaced = 0
+    for row, start in zip(loop.blocks, loop.starts, strict=True):
+        where = tuple(int(row[name]) for name in ("plane", "x", "y", "width", "height"))
+        *_, encoder, decoder = watched.asked[where]
+        assert encoder == decoder
+        samples = slice(start, start + where[3] * where[4])
+        shape = where[4], where[3]
+        source, prediction, reconstruction = (
+            part[samples].reshape(shape)
+            for part in (loop.sources, loop.predictions, loop.reconstructions)
+        )
+        expected = coarse(row, source, prediction)
+        if expected is not None:
+            np.testing.assert_array_equal(reconstruction, expected)
+            replaced += 1
+    assert replaced > 20
 
 
 @needs_tool
@@ -215,6 +285,8 @@ def test_the_program_refuses(tmp_path):
         (["0", "8", "20", str(tmp_path / "a")], b""),
         (["8", "8"], b""),
         (["8", "8", "20", str(tmp_path / "none" / "a")], bytes(96)),
+        (["8", "8", "20", str(tmp_path / "a"), "decoder"], bytes(96)),
+        (["8", "8", "20", str(tmp_path / "a"), "encoder"], bytes(96)),
         (["8", "8", "20", str(tmp_path / "a"), "loop"], bytes(96)),
     ):
         result = subprocess.run([tool(), *arguments], input=given, capture_output=True)
