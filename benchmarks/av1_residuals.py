@@ -92,8 +92,9 @@ def arms(sides: Sequence[int]) -> list[Arm]:
         for pair in (*basic, *(AT_16 if side == 16 else ())):
             transform, entropy = pair.split()
             found.append(Arm(pair, Design(side, transform, entropy)))
-        if side == 16:
+        if side >= 16:
             found.append(Arm("selected", SelectedDesign(side)))
+        if side == 16:
             design = Design(side, "matrix", "hyperprior")
             found.append(Arm("matrix hyperprior, another seed", design, seed=1))
             found.append(Arm(f"matrix hyperprior, {SINGLE}", design, single=True))
