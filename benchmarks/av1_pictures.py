@@ -60,7 +60,8 @@ def curve(
             ours, _ = costs(coders[side], blocks, factor)
             bits += by_picture(ours - blocks.bits, blocks, len(loop))
         columns.append((bits, errors))
-    found = Curve(*(np.stack(one, 1) for one in zip(*columns, strict=True)), *frames(own))
+    bits, errors = (np.stack(one, 1) for one in zip(*columns, strict=True))
+    found = Curve(bits, errors, *frames(own))
     shares = {
         str(side): round(100 * float(blocks.bits.sum()) / float(found.av1_bits.sum()), 1)
         for side, blocks in read_blocks(own, list(coders)).items()

@@ -120,8 +120,8 @@ class ClosedLoop:
         question = b"".join(part.numpy().tobytes() for part in parts)
         if question not in self._known:
             level = level_of(steps_around(block, self._factor))
-            decoded = self._coders[side].quantize(block, level).decoded.double()
-            self._known[question] = decoded.numpy().reshape(side, side)
+            coded = self._coders[side].quantize(block, level)
+            self._known[question] = coded.decoded.double().numpy().reshape(side, side)
         return self._known[question]
 
 
