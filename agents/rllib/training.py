@@ -278,12 +278,8 @@ class _Course:
         returns = [float(episode.rewards.sum()) for episode in found]
         self._variance = max(float(np.var(returns)), 1e-6)
 
-    def algorithm(self, tables: list[dict[str, Any]] | None) -> Any:
-        """Return RLlib's algorithm.
-
-        Args:
-            tables: States of the reward, by runner; None for what it is at first.
-        """
+    def algorithm(self) -> Any:
+        """Return RLlib's algorithm."""
         components: Any = importlib.import_module(COMPONENTS)
         deviation = np.maximum(self._seen.std(axis=0), _LEAST_DEVIATION)
         return components.algorithm_config(
@@ -295,7 +291,7 @@ class _Course:
             seed=self.seed,
             runners=self.runners,
             device=self.device,
-            environment={**self.environment, "tables": tables},
+            environment=self.environment,
             episodes=[str(path) for path in self.episodes],
             variance=self._variance,
         ).build_algo()
@@ -307,14 +303,14 @@ class _Course:
 def _run(
     course: _Course, state: TrainingState, out: Path, iterations: int, progress: Progress
 ) -> dict[str, Any]:
-    begun, tables = state.latest()
-    algorithm = course.algorithm(tables)
+    begun = state.latest()
+    algorithm = course.algorithm()
     figures: dict[str, float] = {}
     try:
+        if algorithm.local_replay_buffer is not None:  # RLlib gives it no seed
+            algorithm.local_replay_buffer.rng = np.random.default_rng([course.seed, 0])
         if begun is not None:
             state.restore(algorithm, begun)
-        if algorithm.local_replay_buffer is not None:  # RLlib gives it no seed
-            algorithm.local_replay_buffer.rng = np.random.default_rng([course.seed, begun or 0])
         kept = -math.inf  # the first state comes after the first iteration
         for number in range(begun or 0, iterations):
             figures = _figures(algorithm.train())
