@@ -29,7 +29,10 @@ _RUNNER = (
     "_weights_seq_no",
     "num_env_steps_sampled_lifetime",
 )
-# Of its learners, tensors by module: sac's temperature, and marwil's mean of squared advantages.
+# Of Gymnasium's batch of environments: which have ended, and have
+# a reset for their next step.
+_ENDED = "_autoreset_envs"
+# Of RLlib's learners, tensors by module: sac's temperature, and marwil's mean of squared advantages.
 _LEARNER = ("curr_log_alpha", "moving_avg_sqd_adv_norms_per_module")
 
 
@@ -82,14 +85,12 @@ def restore(algorithm: Any, place: Path, ours: dict[str, Any], theirs: dict[str,
 
 
 def _generators() -> dict[str, Any]:
-    """Return the states of this process's generators."""
+    """Return the states of this process's generators, those of GPUs left out."""
     name, keys, *rest = np.random.get_state(legacy=True)
-    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return {
         "python": random.getstate(),
         "numpy": [name, np.asarray(keys).tolist(), *rest],
         "torch": torch.get_rng_state().tolist(),
-        "cuda": [state.tolist() for state in on_gpus],
     }
 
 
@@ -98,7 +99,6 @@ def _set_generators(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(numbers), gauss))
     np.random.set_state(tuple(state["numpy"]))
     torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
-    torch.cuda.set_rng_state_all([torch.tensor(one, dtype=torch.uint8) for one in state["cuda"]])
 
 
 # The runners
@@ -118,7 +118,7 @@ def _runner_state(runner: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     ours = {
         "generators": _generators(),
         "environments": [_environment_state(env.unwrapped) for env in vector.envs],
-        "ended": vector._autoreset_envs.tolist(),
+        "ended": getattr(vector, _ENDED).tolist(),
     }
     theirs = {name: getattr(runner, name) for name in _RUNNER}
     return ours, {**theirs, "metrics": runner.metrics.get_state()}
@@ -137,7 +137,7 @@ def _restore_runner(runner: Any, states: list[tuple[dict[str, Any], dict[str, An
     runner.env.reset()  # Gymnasium's wrappers refuse steps before it
     for env, state in zip(environments, ours["environments"], strict=True):
         _restore_environment(env, state)
-    vector._autoreset_envs[:] = ours["ended"]
+    getattr(vector, _ENDED)[:] = ours["ended"]
     for name in _RUNNER:
         setattr(runner, name, theirs[name])
     runner.metrics.set_state(theirs["metrics"])

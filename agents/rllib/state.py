@@ -91,6 +91,7 @@ class TrainingState:
                 shutil.rmtree(path, ignore_errors=True)
 
     def remove(self) -> None:
-        """Remove the folder."""
+        """Remove the folder; killed meanwhile, no state is left that is not whole."""
+        for path in self._folder.glob("[0-9]*"):
+            path.rename(path.with_name(f".{path.name}"))
         shutil.rmtree(self._folder, ignore_errors=True)
-
