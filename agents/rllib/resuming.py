@@ -29,10 +29,9 @@ _RUNNER = (
     "_weights_seq_no",
     "num_env_steps_sampled_lifetime",
 )
-# Of Gymnasium's batch of environments: which have ended, and have
-# a reset for their next step.
+# Of Gymnasium: which environments have ended, and have a reset for their next step.
 _ENDED = "_autoreset_envs"
-# Of RLlib's learners, tensors by module: sac's temperature, and marwil's mean of squared advantages.
+# Of RLlib's learners, tensors by module: sac's temperature, marwil's mean of squared advantages.
 _LEARNER = ("curr_log_alpha", "moving_avg_sqd_adv_norms_per_module")
 
 

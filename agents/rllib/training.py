@@ -5,7 +5,6 @@ import importlib
 import json
 import logging
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -282,7 +281,7 @@ class _Course:
         """Return RLlib's algorithm."""
         components: Any = importlib.import_module(COMPONENTS)
         deviation = np.maximum(self._seen.std(axis=0), _LEAST_DEVIATION)
-        return components.algorithm_config(
+        algorithm = components.algorithm_config(
             self.name,
             self.config,
             self.own,
@@ -295,6 +294,12 @@ class _Course:
             episodes=[str(path) for path in self.episodes],
             variance=self._variance,
         ).build_algo()
+        # RLlib makes it in the home folder for every algorithm, and nothing in it.
+        folder = Path(algorithm.logdir)
+        with suppress(OSError):
+            folder.rmdir()
+            folder.parent.rmdir()
+        return algorithm
 
 
 # The run and its state
@@ -321,7 +326,7 @@ def _run(
                 kept = time.monotonic()
         weights = algorithm.learner_group.get_weights()[_MODULE]
     finally:
-        _close(algorithm)
+        algorithm.stop()
     _write(course, out, weights)
     state.remove()
     return {
@@ -332,15 +337,6 @@ def _run(
         "left_out": course.left_out,
         "figures": figures,
     }
-
-
-def _close(algorithm: Any) -> None:
-    """Stop it, and remove the folder that RLlib makes in the home folder for every algorithm."""
-    folder = Path(algorithm.logdir)
-    algorithm.stop()
-    with suppress(OSError):
-        shutil.rmtree(folder)
-        folder.parent.rmdir()
 
 
 def _write(course: _Course, out: Path, weights: dict[str, NDArray[np.float32]]) -> None:
