@@ -221,6 +221,11 @@ def soak(count: int, programs: int, seed: int) -> dict[str, Any]:
 
 _TRAIN_MUZERO = ("train", "--agent", "muzero", "clip.y4m", "--bitrates", "40,80")
 _MUZERO_SIZE = ("--base", "layered", "--episodes", "10", "--envs", "1", "--simulations", "4")
+_TRAIN_RLLIB = (
+    *("clip.y4m", "--bitrates", "40,80", "--base", "constant-q:120", "--reference", "libvpx-vbr"),
+    *("--decisions", "frame", "--iterations", "40", "--set", "steps=16", "--set", "warmup=16"),
+    *("--set", "batch=16", "--set", "minibatch=16", "--set", "reuse=16"),
+)
 _TRAIN_CODEC = ("codec", "train", "factorized/small", "pictures", "--crop", "64", "--batch", "2")
 # The long jobs. Trainings are longer than where faults are looked for, with a state at each step.
 JOBS = (
@@ -239,6 +244,22 @@ JOBS = (
         (*_TRAIN_MUZERO, *_MUZERO_SIZE, *faults.FAST, "--out", "out/agent.safetensors"),
         states="vpxrc.agents.muzero.training",
     ),
+    *(
+        faults.Job(
+            f"train {agent}",
+            (
+                "train",
+                "--agent",
+                agent,
+                *_TRAIN_RLLIB,
+                *faults.FAST,
+                "--out",
+                f"out/{agent}.safetensors",
+            ),
+            states="vpxrc.agents.rllib.training",
+        )
+        for agent in ("ppo", "sac")
+    ),
     faults.Job(
         "codec train",
         (*_TRAIN_CODEC, "--steps", "8", "--out", "out/codec.safetensors"),
@@ -248,8 +269,21 @@ JOBS = (
 )
 
 
-def killed(job: faults.Job, template: Path, expected: dict[str, str], rng: random.Random) -> int:
+def killed(
+    job: faults.Job,
+    template: Path,
+    expected: dict[str, str],
+    duration: float,
+    rng: random.Random,
+) -> int:
     """Kill a job up to three times at random moments, and run it to its end; return the kills.
+
+    Args:
+        job: The command.
+        template: A folder with its inputs.
+        expected: Digests of its outputs without a kill.
+        duration: Seconds that it takes without a kill.
+        rng: Draws the moments.
 
     Raises:
         RuntimeError: Its outputs are not those of a run without a kill, or temporary files stay.
@@ -259,7 +293,7 @@ def killed(job: faults.Job, template: Path, expected: dict[str, str], rng: rando
         for _ in range(rng.randint(1, 3)):
             # Kills come early and late alike: the time is drawn anew, from a hundredth of a second.
             child = faults.start(job, work, "write")
-            time.sleep(10 ** rng.uniform(-2, 0.7))
+            time.sleep(rng.choice((10 ** rng.uniform(-2, 0.7), rng.uniform(0, duration))))
             os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
             if status == 0:
@@ -279,13 +313,20 @@ def kill(count: int, jobs: list[faults.Job], seed: int) -> dict[str, Any]:
     """Kill jobs in turn until there were ``count`` kills; return how many of each."""
     rng = random.Random(seed)
     kills: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+    # What a killed Ray leaves here may be in use for two minutes, by processes that watch Ray.
+    with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder:
+        os.environ["RAY_TMPDIR"] = folder
         template = Path(folder) / "template"
         faults.prepare(template, jobs)
-        expected = {job.name: faults.Campaign(job, template).expected for job in jobs}
+        expected, duration = {}, {}
+        for job in jobs:
+            begun = time.monotonic()
+            expected[job.name] = faults.Campaign(job, template).expected
+            duration[job.name] = (time.monotonic() - begun) / 2  # it runs twice
         while sum(kills.values()) < count:
             for job in jobs:
-                kills[job.name] += killed(job, template, expected[job.name], rng)
+                name = job.name
+                kills[name] += killed(job, template, expected[name], duration[name], rng)
                 print("kills", dict(kills), flush=True)
     unstable = {
         name: [file for file in found if not found[file]] for name, found in expected.items()

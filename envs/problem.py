@@ -226,14 +226,29 @@ class EncodeEnv(gymnasium.Env[Seen, Any]):
             self._episode = self._play_again(self._played)
         return self._episode
 
+    @property
+    def played(self) -> Played | None:
+        """The decisions of the episode that is going on or has ended; None before the first."""
+        return self._played and self._played._replace(actions=list(self._played.actions))
+
+    def resume(self, played: Played) -> None:
+        """Go on where another environment with the same tasks and the same reward was.
+
+        The frames so far are coded once more, when they are first needed.
+
+        Args:
+            played: The other one's ``played``.
+        """
+        self.close()
+        self._played = played._replace(actions=list(played.actions))
+
     def __getstate__(self) -> dict[str, Any]:
         """Return everything but what encodes at the moment: of it, the decisions."""
         generator = self.np_random  # made when it is first asked for; here for both
-        played = self._played  # of which a shallow copy has actions of its own too
         return {
             **self.__dict__,
             "_np_random": generator,
-            "_played": played and played._replace(actions=list(played.actions)),
+            "_played": self.played,  # of which a shallow copy has actions of its own too
             "problem": None,
             "_episode": None,
         }

@@ -65,6 +65,26 @@ def test_a_copy_goes_on_where_the_original_was(env_id):
     other.close(), env.close()
 
 
+@pytest.mark.parametrize("env_id", KINDS)
+def test_another_environment_goes_on_from_the_decisions(env_id):
+    env, other = make(env_id), make(env_id)
+    rng = np.random.default_rng(1)
+    actions = rng.integers(1, env.action_space.n, 30)
+    assert env.unwrapped.played is None
+    env.reset(seed=4)
+    other.reset(seed=5)
+    for action in actions[:4]:
+        env.step(action)
+        other.step(0)
+    played = env.unwrapped.played
+    assert played is not None
+    other.unwrapped.resume(played)
+    expected = finish(env, actions[4:])
+    assert finish(other, actions[4:]) == expected
+    assert len(played.actions) == 4
+    env.close(), other.close()
+
+
 def test_a_copy_of_a_finished_or_new_environment():
     env = make()
     again = pickle.loads(pickle.dumps(env))

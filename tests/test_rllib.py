@@ -4,7 +4,10 @@ import dataclasses
 import ipaddress
 import json
 import math
+import os
 import pickle
+import shutil
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -31,6 +34,7 @@ from vpxrc.agents.rllib.offline import (
     write_episodes,
 )
 from vpxrc.agents.rllib.policy import FORMAT, LIMIT, PROBLEM, Network, exported
+from vpxrc.agents.rllib.state import TrainingState
 from vpxrc.agents.rllib.training import train
 from vpxrc.agents.teacher.lessons import results
 from vpxrc.agents.teacher.trajectory import Record, Trajectory
@@ -267,24 +271,43 @@ def test_sac_moves_by_any_amount(clip, tmp_path):
     assert overshoot(Rllib(out), clip) < overshoot(make_policy("constant-q:120"), clip) - 0.1
 
 
+def stop(number, total, words, figures):
+    """The end of a training that has states of two iterations."""
+    if number == 3:
+        raise KeyboardInterrupt
+
+
+def kill(number, total, words, figures):
+    """The end of its process too."""
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+SHORT: dict[str, Any] = {"target_bitrates": [60, 90], "iterations": 4}
+# Iterations of sac end inside of episodes, which have 15 steps.
+SMALL = {**SPENT, "batch": 32, "minibatch": 16, "epochs": 2, "warmup": 16, "steps": 20}
+
+
 @pytest.mark.usefixtures("rllib", "cached")
+@pytest.mark.parametrize("runners", [0, 1])
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
-def test_a_killed_training_goes_on(clip, tmp_path, monkeypatch, algorithm):
+def test_a_killed_training_comes_to_the_same_bytes(clip, tmp_path, monkeypatch, algorithm, runners):
+    whole, out, state = (tmp_path / name for name in ("a.safetensors", "b.safetensors", "b.state"))
+    rewards = ["self-competition", "gain"]
+    arguments = {**SHORT, "options": {**SMALL, "reward": rewards[runners]}, "runners": runners}
+    expected, _ = trained(whole, clip, algorithm, **arguments)
     monkeypatch.setattr(training, "STATE_EVERY", 0.0)
-    out, state = tmp_path / "agent.safetensors", tmp_path / "agent.state"
-    options = {**SPENT, "reward": "self-competition", "batch": 32, "minibatch": 32}
-    options |= {"warmup": 16, "steps": 16}
-    arguments = {"options": options, "iterations": 4}
-
-    def stop(number, total, words, figures):
-        if number == 3:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         trained(out, clip, algorithm, progress=stop, **arguments)
     assert {path.name for path in state.iterdir()} == {"training.json", "2"}
-    (table,) = json.loads((state / "2" / "tables.json").read_text())
-    assert [row[:2] for row in table["averages"]] == [[clip.content_hash, 60]]
+    (runner,) = json.loads((state / "2" / "resuming.json").read_text())["runners"]
+    (environment,) = runner["environments"]
+    if not runners:
+        averages = environment["table"]["averages"]
+        assert {row[0] for row in averages} == {clip.content_hash}
+        assert {row[1] for row in averages} <= {60, 90}
+    if algorithm == "sac":
+        assert runner["ended"] == [False] and 0 < len(environment["played"][2]) < 15
 
     # RLlib's checkpoint is a policy too, of the same problem.
     policy = Rllib(state / "2")
@@ -295,8 +318,49 @@ def test_a_killed_training_goes_on(clip, tmp_path, monkeypatch, algorithm):
     with pytest.raises(InputError, match="a state of another training"):
         trained(out, clip, algorithm, **{**arguments, "seed": 2})
     figures, _ = trained(out, clip, algorithm, **arguments)
+    assert figures == {number: expected[number] for number in (3, 4)}
+    assert out.read_bytes() == whole.read_bytes()
+    assert not state.exists()
+
+
+@pytest.mark.usefixtures("rllib", "cached")
+def test_a_process_that_is_killed_goes_on_in_another_one(clip, tmp_path, monkeypatch):
+    whole, out = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    arguments = {**SHORT, "options": SMALL}
+    trained(whole, clip, "sac", **arguments)
+    code = (
+        "import sys; from pathlib import Path; from conftest import make_video; import test_rllib\n"
+        "test_rllib.training.STATE_EVERY = 0.0\n"
+        "test_rllib.trained(Path(sys.argv[1]), make_video(num_frames=14), 'sac',"
+        " options=test_rllib.SMALL, progress=test_rllib.kill, ray=sys.argv[2], **test_rllib.SHORT)"
+    )
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    command = [sys.executable, "-W", "ignore", "-c", code, str(out), address]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert {path.name for path in out.with_suffix(".state").iterdir()} == {"training.json", "2"}
+    figures, _ = trained(out, clip, "sac", **arguments)
     assert list(figures) == [3, 4]
-    assert out.is_file() and not state.exists()
+    assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.usefixtures("rllib", "cached")
+def test_a_state_that_cannot_be_used(clip, tmp_path, monkeypatch):
+    out, state = tmp_path / "a.safetensors", tmp_path / "a.state"
+    monkeypatch.setattr(training, "STATE_EVERY", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        trained(out, clip, progress=stop, options=SMALL, iterations=4)
+    # Of a kill while the states are removed, there is none left.
+    monkeypatch.setattr(shutil, "rmtree", lambda *given, **named: None)
+    TrainingState(out, json.loads((state / "training.json").read_text())["key"]).remove()
+    assert state.exists() and not list(state.glob("[0-9]*"))
+    monkeypatch.undo()
+    (state / "3").mkdir()
+    with pytest.raises(InputError, match="3: not a state of a training; remove it"):
+        trained(out, clip, options=SMALL, iterations=4)
 
 
 @pytest.mark.usefixtures("rllib", "cached")
@@ -425,25 +489,27 @@ def test_episodes_are_kept_as_they_were(tmp_path):
 @pytest.mark.usefixtures("rllib", "cached")
 @pytest.mark.parametrize("algorithm", ["bc", "marwil"])
 def test_learning_from_lessons_goes_on(lesson, tmp_path, monkeypatch, algorithm):
-    monkeypatch.setattr(training, "STATE_EVERY", 0.0)
     path, clip, _ = lesson
-    out = tmp_path / "agent.safetensors"
-    arguments = {"config": CORRECTED, "lessons": [path], "options": {"contrast": 1}, "seed": 2}
-
-    def stop(number, total, words, figures):
-        if number == 3:
-            raise KeyboardInterrupt
-
+    whole, out = tmp_path / "whole.safetensors", tmp_path / "agent.safetensors"
+    # A batch is no whole number of passes over the steps.
+    options = {"contrast": 1, "batch": 7}
+    arguments = {"config": CORRECTED, "lessons": [path], "options": options, "seed": 2}
+    trained(whole, clip, algorithm, iterations=9, **arguments)
+    monkeypatch.setattr(training, "STATE_EVERY", 0.0)
     with pytest.raises(KeyboardInterrupt):
         trained(out, clip, algorithm, iterations=9, progress=stop, **arguments)
     (place,) = (tmp_path / "agent.state").glob("2/learner_group/learner/rl_module/default_policy")
     then = exported(algorithm, pickle.loads((place / "module_state.pkl").read_bytes()))
+    shutil.copytree(tmp_path / "agent.state", tmp_path / "short.state")
+    figures, _ = trained(out, clip, algorithm, iterations=9, **arguments)
+    assert list(figures) == list(range(3, 10))
+    assert out.read_bytes() == whole.read_bytes()
+    # Where nothing is left to do, the weights are those of the state.
+    out = tmp_path / "short.safetensors"
     figures, _ = trained(out, clip, algorithm, iterations=2, **arguments)
     assert not figures
     for name, tensor in load_file(out).items():
         np.testing.assert_array_equal(tensor, then[name])
-    trained(out, clip, algorithm, iterations=1, **arguments)
-    assert not np.array_equal(load_file(out)["layers.0.weight"], then["layers.0.weight"])
 
 
 @pytest.mark.usefixtures("rllib", "cached")

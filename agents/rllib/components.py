@@ -4,7 +4,7 @@ Importing this imports Ray and torch; nothing that decides does.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -183,7 +183,8 @@ class Lessons(OfflineData):
         self.is_multi_agent = False
         self.iter_batches_kwargs: dict[str, Any] = {}
         self._columns: dict[str, NDArray[Any]] = {}
-        self._draws = self._draw()
+        self._rng = np.random.default_rng(config.seed)
+        self._order: list[int] = []  # of the steps to come
 
     def sample(
         self,
@@ -196,14 +197,25 @@ class Lessons(OfflineData):
         assert not return_iterator and num_shards <= 1  # a local learner, one update at a time
         if not self._columns:
             self._columns = self._learnable()
-        rows = np.fromiter((next(self._draws) for _ in range(num_samples)), np.int64, num_samples)
+        steps = len(next(iter(self._columns.values())))
+        while len(self._order) < num_samples:
+            self._order += self._rng.permutation(steps).tolist()
+        rows, self._order = self._order[:num_samples], self._order[num_samples:]
         batch = SampleBatch({name: values[rows] for name, values in self._columns.items()})
         return MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=num_samples)
 
-    def _draw(self) -> Iterator[int]:
-        rng = np.random.default_rng(self.config.seed)
-        while True:
-            yield from rng.permutation(len(next(iter(self._columns.values())))).tolist()
+    def state_dict(self) -> dict[str, Any]:
+        """Return which steps come next, in a form that JSON takes."""
+        return {"generator": self._rng.bit_generator.state, "order": self._order}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the steps that :meth:`state_dict` told, while the network has not learned.
+
+        Its values are in the columns, if only by rounding errors.
+        """
+        self._columns = self._learnable()
+        self._rng.bit_generator.state = state["generator"]
+        self._order = state["order"]
 
     def _learnable(self) -> dict[str, NDArray[Any]]:
         state = self.learner_handles[0].get_state(component=COMPONENT_RL_MODULE)
@@ -385,14 +397,9 @@ def make_environment(context: Any) -> gymnasium.Env[Any, Any]:
     """Make an environment from the arguments that :func:`algorithm_config` was given.
 
     Args:
-        context: RLlib's: a dictionary that knows its runner's number.
+        context: RLlib's: a dictionary.
     """
     arguments = dict(context)
-    tables = arguments.pop("tables", None)
-    if tables:
-        number = int(getattr(context, "worker_index", 0) or 0)
-        reward = arguments["reward"]
-        reward.load_state_dict(tables[max(number - 1, 0) % len(tables)])
     kind = ResidualRateControlContinuousEnv if "reach" in arguments else ResidualRateControlEnv
     return kind(**arguments, observation="columns")
 

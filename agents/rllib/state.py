@@ -6,12 +6,15 @@ import pickle
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from vpxrc.agents.rllib.policy import PROBLEM
-from vpxrc.envs.rewards import SelfCompetition
 from vpxrc.errors import InputError, OutputError
 from vpxrc.storage import atomic_write, parse_json
+
+_RESUMING = "vpxrc.agents.rllib.resuming"  # imports Ray
+# What RLlib's checkpoint leaves out: in JSON, and RLlib's objects.
+_OURS, _THEIRS = "resuming.json", "resuming.pkl"
 
 
 class TrainingState:
@@ -36,26 +39,28 @@ class TrainingState:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{about}: not a state of a training") from error
 
-    def latest(self) -> tuple[int | None, list[dict[str, Any]] | None]:
-        """Return the last iteration that there is a state of, and the reward's tables then."""
+    def latest(self) -> int | None:
+        """Return the last iteration that there is a state of."""
         numbers = [int(path.name) for path in self._folder.glob("*") if path.name.isdigit()]
-        if not numbers:
-            return None, None
-        tables = self._folder / str(max(numbers)) / "tables.json"
-        return max(numbers), parse_json(tables.read_text())
+        return max(numbers, default=None)
 
     def restore(self, algorithm: Any, number: int) -> None:
-        """Go on from an iteration's state."""
+        """Go on from an iteration's state.
+
+        Args:
+            algorithm: RLlib's algorithm, just built.
+            number: The iteration.
+
+        Raises:
+            InputError: It cannot be read.
+        """
         place = (self._folder / str(number)).absolute()
-        if algorithm.env_runner_group is None:
-            # The algorithm's own method hands the weights to the runners that bc and marwil lack.
-            checkpoints: Any = importlib.import_module("ray.rllib.utils.checkpoints")
-            checkpoints.Checkpointable.restore_from_path(algorithm, str(place))
-        else:
-            algorithm.restore_from_path(str(place))
-        buffer = place / "replay.pkl"
-        if buffer.is_file():  # RLlib leaves it out
-            algorithm.local_replay_buffer.set_state(pickle.loads(buffer.read_bytes()))
+        try:
+            ours = parse_json((place / _OURS).read_text())
+            theirs = pickle.loads((place / _THEIRS).read_bytes())
+        except (OSError, ValueError, pickle.UnpicklingError, EOFError) as error:
+            raise InputError(f"{place}: not a state of a training; remove it") from error
+        importlib.import_module(_RESUMING).restore(algorithm, place, ours, theirs)
 
     def save(self, algorithm: Any, about_problem: str, number: int) -> None:
         """Keep the state after an iteration, and none before it.
@@ -74,11 +79,10 @@ class TrainingState:
             with atomic_write(self._folder / "training.json") as about:
                 about.write_text(json.dumps({"key": self._key}))
             algorithm.save_to_path(str(temporary.absolute()))
-            (temporary / "tables.json").write_text(json.dumps(_tables(algorithm)))
+            ours, theirs = importlib.import_module(_RESUMING).left_out(algorithm)
+            (temporary / _OURS).write_text(json.dumps(ours))
+            (temporary / _THEIRS).write_bytes(pickle.dumps(theirs))
             (temporary / PROBLEM).write_text(about_problem)
-            if algorithm.local_replay_buffer is not None:
-                buffer = pickle.dumps(algorithm.local_replay_buffer.get_state())
-                (temporary / "replay.pkl").write_bytes(buffer)
             temporary.rename(self._folder / str(number))
         except OSError as error:
             raise OutputError(f"cannot write {self._folder}: {error.strerror or error}") from error
@@ -87,20 +91,7 @@ class TrainingState:
                 shutil.rmtree(path, ignore_errors=True)
 
     def remove(self) -> None:
-        """Remove the folder."""
+        """Remove the folder; killed meanwhile, no state is left that is not whole."""
+        for path in self._folder.glob("[0-9]*"):
+            path.rename(path.with_name(f".{path.name}"))
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _tables(algorithm: Any) -> list[dict[str, Any]] | None:
-    """Return the states of the runners' rewards where they change in the course of a training."""
-    if algorithm.env_runner_group is None:
-        return None
-    found = algorithm.env_runner_group.foreach_env_runner(
-        _reward_tables, local_env_runner=algorithm.config.num_env_runners == 0
-    )
-    return [table for part in found for table in part] or None
-
-
-def _reward_tables(runner: Any) -> list[dict[str, Any]]:
-    rewards = [cast(Any, env.unwrapped).reward for env in runner.env.unwrapped.envs]
-    return [reward.state_dict() for reward in rewards if isinstance(reward, SelfCompetition)]

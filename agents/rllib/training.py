@@ -5,7 +5,6 @@ import importlib
 import json
 import logging
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -278,15 +277,11 @@ class _Course:
         returns = [float(episode.rewards.sum()) for episode in found]
         self._variance = max(float(np.var(returns)), 1e-6)
 
-    def algorithm(self, tables: list[dict[str, Any]] | None) -> Any:
-        """Return RLlib's algorithm.
-
-        Args:
-            tables: States of the reward, by runner; None for what it is at first.
-        """
+    def algorithm(self) -> Any:
+        """Return RLlib's algorithm."""
         components: Any = importlib.import_module(COMPONENTS)
         deviation = np.maximum(self._seen.std(axis=0), _LEAST_DEVIATION)
-        return components.algorithm_config(
+        algorithm = components.algorithm_config(
             self.name,
             self.config,
             self.own,
@@ -295,10 +290,16 @@ class _Course:
             seed=self.seed,
             runners=self.runners,
             device=self.device,
-            environment={**self.environment, "tables": tables},
+            environment=self.environment,
             episodes=[str(path) for path in self.episodes],
             variance=self._variance,
         ).build_algo()
+        # RLlib makes it in the home folder for every algorithm, and nothing in it.
+        folder = Path(algorithm.logdir)
+        with suppress(OSError):
+            folder.rmdir()
+            folder.parent.rmdir()
+        return algorithm
 
 
 # The run and its state
@@ -307,14 +308,14 @@ class _Course:
 def _run(
     course: _Course, state: TrainingState, out: Path, iterations: int, progress: Progress
 ) -> dict[str, Any]:
-    begun, tables = state.latest()
-    algorithm = course.algorithm(tables)
+    begun = state.latest()
+    algorithm = course.algorithm()
     figures: dict[str, float] = {}
     try:
+        if algorithm.local_replay_buffer is not None:  # RLlib gives it no seed
+            algorithm.local_replay_buffer.rng = np.random.default_rng([course.seed, 0])
         if begun is not None:
             state.restore(algorithm, begun)
-        if algorithm.local_replay_buffer is not None:  # RLlib gives it no seed
-            algorithm.local_replay_buffer.rng = np.random.default_rng([course.seed, begun or 0])
         kept = -math.inf  # the first state comes after the first iteration
         for number in range(begun or 0, iterations):
             figures = _figures(algorithm.train())
@@ -325,7 +326,7 @@ def _run(
                 kept = time.monotonic()
         weights = algorithm.learner_group.get_weights()[_MODULE]
     finally:
-        _close(algorithm)
+        algorithm.stop()
     _write(course, out, weights)
     state.remove()
     return {
@@ -336,15 +337,6 @@ def _run(
         "left_out": course.left_out,
         "figures": figures,
     }
-
-
-def _close(algorithm: Any) -> None:
-    """Stop it, and remove the folder that RLlib makes in the home folder for every algorithm."""
-    folder = Path(algorithm.logdir)
-    algorithm.stop()
-    with suppress(OSError):
-        shutil.rmtree(folder)
-        folder.parent.rmdir()
 
 
 def _write(course: _Course, out: Path, weights: dict[str, NDArray[np.float32]]) -> None:
