@@ -8,10 +8,11 @@
 // gave.
 //
 // With `decoder`, another program reconstructs blocks, and later predictions see that. For each
-// block its row, source and prediction go to the standard output, and a byte comes from the standard
-// input: after a 1 the reconstruction comes too, after a 0 the block keeps AV1's. What it kept goes
-// to the standard output as well: its row with a 1 in its last byte, the reconstruction and the
-// prediction. Partitions, modes and bits are those that AV1 chose for its own reconstruction.
+// block its row, source and prediction go to the standard output, and a byte comes from the
+// standard input: after a 1 the reconstruction comes too, after a 0 the block keeps AV1's. What it
+// kept goes to the standard output as well: its row with a 1 in its last byte, the reconstruction
+// and the prediction. Partitions, modes and bits are those that AV1 chose for its own
+// reconstruction.
 //
 // With `encoder`, the encoder asks too, whenever it has chosen how to code a block. It chooses the
 // later ones by what the other program reconstructs.
@@ -162,8 +163,8 @@ static void reconstructed(uint8_t *frame, int stride, const int16_t *residual) {
   }
 }
 
-// Where a plane of the coding block begins, along one axis, in units of four luma samples. Chroma of
-// blocks that are one unit long is coded with the last of two.
+// Where a plane of the coding block begins, along one axis, in units of four luma samples. Chroma
+// of blocks that are one unit long is coded with the last of two.
 static int start(int unit, int units, int subsampled) {
   return subsampled && units == 1 ? unit & ~1 : unit;
 }
@@ -284,8 +285,8 @@ void __wrap_cfl_store_tx(MACROBLOCKD *const xd, int row, int col, TX_SIZE size, 
 }
 
 // The encoder has chosen how to code a block, and reconstructs it for those after it.
-void __real_av1_encode_intra_block_plane(const struct AV1_COMP *, MACROBLOCK *, BLOCK_SIZE, int, RUN_TYPE,
-                                         TRELLIS_OPT_TYPE);
+void __real_av1_encode_intra_block_plane(const struct AV1_COMP *, MACROBLOCK *, BLOCK_SIZE, int,
+                                         RUN_TYPE, TRELLIS_OPT_TYPE);
 void __wrap_av1_encode_intra_block_plane(const struct AV1_COMP *cpi, MACROBLOCK *x, BLOCK_SIZE size,
                                          int plane, RUN_TYPE run, TRELLIS_OPT_TYPE optimize) {
   if (state.encoder) encoder.steps = x->plane[plane].dequant_QTX;
