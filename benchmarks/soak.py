@@ -303,7 +303,8 @@ def killed(
         found = faults.contents(work / "out")
         wrong = {name for name in expected if expected[name] and found.get(name) != expected[name]}
         wrong |= found.keys() ^ expected.keys()
-        if status or wrong or (left := faults.leftovers(work)):
+        left = faults.leftovers(work)
+        if status or wrong or left:
             words = (work / "stderr").read_text()[-300:]
             raise RuntimeError(f"{job.name}: {status}, {wrong or left}: {words}")
     return kills
